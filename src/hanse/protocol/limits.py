@@ -1,0 +1,90 @@
+"""Every limit of the protocol, named, in one place, with its reason.
+
+A limit that only one process cares about (a queue, a pool) is a setting of that process; what both
+sides must agree on stands here.
+"""
+
+AMOUNT_MAX = 2**96 - 1
+"""Base units. Balance and claimed share one 256-bit storage word with the sequence (96 + 96 +
+64).
+"""
+
+SEQUENCE_MAX = 2**64 - 1
+"""Finished requests of one sub-account; the last 64 bits of the same word."""
+
+TOKENS_MAX = 2**40
+"""Tokens of one request. Far above any context, and times the highest price still far below
+2**256.
+"""
+
+PRICE_PER_MTOK_MAX = 2**80
+"""Base units per million tokens. With TOKENS_MAX a fee stays below 2**101 before it is held to
+AMOUNT_MAX.
+"""
+
+ASSET_DECIMALS_MAX = 36
+"""Decimal places of an asset; more than any in use, and small enough to format."""
+
+CLAIMS_PER_SETTLEMENT_MAX = 200
+"""Claims of one settlement batch: about 2.4 M gas, well inside every chain's block."""
+
+SUB_ACCOUNTS_PER_OPEN_MAX = 20
+"""Sub-accounts opened in one transaction: a gateway's first providers, at about 30,000 gas each."""
+
+LOCK_TIME_S_MIN = 3_600
+"""A refund waits at least this long, so that a provider's settlement can come first."""
+
+LOCK_TIME_S_MAX = 7 * 86_400
+"""A refund waits at most this long: the promise that unused money comes back."""
+
+LOCK_TIME_S_DEFAULT = 86_400
+"""The lock time of a deployment that names none."""
+
+REQUEST_BODY_BYTES_MAX = 4 * 1024 * 1024
+"""One request's body: 1 M tokens of text at about 4 bytes each. Larger is refused with 413."""
+
+HEADER_BYTES_MAX = 4_096
+"""The voucher header after base64; a full one takes about 1,300 bytes, and servers refuse 8 kB
+lines.
+"""
+
+RESPONSE_BYTES_MAX = 64 * 1024 * 1024
+"""One response as the user's side will read it; past that it hangs up and owes what was
+receipted.
+"""
+
+FRAME_BYTES_MAX = 1024 * 1024
+"""One SSE frame; an engine or broker that sends more is broken or hostile."""
+
+DEADLINE_S_MAX = 3_600
+"""A voucher's deadline lies at most this far ahead: reservations must not live longer."""
+
+CLOCK_SKEW_S_MAX = 60
+"""How far two honest clocks may differ when a deadline is judged."""
+
+OFFER_VALID_S_MAX = 90 * 86_400
+"""An offer binds its provider at most this long."""
+
+ENDPOINTS_PER_OFFER_MAX = 8
+"""Addresses of one broker in an offer."""
+
+ENDPOINT_CHARS_MAX = 256
+"""One endpoint URL."""
+
+NAME_CHARS_MAX = 128
+"""Model, engine and quantisation names in an offer."""
+
+RECEIPTS_PER_PAGE_MAX = 500
+"""Receipts in one answer of the resume handshake, about 700 bytes each."""
+
+ANSWER_RETAINED_BYTES_MAX = 1024 * 1024
+"""Of an answer kept sealed until acknowledged, at most these last bytes."""
+
+ANSWER_RETAINED_S = 3_600
+"""How long an unacknowledged answer is kept; as long as the longest deadline."""
+
+IN_FLIGHT_PER_SUB_ACCOUNT_MAX = 1_024
+"""Requests at work at once for one sub-account; bounds the books, not the engine."""
+
+QUERY_VALID_S_MAX = 120
+"""A signed query for receipts and sub-account state is good for this long at most."""

@@ -1,0 +1,329 @@
+"""The signed messages: Offer, Request, Voucher, Receipt, Query.
+
+Each is a frozen struct whose `struct_hash` is the EIP-712 hash of exactly its fields. Amounts are
+`int` inside and decimal strings in JSON (`hanse.protocol.wire` does the translation, and the checks
+of what comes from outside).
+
+Source: `docs/protocol.md`, section "Signed messages".
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+import msgspec
+
+from hanse.protocol.eip712 import (
+    address_word,
+    hash_word,
+    string_word,
+    strings_word,
+    uint_word,
+)
+from hanse.protocol.signatures import Address, Hash32, Signature, keccak
+from hanse.protocol.units import get_fee
+
+
+class FinishReason(IntEnum):
+    """Why an answer ended; the number is what is signed. OpenAI's names where it has one."""
+
+    ERROR = 0
+    STOP = 1
+    LENGTH = 2
+    TOOL_CALLS = 3
+    CONTENT_FILTER = 4
+    CANCELLED = 5
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Metered tokens. `input_tokens` leaves out the cached ones, so the three never overlap."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Prices(msgspec.Struct, frozen=True):
+    """Base units per million tokens."""
+
+    input_per_mtok: int
+    cached_per_mtok: int
+    output_per_mtok: int
+
+    def get_fee(self, usage: Usage) -> int:
+        """The fee of this usage in base units, rounded up once."""
+        return get_fee(
+            (
+                (usage.input_tokens, self.input_per_mtok),
+                (usage.cached_tokens, self.cached_per_mtok),
+                (usage.output_tokens, self.output_per_mtok),
+            )
+        )
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A provider's signed statement of what it serves and for how much.
+
+    Attributes:
+        provider: the provider's (owner's) address.
+        service_id: number of the service in the Registry, chosen by the provider.
+        service_type: `chat` (chat and plain completions) or `embeddings`.
+        model: name that callers ask for.
+        manifest_root: Merkle root over the model's files; zero where the provider only resells.
+        quantisation: such as `Q4_0`, `F16`, or `unknown`.
+        engine: such as `llama` or `upstream`.
+        context_tokens: most tokens of prompt and answer together.
+        output_tokens_max: most tokens of one answer.
+        prices: base units per million tokens.
+        verifiability: `tee`, `embedded`, `sampled` or `reputation`.
+        endpoints: base URLs of the broker, best first.
+        encryption_key: X25519 public key for what is sealed to the provider.
+        valid_until: unix seconds after which the offer binds nobody.
+        revision: rises with every change of this service's offer.
+    """
+
+    TYPE: ClassVar[str] = (
+        "Offer(address provider,uint256 serviceId,string serviceType,string model,"
+        "bytes32 manifestRoot,string quantisation,string engine,uint256 contextTokens,uint256 outputTokensMax,"
+        "uint256 inputPerMtok,uint256 cachedPerMtok,uint256 outputPerMtok,string verifiability,"
+        "string[] endpoints,bytes32 encryptionKey,uint256 validUntil,uint256 revision)"
+    )
+
+    provider: Address
+    service_id: int
+    service_type: str
+    model: str
+    manifest_root: Hash32
+    quantisation: str
+    engine: str
+    context_tokens: int
+    output_tokens_max: int
+    prices: Prices
+    verifiability: str
+    endpoints: tuple[str, ...]
+    encryption_key: Hash32
+    valid_until: int
+    revision: int
+
+    def struct_hash(self) -> bytes:
+        """The offer hash: what the Registry publishes and a request names."""
+        return keccak(
+            b"".join(
+                (
+                    _OFFER_TYPEHASH,
+                    address_word(self.provider),
+                    uint_word(self.service_id),
+                    string_word(self.service_type),
+                    string_word(self.model),
+                    hash_word(self.manifest_root),
+                    string_word(self.quantisation),
+                    string_word(self.engine),
+                    uint_word(self.context_tokens),
+                    uint_word(self.output_tokens_max),
+                    uint_word(self.prices.input_per_mtok),
+                    uint_word(self.prices.cached_per_mtok),
+                    uint_word(self.prices.output_per_mtok),
+                    string_word(self.verifiability),
+                    strings_word(self.endpoints),
+                    hash_word(self.encryption_key),
+                    uint_word(self.valid_until),
+                    uint_word(self.revision),
+                )
+            )
+        )
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What one voucher buys: this body, at this offer's price, once.
+
+    Attributes:
+        offer_hash: hash of the offer whose prices apply.
+        body_hash: `hash_body` of path and body.
+        maximum_fee: most that this request may cost, in base units.
+        request_id: 32 random bytes; served once, ever.
+        deadline: unix seconds after which the broker must not admit it.
+    """
+
+    TYPE: ClassVar[str] = (
+        "Request(bytes32 offerHash,bytes32 bodyHash,uint256 maximumFee,bytes32 requestId,"
+        "uint256 deadline)"
+    )
+
+    offer_hash: Hash32
+    body_hash: Hash32
+    maximum_fee: int
+    request_id: Hash32
+    deadline: int
+
+    def struct_hash(self) -> bytes:
+        """The request hash that voucher and receipt carry."""
+        return keccak(
+            _REQUEST_TYPEHASH
+            + hash_word(self.offer_hash)
+            + hash_word(self.body_hash)
+            + uint_word(self.maximum_fee)
+            + hash_word(self.request_id)
+            + uint_word(self.deadline)
+        )
+
+
+class Voucher(msgspec.Struct, frozen=True):
+    """To this provider, up to this cumulative amount, for this request.
+
+    Signed by the sub-account's signer.
+
+    Attributes:
+        user: whose sub-account pays.
+        provider: who is paid.
+        cumulative_max: base units that this provider may have claimed in all from this sub-account.
+        sequence_max: highest sequence that a claim on this voucher may name: requests finished and
+            acknowledged, plus those in flight, plus this one. It keeps a claim from naming a
+            sequence that no receipt can contradict.
+        request_hash: the request it was signed for.
+    """
+
+    TYPE: ClassVar[str] = (
+        "Voucher(address user,address provider,uint256 cumulativeMax,uint256 sequenceMax,"
+        "bytes32 requestHash)"
+    )
+
+    user: Address
+    provider: Address
+    cumulative_max: int
+    sequence_max: int
+    request_hash: Hash32
+
+    def struct_hash(self) -> bytes:
+        """EIP-712 hash of the fields; `Escrow.settle` computes the same."""
+        return keccak(
+            _VOUCHER_TYPEHASH
+            + address_word(self.user)
+            + address_word(self.provider)
+            + uint_word(self.cumulative_max)
+            + uint_word(self.sequence_max)
+            + hash_word(self.request_hash)
+        )
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What was served and what it cost, signed by the provider's receipt key.
+
+    Attributes:
+        user: whose sub-account pays.
+        provider: who served.
+        signer: the sub-account's signer; the three name the sub-account.
+        sequence: 1, 2, 3 ... over the sub-account's finished requests.
+        request_hash: the request that was served.
+        response_hash: SHA-256 over the response bytes in the order sent.
+        usage: metered tokens.
+        fee: of this request, base units, at most its maximum fee.
+        cumulative_fee: running sum over all sequences up to this one.
+        finish_reason: why the answer ended.
+        finished_at: unix seconds by the provider's clock.
+        commitment_root: root over the proof of inference; zero if there is none.
+    """
+
+    TYPE: ClassVar[str] = (
+        "Receipt(address user,address provider,address signer,uint256 sequence,bytes32 requestHash,"
+        "bytes32 responseHash,uint256 inputTokens,uint256 cachedTokens,uint256 outputTokens,"
+        "uint256 fee,uint256 cumulativeFee,uint256 finishReason,uint256 finishedAt,bytes32 commitmentRoot)"
+    )
+
+    user: Address
+    provider: Address
+    signer: Address
+    sequence: int
+    request_hash: Hash32
+    response_hash: Hash32
+    usage: Usage
+    fee: int
+    cumulative_fee: int
+    finish_reason: FinishReason
+    finished_at: int
+    commitment_root: Hash32
+
+    def struct_hash(self) -> bytes:
+        """EIP-712 hash of the fields; also the leaf of the records' Merkle trees."""
+        return keccak(
+            b"".join(
+                (
+                    _RECEIPT_TYPEHASH,
+                    address_word(self.user),
+                    address_word(self.provider),
+                    address_word(self.signer),
+                    uint_word(self.sequence),
+                    hash_word(self.request_hash),
+                    hash_word(self.response_hash),
+                    uint_word(self.usage.input_tokens),
+                    uint_word(self.usage.cached_tokens),
+                    uint_word(self.usage.output_tokens),
+                    uint_word(self.fee),
+                    uint_word(self.cumulative_fee),
+                    uint_word(self.finish_reason),
+                    uint_word(self.finished_at),
+                    hash_word(self.commitment_root),
+                )
+            )
+        )
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A signer's wish to read its sub-account's state and receipts from the broker.
+
+    Attributes:
+        user: the sub-account's user.
+        provider: the broker's provider; a query for one broker opens nothing at another.
+        signer: who signs, and the sub-account's signer.
+        after_sequence: receipts after this one are wanted.
+        deadline: unix seconds, at most `QUERY_VALID_S_MAX` ahead.
+    """
+
+    TYPE: ClassVar[str] = (
+        "Query(address user,address provider,address signer,uint256 afterSequence,uint256 deadline)"
+    )
+
+    user: Address
+    provider: Address
+    signer: Address
+    after_sequence: int
+    deadline: int
+
+    def struct_hash(self) -> bytes:
+        """EIP-712 hash of the fields."""
+        return keccak(
+            _QUERY_TYPEHASH
+            + address_word(self.user)
+            + address_word(self.provider)
+            + address_word(self.signer)
+            + uint_word(self.after_sequence)
+            + uint_word(self.deadline)
+        )
+
+
+class SignedOffer(msgspec.Struct, frozen=True):
+    """An offer and its receipt key's signature."""
+
+    offer: Offer
+    signature: Signature
+
+
+class SignedReceipt(msgspec.Struct, frozen=True):
+    """A receipt and its receipt key's signature."""
+
+    receipt: Receipt
+    signature: Signature
+
+
+class SignedVoucher(msgspec.Struct, frozen=True):
+    """A voucher, the request it was signed for, and the signer with its signature."""
+
+    voucher: Voucher
+    request: Request
+    signer: Address
+    signature: Signature
+
+
+_OFFER_TYPEHASH = keccak(Offer.TYPE.encode())
+_REQUEST_TYPEHASH = keccak(Request.TYPE.encode())
+_VOUCHER_TYPEHASH = keccak(Voucher.TYPE.encode())
+_RECEIPT_TYPEHASH = keccak(Receipt.TYPE.encode())
+_QUERY_TYPEHASH = keccak(Query.TYPE.encode())

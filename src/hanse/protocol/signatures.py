@@ -1,0 +1,157 @@
+"""Addresses, hashes and secp256k1 signatures as text, and their checks.
+
+Inside Hanse an address is `0x` and 40 lower-case hex digits, a hash `0x` and 64, a signature `0x`
+and 130 (r, s, v with v 27 or 28 and s in the lower half of the curve's order). One form everywhere
+means that a plain `==` compares them and that they travel in JSON and SQL as they are.
+
+Source: SEC 1 for the curve, EIP-2 for the low s, EIP-55 for the mixed-case checksum, EIP-2098 for
+the compact form.
+"""
+
+from typing import Protocol
+
+from coincurve import PrivateKey, PublicKey
+from sha3 import keccak_256
+
+from hanse.protocol.errors import RequestError
+
+Address = str
+Hash32 = str
+Signature = str
+
+CURVE_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
+ZERO_ADDRESS: Address = "0x" + "0" * 40
+ZERO_HASH: Hash32 = "0x" + "0" * 64
+
+_HEX = frozenset("0123456789abcdef")
+
+
+class DigestSigner(Protocol):
+    """Whatever can sign a 32-byte digest: a key file, a hardware wallet, a remote signer."""
+
+    @property
+    def address(self) -> Address:
+        """The address that signatures recover to."""
+        ...
+
+    def sign_digest(self, digest: bytes) -> Signature:
+        """Sign exactly these 32 bytes, without any prefix; low s."""
+        ...
+
+
+def keccak(data: bytes) -> bytes:
+    """Keccak-256 as Ethereum uses it (not SHA3-256)."""
+    digest: bytes = keccak_256(data).digest()
+    return digest
+
+
+def parse_address(text: object, field: str = "address") -> Address:
+    """Check an address and return it in lower case.
+
+    Raises:
+        RequestError: `invalid_request` if it is not 0x and 40 hex digits, or is in mixed case with
+            a wrong EIP-55 checksum (which means a mistyped address).
+    """
+    if not isinstance(text, str) or len(text) != 42 or text[:2] != "0x":
+        raise RequestError("invalid_request", f"{field} must be 0x and 40 hex digits", param=field)
+    lower = text.lower()
+    if not _HEX.issuperset(lower[2:]):
+        raise RequestError("invalid_request", f"{field} must be 0x and 40 hex digits", param=field)
+    if text[2:] not in (lower[2:], text[2:].upper()) and text != to_checksum(lower):
+        raise RequestError(
+            "invalid_request",
+            f"{field} {text} has a wrong checksum, expected {to_checksum(lower)}",
+            param=field,
+        )
+    return lower
+
+
+def parse_hash32(text: object, field: str = "hash") -> Hash32:
+    """Check a 32-byte hash and return it in lower case."""
+    if not isinstance(text, str) or len(text) != 66 or text[:2] != "0x":
+        raise RequestError("invalid_request", f"{field} must be 0x and 64 hex digits", param=field)
+    lower = text.lower()
+    if not _HEX.issuperset(lower[2:]):
+        raise RequestError("invalid_request", f"{field} must be 0x and 64 hex digits", param=field)
+    return lower
+
+
+def to_checksum(address: Address) -> str:
+    """The EIP-55 form of a lower-case address, for people and for other tools."""
+    digits = address[2:]
+    mask = keccak(digits.encode()).hex()
+    return "0x" + "".join(
+        c.upper() if int(m, 16) >= 8 else c for c, m in zip(digits, mask, strict=False)
+    )
+
+
+def to_bytes(text: str) -> bytes:
+    """The bytes of an address, hash or signature in its text form."""
+    return bytes.fromhex(text[2:])
+
+
+def to_hex(data: bytes) -> str:
+    """`0x` and lower-case hex."""
+    return "0x" + data.hex()
+
+
+def get_address(public_key: PublicKey) -> Address:
+    """The address of a public key: the last 20 bytes of the hash of its 64 bytes."""
+    return "0x" + keccak(public_key.format(compressed=False)[1:])[12:].hex()
+
+
+def sign_digest(secret: PrivateKey, digest: bytes) -> Signature:
+    """Sign a 32-byte digest (RFC 6979 nonce, low s)."""
+    raw = secret.sign_recoverable(digest, hasher=None)
+    return "0x" + raw[:64].hex() + format(raw[64] + 27, "02x")
+
+
+def recover_signer(digest: bytes, signature: object) -> Address:
+    """The address whose key signed `digest`.
+
+    Raises:
+        RequestError: `signature_invalid` if the signature is malformed, has v outside 27 and 28, r
+            or s outside the curve's order, or s in the upper half (a second signature for the same
+            message).
+    """
+    if not isinstance(signature, str) or len(signature) != 132 or signature[:2] != "0x":
+        raise RequestError("signature_invalid", "a signature is 0x and 130 hex digits (r, s, v)")
+    try:
+        raw = bytes.fromhex(signature[2:])
+    except ValueError:
+        raise RequestError(
+            "signature_invalid", "a signature is 0x and 130 hex digits (r, s, v)"
+        ) from None
+    s = int.from_bytes(raw[32:64], "big")
+    if raw[64] not in (27, 28) or not 0 < s <= CURVE_ORDER // 2:
+        raise RequestError(
+            "signature_invalid", "signature needs v of 27 or 28 and s in the lower half"
+        )
+    try:
+        key = PublicKey.from_signature_and_message(
+            raw[:64] + bytes((raw[64] - 27,)), digest, hasher=None
+        )
+    except Exception:
+        raise RequestError("signature_invalid", "no key can have made this signature") from None
+    return get_address(key)
+
+
+def verify_signature(digest: bytes, signature: object, expected: Address, what: str) -> None:
+    """Check that `expected` signed `digest`.
+
+    Raises:
+        RequestError: `signature_invalid`, naming the address that it recovers to and the one
+            expected.
+    """
+    actual = recover_signer(digest, signature)
+    if actual != expected:
+        raise RequestError(
+            "signature_invalid", f"{what} is signed by {actual}, expected {expected}"
+        )
+
+
+def to_compact(signature: Signature) -> tuple[bytes, bytes]:
+    """The EIP-2098 pair (r, vs) that the contracts take; v's one bit is the top bit of s."""
+    raw = to_bytes(signature)
+    s = int.from_bytes(raw[32:64], "big") | ((raw[64] - 27) << 255)
+    return raw[:32], s.to_bytes(32, "big")

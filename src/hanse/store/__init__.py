@@ -1,0 +1,12 @@
+"""Durable state behind one interface.
+
+    Database           what shells hold: `await db.write(fn)`, `await db.read(fn)`
+    open_sqlite        SQLite file or `:memory:`, one writer thread with group commit
+
+Books and queries over it live where they belong (`hanse.settlement`, `hanse.market`).
+"""
+
+from hanse.store.database import Database, Transaction
+from hanse.store.sqlite import SqliteDatabase, open_sqlite
+
+__all__ = ["Database", "SqliteDatabase", "Transaction", "open_sqlite"]

@@ -1,0 +1,64 @@
+"""The interface that every store fulfils.
+
+A write is a function over a transaction. The store runs it, alone in a savepoint of its own, inside
+a transaction that it may share with other writes waiting at the same time (group commit), and
+returns the function's result only once that transaction is durable. A function that raises undoes
+its own statements and no one else's.
+
+SQL is the common subset of SQLite and PostgreSQL, with `?` placeholders. Amounts are stored as
+text: both engines' integers end at 63 bits, amounts at 96.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+ResultT = TypeVar("ResultT")
+Row = tuple[Any, ...]
+
+
+class Transaction(Protocol):
+    """What a write or read function is given."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; returns how many rows it changed."""
+        ...
+
+    def find_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """The first row, or None."""
+        ...
+
+    def find_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """All rows; the statement bounds them with LIMIT where they can grow."""
+        ...
+
+
+class Database(Protocol):
+    """A store that is open."""
+
+    async def write(self, function: Callable[[Transaction], ResultT]) -> ResultT:
+        """Run `function` and return its result after the commit.
+
+        Raises:
+            whatever `function` raises, its own statements undone;
+            TransientError: `store_unavailable` if the commit fails (disk full, locked): nothing of
+                it happened.
+        """
+        ...
+
+    async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
+        """Run `function` over what is committed; it must not change anything."""
+        ...
+
+    async def migrate(self, component: str, steps: Sequence[str]) -> None:
+        """Bring one component's tables up to date.
+
+        Args:
+            component: name of the owner, such as `provider_book`.
+            steps: SQL scripts, statements separated by semicolons. Each is run once, in order; only
+                append.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish the waiting writes and let go of the file."""
+        ...
