@@ -225,7 +225,8 @@ class Receipt(msgspec.Struct, frozen=True):
     TYPE: ClassVar[str] = (
         "Receipt(address user,address provider,address signer,uint256 sequence,bytes32 requestHash,"
         "bytes32 responseHash,uint256 inputTokens,uint256 cachedTokens,uint256 outputTokens,"
-        "uint256 fee,uint256 cumulativeFee,uint256 finishReason,uint256 finishedAt,bytes32 commitmentRoot)"
+        "uint256 fee,uint256 cumulativeFee,uint256 finishReason,uint256 finishedAt,"
+        "bytes32 commitmentRoot)"
     )
 
     user: Address

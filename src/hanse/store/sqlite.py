@@ -131,9 +131,9 @@ class SqliteDatabase:
             for function, future in batch:
                 try:
                     done.append((future, self._run_one(function)))
-                except sqlite3.OperationalError:
-                    raise
                 except Exception as error:
+                    if not self._connection.in_transaction:  # the engine gave up on all of it
+                        raise
                     failed.append((future, error))
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -162,8 +162,9 @@ class SqliteDatabase:
 
 
 async def open_sqlite(path: str | os.PathLike[str]) -> SqliteDatabase:
-    """Open, or create with mode 0600, a database file; `:memory:` for one that ends with the
-    process.
+    """Open a database file, or create it with mode 0600.
+
+    `:memory:` is one that ends with the process.
 
     Raises:
         TransientError: `store_unavailable` if the file cannot be opened.
@@ -202,7 +203,8 @@ def _migrate(tx: Transaction, component: str, steps: Sequence[str]) -> None:
     if done > len(steps):
         raise TransientError(
             "store_unavailable",
-            f"{component} in this database is at step {done}, this program knows {len(steps)}: use a newer one",
+            f"{component} in this database is at step {done}, this program knows {len(steps)}: "
+            "use a newer one",
         )
     for script in steps[done:]:
         for statement in script.split(";"):
