@@ -1,0 +1,67 @@
+"""Messages as JSON: the voucher and query headers, receipts, offers.
+
+Everything that comes from outside passes through a `decode_` or `_from_json` function here, which
+checks form and range and raises; signatures are checked by the `verify_` functions of
+`hanse.protocol.verify`.
+
+fields     base64url, exact amounts, ranges
+headers    what a caller sends in `Authorization`
+receipts   what a broker sends back
+offers     what a provider offers
+
+Source: `docs/protocol.md`, section "On the wire".
+"""
+
+from hanse.protocol.wire.fields import WIRE_VERSION, from_base64url, to_base64url
+from hanse.protocol.wire.headers import (
+    ANSWER_KEY_BYTES,
+    QUERY_SCHEME,
+    VOUCHER_SCHEME,
+    ParsedVoucherHeader,
+    VoucherHeader,
+    decode_query_header,
+    decode_voucher_header,
+    encode_query_header,
+    encode_voucher_header,
+)
+from hanse.protocol.wire.offers import (
+    SERVICE_TYPES,
+    VERIFIABILITIES,
+    offer_from_json,
+    offer_to_json,
+)
+from hanse.protocol.wire.receipts import (
+    RECEIPT_COMMENT,
+    RECEIPT_HEADER,
+    decode_receipt,
+    encode_receipt,
+    encode_receipt_frame,
+    receipt_from_json,
+    receipt_to_json,
+)
+
+__all__ = [
+    "ANSWER_KEY_BYTES",
+    "QUERY_SCHEME",
+    "RECEIPT_COMMENT",
+    "RECEIPT_HEADER",
+    "SERVICE_TYPES",
+    "VERIFIABILITIES",
+    "VOUCHER_SCHEME",
+    "WIRE_VERSION",
+    "ParsedVoucherHeader",
+    "VoucherHeader",
+    "decode_query_header",
+    "decode_receipt",
+    "decode_voucher_header",
+    "encode_query_header",
+    "encode_receipt",
+    "encode_receipt_frame",
+    "encode_voucher_header",
+    "from_base64url",
+    "offer_from_json",
+    "offer_to_json",
+    "receipt_from_json",
+    "receipt_to_json",
+    "to_base64url",
+]

@@ -1,0 +1,140 @@
+"""Receipts as JSON, in a header and in an SSE comment.
+
+    Hanse-Receipt: <base64url of the JSON of a signed receipt, no padding>
+    : hanse-receipt <the same>                     (SSE comment frame, before `data: [DONE]`)
+
+Source: `docs/protocol.md`, section "On the wire".
+"""
+
+from typing import Any
+
+import msgspec
+
+from hanse.protocol.errors import HanseError, RequestError, VerificationError
+from hanse.protocol.limits import AMOUNT_MAX, HEADER_BYTES_MAX, SEQUENCE_MAX, TOKENS_MAX
+from hanse.protocol.messages import FinishReason, Receipt, SignedReceipt, Usage
+from hanse.protocol.signatures import parse_address, parse_hash32
+from hanse.protocol.wire.fields import (
+    TIME_MAX,
+    WIRE_VERSION,
+    check_range,
+    check_version,
+    convert_json,
+    decode_json,
+    encode_json,
+    from_base64url,
+    parse_count,
+)
+
+RECEIPT_HEADER = "hanse-receipt"
+RECEIPT_COMMENT = b": hanse-receipt "
+
+_FINISH_REASONS = {reason.name.lower(): reason for reason in FinishReason}
+
+
+class _ReceiptWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    v: int
+    user: str
+    provider: str
+    signer: str
+    sequence: str
+    request_hash: str
+    response_hash: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    fee: str
+    cumulative_fee: str
+    finish_reason: str
+    finished_at: int
+    commitment_root: str
+    signature: str
+
+
+def receipt_to_json(signed: SignedReceipt) -> dict[str, Any]:
+    """A signed receipt as a JSON-ready dict."""
+    r = signed.receipt
+    return {
+        "v": WIRE_VERSION,
+        "user": r.user,
+        "provider": r.provider,
+        "signer": r.signer,
+        "sequence": str(r.sequence),
+        "request_hash": r.request_hash,
+        "response_hash": r.response_hash,
+        "input_tokens": r.usage.input_tokens,
+        "cached_tokens": r.usage.cached_tokens,
+        "output_tokens": r.usage.output_tokens,
+        "fee": str(r.fee),
+        "cumulative_fee": str(r.cumulative_fee),
+        "finish_reason": r.finish_reason.name.lower(),
+        "finished_at": r.finished_at,
+        "commitment_root": r.commitment_root,
+        "signature": signed.signature,
+    }
+
+
+def receipt_from_json(data: object) -> SignedReceipt:
+    """Read a signed receipt from decoded JSON; its signature is still unchecked.
+
+    Raises:
+        VerificationError: `receipt_invalid`, naming what is wrong.
+    """
+    try:
+        return _check(convert_json(data, _ReceiptWire))
+    except HanseError as error:
+        raise VerificationError("receipt_invalid", f"receipt: {error}") from None
+
+
+def encode_receipt(signed: SignedReceipt) -> str:
+    """A signed receipt for the Hanse-Receipt header or the SSE comment."""
+    return encode_json(receipt_to_json(signed))
+
+
+def decode_receipt(value: str) -> SignedReceipt:
+    """Read a receipt from its header or SSE comment; its signature is still unchecked.
+
+    Raises:
+        VerificationError: `receipt_invalid`, naming what is wrong.
+    """
+    if len(value) > HEADER_BYTES_MAX:
+        raise VerificationError(
+            "receipt_invalid", f"receipt of {len(value)} characters, at most {HEADER_BYTES_MAX}"
+        )
+    try:
+        return _check(decode_json(from_base64url(value.strip()), _ReceiptWire))
+    except HanseError as error:
+        raise VerificationError("receipt_invalid", f"receipt: {error}") from None
+
+
+def encode_receipt_frame(signed: SignedReceipt) -> bytes:
+    """The SSE comment frame that carries a stream's receipt."""
+    return RECEIPT_COMMENT + encode_receipt(signed).encode() + b"\n\n"
+
+
+def _check(w: _ReceiptWire) -> SignedReceipt:
+    check_version(w.v)
+    if w.finish_reason not in _FINISH_REASONS:
+        raise RequestError(
+            "invalid_request",
+            f"finish_reason {w.finish_reason!r:.40} is none of {', '.join(_FINISH_REASONS)}",
+        )
+    receipt = Receipt(
+        parse_address(w.user, "user"),
+        parse_address(w.provider, "provider"),
+        parse_address(w.signer, "signer"),
+        check_range(parse_count(w.sequence, SEQUENCE_MAX, "sequence"), SEQUENCE_MAX, "sequence", 1),
+        parse_hash32(w.request_hash, "request_hash"),
+        parse_hash32(w.response_hash, "response_hash"),
+        Usage(
+            check_range(w.input_tokens, TOKENS_MAX, "input_tokens"),
+            check_range(w.cached_tokens, TOKENS_MAX, "cached_tokens"),
+            check_range(w.output_tokens, TOKENS_MAX, "output_tokens"),
+        ),
+        parse_count(w.fee, AMOUNT_MAX, "fee"),
+        parse_count(w.cumulative_fee, AMOUNT_MAX, "cumulative_fee"),
+        _FINISH_REASONS[w.finish_reason],
+        check_range(w.finished_at, TIME_MAX, "finished_at"),
+        parse_hash32(w.commitment_root, "commitment_root"),
+    )
+    return SignedReceipt(receipt, w.signature)
