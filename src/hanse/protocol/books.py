@@ -12,10 +12,10 @@ Provider's side, for one request:
 
 User's side:
 
-    issued --apply_issue--> in flight --apply_receipt--> receipted (acknowledged once all before it
-    are)
-                               '- apply_release --> forgotten (refused, or its deadline passed
-                               unadmitted)
+    issued --apply_issue--> in flight --apply_acknowledgement--> receipted, with all before it
+                               |
+                               '- apply_release --> forgotten: refused, or its deadline passed
+                                                    before it was admitted
 
 Why the best voucher covers everything: a voucher's `cumulative_max` is what its signer had
 acknowledged plus the maxima of all that it had in flight, this request included; so the voucher
@@ -27,7 +27,7 @@ Source: `docs/protocol.md`, sections "Cumulative vouchers" and "Resume".
 
 import msgspec
 
-from hanse.protocol.errors import InvariantError, RequestError, Shortfall
+from hanse.protocol.errors import InvariantError, RequestError, Shortfall, TransientError
 from hanse.protocol.limits import AMOUNT_MAX, IN_FLIGHT_PER_SUB_ACCOUNT_MAX, SEQUENCE_MAX
 
 
@@ -73,6 +73,7 @@ def apply_admission(
         RequestError: `voucher_too_low` if neither this voucher nor a better one held before covers
             what is finished, at work and asked (the sender is behind: it needs the receipts after
             its last); `insufficient_balance` if the chain does not.
+        TransientError: `rate_limited` if as many requests are at work as the books allow.
     """
     better = max((book.sequence_max, book.cumulative_max), (sequence_max, cumulative_max))
     best_sequence_max, best_cumulative_max = better
@@ -113,10 +114,10 @@ def apply_admission(
             ).to_details(),
         )
     if book.in_flight >= IN_FLIGHT_PER_SUB_ACCOUNT_MAX:
-        raise RequestError(
-            "unprocessable",
+        raise TransientError(
+            "rate_limited",
             f"{book.in_flight} requests of this sub-account are at work, "
-            f"at most {IN_FLIGHT_PER_SUB_ACCOUNT_MAX}",
+            f"at most {IN_FLIGHT_PER_SUB_ACCOUNT_MAX}: wait until one has finished",
         )
     return ProviderBook(
         book.sequence,
@@ -238,16 +239,23 @@ def apply_release(book: UserBook, *, maximum_fee: int) -> UserBook:
     )
 
 
-def apply_acknowledgement(book: UserBook, *, maximum_fee: int, fee: int) -> UserBook:
+def apply_acknowledgement(book: UserBook, *, maximum_fee: int | None, fee: int) -> UserBook:
     """Count the receipt of the next sequence: its maximum leaves flight, its fee is spent.
 
     Args:
         book: the sub-account's book.
-        maximum_fee: of the receipt's request; 0 if that request was already released here (its
-            voucher was still good when the broker admitted it).
+        maximum_fee: of the receipt's request, 0 for a free one; None if that request was already
+            released here (its voucher was still good when the broker admitted it).
         fee: of the receipt.
+
+    Raises:
+        InvariantError: `invariant_broken` if that maximum is not in flight, or the fee is above it.
     """
-    if maximum_fee:
+    if maximum_fee is not None:
+        if not 0 <= fee <= maximum_fee:
+            raise InvariantError(
+                "invariant_broken", f"fee {fee} of a request with a maximum of {maximum_fee}"
+            )
         book = apply_release(book, maximum_fee=maximum_fee)
     return UserBook(
         book.acknowledged + 1,

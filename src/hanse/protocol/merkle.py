@@ -5,8 +5,13 @@ no inner node can be passed off as a leaf. An odd node at a level's end moves up
 tree's root is zero.
 
     leaf = keccak(0x00 || value)        node = keccak(0x01 || left || right)
+    root = keccak(0x02 || number of leaves as 8 bytes || top node)
 
-Source: RFC 6962 section 2.1 for the prefixes and the shape.
+The root commits to the number of leaves. Without it the last leaf of three has the same proof as
+the second of two, and a proof would say nothing about a value's place.
+
+Source: RFC 6962 section 2.1 for the prefixes and the shape; there the size is signed beside the
+root.
 """
 
 from dataclasses import dataclass
@@ -15,6 +20,8 @@ from hanse.protocol.errors import VerificationError
 from hanse.protocol.signatures import keccak
 
 EMPTY_ROOT = bytes(32)
+SIZE_MAX = 2**64 - 1
+"""Leaves of one tree; what eight bytes hold."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ def get_root(values: list[bytes]) -> bytes:
         return EMPTY_ROOT
     while len(level) > 1:
         level = _get_parents(level)
-    return level[0]
+    return _hash_root(len(values), level[0])
 
 
 def get_proof(values: list[bytes], index: int) -> InclusionProof:
@@ -66,7 +73,7 @@ def verify_inclusion(value: bytes, proof: InclusionProof, root: bytes) -> None:
         VerificationError: `proof_invalid` if place, size, number of siblings or hashes do not lead
             to the root.
     """
-    if not 0 <= proof.index < proof.size:
+    if not 0 <= proof.index < proof.size <= SIZE_MAX:
         raise VerificationError(
             "proof_invalid", f"place {proof.index} is outside a tree of {proof.size}"
         )
@@ -85,10 +92,15 @@ def verify_inclusion(value: bytes, proof: InclusionProof, root: bytes) -> None:
         raise VerificationError(
             "proof_invalid", "the proof has more siblings than its tree's size allows"
         )
-    if node != root:
+    actual = _hash_root(proof.size, node)
+    if actual != root:
         raise VerificationError(
-            "proof_invalid", f"the proof leads to {node.hex()}, not to {root.hex()}"
+            "proof_invalid", f"the proof leads to {actual.hex()}, not to {root.hex()}"
         )
+
+
+def _hash_root(size: int, top: bytes) -> bytes:
+    return keccak(b"\x02" + size.to_bytes(8, "big") + top)
 
 
 def _get_parents(level: list[bytes]) -> list[bytes]:

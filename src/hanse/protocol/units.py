@@ -43,6 +43,7 @@ def parse_amount(text: str, decimals: int) -> int:
         RequestError: `amount_malformed` if the text is no such number, has more decimal places than
             the asset (nothing is ever rounded away here), or is above 2**96 - 1 base units.
     """
+    _check_decimals(decimals)
     whole, point, fraction = text.strip().partition(".")
     digits = whole + fraction
     if len(digits) > 60 or not digits.isascii() or not digits.isdigit() or (point and not fraction):
@@ -63,11 +64,15 @@ def parse_amount(text: str, decimals: int) -> int:
 
 def format_amount(amount: int, decimals: int) -> str:
     """Write base units as people read them, exactly: 12500000 with 6 decimals is "12.5"."""
-    if not 0 <= decimals <= ASSET_DECIMALS_MAX:
-        raise RequestError(
-            "amount_malformed", f"{decimals} decimals is outside 0 .. {ASSET_DECIMALS_MAX}"
-        )
+    _check_decimals(decimals)
     sign, digits = ("-", -amount) if amount < 0 else ("", amount)
     whole, fraction = divmod(digits, 10**decimals)
     tail = f"{fraction:0{decimals}d}".rstrip("0") if decimals else ""
     return f"{sign}{whole}.{tail}" if tail else f"{sign}{whole}"
+
+
+def _check_decimals(decimals: int) -> None:
+    if not 0 <= decimals <= ASSET_DECIMALS_MAX:
+        raise RequestError(
+            "amount_malformed", f"{decimals} decimals is outside 0 .. {ASSET_DECIMALS_MAX}"
+        )

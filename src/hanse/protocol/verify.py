@@ -21,11 +21,10 @@ def verify_voucher(signed: SignedVoucher, domain: Domain, provider: Address, now
     """Check that the voucher is for this provider, still good, and signed by its signer.
 
     The caller still owes: the offer is one of its own and valid; the sub-account exists and covers
-        it
-    (`books.apply_admission`); the request id is new.
+    it (`books.apply_admission`); the request id is new.
 
     Raises:
-        RequestError: `wrong_provider`, `voucher_expired`, `signature_invalid`.
+        RequestError: `wrong_provider`, `voucher_expired`, `unprocessable`, `signature_invalid`.
     """
     voucher, request = signed.voucher, signed.request
     if voucher.provider != provider:
@@ -63,8 +62,7 @@ def verify_receipt_signature(signed: SignedReceipt, domain: Domain, receipt_key:
     """Check that the provider's receipt key signed the receipt.
 
     The caller still owes: that `receipt_key` is what the Registry shows for the provider at a
-        confirmed block, and
-    that the receipt answers its request (`verify_receipt`).
+    confirmed block, and that the receipt answers its request (`verify_receipt`).
 
     Raises:
         VerificationError: `receipt_invalid`.
@@ -83,8 +81,7 @@ def verify_receipt(
     """Check that a receipt answers this request, at this offer's price, for these bytes.
 
     The caller still owes: the signature (`verify_receipt_signature`); the sequence and running sum
-        against its book;
-    a recount of the tokens where it can.
+    against its book; a recount of the tokens where it can.
 
     Args:
         signed: the receipt.
@@ -134,8 +131,7 @@ def verify_offer(signed: SignedOffer, domain: Domain, receipt_key: Address, now_
     """Check that the provider's receipt key signed the offer and that it is in force.
 
     The caller still owes: that `receipt_key` and the offer's hash are what the Registry shows for
-        this provider and
-    service at a confirmed block.
+    this provider and service at a confirmed block.
 
     Raises:
         VerificationError: `offer_invalid`.
