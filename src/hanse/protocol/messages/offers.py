@@ -63,7 +63,8 @@ class Offer(msgspec.Struct, frozen=True):
         "Offer(address provider,uint256 serviceId,string serviceType,string model,"
         "bytes32 manifestRoot,string quantisation,string engine,uint256 contextTokens,"
         "uint256 outputTokensMax,uint256 inputPerMtok,uint256 cachedPerMtok,uint256 outputPerMtok,"
-        "string verifiability,string[] endpoints,bytes32 encryptionKey,uint256 validUntil,uint256 revision)"
+        "string verifiability,string[] endpoints,bytes32 encryptionKey,uint256 validUntil,"
+        "uint256 revision)"
     )
 
     provider: Address
