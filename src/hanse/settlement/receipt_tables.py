@@ -1,0 +1,141 @@
+"""Tables and statements of the provider's book.
+
+One row a sub-account, one row a request (what was asked, and once finished what it cost), one row a
+sealed answer. Amounts are text, as everywhere in the store; a sub-account's own sequence counts
+what this broker finished and fits an integer, while `sequence_max` is the caller's and does not.
+
+Indices: a request is found by (request id, signer), which also makes it unique; receipts and what
+is at work by (sub-account, sequence), where no sequence means at work; what is due on chain by a
+partial index that holds only such sub-accounts.
+"""
+
+COMPONENT = "receipt_book"
+
+STEPS = (
+    """
+    CREATE TABLE receipt_book_owner (
+        provider TEXT PRIMARY KEY,
+        chain_id TEXT NOT NULL,
+        escrow TEXT NOT NULL
+    );
+    CREATE TABLE receipt_sub_accounts (
+        number INTEGER PRIMARY KEY,
+        user_address TEXT NOT NULL,
+        signer TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        cumulative_fee TEXT NOT NULL,
+        reserved TEXT NOT NULL,
+        in_flight INTEGER NOT NULL,
+        cumulative_max TEXT NOT NULL,
+        sequence_max TEXT NOT NULL,
+        best_request_id TEXT NOT NULL,
+        settled_fee TEXT NOT NULL,
+        due INTEGER NOT NULL,
+        UNIQUE (user_address, signer)
+    );
+    CREATE INDEX receipt_sub_accounts_due ON receipt_sub_accounts (due) WHERE due = 1;
+    CREATE TABLE receipt_requests (
+        request_id TEXT NOT NULL,
+        signer TEXT NOT NULL,
+        sub_account INTEGER NOT NULL REFERENCES receipt_sub_accounts (number),
+        request_hash TEXT NOT NULL,
+        offer_hash TEXT NOT NULL,
+        body_hash TEXT NOT NULL,
+        maximum_fee TEXT NOT NULL,
+        deadline INTEGER NOT NULL,
+        cumulative_max TEXT NOT NULL,
+        sequence_max TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        admitted_at INTEGER NOT NULL,
+        sequence INTEGER,
+        receipt TEXT,
+        PRIMARY KEY (request_id, signer)
+    );
+    CREATE UNIQUE INDEX receipt_requests_sequence ON receipt_requests (sub_account, sequence);
+    CREATE TABLE receipt_answers (
+        sub_account INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        request_id TEXT NOT NULL,
+        expires_at INTEGER NOT NULL,
+        sealed BLOB NOT NULL,
+        PRIMARY KEY (sub_account, sequence)
+    );
+    CREATE INDEX receipt_answers_expiry ON receipt_answers (expires_at);
+    CREATE INDEX receipt_answers_request ON receipt_answers (sub_account, request_id)
+    """,
+)
+
+FIND_OWNER = "SELECT provider, chain_id, escrow FROM receipt_book_owner"
+INSERT_OWNER = "INSERT INTO receipt_book_owner (provider, chain_id, escrow) VALUES (?, ?, ?)"
+
+_BOOK_COLUMNS = (
+    "number, sequence, cumulative_fee, reserved, in_flight, cumulative_max, sequence_max, "
+    "settled_fee"
+)
+FIND_BOOK = (
+    f"SELECT {_BOOK_COLUMNS} FROM receipt_sub_accounts "  # noqa: S608 - our own constant
+    "WHERE user_address = ? AND signer = ?"
+)
+FIND_BOOK_BY_NUMBER = f"SELECT {_BOOK_COLUMNS} FROM receipt_sub_accounts WHERE number = ?"  # noqa: S608 - the same
+INSERT_BOOK = (
+    "INSERT INTO receipt_sub_accounts (number, user_address, signer, sequence, cumulative_fee, "
+    "reserved, in_flight, cumulative_max, sequence_max, best_request_id, settled_fee, due) "
+    "SELECT COALESCE(MAX(number), 0) + 1, ?, ?, ?, ?, '0', 0, '0', '0', '', ?, 0 "
+    "FROM receipt_sub_accounts"
+)
+UPDATE_RESERVED = "UPDATE receipt_sub_accounts SET reserved = ?, in_flight = ? WHERE number = ?"
+UPDATE_BEST = (
+    "UPDATE receipt_sub_accounts SET reserved = ?, in_flight = ?, cumulative_max = ?, "
+    "sequence_max = ?, best_request_id = ? WHERE number = ?"
+)
+UPDATE_FINISHED = (
+    "UPDATE receipt_sub_accounts SET sequence = ?, cumulative_fee = ?, reserved = ?, "
+    "in_flight = ?, due = ? WHERE number = ?"
+)
+UPDATE_SETTLED = "UPDATE receipt_sub_accounts SET settled_fee = ?, due = ? WHERE number = ?"
+
+INSERT_REQUEST = (
+    "INSERT INTO receipt_requests (request_id, signer, sub_account, request_hash, offer_hash, "
+    "body_hash, maximum_fee, deadline, cumulative_max, sequence_max, signature, admitted_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+FIND_RECEIPT = "SELECT receipt FROM receipt_requests WHERE request_id = ? AND signer = ?"
+UPDATE_REQUEST_FINISHED = (
+    "UPDATE receipt_requests SET sequence = ?, receipt = ? "
+    "WHERE request_id = ? AND signer = ? AND sequence IS NULL"
+)
+LIST_RECEIPTS = (
+    "SELECT request_id, receipt FROM receipt_requests "
+    "WHERE sub_account = ? AND sequence > ? ORDER BY sequence LIMIT ?"
+)
+LIST_IN_FLIGHT = (
+    "SELECT request_id FROM receipt_requests WHERE sub_account = ? AND sequence IS NULL LIMIT ?"
+)
+LIST_BUSY = (
+    "SELECT number, user_address, signer, in_flight, reserved FROM receipt_sub_accounts "
+    "WHERE in_flight > 0 OR reserved <> '0'"
+)
+LIST_OPEN = (
+    "SELECT request_id, request_hash, maximum_fee FROM receipt_requests "
+    "WHERE sub_account = ? AND sequence IS NULL ORDER BY admitted_at, request_id"
+)
+LIST_DUE = (
+    "SELECT s.user_address, s.signer, s.cumulative_fee, s.sequence, s.settled_fee, "
+    "s.cumulative_max, s.sequence_max, r.request_hash, r.signature "
+    "FROM receipt_sub_accounts s JOIN receipt_requests r "
+    "ON r.request_id = s.best_request_id AND r.signer = s.signer WHERE s.due = 1 LIMIT ?"
+)
+
+INSERT_ANSWER = (
+    "INSERT INTO receipt_answers (sub_account, sequence, request_id, expires_at, sealed) "
+    "VALUES (?, ?, ?, ?, ?)"
+)
+FIND_ANSWER = (
+    "SELECT sealed FROM receipt_answers WHERE sub_account = ? AND request_id = ? AND expires_at > ?"
+)
+DELETE_ACKNOWLEDGED = "DELETE FROM receipt_answers WHERE sub_account = ? AND sequence <= ?"
+DELETE_EXPIRED = "DELETE FROM receipt_answers WHERE expires_at <= ?"
+DELETE_SURPLUS = (
+    "DELETE FROM receipt_answers WHERE sequence <= (SELECT s.sequence FROM receipt_sub_accounts s "
+    "WHERE s.number = receipt_answers.sub_account) - ?"
+)
