@@ -1,0 +1,47 @@
+"""The user's side as a library: find a provider, pay it by the token, check what it did.
+
+    async with Hanse.open(settings) as hanse:
+        answer = await hanse.chat("smollm2", [{"role": "user", "content": "Hello"}])
+        print(answer.text, answer.receipt.fee)
+
+What a caller needs:
+
+    Hanse.open(settings)              async context manager; resumes what was cut off, discovers
+    hanse.request(path, body, needs=None) -> Answer      the low level, as the gateway uses it
+    hanse.chat(model, messages, stream=False, needs=None, **params) -> Completion | CompletionStream
+    hanse.completions(model, prompt, stream=False, needs=None, **params) -> the same
+    hanse.embeddings(model, input, needs=None, **params) -> Completion
+    hanse.discover() -> DiscoveryReport                  read Registry, fetch and verify offers now
+    hanse.get_offers() -> list[ListedOffer]              verified offers with their health
+    hanse.get_models() -> dict                           OpenAI's list, for `/v1/models`
+    hanse.resume() -> list[ResumeReport]                 receipts of requests whose end is unknown
+    hanse.fetch_answer(request_id) -> FetchedAnswer      the sealed bytes of what was paid for
+    hanse.get_receipts(limit=100, before=None) -> list[StoredReceipt]
+    hanse.export_receipt(request_id) -> dict             for `verify_receipt_file`, as JSON
+    hanse.read_money() -> Money                          every unit of this wallet, by place
+    hanse.account                                        Account: deposit, open, fund, refund ...
+    HanseSync(settings)                                  the same without async
+    verify_receipt_file(path) -> VerifiedReceipt         offline: no chain, no database
+
+`Answer`, what `request` returns once the provider's head has come (status 200, always):
+
+    answer.provider, answer.offer, answer.voucher, answer.request_id, answer.is_stream
+    await answer.read() -> bytes         whole body, verified and acknowledged (not for streams)
+    async for frame in answer.frames()   raw `data: ...` frames as bytes, untouched, `[DONE]` last;
+                                         receipt comments and keep-alives are taken out. `[DONE]` is
+                                         handed on only after the receipt was verified and stored
+    answer.receipt -> CheckedReceipt | None      after the end; `.signed`, `.fee`, `.usage`,
+                                         `.verification`
+    await answer.close()                 hang up; the receipt of the prefix is fetched behind
+    async with answer: ...               the same as close() at the end of the block
+
+`Needs` narrows the choice: `max_fee`, `max_prices`, `verifiability_min`, `context_tokens`,
+`providers`.
+
+Errors are `hanse.protocol.errors`: RequestError (4xx; `insufficient_balance` with amounts),
+TransientError (429, 503: no healthy provider), VerificationError (502: the provider was dishonest
+or a middleman interfered; it is marked and not asked again for a while).
+
+The user's side never loads a model and meets the provider only on the wire.
+Source: docs/decisions/0009-user-side.md, docs/protocol.md.
+"""
