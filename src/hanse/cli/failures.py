@@ -1,0 +1,127 @@
+"""Every way a command can fail, as one line and what to do, and as an exit code.
+
+`report_failure` is called once, by `framework.HanseGroup.main`. A HanseError becomes its code, its
+message and a next step; an error of click (a wrong option) is code `usage`; Ctrl-C is exit code
+130; anything else is a defect of Hanse, of which only type and place are shown, since its text
+might hold a secret. HANSE_DEBUG=1 adds the traceback. With `--json` the same goes to standard error
+in OpenAI's error shape.
+"""
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from hanse.protocol.errors import ERROR_TABLE, HanseError
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells report a Ctrl-C."""
+
+NEXT_STEPS = {
+    "insufficient_balance": "Put more there with: hanse account fund PROVIDER AMOUNT",
+    "sub_account_unknown": "Fund the provider first: hanse account fund PROVIDER AMOUNT",
+    "voucher_too_low": "Put more there with: hanse account fund PROVIDER AMOUNT",
+    "model_not_found": "See what is offered with: hanse offers",
+    "no_provider": "See who is healthy with: hanse offers",
+    "provider_unreachable": "Try again, or see who is healthy with: hanse offers",
+    "keystore_locked": (
+        "Give the password at the prompt, in HANSE_PASSWORD, in a file that HANSE_PASSWORD_FILE "
+        "names, or by the keyring."
+    ),
+    "keystore_permissions": "Close it to others: chmod 700 HOME/keys; chmod 600 HOME/keys/*.json",
+    "chain_unavailable": "Check rpc_url in network.json and that the node runs.",
+    "rate_limited": "Wait, then try again.",
+    "overloaded": "Wait, then try again.",
+    "store_unavailable": "Check the disk, and that no other process holds this home folder.",
+    "transaction_failed": "Nothing was moved by it. See where the money is with: hanse money",
+    "receipt_invalid": "Pay this provider nothing more, and keep the receipt: it is evidence.",
+    "invariant_broken": "Stop, keep the home folder as it is, and report it.",
+    "internal_error": "Please report it; HANSE_DEBUG=1 shows the traceback.",
+}
+"""What a person at the command line can do next, where the message alone does not say it."""
+
+
+def report_failure(error: BaseException, *, as_json: bool) -> int:
+    """Write the error to standard error and return the exit code."""
+    if os.environ.get("HANSE_DEBUG") == "1" and not isinstance(error, click.ClickException):
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError):
+        _write("interrupted", "Interrupted.", EXIT_INTERRUPTED, as_json=as_json)
+        return EXIT_INTERRUPTED
+    body, exit_code, next_step = _describe(error)
+    facts = body["error"]
+    _write(
+        facts["code"],
+        facts["message"],
+        exit_code,
+        as_json=as_json,
+        next_step=next_step,
+        error_type=facts["type"],
+        details=facts.get("hanse"),
+    )
+    return exit_code
+
+
+def is_json_asked(arguments: list[str]) -> bool:
+    """Whether the arguments ask for JSON: known before parsing, so that usage errors obey."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return "--json" in arguments[:end]
+
+
+def _describe(error: BaseException) -> tuple[dict[str, Any], int, str]:
+    if isinstance(error, click.Abort):
+        error = HanseError("usage", "The input ended before an answer was given.")
+    if isinstance(error, click.ClickException):
+        where = getattr(error, "ctx", None)
+        step = f"See: {where.command_path} --help" if where is not None else ""
+        return (
+            HanseError("usage", error.format_message()).to_openai(),
+            ERROR_TABLE["usage"].exit_code,
+            step,
+        )
+    if isinstance(error, HanseError):
+        return error.to_openai(), error.row.exit_code, NEXT_STEPS.get(error.code, "")
+    defect = HanseError("internal_error", f"A defect of Hanse: {_place(error)}.")
+    return defect.to_openai(), defect.row.exit_code, NEXT_STEPS["internal_error"]
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    last = frames[-1]
+    return f"{type(error).__name__} in {os.path.basename(last.filename)}, line {last.lineno}"
+
+
+def _write(
+    code: str,
+    message: str,
+    exit_code: int,
+    *,
+    as_json: bool,
+    next_step: str = "",
+    error_type: str = "interrupted",
+    details: dict[str, Any] | None = None,
+) -> None:
+    if as_json:
+        error: dict[str, Any] = {
+            "message": message,
+            "type": error_type,
+            "code": code,
+            "exit_code": exit_code,
+        }
+        if next_step:
+            error["next_step"] = next_step
+        if details:
+            error["hanse"] = details
+        sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+        return
+    if code == "interrupted":
+        sys.stderr.write(message + "\n")
+        return
+    sys.stderr.write(f"hanse: {' '.join(message.split())} [{code}]\n")
+    if next_step:
+        sys.stderr.write(f"       {next_step}\n")

@@ -1,0 +1,126 @@
+"""What a command shows: tables for people, or one JSON document for programs.
+
+Results go to standard output, everything else (progress, notes, errors) to standard error, so that
+a pipe gets the result alone. With `--json` there is exactly one document on standard output and no
+notes at all. Colour is left to rich, which respects NO_COLOR and pipes.
+
+    output.show({"address": address}, lambda: output.table(("address",), [(address,)]))
+    output.note("waiting for 2 confirmations ...")
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from hanse.protocol.errors import InvariantError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+PIPE_COLUMNS = 180
+"""Width of tables that no terminal bounds: two addresses and a hash beside each other."""
+
+
+class Output:
+    """Where one command writes.
+
+    Attributes:
+        as_json: whether the result is a JSON document.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._shown = False
+
+    @property
+    def shown(self) -> bool:
+        """Whether the JSON document was written."""
+        return self._shown
+
+    def show(self, document: dict[str, Any], render: Callable[[], "RenderableType | None"]) -> None:
+        """Write the result.
+
+        Args:
+            document: the JSON document; amounts in it are decimal strings of base units.
+            render: makes what people read; called only without `--json`. None prints nothing.
+
+        Raises:
+            InvariantError: a second document would go to standard output.
+        """
+        if not self.as_json:
+            shown = render()
+            if shown is not None:
+                self.console().print(shown, highlight=False, soft_wrap=isinstance(shown, str))
+            return
+        if self._shown:
+            raise InvariantError("internal_error", "a command wrote two JSON documents")
+        self._shown = True
+        indent = 2 if sys.stdout.isatty() else None
+        sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Say on standard error what is happening; silent with `--json`."""
+        if not self.as_json:
+            self.console(stderr=True).print(text, style="dim", markup=False, highlight=False)
+
+    def write(self, text: str) -> None:
+        """Write a piece of streamed text at once; silent with `--json`."""
+        if not self.as_json:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def wait(self, text: str) -> AbstractContextManager[object]:
+        """A spinner on standard error while something takes its time; a plain note in a pipe."""
+        if self.as_json:
+            return nullcontext()
+        if not sys.stderr.isatty():
+            self.note(text)
+            return nullcontext()
+        return self.console(stderr=True).status(text)
+
+    def console(self, *, stderr: bool = False) -> "Console":
+        """A rich console on the stream as it is now."""
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        width = None if stream.isatty() else PIPE_COLUMNS
+        return Console(file=stream, width=width)
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        title: str | None = None,
+        footer: Sequence[str] | None = None,
+    ) -> "RenderableType":
+        """A table; a column whose name ends in ">" is numbers, aligned to the right."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left", show_footer=footer is not None)
+        for index, name in enumerate(columns):
+            table.add_column(
+                name.removesuffix(">"),
+                justify="right" if name.endswith(">") else "left",
+                overflow="fold",
+                footer=Text(footer[index]) if footer else "",
+            )
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        return table
+
+    def fields(self, pairs: Iterable[tuple[str, object]]) -> "RenderableType":
+        """Names and values below one another, without lines."""
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold")
+        grid.add_column(overflow="fold")
+        for name, value in pairs:
+            grid.add_row(Text(name), Text(str(value)))
+        return grid

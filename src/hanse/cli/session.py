@@ -1,0 +1,89 @@
+"""What one invocation of a command works with: the home folder, its keys, its network.
+
+    HOME/network.json        which chain, which contracts (written by `hanse up`, or by hand)
+    HOME/keys/NAME.json      encrypted keystores, mode 0600 in a folder of mode 0700
+    HOME/*.db                books: user.db, provider.db, gateway.db
+
+The home folder is `--home`, else HANSE_HOME, else ./.hanse.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hanse.cli.output import Output
+from hanse.protocol.errors import RequestError
+
+if TYPE_CHECKING:
+    from hanse.chain.keys import Key
+
+HOME_VARIABLE = "HANSE_HOME"
+HOME_DEFAULT = ".hanse"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _get_default_home() -> Path:
+    return Path(os.environ.get(HOME_VARIABLE) or HOME_DEFAULT)
+
+
+@dataclass
+class Session:
+    """One invocation.
+
+    Attributes:
+        home: the home folder; it need not exist yet.
+        output: where the result goes.
+    """
+
+    home: Path = field(default_factory=_get_default_home)
+    output: Output = field(default_factory=Output)
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the keystores are."""
+        return self.home / "keys"
+
+    def get_key_path(self, name: str) -> Path:
+        """The keystore file of a name.
+
+        Raises:
+            RequestError: `usage` if the name could not be one file's.
+        """
+        if not _NAME.fullmatch(name):
+            raise RequestError(
+                "usage",
+                f"{name[:80]!r} is not a key's name: "
+                "use letters, digits, '.', '_' and '-', at most 64",
+            )
+        return self.keys_folder / f"{name}.json"
+
+    def unlock_key(self, name: str, *, use_keyring: bool = False) -> "Key":
+        """Decrypt one of this home's keys.
+
+        Raises:
+            RequestError: `not_found`, `keystore_locked` or `keystore_permissions`.
+        """
+        from hanse.chain.keys import get_password, unlock_keystore
+
+        path = self._get_existing(name)
+        return unlock_keystore(path, get_password(name, use_keyring=use_keyring))
+
+    def get_key_address(self, name: str) -> str:
+        """The address of one of this home's keys, without its password."""
+        from hanse.chain.keys import read_keystore_address
+
+        path = self._get_existing(name)
+        return read_keystore_address(path)
+
+    def _get_existing(self, name: str) -> Path:
+        path = self.get_key_path(name)
+        if not path.is_file():
+            raise RequestError(
+                "not_found",
+                f"there is no key {name!r} in {self.keys_folder}; "
+                f"make it with: hanse keys create {name}",
+            )
+        return path

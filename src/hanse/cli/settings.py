@@ -1,0 +1,104 @@
+"""Settings from a TOML file: `--config FILE` for commands that run for long.
+
+A key of the file is an option's name with underscores: `--receipt-key` is `receipt_key`. Flags
+override the file, the file overrides the defaults; both pass the same checks, since the file's
+values become the defaults of click's own options. A key that no option has is refused by name, so
+that a typing error never silently leaves a default in force.
+
+    port = 8801
+    model = "smollm2-135m-instruct"
+    output_price = "0.60"        # amounts are text: a binary fraction is not exact
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hanse.protocol.errors import RequestError
+
+SETTINGS_BYTES_MAX = 65_536
+"""A settings file has a few hundred bytes; a larger one is the wrong file."""
+
+_NOT_SETTINGS = frozenset({"home", "json", "help", "config"})
+
+
+def config_option() -> click.Option:
+    """The `--config FILE` option."""
+    return click.Option(
+        ["--config"],
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=_apply_file,
+        help="TOML file with any of these settings; flags override it.",
+    )
+
+
+def list_settings(command: click.Command) -> dict[str, click.Option]:
+    """The options that a file may set, by key."""
+    return {
+        param.name: param
+        for param in command.params
+        if isinstance(param, click.Option) and param.name and param.name not in _NOT_SETTINGS
+    }
+
+
+def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
+    """Read the file and check its keys and the kinds of its values against the command's options.
+
+    Raises:
+        RequestError: `configuration_invalid`, naming file and key.
+    """
+    if path.stat().st_size > SETTINGS_BYTES_MAX:
+        raise _invalid(path, f"it has more than {SETTINGS_BYTES_MAX} bytes")
+    try:
+        found = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _invalid(path, str(error)) from None
+    known = list_settings(command)
+    unknown = [key for key in found if key not in known]
+    if unknown:
+        raise _invalid(path, "; ".join(_describe_unknown(key, known) for key in unknown))
+    for key, value in found.items():
+        _verify_kind(path, key, value, known[key])
+    return found
+
+
+def _apply_file(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.default_map = read_settings(value, ctx.command)
+
+
+def _describe_unknown(key: str, known: dict[str, click.Option]) -> str:
+    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(known))})"
+    return f"unknown setting {key!r}{hint}"
+
+
+def _verify_kind(path: Path, key: str, value: object, option: click.Option) -> None:
+    items = value if isinstance(value, list) else [value]
+    if isinstance(value, list) != option.multiple:
+        wanted = "a list" if option.multiple else "one value"
+        raise _invalid(path, f"{key} must be {wanted}")
+    if option.is_flag:
+        allowed: tuple[type, ...] = (bool,)
+    elif isinstance(option.type, click.types.IntParamType):
+        allowed = (int,)
+    elif isinstance(option.type, click.types.FloatParamType):
+        allowed = (int, float)
+    else:
+        allowed = (str,)
+    for item in items:
+        if type(item) not in allowed:
+            names = " or ".join(
+                {"str": "text in quotes"}.get(t.__name__, t.__name__) for t in allowed
+            )
+            raise _invalid(path, f"{key} is {item!r:.60}, it must be {names}")
+
+
+def _invalid(path: Path, reason: str) -> RequestError:
+    return RequestError("configuration_invalid", f"{path}: {reason}")

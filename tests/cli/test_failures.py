@@ -1,0 +1,152 @@
+"""Errors: one line and what to do, exit codes of the table, JSON on request, no secrets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from hanse.cli.failures import NEXT_STEPS, is_json_asked
+from hanse.cli.framework import HanseGroup, pass_session
+from hanse.protocol.errors import ERROR_TABLE, HanseError, RequestError
+
+SECRET = "0xsecret"
+
+
+def get_group_raising(error: BaseException) -> HanseGroup:
+    root = HanseGroup("hanse", examples=(("x", "hanse"),))
+
+    @root.command_of("fail", examples=(("x", "hanse fail"),))
+    def fail() -> None:
+        raise error
+
+    return root
+
+
+@pytest.mark.parametrize("code", ERROR_TABLE)
+def test_every_code_has_its_exit_code(code):
+    result = CliRunner().invoke(get_group_raising(HanseError(code, "a and b disagree")), ["fail"])
+
+    assert result.exit_code == ERROR_TABLE[code].exit_code
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"hanse: a and b disagree [{code}]\n")
+
+
+def test_next_steps_are_for_codes_that_exist():
+    assert set(NEXT_STEPS) <= set(ERROR_TABLE)
+
+
+def test_a_message_stays_on_one_line_and_is_followed_by_what_to_do():
+    error = RequestError("model_not_found", "no provider\noffers x")
+    result = CliRunner().invoke(get_group_raising(error), ["fail"])
+
+    assert result.stderr.splitlines() == [
+        "hanse: no provider offers x [model_not_found]",
+        "       See what is offered with: hanse offers",
+    ]
+
+
+def test_json_errors_carry_the_details():
+    error = RequestError("insufficient_balance", "needs 5, has 3", details={"missing": "2"})
+    result = CliRunner().invoke(get_group_raising(error), ["fail", "--json"])
+
+    assert result.exit_code == 4
+    assert result.stdout == ""
+    found = json.loads(result.stderr)["error"]
+    assert found["code"] == "insufficient_balance"
+    assert found["type"] == "insufficient_quota"
+    assert found["exit_code"] == 4
+    assert found["hanse"] == {"missing": "2"}
+    assert "hanse account fund" in found["next_step"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_an_unknown_exception_is_called_a_defect_without_its_text(flags):
+    result = CliRunner().invoke(get_group_raising(ValueError(SECRET)), ["fail", *flags])
+
+    assert result.exit_code == 70
+    assert "defect" in result.stderr
+    assert "ValueError" in result.stderr
+    assert SECRET not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback():
+    result = CliRunner().invoke(
+        get_group_raising(ValueError("x")), ["fail"], env={"HANSE_DEBUG": "1"}
+    )
+
+    assert result.exit_code == 70
+    assert "Traceback" in result.stderr
+
+
+def test_an_unknown_command_suggests_the_right_one(run):
+    ran = run("ofers")
+
+    assert ran.exit_code == 2
+    assert "offers" in ran.stderr
+    assert "See: hanse --help" in ran.stderr
+
+
+def test_json_is_asked_only_before_the_double_dash():
+    assert is_json_asked(["offers", "--json"])
+    assert not is_json_asked(["chat", "--", "--json"])
+
+
+def test_two_documents_are_refused():
+    root = HanseGroup("hanse", examples=(("x", "hanse"),))
+
+    @root.command_of("twice", examples=(("x", "hanse twice"),))
+    @pass_session
+    def twice(session) -> None:
+        session.output.show({}, lambda: None)
+        session.output.show({}, lambda: None)
+
+    result = CliRunner().invoke(root, ["twice", "--json"])
+    assert result.exit_code == 70
+    assert json.loads(result.stdout) == {}
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_ctrl_c_ends_with_130_after_closing_what_is_open(flags):
+    code = (
+        "import asyncio, sys\n"
+        "from hanse.cli.framework import HanseGroup\n"
+        "root = HanseGroup('hanse', examples=(('x', 'hanse'),))\n"
+        "@root.command_of('wait', examples=(('x', 'hanse wait'),))\n"
+        "async def wait():\n"
+        "    try:\n"
+        "        print('ready', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "    finally:\n"
+        "        print('closed', flush=True)\n"
+        f"root.main(['wait', *{flags!r}])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert stdout == "closed\n"
+    assert "Traceback" not in stderr
+    if flags:
+        assert json.loads(stderr)["error"]["code"] == "interrupted"
+
+
+def test_a_prompt_without_input_is_a_usage_error():
+    root = HanseGroup("hanse", examples=(("x", "hanse"),))
+
+    @root.command_of("ask", examples=(("x", "hanse ask"),))
+    def ask() -> None:
+        click.prompt("Amount")
+
+    result = CliRunner().invoke(root, ["ask"], input="")
+    assert result.exit_code == 2
+    assert "[usage]" in result.stderr
