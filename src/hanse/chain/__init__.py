@@ -28,8 +28,8 @@ Public API (import from here):
 
     # contracts
     Deployment: .chain_id .genesis_hash .asset .registry .escrow .lock_time_s .confirmations .start_block
-    load_deployment(path) / save_deployment(path, d)     await deploy(rpc, outbox, DeploymentPlan(...)) -> Deployment
-    await verify_deployment(rpc, deployment)
+    load_deployment(path) / save_deployment(path, d)     await deploy(rpc, outbox, contracts.deployment.Terms(...), confirmations=) -> Deployment
+    await verify_deployment(rpc, deployment)      open_contracts(rpc, deployment) -> (Escrow, Registry, Asset)
     Escrow(rpc, address) .read_account(user, block=) .read_sub_account(user, provider, signer, block=) .deposit(...)
     Registry(rpc, address) .read_provider(provider, block=) .read_service(...) .register(...) ...
     Asset(rpc, address) .read_balance(owner, block=) .read_nonce(...) .approve(...) .mint(...)
@@ -38,9 +38,10 @@ Public API (import from here):
     # a chain of one's own
     LocalNode(folder, chain_id=31337, block_time_s=1.0 | None, confirmations=2)
     await node.start() -> url; node.url; await node.stop(); await node.mine(n); await node.advance_time(seconds)
-    node.fund(address, wei): native coin for a development key
+    await node.fund(address, wei): native coin for a development key
 """
 
+from hanse.chain.asset import Asset
 from hanse.chain.chain_types import (
     BlockNumber,
     Call,
@@ -51,6 +52,17 @@ from hanse.chain.chain_types import (
     TransactionReceipt,
 )
 from hanse.chain.contract import Contract
+from hanse.chain.deployment import (
+    Deployment,
+    deploy,
+    load_deployment,
+    open_contracts,
+    save_deployment,
+    verify_deployment,
+)
+from hanse.chain.escrow import Escrow, EscrowTerms, PermitSignature, SubAccount
+from hanse.chain.fees import Fee, FeePolicy
+from hanse.chain.index import EventIndex
 from hanse.chain.keys import (
     Key,
     Scrypt,
@@ -61,6 +73,9 @@ from hanse.chain.keys import (
     store_in_keyring,
     unlock_keystore,
 )
+from hanse.chain.localnode import LocalNode
+from hanse.chain.outbox import Outbox
+from hanse.chain.registry import ProviderInfo, Registry, ServiceInfo, ServiceListing
 from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
 from hanse.chain.storage import (
     Attempt,
@@ -103,4 +118,24 @@ __all__ = [
     "OutboxEntry",
     "OutboxStorage",
     "TransactionState",
+    "Asset",
+    "Deployment",
+    "deploy",
+    "load_deployment",
+    "open_contracts",
+    "save_deployment",
+    "verify_deployment",
+    "Escrow",
+    "EscrowTerms",
+    "PermitSignature",
+    "SubAccount",
+    "Fee",
+    "FeePolicy",
+    "EventIndex",
+    "LocalNode",
+    "Outbox",
+    "ProviderInfo",
+    "Registry",
+    "ServiceInfo",
+    "ServiceListing",
 ]

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from coincurve import PrivateKey
 
@@ -79,7 +79,7 @@ class Key:
 
     def to_keystore(self, password: str, scrypt: Scrypt = Scrypt.STANDARD) -> str:
         """This key encrypted, as keystore version 3 JSON."""
-        from eth_keyfile import create_keyfile_json  # here, since importing it takes 0.4 s
+        from eth_keyfile.keyfile import create_keyfile_json  # here, since importing it takes 0.4 s
 
         raw = create_keyfile_json(
             self._secret.secret, password.encode(), kdf="scrypt", iterations=int(scrypt)
@@ -147,7 +147,7 @@ def unlock_keystore(path: Path, password: str) -> Key:
     _verify_mode(path, 0o600)
     if path.stat().st_size > KEYSTORE_BYTES_MAX:
         raise RequestError("keystore_locked", f"{path} is too large for a keystore file")
-    from eth_keyfile import decode_keyfile_json  # here, since importing it takes 0.4 s
+    from eth_keyfile.keyfile import decode_keyfile_json  # here, since importing it takes 0.4 s
 
     try:
         raw = json.loads(path.read_text("utf-8"))
@@ -210,7 +210,7 @@ def _find_in_keyring(account: str) -> str | None:
     return None if found is None else str(found)
 
 
-def _keyring():  # type: ignore[no-untyped-def]
+def _keyring() -> Any:
     try:
         import keyring
     except ImportError:

@@ -174,10 +174,16 @@ class Rpc:
 
     async def fetch_headers(self, first: BlockNumber, last: BlockNumber) -> list[Header]:
         """The headers first .. last, both included; raises TransientError if one is missing."""
-        asked = [("eth_getBlockByNumber", (hex(n), False)) for n in range(first, last + 1)]
-        found = await self.request_batch(asked)
-        if any(raw is None for raw in found):
-            raise _unavailable(f"the node lacks a block of {first} .. {last}")
+        return await self.fetch_headers_at(range(first, last + 1))
+
+    async def fetch_headers_at(self, numbers: Sequence[BlockNumber]) -> list[Header]:
+        """The headers at these heights, in their order; raises TransientError if one is missing."""
+        found = await self.request_batch(
+            [("eth_getBlockByNumber", (hex(number), False)) for number in numbers]
+        )
+        for number, raw in zip(numbers, found, strict=True):
+            if raw is None:
+                raise _unavailable(f"it lacks block {number}")
         return [_header(raw) for raw in found]
 
     async def fetch_balance(self, address: str, *, block: BlockNumber) -> int:
@@ -206,11 +212,6 @@ class Rpc:
             effective_gas_price_wei=_int(raw.get("effectiveGasPrice", "0x0")),
             logs=tuple(_log(item) for item in raw["logs"]),
         )
-
-    async def fetch_block_transactions(self, number: BlockNumber) -> list[dict[str, Any]]:
-        """The whole transactions of one block, as the node words them; empty if it has no such block."""
-        raw = await self.request("eth_getBlockByNumber", hex(number), True)
-        return [] if raw is None else list(raw["transactions"])
 
     async def fetch_logs(
         self,

@@ -1,0 +1,214 @@
+"""Events of our contracts, read k blocks below the head, each applied exactly once.
+
+    index = EventIndex(rpc, [escrow.contract, registry.contract], storage, start_block=d.start_block,
+                       confirmations=d.confirmations)
+    task = asyncio.create_task(index.run())
+
+One round takes the blocks after the checkpoint up to head - k, fetches their logs, proves that they hang on the
+checkpoint and that the chain did not change meanwhile, and hands one `EventBatch` to `storage.apply_batch`, which
+stores meaning and checkpoint in one transaction. So a crash anywhere repeats a round or not, never half of it.
+
+A reorganisation shallower than k is never seen here: its blocks were not read yet. One that changes a block at or
+below the checkpoint breaks what we told others. Then `InvariantError` stops the reader, and a person decides:
+`rewind` undoes everything above the newest block that the chain still has.
+
+Source: logs by eth_getLogs; limits on ranges and results as public nodes set them.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from hanse.chain.chain_types import BlockNumber, ChainError, Event, Header, Log
+from hanse.chain.contract import Contract
+from hanse.chain.rpc import Rpc
+from hanse.chain.storage import Checkpoint, EventBatch, IndexStorage
+from hanse.protocol.errors import InvariantError, TransientError
+
+BLOCKS_PER_ROUND_MAX = 2_000
+"""Blocks of one round when catching up; common nodes refuse ranges above 2,000 to 10,000."""
+
+LINKED_BLOCKS_MAX = 100
+"""Up to so many new blocks every header is fetched (one exchange) and the chain of parent hashes checked."""
+
+POLL_INTERVAL_S = 0.25
+"""Pause when nothing is new."""
+
+_log = logging.getLogger(__name__)
+
+
+class EventIndex:
+    """One reader of one set of contracts. See the module's docstring."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        contracts: Sequence[Contract],
+        storage: IndexStorage,
+        *,
+        start_block: BlockNumber,
+        confirmations: int,
+    ) -> None:
+        self._rpc = rpc
+        self._contracts = {contract.address: contract for contract in contracts}
+        self._storage = storage
+        self._start_block = start_block
+        self._confirmations = confirmations
+        self._range_blocks = BLOCKS_PER_ROUND_MAX
+
+    async def read_checkpoint(self) -> Checkpoint | None:
+        """The block up to which everything is applied; None before the first round."""
+        checkpoints = await self._storage.read_checkpoints()
+        return checkpoints[0] if checkpoints else None
+
+    async def advance(self) -> EventBatch | None:
+        """Apply the next blocks, if there are any, and return what was applied.
+
+        Raises:
+            TransientError: the node does not answer, lags, or its chain changed while we read; try again.
+            InvariantError: `chain_reorganised`: a block that was applied has left the chain.
+        """
+        checkpoint = await self.read_checkpoint()
+        head = await self._rpc.fetch_head()
+        first = self._start_block if checkpoint is None else checkpoint.number + 1
+        confirmed = head.number - self._confirmations
+        if checkpoint is not None:
+            await self._verify_checkpoint(checkpoint, head)
+        if confirmed < first:
+            return None
+        batch = await self._fetch_batch(
+            first, min(confirmed, first + self._range_blocks - 1), checkpoint
+        )
+        await self._storage.apply_batch(batch)
+        return batch
+
+    async def batches(
+        self, *, poll_interval_s: float = POLL_INTERVAL_S
+    ) -> AsyncIterator[EventBatch]:
+        """Batches as they become confirmed, each already applied; without end. Waits out a dead node."""
+        while True:
+            try:
+                batch = await self.advance()
+            except (TransientError, ChainError) as error:
+                _log.warning("the event index waits: %s", error.message)
+                batch = None
+            if batch is None:
+                await asyncio.sleep(poll_interval_s)
+            else:
+                yield batch
+
+    async def run(self, *, poll_interval_s: float = POLL_INTERVAL_S) -> None:
+        """Advance for ever; ends by cancellation or `InvariantError`."""
+        async for batch in self.batches(poll_interval_s=poll_interval_s):
+            _log.debug("indexed to block %s, %s events", batch.checkpoint.number, len(batch.events))
+
+    async def catch_up(self) -> Checkpoint | None:
+        """Advance until nothing is confirmed that is not applied; returns the checkpoint."""
+        while await self.advance() is not None:
+            pass
+        return await self.read_checkpoint()
+
+    async def rewind(self) -> Checkpoint | None:
+        """Undo everything above the newest checkpoint that is still on the chain; None if that is everything."""
+        ancestor = None
+        for checkpoint in await self._storage.read_checkpoints():
+            header = await self._rpc.fetch_header(checkpoint.number)
+            if header is not None and header.hash == checkpoint.hash:
+                ancestor = checkpoint
+                break
+        await self._storage.rollback_index(ancestor)
+        return ancestor
+
+    async def _verify_checkpoint(self, checkpoint: Checkpoint, head: Header) -> None:
+        header = await self._rpc.fetch_header(checkpoint.number)
+        if header is None:
+            if head.number >= checkpoint.number:
+                raise _changed_while_reading(checkpoint.number)
+            raise TransientError(
+                "chain_unavailable",
+                f"the node's head is {head.number}, below the applied block {checkpoint.number}: it lags, or its"
+                " chain was replaced; wait, use another node, or restore the chain's state",
+            )
+        if header.hash != checkpoint.hash:
+            raise InvariantError(
+                "chain_reorganised",
+                f"block {checkpoint.number} was applied as {checkpoint.hash} and is now {header.hash}: the chain"
+                f" changed more than {self._confirmations} blocks deep. Stop serving, check the node against"
+                " another one, then rewind the index and raise the confirmations",
+                details={
+                    "block": checkpoint.number,
+                    "applied": checkpoint.hash,
+                    "now": header.hash,
+                },
+            )
+
+    async def _fetch_batch(
+        self, first: BlockNumber, last: BlockNumber, checkpoint: Checkpoint | None
+    ) -> EventBatch:
+        end = await self._rpc.fetch_header(last)
+        if end is None:
+            raise _changed_while_reading(last)
+        logs, last = await self._fetch_logs(first, last)
+        headers = await self._fetch_headers(first, last, logs)
+        if last == end.number and headers[last].hash != end.hash:
+            raise _changed_while_reading(last)
+        self._verify_links(headers, checkpoint)
+        events: list[Event] = []
+        for log in logs:
+            header = headers[log.block_number]
+            if log.block_hash != header.hash:
+                raise _changed_while_reading(log.block_number)
+            event = self._contracts[log.address].find_event(log, header.timestamp_s)
+            if event is not None:
+                events.append(event)
+        # Asked again at the end: if the last block stands, all its ancestors stood while we read.
+        again = await self._rpc.fetch_header(last)
+        if again is None or again.hash != headers[last].hash:
+            raise _changed_while_reading(last)
+        return EventBatch(first, Checkpoint(last, again.hash), again.timestamp_s, tuple(events))
+
+    async def _fetch_logs(
+        self, first: BlockNumber, last: BlockNumber
+    ) -> tuple[list[Log], BlockNumber]:
+        """Logs of a range that the node is willing to answer, and where it ends; halves until it is."""
+        while True:
+            try:
+                logs = await self._rpc.fetch_logs(list(self._contracts), first=first, last=last)
+                break
+            except ChainError:
+                if last == first:
+                    raise
+                last = first + (last - first) // 2
+                self._range_blocks = max(1, last - first + 1)
+        # A range that worked may be tried larger next time.
+        self._range_blocks = min(BLOCKS_PER_ROUND_MAX, self._range_blocks * 2)
+        inside = [log for log in logs if first <= log.block_number <= last]
+        return [log for log in inside if log.address in self._contracts], last
+
+    async def _fetch_headers(
+        self, first: BlockNumber, last: BlockNumber, logs: Sequence[Log]
+    ) -> dict[BlockNumber, Header]:
+        """Every header of a short range; of a long one the ends and those with logs."""
+        if last - first < LINKED_BLOCKS_MAX:
+            found = await self._rpc.fetch_headers(first, last)
+        else:
+            numbers = sorted({first, last, *(log.block_number for log in logs)})
+            found = await self._rpc.fetch_headers_at(numbers)
+        return {header.number: replace(header, transaction_hashes=()) for header in found}
+
+    @staticmethod
+    def _verify_links(headers: dict[BlockNumber, Header], checkpoint: Checkpoint | None) -> None:
+        """Each header's parent is the one before it, where both are at hand; the first hangs on the checkpoint."""
+        hashes = {number: header.hash for number, header in headers.items()}
+        if checkpoint is not None:
+            hashes[checkpoint.number] = checkpoint.hash
+        for number, header in headers.items():
+            if hashes.get(number - 1, header.parent_hash) != header.parent_hash:
+                raise _changed_while_reading(number)
+
+
+def _changed_while_reading(number: BlockNumber) -> TransientError:
+    return TransientError(
+        "chain_unavailable", f"the chain changed around block {number} while it was read; try again"
+    )

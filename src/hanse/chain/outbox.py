@@ -1,0 +1,494 @@
+"""A durable outbox: a transaction asked for once is mined once, whatever crashes or lies in between.
+
+    outbox = Outbox(rpc, key, storage, chain_id=31337, confirmations=2)
+    task = asyncio.create_task(outbox.run())
+    await outbox.enqueue("settle-17", escrow.settle(...))    # durable when this returns
+    entry = await outbox.wait_final("settle-17")             # proven at k blocks, or ChainError why
+
+| state | what is durable | leaves by |
+| --- | --- | --- |
+| queued | the call and its idempotency key | signed; failed, if it would revert (nothing was ever signed) |
+| signed | nonce and signed bytes, stored **before** the first broadcast | mined, when a receipt's block is on the chain; queued, when a foreign transaction is proven to have used the nonce |
+| mined | block, hash, gas | confirmed or failed at k blocks; signed, when the block left the chain |
+| confirmed | final: succeeded, k blocks deep | - |
+| failed | final: reverted k blocks deep, or refused before signing; `reason` says why | - |
+
+Why it is safe to crash at any point: a step reads everything from storage and the chain, and only repeats what is
+harmless to repeat. Broadcasting the same bytes twice is one transaction; a raise keeps the nonce, so at most one
+attempt is mined; a new nonce is taken only when no attempt with the old one can be mined any more.
+
+One process per key: two outboxes with one key on separate storages would take each other's nonces. They would
+recover (see "queued" above), but slowly.
+
+Source: complaints 9 in the peers' notes (settlements believed done that were not); EIP-1559; EIP-155.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from hanse.chain.chain_types import BlockNumber, Call, ChainError, Header, TransactionReceipt
+from hanse.chain.fees import Fee, FeePolicy, find_fee, find_raised_fee
+from hanse.chain.rpc import Rpc
+from hanse.chain.storage import Attempt, OutboxEntry, OutboxStorage, TransactionState
+from hanse.chain.transactions import Transaction, sign_transaction
+from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.signatures import DigestSigner
+
+POLL_INTERVAL_S = 0.25
+"""Pause between steps: small against any block time, and an idle step is one read of storage."""
+
+SCAN_BLOCKS_MAX = 1_000
+"""Blocks searched in one step for who used a nonce; the search goes on in the next."""
+
+NONCES_AHEAD_MAX = 16
+"""Signed and unmined at once; pools keep about 16 to 64 of one sender."""
+
+NOOP_GAS = 21_000
+"""Gas of a transfer to oneself, which fills a nonce that nothing else will."""
+
+_KNOWN = ("already known", "already imported", "known transaction", "already in")
+_UNDERPRICED = ("underpriced", "fee too low", "less than block base fee", "max fee per gas")
+
+_log = logging.getLogger(__name__)
+_State = TransactionState
+
+
+class Outbox:
+    """Transactions of one key on one chain. See the module's table of states."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        key: DigestSigner,
+        storage: OutboxStorage,
+        *,
+        chain_id: int,
+        confirmations: int,
+        fee_policy: FeePolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rpc = rpc
+        self._key = key
+        self._storage = storage
+        self._chain_id = chain_id
+        self._confirmations = confirmations
+        self._policy = fee_policy or FeePolicy()
+        self._clock = clock
+        self.scope = f"{chain_id}:{key.address}"
+        self._step_lock = asyncio.Lock()
+        self._enqueue_lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._is_running = False
+        # Hints only, lost in a crash: when each attempt was sent first and last, what must be raised, how far a
+        # search came, since when a nonce has been missing.
+        self._sent_first_s: dict[str, float] = {}
+        self._sent_last_s: dict[str, float] = {}
+        self._must_raise: set[str] = set()
+        self._searched: dict[str, BlockNumber] = {}
+        self._gap_since_s: dict[int, float] = {}
+
+    @property
+    def address(self) -> str:
+        """The sender."""
+        return self._key.address
+
+    async def enqueue(self, key: str, call: Call) -> OutboxEntry:
+        """Ask for a transaction; durable on return. The same key again returns the entry it has.
+
+        Raises:
+            RequestError: `usage` if the key was used for a different call.
+        """
+        async with self._enqueue_lock:
+            found = await self._storage.find_entry(self.scope, key)
+            if found is None:
+                ordinal, _ = await self._storage.read_last(self.scope)
+                found = OutboxEntry(scope=self.scope, key=key, ordinal=ordinal + 1, call=call)
+                await self._storage.put_entries([found])
+            elif (found.call.to, found.call.data, found.call.value) != (
+                call.to,
+                call.data,
+                call.value,
+            ):
+                raise RequestError(
+                    "usage",
+                    f"the idempotency key {key!r} stands for {found.call.label!r} already, not for"
+                    f" {call.label!r}; use a new key",
+                )
+        self._changed.set()
+        return found
+
+    async def find(self, key: str) -> OutboxEntry | None:
+        """The entry as stored, in whatever state."""
+        return await self._storage.find_entry(self.scope, key)
+
+    async def read_next_nonce(self) -> int:
+        """The nonce that the next entry gets if nothing else is queued: predicts a contract's address."""
+        head = await self._rpc.fetch_head()
+        return await self._next_nonce(head)
+
+    async def wait_final(
+        self, key: str, *, poll_interval_s: float = POLL_INTERVAL_S
+    ) -> OutboxEntry:
+        """Wait until the entry is confirmed at k blocks; drives the steps itself if `run` does not.
+
+        Raises:
+            ChainError: it failed; `reason` says why.
+            RequestError: `not_found` for a key that was never enqueued.
+        """
+        while True:
+            entry = await self.find(key)
+            if entry is None:
+                raise RequestError("not_found", f"nothing was enqueued under {key!r}")
+            if entry.state is _State.CONFIRMED:
+                return entry
+            if entry.state is _State.FAILED:
+                raise ChainError(
+                    f"transaction {entry.call.label or key!r} failed: {entry.reason}",
+                    reason=entry.reason,
+                    is_revert=entry.block_number is not None,
+                )
+            if self._is_running:
+                await self._pause(poll_interval_s)
+            else:
+                await self._step_or_log()
+                await asyncio.sleep(poll_interval_s)
+
+    async def submit(self, key: str, call: Call) -> OutboxEntry:
+        """`enqueue`, then `wait_final`."""
+        await self.enqueue(key, call)
+        return await self.wait_final(key)
+
+    async def run(self, *, poll_interval_s: float = POLL_INTERVAL_S) -> None:
+        """Step for ever; ends only by cancellation or an `InvariantError`. A dead node is waited out."""
+        self._is_running = True
+        try:
+            while True:
+                await self._step_or_log()
+                await asyncio.sleep(poll_interval_s)
+        finally:
+            self._is_running = False
+
+    async def step(self) -> None:
+        """One round over all open entries. Safe to stop anywhere and to call at any time.
+
+        Raises:
+            TransientError: the node does not answer; nothing is lost.
+        """
+        async with self._step_lock:
+            if not await self._storage.read_entries(self.scope, open_only=True):
+                return
+            head = await self._rpc.fetch_head()
+            for entry in await self._storage.read_entries(self.scope, open_only=True):
+                if entry.nonce is not None:
+                    await self._track(entry, head)
+            await self._fill_gaps(head)
+            await self._sign_queued(head)
+            for entry in await self._storage.read_entries(self.scope, open_only=True):
+                if entry.state is _State.SIGNED:
+                    await self._broadcast(entry, head)
+
+    # ------------------------------------------------------------------ what became of it
+
+    async def _track(self, entry: OutboxEntry, head: Header) -> None:
+        receipt = await self._find_canonical_receipt(entry)
+        if receipt is None:
+            if entry.state is _State.MINED:
+                # Its block left the chain. The bytes are still good: send them again at once.
+                for attempt in entry.attempts:
+                    self._sent_last_s.pop(attempt.hash, None)
+                await self._put(
+                    replace(entry, state=_State.SIGNED, block_number=None, block_hash="")
+                )
+            else:
+                await self._requeue_if_nonce_taken(entry, head)
+            return
+        mined = replace(
+            entry,
+            state=_State.MINED,
+            block_number=receipt.block_number,
+            block_hash=receipt.block_hash,
+            transaction_hash=receipt.transaction_hash,
+            gas_used=receipt.gas_used,
+            effective_gas_price_wei=receipt.effective_gas_price_wei,
+            reason="",
+        )
+        if receipt.block_number + self._confirmations > head.number:
+            if mined != entry:
+                await self._put(mined)
+        elif receipt.succeeded:
+            await self._put(replace(mined, state=_State.CONFIRMED))
+        else:
+            reason = await self._explain(entry, receipt)
+            await self._put(replace(mined, state=_State.FAILED, reason=reason))
+
+    async def _find_canonical_receipt(self, entry: OutboxEntry) -> TransactionReceipt | None:
+        """A receipt of any attempt whose block is on the node's chain and lists the transaction."""
+        for attempt in reversed(entry.attempts):
+            receipt = await self._rpc.fetch_receipt(attempt.hash)
+            if receipt is None:
+                continue
+            header = await self._rpc.fetch_header(receipt.block_number)
+            if (
+                header is not None
+                and header.hash == receipt.block_hash
+                and attempt.hash in header.transaction_hashes
+            ):
+                return receipt
+            _log.warning(
+                "the node shows a receipt of %s in block %s, which is not on its chain; not believed",
+                attempt.hash,
+                receipt.block_hash,
+            )
+        return None
+
+    async def _explain(self, entry: OutboxEntry, receipt: TransactionReceipt) -> str:
+        """Why it reverted: run it again on the state before its block, then on the state after."""
+        if receipt.gas_used >= entry.gas_limit:
+            return f"out of gas: all of {entry.gas_limit} was used"
+        for block in (receipt.block_number - 1, receipt.block_number):
+            try:
+                await self._rpc.call(entry.call, block=block, sender=self.address)
+            except ChainError as error:
+                if error.is_revert:
+                    return error.reason
+            except TransientError:
+                break
+        return f"reverted in block {receipt.block_number}; the reason does not show when run again"
+
+    # ------------------------------------------------------------------ nonces
+
+    async def _requeue_if_nonce_taken(self, entry: OutboxEntry, head: Header) -> None:
+        """Give up a nonce only on proof: used k blocks deep, and by none of our attempts."""
+        assert entry.nonce is not None
+        confirmed = head.number - self._confirmations
+        if confirmed < 0 or await self._count_at(confirmed) <= entry.nonce:
+            return
+        hashes = {attempt.hash for attempt in entry.attempts}
+        # A reorganisation may have mined it up to k blocks below the height at which it was signed.
+        first = self._searched.get(entry.key, max(0, entry.signed_at_block - self._confirmations))
+        last = min(confirmed, first + SCAN_BLOCKS_MAX - 1)
+        for header in await self._rpc.fetch_headers(first, last):
+            if hashes.intersection(header.transaction_hashes):
+                return  # mined after all; the node's receipts lag behind its blocks
+        self._searched[entry.key] = last + 1
+        if last < confirmed:
+            return
+        del self._searched[entry.key]
+        reason = f"nonce {entry.nonce} was used by another transaction of {self.address}"
+        _log.warning("%s; %s is signed again", reason, entry.key)
+        is_filler = entry.key.startswith(_FILLER_PREFIX)
+        await self._put(
+            replace(
+                entry,
+                state=_State.FAILED if is_filler else _State.QUEUED,
+                nonce=None,
+                attempts=(),
+                reason=reason,
+            )
+        )
+
+    async def _count_at(self, block: BlockNumber) -> int:
+        try:
+            return await self._rpc.fetch_transaction_count(self.address, block=block)
+        except ChainError:
+            return 0  # no state for this height (a node that just restarted): prove nothing
+
+    async def _fill_gaps(self, head: Header) -> None:
+        """Make the chain able to reach our lowest open nonce.
+
+        Missing nonces come from a chain or a storage that lost its end. A transaction of ours that the chain forgot
+        is sent again; a nonce that nobody holds is filled with a transfer of 0 to oneself, never with one of our
+        calls, whose older bytes may still be out there.
+        """
+        entries = await self._storage.read_entries(self.scope, open_only=True)
+        nonces = [entry.nonce for entry in entries if entry.nonce is not None]
+        if not nonces:
+            return
+        count = await self._rpc.fetch_transaction_count(self.address, block=head.number)
+        missing = [n for n in range(count, min(nonces)) if n not in nonces]
+        self._gap_since_s = {
+            n: self._gap_since_s.get(n, self._clock()) for n in missing[:NONCES_AHEAD_MAX]
+        }
+        for nonce, since_s in self._gap_since_s.items():
+            holder = await self._storage.find_by_nonce(self.scope, nonce)
+            if holder is not None and holder.attempts:
+                await self._send(holder)
+            elif self._clock() - since_s >= self._policy.rebroadcast_after_s:
+                # Waited first: a node that lags shows gaps that are none.
+                await self._sign_filler(nonce, head)
+
+    async def _sign_filler(self, nonce: int, head: Header) -> None:
+        fee = await self._find_fee(head)
+        if fee is None:
+            return
+        async with self._enqueue_lock:
+            ordinal, _ = await self._storage.read_last(self.scope)
+            call = Call(to=self.address, data=b"", label=f"fill nonce {nonce}", gas_limit=NOOP_GAS)
+            entry = OutboxEntry(
+                scope=self.scope, key=f"{_FILLER_PREFIX}{nonce}", ordinal=ordinal + 1, call=call
+            )
+            await self._put(self._signed(entry, nonce, NOOP_GAS, fee, head))
+
+    # ------------------------------------------------------------------ signing
+
+    async def _sign_queued(self, head: Header) -> None:
+        """Sign queued entries in order; one that has to wait holds back those after it."""
+        entries = await self._storage.read_entries(self.scope, open_only=True)
+        in_flight = sum(entry.nonce is not None for entry in entries)
+        for entry in entries:
+            if entry.state is not _State.QUEUED:
+                continue
+            if in_flight >= NONCES_AHEAD_MAX:
+                return
+            signed = await self._sign(entry, head, is_first=in_flight == 0)
+            if signed is None or signed.state is _State.QUEUED:
+                return
+            in_flight += signed.state is _State.SIGNED
+
+    async def _sign(
+        self, entry: OutboxEntry, head: Header, *, is_first: bool
+    ) -> OutboxEntry | None:
+        fee = await self._find_fee(head)
+        if fee is None:
+            cap = self._policy.max_fee_cap_wei
+            return await self._wait(
+                entry, f"base fee {head.base_fee_wei} wei and tip exceed the cap of {cap} wei a gas"
+            )
+        try:
+            gas_limit = await self._get_gas_limit(entry.call, head)
+            await self._verify_balance(entry.call, gas_limit, fee, head)
+        except ChainError as error:
+            if not is_first:
+                # It may need what an earlier, still unmined transaction does (approve before deposit).
+                return None
+            return await self._put(replace(entry, state=_State.FAILED, reason=error.reason))
+        nonce = await self._next_nonce(head)
+        return await self._put(self._signed(entry, nonce, gas_limit, fee, head))
+
+    async def _next_nonce(self, head: Header) -> int:
+        _, last_nonce = await self._storage.read_last(self.scope)
+        count = await self._rpc.fetch_transaction_count(self.address, block=head.number)
+        return max(last_nonce + 1, count)
+
+    async def _get_gas_limit(self, call: Call, head: Header) -> int:
+        if call.gas_limit:
+            return call.gas_limit
+        gas = await self._rpc.estimate_gas(call, sender=self.address, block=head.number)
+        return gas + -(-gas * self._policy.gas_margin_percent // 100)
+
+    async def _verify_balance(self, call: Call, gas_limit: int, fee: Fee, head: Header) -> None:
+        needed = call.value + gas_limit * fee.max_fee_wei
+        balance = await self._rpc.fetch_balance(self.address, block=head.number)
+        if balance < needed:
+            reason = f"{self.address} has {balance} wei, the transaction may take {needed} wei; send it native coin"
+            raise ChainError(reason, reason=reason)
+
+    def _signed(
+        self, entry: OutboxEntry, nonce: int, gas_limit: int, fee: Fee, head: Header
+    ) -> OutboxEntry:
+        return replace(
+            entry,
+            state=_State.SIGNED,
+            nonce=nonce,
+            gas_limit=gas_limit,
+            attempts=(self._attempt(entry.call, nonce, gas_limit, fee),),
+            signed_at_block=head.number,
+            reason="",
+        )
+
+    def _attempt(self, call: Call, nonce: int, gas_limit: int, fee: Fee) -> Attempt:
+        transaction = Transaction(
+            self._chain_id, nonce, fee.tip_wei, fee.max_fee_wei, gas_limit, call
+        )
+        signed = sign_transaction(self._key, transaction)
+        return Attempt(signed.hash, signed.raw, fee.tip_wei, fee.max_fee_wei)
+
+    async def _find_fee(self, head: Header) -> Fee | None:
+        tip = self._policy.tip_wei
+        if tip is None:
+            tip = await self._rpc.fetch_priority_fee()
+        return find_fee(self._policy, head.base_fee_wei, tip)
+
+    async def _wait(self, entry: OutboxEntry, reason: str) -> OutboxEntry:
+        if entry.reason != reason:
+            return await self._put(replace(entry, reason=reason))
+        return entry
+
+    # ------------------------------------------------------------------ broadcasting
+
+    async def _broadcast(self, entry: OutboxEntry, head: Header) -> None:
+        entry = await self._raise_if_stuck(entry, head)
+        last_s = self._sent_last_s.get(entry.attempts[-1].hash)
+        if last_s is None or self._clock() - last_s >= self._policy.rebroadcast_after_s:
+            await self._send(entry)
+
+    async def _raise_if_stuck(self, entry: OutboxEntry, head: Header) -> OutboxEntry:
+        last = entry.attempts[-1]
+        first_s = self._sent_first_s.get(last.hash)
+        is_old = first_s is not None and self._clock() - first_s >= self._policy.raise_after_s
+        if not is_old and last.hash not in self._must_raise:
+            return entry
+        market = await self._find_fee(head)
+        if market is None:
+            return entry
+        fee = find_raised_fee(self._policy, Fee(last.tip_wei, last.max_fee_wei), market)
+        if fee is None:
+            return entry
+        assert entry.nonce is not None
+        attempt = self._attempt(entry.call, entry.nonce, entry.gas_limit, fee)
+        self._must_raise.discard(last.hash)
+        return await self._put(replace(entry, attempts=(*entry.attempts, attempt)))
+
+    async def _send(self, entry: OutboxEntry) -> None:
+        """Broadcast the newest attempt. Any outcome is fine: what counts is found by `_track`."""
+        attempt = entry.attempts[-1]
+        try:
+            await self._rpc.send_raw(attempt.raw)
+        except TransientError as error:
+            _log.info("broadcast of %s: %s", attempt.hash, error.message)
+            return  # perhaps sent, perhaps not; sent again in the next step
+        except ChainError as error:
+            words = error.reason.lower()
+            if any(text in words for text in _UNDERPRICED):
+                self._must_raise.add(attempt.hash)
+            elif not any(text in words for text in _KNOWN):
+                # "nonce too low" comes here too: mined already, or taken by another; `_track` finds out.
+                _log.info("broadcast of %s refused: %s", attempt.hash, error.reason)
+                if not entry.is_final:
+                    await self._wait(entry, f"the node refuses it: {error.reason}")
+        now_s = self._clock()
+        self._sent_first_s.setdefault(attempt.hash, now_s)
+        self._sent_last_s[attempt.hash] = now_s
+
+    # ------------------------------------------------------------------ inside
+
+    async def _put(self, entry: OutboxEntry) -> OutboxEntry:
+        await self._storage.put_entries([entry])
+        if entry.is_final:
+            for attempt in entry.attempts:
+                self._sent_first_s.pop(attempt.hash, None)
+                self._sent_last_s.pop(attempt.hash, None)
+                self._must_raise.discard(attempt.hash)
+        _log.info("%s (%s) is %s %s", entry.key, entry.call.label, entry.state, entry.reason)
+        self._changed.set()
+        return entry
+
+    async def _pause(self, poll_interval_s: float) -> None:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), poll_interval_s)
+        except TimeoutError:
+            return
+
+    async def _step_or_log(self) -> None:
+        try:
+            await self.step()
+        except (TransientError, ChainError) as error:
+            _log.warning("the outbox of %s waits: %s", self.address, error.message)
+
+
+_FILLER_PREFIX = "fill-nonce-"
+"""Keys of transactions that only fill a nonce."""
