@@ -1,0 +1,100 @@
+"""Verified offers, by what callers ask for.
+
+The Registry says which services exist and what their offers hash to; brokers hand out the offers
+themselves. Only an offer whose hash is the published one and whose signature is the registered
+receipt key's gets in here; `hanse.sdk.discovery` sees to that.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hanse.protocol.messages import Offer, SignedOffer
+from hanse.protocol.signatures import Address, Hash32
+
+OFFERS_MAX = 100_000
+"""Offers of one market in memory, about 2 kB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedService:
+    """A service as the Registry shows it at a confirmed block.
+
+    `uri` is where its broker answers; `receipt_key` signs its offers and receipts; `is_active`
+    whether its provider's stake stands.
+    """
+
+    provider: Address
+    service_id: int
+    revision: int
+    offer_hash: Hash32
+    service_type: str
+    uri: str
+    receipt_key: Address
+    is_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ListedOffer:
+    """A verified offer with its hash and the key that its receipts are checked with."""
+
+    signed: SignedOffer
+    offer_hash: Hash32
+    receipt_key: Address
+
+    @property
+    def offer(self) -> Offer:
+        """The offer without its signature."""
+        return self.signed.offer
+
+    @property
+    def provider(self) -> Address:
+        """Who offers it."""
+        return self.signed.offer.provider
+
+    @property
+    def endpoint(self) -> str:
+        """The broker's base URL that is used, without a slash at the end."""
+        return self.signed.offer.endpoints[0].rstrip("/")
+
+
+class OfferIndex:
+    """The offers of one market, in memory."""
+
+    def __init__(self) -> None:
+        self._by_service: dict[tuple[Address, int], ListedOffer] = {}
+        self._by_model: dict[tuple[str, str], tuple[ListedOffer, ...]] = {}
+
+    def replace_all(self, offers: Iterable[ListedOffer]) -> None:
+        """Make the index hold exactly these, at most `OFFERS_MAX`."""
+        by_service: dict[tuple[Address, int], ListedOffer] = {}
+        for listed in offers:
+            if len(by_service) < OFFERS_MAX:
+                by_service[listed.provider, listed.offer.service_id] = listed
+        by_model: dict[tuple[str, str], list[ListedOffer]] = {}
+        for listed in by_service.values():
+            by_model.setdefault((listed.offer.service_type, listed.offer.model), []).append(listed)
+        self._by_service = by_service
+        self._by_model = {key: tuple(found) for key, found in by_model.items()}
+
+    def find(self, provider: Address, service_id: int) -> ListedOffer | None:
+        """The offer of one service, or None."""
+        return self._by_service.get((provider, service_id))
+
+    def list_for(self, service_type: str, model: str) -> tuple[ListedOffer, ...]:
+        """Every offer of this model for this type of service."""
+        return self._by_model.get((service_type, model), ())
+
+    def list_all(self) -> list[ListedOffer]:
+        """Every offer, by model and price."""
+        return sorted(
+            self._by_service.values(),
+            key=lambda listed: (
+                listed.offer.model,
+                listed.offer.prices.output_per_mtok,
+                listed.provider,
+            ),
+        )
+
+    def list_models(self) -> list[str]:
+        """Every model on offer, sorted."""
+        return sorted({model for _, model in self._by_model})
