@@ -24,8 +24,6 @@
 
      Word of a sub-account: balance in bits 0..95, claimed in 96..191, sequence in 192..255.
      Word of a refund: amount in bits 0..95, unlock time in 96..159.
-     Words of a settlement's result, two a claim: the sub-account's key; then paid in bits 0..95,
-     the sub-account's sequence after the claim in 96..159, status in 160..167.
 
      Source of the rules: docs/decisions/0004 and 0005; the reference ledger in hanse.protocol.ledger.
 @custom:invariant Each is checked by name after every step of the stateful test.
@@ -50,16 +48,19 @@ struct Fund:
     amount: uint256
 
 
-# One claim of a settlement batch. Amounts are cumulative base units since the sub-account began,
-# sequences count its finished requests. `r` and `vs` are the voucher's EIP-2098 signature.
+# One claim of a settlement batch, packed because calldata and decoding would else cost 1,000 gas a
+# claim more. Amounts are cumulative base units since the sub-account began, sequences count its
+# finished requests.
 struct Claim:
-    user: address
-    signer: address
-    cumulative_max: uint256
-    claimed: uint256
-    sequence: uint256
-    sequence_max: uint256
+    # user in bits 96..255, claimed in bits 0..95
+    user_claimed: uint256
+    # signer in bits 96..255, the voucher's cumulative max in bits 0..95
+    signer_maximum: uint256
+    # claimed sequence in bits 192..255, the voucher's sequence max in bits 0..63, the rest ignored
+    sequences: uint256
+    # the voucher's
     request_hash: bytes32
+    # the voucher's EIP-2098 signature
     r: bytes32
     vs: uint256
 
@@ -110,13 +111,15 @@ event RefundClaimed:
     amount: uint256
 
 
-# `results` holds two words a claim, in the order of the claims (layout in the head of this file).
+# What became of each claim, one word each, in the order of the claims: paid in bits 0..95, the low 32
+# bits of the sub-account's sequence after the claim in 96..127, status in 128..135, the high 120
+# bits of the sub-account's key in 136..255.
 event Settled:
     provider: indexed(address)
     payee: indexed(address)
     records_head: bytes32
     paid: uint256
-    results: DynArray[uint256, RESULT_WORDS_MAX]
+    results: DynArray[uint256, CLAIMS_PER_SETTLEMENT_MAX]
 
 
 # The user's intents with a nonce up to and with this one can no longer be used.
@@ -134,10 +137,14 @@ STATUS_PARTIAL: constant(uint256) = 5
 STATUS_PAID: constant(uint256) = 6
 
 CLAIMS_PER_SETTLEMENT_MAX: constant(uint256) = 200
-RESULT_WORDS_MAX: constant(uint256) = 400
 SUB_ACCOUNTS_PER_OPEN_MAX: constant(uint256) = 20
 AMOUNT_MAX: constant(uint256) = 2**96 - 1
 SEQUENCE_MAX: constant(uint256) = 2**64 - 1
+# What fits one word of a settlement's results.
+KEY_PREFIX: constant(uint256) = (2**120 - 1) << 136
+RESULT_SEQUENCE: constant(uint256) = 2**32 - 1
+# Balance and claimed of a sub-account's word.
+WORD_AMOUNTS: constant(uint256) = 2**192 - 1
 LOCK_TIME_S_MIN: constant(uint256) = 3_600
 LOCK_TIME_S_MAX: constant(uint256) = 7 * 86_400
 
@@ -447,60 +454,71 @@ def settle(
     payee: address = staticcall IRegistry(registry).payee_for(provider, msg.sender)
     assert payee != empty(address), "not permitted"
     domain: bytes32 = self._domain()
-    results: DynArray[uint256, RESULT_WORDS_MAX] = []
+    results: DynArray[uint256, CLAIMS_PER_SETTLEMENT_MAX] = []
     total: uint256 = 0
     for claim: Claim in claims:
-        key: bytes32 = keccak256(abi_encode(claim.user, provider, claim.signer))
+        signer: uint256 = claim.signer_maximum >> 96
+        # The same bytes as `_key` hashes.
+        key: bytes32 = keccak256(abi_encode(claim.user_claimed >> 96, provider, signer))
         word: uint256 = self.sub_account_words[key]
-        held: uint256 = word & AMOUNT_MAX
-        claimed: uint256 = (word >> 96) & AMOUNT_MAX
-        sequence: uint256 = word >> 192
         paid: uint256 = 0
-        status: uint256 = STATUS_PAID
-        if word == 0:
-            status = STATUS_UNKNOWN_SUB_ACCOUNT
-        else:
-            digest: bytes32 = keccak256(
-                concat(
-                    0x1901,
-                    domain,
+        status: uint256 = STATUS_UNKNOWN_SUB_ACCOUNT
+        if word != 0:
+            status = STATUS_BAD_SIGNATURE
+            # `signer` is never zero in a known sub-account, so a failed recovery never matches.
+            if claim.vs & S_MASK <= S_MAX and signer == convert(
+                ecrecover(
                     keccak256(
-                        abi_encode(
-                            VOUCHER_TYPEHASH,
-                            claim.user,
-                            provider,
-                            claim.cumulative_max,
-                            claim.sequence_max,
-                            claim.request_hash,
+                        concat(
+                            0x1901,
+                            domain,
+                            keccak256(
+                                abi_encode(
+                                    VOUCHER_TYPEHASH,
+                                    claim.user_claimed >> 96,
+                                    provider,
+                                    claim.signer_maximum & AMOUNT_MAX,
+                                    claim.sequences & SEQUENCE_MAX,
+                                    claim.request_hash,
+                                )
+                            ),
                         )
                     ),
-                )
-            )
-            s: uint256 = claim.vs & S_MASK
-            # `signer` is never zero in a known sub-account, so a failed recovery never matches.
-            if s > S_MAX or ecrecover(digest, 27 + (claim.vs >> 255), claim.r, s) != claim.signer:
-                status = STATUS_BAD_SIGNATURE
-            elif (
-                claim.claimed > claim.cumulative_max
-                or claim.sequence > claim.sequence_max
-                or claim.sequence > SEQUENCE_MAX
+                    unsafe_add(27, claim.vs >> 255),
+                    claim.r,
+                    claim.vs & S_MASK,
+                ),
+                uint256,
             ):
-                status = STATUS_OVER_VOUCHER
-            elif claim.claimed <= claimed or claim.sequence < sequence:
-                status = STATUS_NOTHING_NEW
-            else:
-                paid = unsafe_sub(claim.claimed, claimed)
-                if paid > held:
-                    paid = held
-                    status = STATUS_PARTIAL
-                sequence = claim.sequence
-                # balance + claimed stays below 2**96 (`_fund` sees to it): no field overflows.
-                self.sub_account_words[key] = (
-                    sequence << 192 | unsafe_add(claimed, paid) << 96 | unsafe_sub(held, paid)
-                )
-                total += paid
-        results.append(convert(key, uint256))
-        results.append(status << 160 | sequence << 96 | paid)
+                asked: uint256 = claim.user_claimed & AMOUNT_MAX
+                claimed: uint256 = (word >> 96) & AMOUNT_MAX
+                if (
+                    asked > claim.signer_maximum & AMOUNT_MAX
+                    or claim.sequences >> 192 > claim.sequences & SEQUENCE_MAX
+                ):
+                    status = STATUS_OVER_VOUCHER
+                elif asked <= claimed or claim.sequences >> 192 < word >> 192:
+                    status = STATUS_NOTHING_NEW
+                else:
+                    paid = unsafe_sub(asked, claimed)
+                    status = STATUS_PAID
+                    if paid > word & AMOUNT_MAX:
+                        paid = word & AMOUNT_MAX
+                        status = STATUS_PARTIAL
+                    # The sequence is the claim's; `paid` moves from balance to claimed. Their sum
+                    # stays below 2**96 (`_fund` sees to it), so no field runs into the next.
+                    word = (
+                        (claim.sequences >> 192 << 192)
+                        | unsafe_sub(unsafe_add(word & WORD_AMOUNTS, paid << 96), paid)
+                    )
+                    self.sub_account_words[key] = word
+                    total = unsafe_add(total, paid)  # at most 200 * 2**96
+        results.append(
+            (convert(key, uint256) & KEY_PREFIX)
+            | (status << 128)
+            | ((word >> 192 & RESULT_SEQUENCE) << 96)
+            | paid
+        )
     log Settled(
         provider=provider, payee=payee, records_head=records_head, paid=total, results=results
     )

@@ -1,12 +1,12 @@
 """The Vyper contracts (Escrow, Registry, TestAsset) and a thin Python face of their ABI.
 
 The sources are beside this file; what they compile to is in `artifacts/` and committed. See
-`hanse.contracts.artifacts` for calls and events, `hanse.contracts.settlement_call` for settlement
+`hanse.contracts.artifacts` for calls and events, `hanse.contracts.claims` for settlement
 batches, `hanse.contracts.compile` to rewrite the artefacts.
 """
 
 from hanse.contracts.artifacts import Artifact, EventAbi, FunctionAbi, load_artifact
-from hanse.contracts.settlement_call import (
+from hanse.contracts.claims import (
     Claim,
     ClaimResult,
     decode_results,
