@@ -1,7 +1,7 @@
 """The values that chain hands around: blocks, logs, receipts, calls, and its one error.
 
-Addresses are `0x` and 40 lower-case hex digits, hashes `0x` and 64, as in `hanse.protocol.signatures`; amounts of
-the native coin are in wei.
+Addresses are `0x` and 40 lower-case hex digits, hashes `0x` and 64, as in
+`hanse.protocol.signatures`; amounts of the native coin are in wei.
 """
 
 from dataclasses import dataclass, field

@@ -4,7 +4,8 @@
     (free,) = await escrow.read("accounts", user, block=confirmed)
     call = escrow.build("deposit", amount, label="deposit 12 to Escrow")
 
-The typed faces (`escrow`, `registry`, `asset`) stand on this; use them where they have what you need.
+The typed faces (`escrow`, `registry`, `asset`) stand on this; use them where they have what you
+need.
 """
 
 from typing import Any

@@ -6,8 +6,8 @@
     deployment = load_deployment(path)
     await verify_deployment(rpc, deployment)
 
-The file holds nothing secret and nothing that must be believed: `verify_deployment` compares the code at the
-addresses with ours, and what the contracts say of one another with the file.
+The file holds nothing secret and nothing that must be believed: `verify_deployment` compares the
+code at the addresses with ours, and what the contracts say of one another with the file.
 
 Source: docs/decisions/0004-escrow-storage-and-claims.md (predicted addresses).
 """
@@ -43,7 +43,8 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         genesis_hash: of block 0: tells a chain from a fresh one with the same id.
         asset, registry, escrow: addresses, lower case.
         lock_time_s: how long a refund waits.
-        confirmations: how deep a block must be before we act on it; a setting of ours, not of the contracts.
+        confirmations: how deep a block must be before we act on it; a setting of ours, not of the
+            contracts.
         start_block: nothing of these contracts is older.
     """
 
@@ -62,11 +63,12 @@ async def deploy(
 ) -> Deployment:
     """Deploy Registry and Escrow, and the test asset if `asset` is None; resumes after a crash.
 
-    Costs about 6 M gas. Nothing else may be enqueued meanwhile, since the addresses follow from the nonces.
+    Costs about 6 M gas. Nothing else may be enqueued meanwhile, since the addresses follow from the
+    nonces.
 
     Raises:
-        ChainError: a deployment failed, for instance because a nonce was taken; nothing is half used, start again
-            with a fresh outbox.
+        ChainError: a deployment failed, for instance because a nonce was taken; nothing is half
+            used, start again with a fresh outbox.
     """
     first = await outbox.find(_key("TestAsset" if asset is None else "Registry"))
     nonce = first.nonce if first and first.nonce is not None else await outbox.read_next_nonce()

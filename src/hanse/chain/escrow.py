@@ -4,8 +4,9 @@
     sub = await escrow.read_sub_account(user, provider, signer, block=confirmed)
     await outbox.submit("fund-1", escrow.fund(provider, signer, amount))
 
-Reads are views at `block`; for decisions take head - confirmations. Writes return a `Call`; nothing is sent here.
-Amounts are base units of the asset. What each call promises and reverts with stands in `Escrow.vy`.
+Reads are views at `block`; for decisions take head - confirmations. Writes return a `Call`; nothing
+is sent here. Amounts are base units of the asset. What each call promises and reverts with stands
+in `Escrow.vy`.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 from hanse.chain.chain_types import BlockNumber, Call
 from hanse.chain.contract import Contract
 from hanse.chain.rpc import Rpc
+from hanse.contracts import Claim, encode_settle
 from hanse.contracts.artifacts import load_artifact
-from hanse.contracts.settlement_call import Claim, encode_settle
 from hanse.protocol.intents import Fund, OpenIntent
 from hanse.protocol.signatures import Signature, to_bytes, to_compact
 

@@ -1,16 +1,18 @@
 """Events of our contracts, read k blocks below the head, each applied exactly once.
 
-    index = EventIndex(rpc, [escrow.contract, registry.contract], storage, start_block=d.start_block,
-                       confirmations=d.confirmations)
+    index = EventIndex(rpc, [escrow.contract, registry.contract], storage,
+                       start_block=d.start_block, confirmations=d.confirmations)
     task = asyncio.create_task(index.run())
 
-One round takes the blocks after the checkpoint up to head - k, fetches their logs, proves that they hang on the
-checkpoint and that the chain did not change meanwhile, and hands one `EventBatch` to `storage.apply_batch`, which
-stores meaning and checkpoint in one transaction. So a crash anywhere repeats a round or not, never half of it.
+One round takes the blocks after the checkpoint up to head - k, fetches their logs, proves that they
+hang on the checkpoint and that the chain did not change meanwhile, and hands one `EventBatch` to
+`storage.apply_batch`, which stores meaning and checkpoint in one transaction. So a crash anywhere
+repeats a round or not, never half of it.
 
-A reorganisation shallower than k is never seen here: its blocks were not read yet. One that changes a block at or
-below the checkpoint breaks what we told others. Then `InvariantError` stops the reader, and a person decides:
-`rewind` undoes everything above the newest block that the chain still has.
+A reorganisation shallower than k is never seen here: its blocks were not read yet. One that changes
+a block at or below the checkpoint breaks what we told others. Then `InvariantError` stops the
+reader, and a person decides: `rewind` undoes everything above the newest block that the chain still
+    has.
 
 Source: logs by eth_getLogs; limits on ranges and results as public nodes set them.
 """
@@ -66,7 +68,8 @@ class EventIndex:
         """Apply the next blocks, if there are any, and return what was applied.
 
         Raises:
-            TransientError: the node does not answer, lags, or its chain changed while we read; try again.
+            TransientError: the node does not answer, lags, or its chain changed while we read; try
+                again.
             InvariantError: `chain_reorganised`: a block that was applied has left the chain.
         """
         checkpoint = await self.read_checkpoint()

@@ -4,11 +4,13 @@
     key = unlock_keystore(folder / "user.json", find_password())
     key.address, key.sign_digest(digest)
 
-Files are keystore version 3 (the format of geth, ethers and eth-account), so that a key can move to other tools.
-A folder or file that others may read is refused: the message says the chmod. Passwords come from the environment,
-the desktop's keyring or a prompt, never from arguments, where `ps` and shell histories would show them.
+Files are keystore version 3 (the format of geth, ethers and eth-account), so that a key can move to
+other tools. A folder or file that others may read is refused: the message says the chmod. Passwords
+come from the environment, the desktop's keyring or a prompt, never from arguments, where `ps` and
+shell histories would show them.
 
-Source: the Web3 Secret Storage definition, version 3; scrypt parameters as geth's standard and light presets.
+Source: the Web3 Secret Storage definition, version 3; scrypt parameters as geth's standard and
+    light presets.
 """
 
 import contextlib
@@ -106,12 +108,12 @@ def create_keystore(
 ) -> Key:
     """Write a key (a new one by default) to a new encrypted file and return it.
 
-    The folder is made with mode 0700, the file with 0600; the file appears whole or not at all and never replaces
-    another.
+    The folder is made with mode 0700, the file with 0600; the file appears whole or not at all and
+    never replaces another.
 
     Raises:
-        RequestError: `usage` if the file exists; `keystore_permissions` if the folder is open to others;
-            `keystore_locked` if the password is empty.
+        RequestError: `usage` if the file exists; `keystore_permissions` if the folder is open to
+            others; `keystore_locked` if the password is empty.
     """
     if not password:
         raise RequestError("keystore_locked", f"the password for {path} is empty; choose one")
@@ -138,8 +140,8 @@ def unlock_keystore(path: Path, password: str) -> Key:
     """Decrypt a key file.
 
     Raises:
-        RequestError: `not_found` without the file; `keystore_permissions` if file or folder are open to others;
-            `keystore_locked` for a wrong password or a file that is no keystore.
+        RequestError: `not_found` without the file; `keystore_permissions` if file or folder are
+            open to others; `keystore_locked` for a wrong password or a file that is no keystore.
     """
     if not path.is_file():
         raise RequestError("not_found", f"there is no key file {path}; create it first")

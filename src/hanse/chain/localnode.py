@@ -5,17 +5,20 @@
     ...
     await node.stop()            # SIGTERM: anvil writes its state and ends
 
-anvil mines each transaction at once. With `block_time_s` a pulse adds empty blocks until the newest transaction
-has its confirmations, and then none: a block in every idle second would add 1.8 kB each to a state that
-is written whole (measured; with historical states 160 kB).
+anvil mines each transaction at once. With `block_time_s` a pulse adds empty blocks until the newest
+transaction has its confirmations, and then none: a block in every idle second would add 1.8 kB each
+to a state that is written whole (measured; with historical states 160 kB).
 
-What survives: SIGTERM, everything. kill -9 of our process: everything, since anvil runs in a group of its own,
-and the next start ends it properly first. kill -9 of anvil itself: all but the last `STATE_INTERVAL_S`. A state
-file that was cut in half is replaced by the copy that the last start made.
+What survives: SIGTERM, everything. kill -9 of our process: everything, since anvil runs in a group
+of its own, and the next start ends it properly first. kill -9 of anvil itself: all but the last
+`STATE_INTERVAL_S`. A state file that was cut in half is replaced by the copy that the last start
+made.
 
-It is a development chain: anyone who reaches its port can do anything with it. It listens on loopback only.
+It is a development chain: anyone who reaches its port can do anything with it. It listens on
+    loopback only.
 
-Source: anvil 1.7.1 (foundry-rs), its `--state` and `--state-interval`; npm's package @foundry-rs/anvil.
+Source: anvil 1.7.1 (foundry-rs), its `--state` and `--state-interval`; npm's package
+    @foundry-rs/anvil.
 """
 
 import asyncio
@@ -73,9 +76,10 @@ class LocalNode:
             folder: holds state, process id and log of this chain.
             chain_id: of a new chain; a saved state must have been made with the same.
             port: 0 takes a free one.
-            block_time_s: pulse of empty blocks after transactions; None leaves mining to the caller.
-            confirmations: how many blocks the pulse adds, and how many are mined at start so that views at
-                head - confirmations work on the resumed state.
+            block_time_s: pulse of empty blocks after transactions; None leaves mining to the
+                caller.
+            confirmations: how many blocks the pulse adds, and how many are mined at start so that
+                views at head - confirmations work on the resumed state.
             cache_folder: where anvil is installed if it is not on PATH; `folder` by default.
             say: told, in one line each, what takes time.
         """
@@ -100,7 +104,8 @@ class LocalNode:
         """Install if needed, resume or begin the chain, and return its URL.
 
         Raises:
-            RequestError: `configuration_invalid`: anvil cannot be installed or started; the message says how to fix.
+            RequestError: `configuration_invalid`: anvil cannot be installed or started; the message
+                says how to fix.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         binary = await asyncio.to_thread(get_anvil, self._cache_folder, self._say)
@@ -184,9 +189,14 @@ class LocalNode:
         command += ["--chain-id", str(self.chain_id), "--state", str(self._state_path)]
         command += ["--state-interval", str(STATE_INTERVAL_S)]
         with self._log_path.open("wb") as log:
-            # A session of its own: Ctrl-C in the terminal reaches us, not anvil, so that we stop it in order.
-            process = subprocess.Popen(  # noqa: ASYNC220, S603 (our own argument list; returns at once)
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            # A session of its own: Ctrl-C in the terminal reaches us, not anvil, so that we stop it
+            # in order.
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 (own arguments; returns at once)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._pid_path.write_text(f"{process.pid}\n")
         rpc = Rpc.connect(f"http://127.0.0.1:{port}")
@@ -221,7 +231,8 @@ class LocalNode:
             pid = int(self._pid_path.read_text())
         except (OSError, ValueError):
             return
-        # The id may have been given to a stranger since: only a process with our state file in its arguments is ours.
+        # The id may have been given to a stranger since: only a process with our state file in its
+        # arguments is ours.
         if str(self._state_path) in _arguments_of(pid) and pid != os.getpid():
             self._say("ending the local chain of an earlier run")
             with contextlib.suppress(ProcessLookupError):

@@ -13,14 +13,16 @@
 | confirmed | final: succeeded, k blocks deep | - |
 | failed | final: reverted k blocks deep, or refused before signing; `reason` says why | - |
 
-Why it is safe to crash at any point: a step reads everything from storage and the chain, and only repeats what is
-harmless to repeat. Broadcasting the same bytes twice is one transaction; a raise keeps the nonce, so at most one
-attempt is mined; a new nonce is taken only when no attempt with the old one can be mined any more.
+Why it is safe to crash at any point: a step reads everything from storage and the chain, and only
+repeats what is harmless to repeat. Broadcasting the same bytes twice is one transaction; a raise
+keeps the nonce, so at most one attempt is mined; a new nonce is taken only when no attempt with the
+old one can be mined any more.
 
-One process per key: two outboxes with one key on separate storages would take each other's nonces. They would
-recover (see "queued" above), but slowly.
+One process per key: two outboxes with one key on separate storages would take each other's nonces.
+They would recover (see "queued" above), but slowly.
 
-Source: complaints 9 in the peers' notes (settlements believed done that were not); EIP-1559; EIP-155.
+Source: complaints 9 in the peers' notes (settlements believed done that were not); EIP-1559;
+    EIP-155.
 """
 
 import asyncio
@@ -82,8 +84,8 @@ class Outbox:
         self._enqueue_lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._is_running = False
-        # Hints only, lost in a crash: when each attempt was sent first and last, what must be raised, how far a
-        # search came, since when a nonce has been missing.
+        # Hints only, lost in a crash: when each attempt was sent first and last, what must be
+        # raised, how far a search came, since when a nonce has been missing.
         self._sent_first_s: dict[str, float] = {}
         self._sent_last_s: dict[str, float] = {}
         self._must_raise: set[str] = set()
@@ -299,9 +301,9 @@ class Outbox:
     async def _fill_gaps(self, head: Header) -> None:
         """Make the chain able to reach our lowest open nonce.
 
-        Missing nonces come from a chain or a storage that lost its end. A transaction of ours that the chain forgot
-        is sent again; a nonce that nobody holds is filled with a transfer of 0 to oneself, never with one of our
-        calls, whose older bytes may still be out there.
+        Missing nonces come from a chain or a storage that lost its end. A transaction of ours that
+        the chain forgot is sent again; a nonce that nobody holds is filled with a transfer of 0 to
+        oneself, never with one of our calls, whose older bytes may still be out there.
         """
         entries = await self._storage.read_entries(self.scope, open_only=True)
         nonces = [entry.nonce for entry in entries if entry.nonce is not None]
@@ -362,7 +364,8 @@ class Outbox:
             await self._verify_balance(entry.call, gas_limit, fee, head)
         except ChainError as error:
             if not is_first:
-                # It may need what an earlier, still unmined transaction does (approve before deposit).
+                # It may need what an earlier, still unmined transaction does (approve before
+                # deposit).
                 return None
             return await self._put(replace(entry, state=_State.FAILED, reason=error.reason))
         nonce = await self._next_nonce(head)
@@ -383,7 +386,10 @@ class Outbox:
         needed = call.value + gas_limit * fee.max_fee_wei
         balance = await self._rpc.fetch_balance(self.address, block=head.number)
         if balance < needed:
-            reason = f"{self.address} has {balance} wei, the transaction may take {needed} wei; send it native coin"
+            reason = (
+                f"{self.address} has {balance} wei, the transaction may take {needed} wei; send it"
+                " native coin"
+            )
             raise ChainError(reason, reason=reason)
 
     def _signed(
@@ -455,7 +461,8 @@ class Outbox:
             if any(text in words for text in _UNDERPRICED):
                 self._must_raise.add(attempt.hash)
             elif not any(text in words for text in _KNOWN):
-                # "nonce too low" comes here too: mined already, or taken by another; `_track` finds out.
+                # "nonce too low" comes here too: mined already, or taken by another; `_track` finds
+                # out.
                 _log.info("broadcast of %s refused: %s", attempt.hash, error.reason)
                 if not entry.is_final:
                     await self._wait(entry, f"the node refuses it: {error.reason}")

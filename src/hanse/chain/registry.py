@@ -3,7 +3,8 @@
     registry = Registry(rpc, deployment.registry)
     info = await registry.read_provider(provider, block=confirmed)
 
-Reads are views at `block`; writes return a `Call`. Promises and revert reasons stand in `Registry.vy`.
+Reads are views at `block`; writes return a `Call`. Promises and revert reasons stand in
+`Registry.vy`.
 """
 
 from dataclasses import dataclass

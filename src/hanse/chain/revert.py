@@ -1,9 +1,11 @@
 """Why a call reverted, in words.
 
-Three shapes occur: `Error(string)` from `assert x, "reason"` and `raise "reason"`, `Panic(uint256)` from compiler
-checks, and a contract's own error types. What is none of these is shown as hex, never dropped.
+Three shapes occur: `Error(string)` from `assert x, "reason"` and `raise "reason"`, `Panic(uint256)`
+from compiler checks, and a contract's own error types. What is none of these is shown as hex, never
+dropped.
 
-Source: the Solidity ABI specification, "Revert" and "Panic"; Vyper uses the first and reverts with no data elsewhere.
+Source: the Solidity ABI specification, "Revert" and "Panic"; Vyper uses the first and reverts with
+    no data elsewhere.
 """
 
 from eth_abi.abi import decode

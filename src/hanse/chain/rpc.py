@@ -5,11 +5,13 @@
         block = head.number - confirmations
         data = await rpc.call(to, calldata, block=block)
 
-`fetch_head` is the only place that says "latest"; every other question names the block that it is about, because
-two answers about "latest" may be about two chains. `RpcTransport` is the seam where tests put lag, loss and lies.
-Reads are tried again with a growing pause; `send_raw` never is, since only the outbox knows what a lost answer means.
+`fetch_head` is the only place that says "latest"; every other question names the block that it is
+about, because two answers about "latest" may be about two chains. `RpcTransport` is the seam where
+tests put lag, loss and lies. Reads are tried again with a growing pause; `send_raw` never is, since
+only the outbox knows what a lost answer means.
 
-Source: the Ethereum execution API (ethereum/execution-apis), the error conventions of geth, reth and anvil.
+Source: the Ethereum execution API (ethereum/execution-apis), the error conventions of geth, reth
+    and anvil.
 """
 
 import asyncio
@@ -135,7 +137,8 @@ class Rpc:
         """One raw JSON-RPC request, tried up to `attempts_max` times.
 
         Raises:
-            TransientError: `chain_unavailable` when the node does not answer, limits the rate or is not ready.
+            TransientError: `chain_unavailable` when the node does not answer, limits the rate or is
+                not ready.
             ChainError: the node refused; `reason` holds its words or the decoded revert reason.
         """
         body = self._encode(method, params)

@@ -1,7 +1,8 @@
 """What the chain layer must remember across crashes, as one small interface, and its in-memory form.
 
-`ChainStorage` is what a shell implements over its database. Contract of every write: it is **atomic** (all of it or
-nothing) and **durable** (survives power loss) before it returns. Reads see all writes that returned.
+`ChainStorage` is what a shell implements over its database. Contract of every write: it is
+**atomic** (all of it or nothing) and **durable** (survives power loss) before it returns. Reads see
+all writes that returned.
 
 | call | atomic with | why durable |
 | --- | --- | --- |
@@ -9,7 +10,8 @@ nothing) and **durable** (survives power loss) before it returns. Reads see all 
 | apply_batch | the batch's meaning and its checkpoint | an event is applied exactly once |
 | rollback_index | undoing the meaning and dropping checkpoints | as above |
 
-`MemoryStorage` keeps the same promises for as long as the process lives: for tests and for read-only tools.
+`MemoryStorage` keeps the same promises for as long as the process lives: for tests and for
+read-only tools.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
     signed = sign_transaction(key, Transaction(chain_id, nonce, tip, max_fee, gas_limit, call))
     signed.hash, signed.raw
 
-RLP and the type-2 payload are written here, 30 lines, since importing eth_account takes 0.6 s; a property test
-compares every byte with eth_account's.
+RLP and the type-2 payload are written here, 30 lines, since importing eth_account takes 0.6 s; a
+property test compares every byte with eth_account's.
 
 Source: EIP-1559, EIP-2718, the Yellow Paper's appendix B (RLP).
 """
