@@ -18,16 +18,23 @@ User's side:
                                                     before it was admitted
 
 Why the best voucher covers everything: a voucher's `cumulative_max` is what its signer had
-acknowledged plus the maxima of all that it had in flight, this request included; so the voucher
-with the highest `sequence_max` covers every request signed before it, in whatever order they
-arrive.
+acknowledged plus the maxima of all that it had in flight, this request included, and a signer's
+`sequence_max` never falls. So the voucher with the highest `(sequence_max, cumulative_max)` covers
+every request signed before it, in whatever order they arrive. (It would not if sequences fell: two
+lost requests leave a broker with a voucher over three, which a later one over two cannot replace.)
 
 Source: `docs/protocol.md`, sections "Cumulative vouchers" and "Resume".
 """
 
 import msgspec
 
-from hanse.protocol.errors import InvariantError, RequestError, Shortfall, TransientError
+from hanse.protocol.errors import (
+    InvariantError,
+    RequestError,
+    Shortfall,
+    TransientError,
+    VerificationError,
+)
 from hanse.protocol.limits import AMOUNT_MAX, IN_FLIGHT_PER_SUB_ACCOUNT_MAX, SEQUENCE_MAX
 
 
@@ -75,10 +82,13 @@ def apply_admission(
             its last); `insufficient_balance` if the chain does not.
         TransientError: `rate_limited` if as many requests are at work as the books allow.
     """
-    better = max((book.sequence_max, book.cumulative_max), (sequence_max, cumulative_max))
-    best_sequence_max, best_cumulative_max = better
     owed = book.owed_max + maximum_fee
     ordinal = book.sequence + book.in_flight + 1
+    held, sent = (book.sequence_max, book.cumulative_max), (sequence_max, cumulative_max)
+    # the lower one counts too where only it covers: a signer that lost its books starts lower
+    best_sequence_max, best_cumulative_max = max(
+        held, sent, key=lambda v: (v[0] >= ordinal and v[1] >= owed, v)
+    )
     if owed > best_cumulative_max or ordinal > best_sequence_max:
         raise RequestError(
             "voucher_too_low",
@@ -167,6 +177,7 @@ class UserBook(msgspec.Struct, frozen=True):
         in_flight_fee: sum of their maximum fees, base units.
         highest_cumulative_max: the most that was ever signed; what a dishonest provider could
             claim.
+        highest_sequence_max: the highest sequence ever signed for; the next voucher names no less.
     """
 
     acknowledged: int = 0
@@ -174,6 +185,7 @@ class UserBook(msgspec.Struct, frozen=True):
     in_flight: int = 0
     in_flight_fee: int = 0
     highest_cumulative_max: int = 0
+    highest_sequence_max: int = 0
 
     @property
     def committed(self) -> int:
@@ -182,7 +194,7 @@ class UserBook(msgspec.Struct, frozen=True):
 
 
 def apply_issue(book: UserBook, *, maximum_fee: int, funded: int) -> UserBook:
-    """Commit one more request; the new book's `committed` and count are the voucher's two maxima.
+    """Commit one more request; `get_voucher_maxima` of the new book is what its voucher names.
 
     Args:
         book: the sub-account's book.
@@ -216,12 +228,13 @@ def apply_issue(book: UserBook, *, maximum_fee: int, funded: int) -> UserBook:
         book.in_flight + 1,
         book.in_flight_fee + maximum_fee,
         max(book.highest_cumulative_max, committed),
+        max(book.highest_sequence_max, book.acknowledged + book.in_flight + 1),
     )
 
 
 def get_voucher_maxima(book: UserBook) -> tuple[int, int]:
     """`(cumulative_max, sequence_max)` of the voucher for the request that was just issued."""
-    return book.committed, book.acknowledged + book.in_flight
+    return book.committed, book.highest_sequence_max
 
 
 def apply_release(book: UserBook, *, maximum_fee: int) -> UserBook:
@@ -236,6 +249,7 @@ def apply_release(book: UserBook, *, maximum_fee: int) -> UserBook:
         book.in_flight - 1,
         book.in_flight_fee - maximum_fee,
         book.highest_cumulative_max,
+        book.highest_sequence_max,
     )
 
 
@@ -249,12 +263,13 @@ def apply_acknowledgement(book: UserBook, *, maximum_fee: int | None, fee: int) 
         fee: of the receipt.
 
     Raises:
-        InvariantError: `invariant_broken` if that maximum is not in flight, or the fee is above it.
+        VerificationError: `receipt_invalid` if the fee is above that maximum.
+        InvariantError: `invariant_broken` if that maximum is not in flight.
     """
     if maximum_fee is not None:
         if not 0 <= fee <= maximum_fee:
-            raise InvariantError(
-                "invariant_broken", f"fee {fee} of a request with a maximum of {maximum_fee}"
+            raise VerificationError(
+                "receipt_invalid", f"fee {fee} of a request with a maximum of {maximum_fee}"
             )
         book = apply_release(book, maximum_fee=maximum_fee)
     return UserBook(
@@ -263,4 +278,5 @@ def apply_acknowledgement(book: UserBook, *, maximum_fee: int | None, fee: int) 
         book.in_flight,
         book.in_flight_fee,
         book.highest_cumulative_max,
+        book.highest_sequence_max,
     )

@@ -126,9 +126,8 @@ def _advance(
         if objection:
             tx.execute(sql.UPDATE_ACKNOWLEDGED, (0, row.number, sequence))
             break
-        if reserved is not None:
-            book = apply_release(book, maximum_fee=int(reserved))
-        book = apply_acknowledgement(book, maximum_fee=0, fee=fee)
+        maximum_fee = None if reserved is None else int(reserved)
+        book = apply_acknowledgement(book, maximum_fee=maximum_fee, fee=fee)
         if book.acknowledged_fee > book.highest_cumulative_max:  # adopted: signed, but not here
             book = msgspec.structs.replace(book, highest_cumulative_max=book.acknowledged_fee)
         held -= 1
@@ -176,17 +175,18 @@ def _improve_verification(
         tx.execute(sql.UPDATE_VERIFICATION, (now, reason, row.number, sequence))
 
 
-def apply_released(tx: Transaction, request_id: Hash32, reason: str) -> bool:
-    """Take an issued voucher out of flight; False if it is not in flight."""
+def apply_released(tx: Transaction, request_id: Hash32, reason: str) -> UserBook | None:
+    """Take an issued voucher out of flight; None if it is not in flight."""
     voucher = tx.find_one(sql.FIND_STATE, (request_id,))
     if voucher is None or voucher[1] != VoucherState.ISSUED:
-        return False
+        return None
     found = tx.find_one(sql.FIND_SUB_ACCOUNT_BY_NUMBER, (voucher[3],))
     assert found is not None  # a foreign key
     row = to_row(found)
-    update_row(tx, replace(row, book=apply_release(row.book, maximum_fee=int(voucher[2]))))
+    after = replace(row, book=apply_release(row.book, maximum_fee=int(voucher[2])))
+    update_row(tx, after)
     tx.execute(sql.UPDATE_STATE, (VoucherState.RELEASED, reason, request_id))
-    return True
+    return after.book
 
 
 def find_row(tx: Transaction, key: SubAccountKey) -> BookRow | None:
@@ -229,7 +229,9 @@ def update_row(tx: Transaction, row: BookRow) -> None:
 def to_row(found: Row) -> BookRow:
     """A row from its columns."""
     number, acknowledged, fee, in_flight, in_flight_fee, highest, sequence_max = found[:7]
-    book = UserBook(acknowledged, int(fee), in_flight, int(in_flight_fee), int(highest))
+    book = UserBook(
+        acknowledged, int(fee), in_flight, int(in_flight_fee), int(highest), sequence_max
+    )
     return BookRow(number, book, sequence_max, found[7], found[8], SubAccountKey(*found[9:12]))
 
 
