@@ -1,0 +1,276 @@
+"""The gateway as an ASGI application: OpenAI's API for applications, the open market behind it.
+
+Raw ASGI: the request path is the product, and a framework takes more processor time than everything
+done here. One request: path, key, body, then `client.request` chooses, signs and pays, and
+`hanse.gateway.relay` hands the answer on.
+
+What goes wrong is a `HanseError` and leaves in OpenAI's shape. What a provider says against this
+gateway's own vouchers is no fault of the application's and leaves as 503, not as 401.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import msgspec
+
+from hanse.gateway import metrics as figures
+from hanse.gateway.api_keys import ApiKey, ApiKeys
+from hanse.gateway.client import MarketClient
+from hanse.gateway.cors import add_cors_headers, answer_preflight
+from hanse.gateway.exchange import (
+    STATUS_GONE,
+    AppGoneError,
+    Event,
+    Exchange,
+    Receive,
+    Send,
+    Watch,
+    get_draining,
+)
+from hanse.gateway.openapi import get_description
+from hanse.gateway.operations import PREFIX, Operation, decode_body, get_operation
+from hanse.gateway.relay import relay_stream, relay_whole
+from hanse.gateway.settings import GatewaySettings
+from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
+
+_LOG = logging.getLogger("hanse.gateway")
+_BEARER = b"bearer "
+_OUR_OWN_CODES = frozenset(("offer_changed", "request_replayed", "fee_too_low", "voucher_too_low"))
+"""What a provider may refuse a voucher with besides 401 and 403: between it and this gateway."""
+
+
+class GatewayApp:
+    """The ASGI application of one gateway."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        client: MarketClient,
+        keys: ApiKeys,
+        clock_s: Callable[[], float] = time.perf_counter,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.metrics = figures.GatewayMetrics()
+        self._settings = settings
+        self._client = client
+        self._keys = keys
+        self._clock_s = clock_s
+        self._random_bytes = random_bytes
+        self._watches: set[Watch] = set()
+        self._in_flight = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._handlers = {
+            "models": self._list_models,
+            "model": self._get_model,
+            "money": self._get_money,
+            "health": self._get_health,
+            "metrics": self._get_metrics,
+            "openapi": self._get_openapi,
+        }
+        self._description = msgspec.json.encode(get_description())
+
+    @property
+    def in_flight(self) -> int:
+        """Paid requests at work."""
+        return self._in_flight
+
+    def drain(self) -> None:
+        """Admit nothing more: `/health` and paid requests answer 503 from now on."""
+        self._draining = True
+        if not self._in_flight:
+            self._idle.set()
+
+    async def wait_idle(self, within_s: float) -> None:
+        """Return once nothing is at work after `drain`, or after this time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+
+    def cut(self) -> None:
+        """Cancel what is at work; streams end with the `draining` error."""
+        for watch in tuple(self._watches):
+            watch.cut(get_draining())
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Answer one request; see the ASGI specification."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the gateway speaks http, not {scope['type']}")
+        started_s = self._clock_s()
+        exchange = Exchange(scope, receive, send, "req_" + self._random_bytes(12).hex())
+        name = "none"
+        key: ApiKey | None = None
+        try:
+            allowed = add_cors_headers(exchange, self._settings.allowed_origins)
+            if exchange.method == "OPTIONS" and allowed:
+                await self._answer_preflight(exchange)
+                return
+            operation = get_operation(exchange.method, exchange.path)
+            name = operation.name
+            if operation.authenticated:
+                key = await self._get_key(exchange)
+            await self._serve(exchange, operation)
+        except AppGoneError:
+            exchange.status = STATUS_GONE
+        except Exception as error:
+            await self._send_error(exchange, error)
+        finally:
+            self._account(exchange, name, key, self._clock_s() - started_s)
+
+    async def _serve(self, exchange: Exchange, operation: Operation) -> None:
+        if operation.body is None:
+            await self._handlers[operation.name](exchange)
+            return
+        if self._draining:
+            exchange.extra_headers.append((b"connection", b"close"))
+            raise get_draining()
+        if self._in_flight >= self._settings.requests_max:
+            raise TransientError(
+                "overloaded",
+                f"{self._in_flight} requests are at work, as many as this gateway takes",
+            )
+        self._in_flight += 1
+        try:
+            await self._sell(exchange, operation)
+        finally:
+            self._in_flight -= 1
+            if self._draining and not self._in_flight:
+                self._idle.set()
+
+    async def _sell(self, exchange: Exchange, operation: Operation) -> None:
+        body = await exchange.read_body(self._settings.body_bytes_max, self._settings.body_read_s)
+        decode_body(operation, body)
+        async with Watch(exchange, self._settings.send_stall_s) as watch:
+            self._watches.add(watch)
+            try:
+                await self._buy(exchange, body)
+            finally:
+                self._watches.discard(watch)
+
+    async def _buy(self, exchange: Exchange, body: bytes) -> None:
+        answer = await self._client.request(exchange.path, body)
+        try:
+            if answer.is_stream:
+                await relay_stream(exchange, answer)
+            else:
+                await relay_whole(exchange, answer)
+        finally:
+            await answer.close()
+            if answer.receipt is not None:
+                self.metrics.pay(answer.receipt.fee)
+
+    async def _get_key(self, exchange: Exchange) -> ApiKey:
+        """The API key of this request.
+
+        Raises:
+            RequestError: `api_key_invalid`.
+        """
+        given = exchange.authorization
+        if given[:7].lower() != _BEARER:
+            raise RequestError(
+                "api_key_invalid",
+                "no API key was given; send `Authorization: Bearer hgw_...`, a key of this gateway",
+            )
+        text = given[7:].strip().decode("latin-1")
+        key = self._keys.find(text)
+        if key is None:
+            await self._keys.refresh(at_most_every_s=self._settings.keys_refresh_s)
+            key = self._keys.find(text)
+        if key is None:
+            raise RequestError("api_key_invalid", "the API key is unknown here, or was revoked")
+        return key
+
+    async def _send_error(self, exchange: Exchange, error: Exception) -> None:
+        if not isinstance(error, HanseError):
+            error = _report_defect(error)
+        error = _blame(error)
+        if exchange.status == 0:
+            await exchange.send_error(error, self._settings.retry_after_s)
+        elif exchange.streaming and not exchange.complete:
+            await exchange.end_broken(error)
+
+    def _account(self, exchange: Exchange, name: str, key: ApiKey | None, seconds: float) -> None:
+        self.metrics.count(name, exchange.status)
+        if exchange.broken:
+            self.metrics.break_stream()
+        if exchange.method == "POST" and name != "none":
+            self.metrics.time(name, seconds)
+        if self._settings.access_log:
+            figures.log_access(
+                {
+                    "request_id": exchange.request_id,
+                    "key": key.id if key else None,
+                    "operation": name,
+                    "status": exchange.status,
+                    "sent_bytes": exchange.sent_bytes,
+                    "ms": round(seconds * 1000, 1),
+                }
+            )
+
+    async def _answer_preflight(self, exchange: Exchange) -> None:
+        try:
+            get_operation("", exchange.path)
+        except RequestError as error:
+            if error.code != "method_not_allowed":
+                raise
+            await answer_preflight(exchange, error.details["allowed"])
+
+    async def _list_models(self, exchange: Exchange) -> None:
+        await exchange.send_json(200, self._client.get_models())
+
+    async def _get_model(self, exchange: Exchange) -> None:
+        wanted = unquote(exchange.path[len(PREFIX) :])
+        for model in self._client.get_models()["data"]:
+            if model["id"] == wanted:
+                await exchange.send_json(200, model)
+                return
+        raise RequestError(
+            "model_not_found", f"no provider offers {wanted!r:.160} now", param="model"
+        )
+
+    async def _get_money(self, exchange: Exchange) -> None:
+        await exchange.send_json(200, await self._client.read_money())
+
+    async def _get_health(self, exchange: Exchange) -> None:
+        if self._draining:
+            raise get_draining()
+        await exchange.send_json(200, {"status": "ok", "in_flight": self.in_flight})
+
+    async def _get_metrics(self, exchange: Exchange) -> None:
+        self.metrics.in_flight.set(self.in_flight)
+        await exchange.send_whole(
+            200, self.metrics.to_text(), [(b"content-type", figures.CONTENT_TYPE)]
+        )
+
+    async def _get_openapi(self, exchange: Exchange) -> None:
+        await exchange.send_whole(200, self._description, [(b"content-type", b"application/json")])
+
+
+def _blame(error: HanseError) -> HanseError:
+    """What the application is told: its own faults as they are, others' as somebody else's."""
+    if error.code == "api_key_invalid":
+        return error
+    if error.row.status in (401, 403) or error.code in _OUR_OWN_CODES:
+        return TransientError(
+            "no_provider",
+            f"a provider refused this gateway's voucher ({error.code}); try again, and if it "
+            "stays, tell whoever runs this gateway",
+            details={"cause": error.code},
+        )
+    return error
+
+
+def _report_defect(error: Exception) -> InvariantError:
+    """Log where an unforeseen error arose, without its message: that may hold content."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    _LOG.error("%s in %s", type(error).__name__, " > ".join(places))
+    return InvariantError("internal_error", "a defect in the gateway; its log says where")

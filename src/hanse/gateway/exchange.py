@@ -1,0 +1,238 @@
+"""One request of an application and its answer, over ASGI.
+
+Reads the head once and the body within its limits, sends JSON and errors in OpenAI's shape, and
+watches for the application leaving: a `Watch` cancels the handler at once when it does, when it
+stops reading, or when the gateway must stop.
+
+Source: the ASGI specification, "HTTP connection scope"; OpenAI's API reference, "Errors".
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from hanse.gateway.settings import DISCARD_BYTES_MAX
+from hanse.protocol.errors import HanseError, RequestError, TransientError
+
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+STATUS_GONE = 499
+"""What metrics and the access log say of an application that left; never sent."""
+
+_JSON = (b"content-type", b"application/json")
+
+
+class AppGoneError(Exception):
+    """The application is not there any more; there is nobody to answer."""
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        status: 0 until the answer has started.
+        sent_bytes: of the body, the part now being sent included.
+        sending: whether the server is taking a part now (it waits while its buffer is full).
+        complete: whether the last part has been taken.
+        streaming: whether the answer is an SSE stream.
+        broken: whether that stream ended without its `[DONE]`.
+        extra_headers: what every answer of this request carries.
+    """
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send, id_: str):
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.request_id = id_
+        self.receive = receive
+        self.send = send
+        self.status = 0
+        self.sent_bytes = 0
+        self.sending = False
+        self.complete = False
+        self.streaming = False
+        self.broken = False
+        self.extra_headers: Headers = [(b"x-request-id", id_.encode())]
+        self.authorization = self.origin = self.length = self.wanted_headers = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                self.authorization = value
+            elif name == b"origin":
+                self.origin = value
+            elif name == b"content-length":
+                self.length = value
+            elif name == b"access-control-request-headers":
+                self.wanted_headers = value
+        self._abort: Callable[[], None] | None = scope.get("state", {}).get("hanse.abort")
+
+    async def read_body(self, bytes_max: int, within_s: float) -> bytes:
+        """The whole body.
+
+        Raises:
+            RequestError: `request_too_large`, or `request_timeout`.
+            AppGoneError: it left before its body was complete.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._read_body(bytes_max)
+        except TimeoutError:
+            self.extra_headers.append((b"connection", b"close"))
+            raise RequestError(
+                "request_timeout", f"the body did not arrive in full within {within_s:g} s"
+            ) from None
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of an answer whose body follows by `send_part`."""
+        self.status = status
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": headers + self.extra_headers,
+            }
+        )
+
+    async def send_part(self, part: bytes, more: bool) -> None:
+        """Send a part of the body, as it is."""
+        self.sent_bytes += len(part)
+        self.sending = True
+        await self.send({"type": "http.response.body", "body": part, "more_body": more})
+        self.sending = False
+        self.complete = not more
+
+    async def send_whole(self, status: int, body: bytes, headers: Headers) -> None:
+        """Send a whole answer; a `HEAD` request gets its head only."""
+        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        await self.send_part(b"" if self.method == "HEAD" else body, more=False)
+
+    async def send_json(self, status: int, content: object, headers: Headers | None = None) -> None:
+        """Send a JSON answer."""
+        await self.send_whole(status, msgspec.json.encode(content), [_JSON, *(headers or [])])
+
+    async def send_error(self, error: HanseError, retry_after_s: int) -> None:
+        """Send an error as OpenAI shapes it, with the headers that its status asks for."""
+        status = error.row.status
+        headers: Headers = []
+        if status in (429, 503):
+            wait_s = math.ceil(error.retry_after_s or retry_after_s)
+            headers.append((b"retry-after", str(wait_s).encode()))
+        elif status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        elif status == 405:
+            headers.append((b"allow", ", ".join(error.details.get("allowed", ())).encode()))
+        elif status == 500:
+            headers.append((b"x-should-retry", b"false"))
+        await self.send_json(status, error.to_openai(), headers)
+
+    async def end_broken(self, error: HanseError | None, comment: bytes = b"") -> None:
+        """End a stream that has started, with an error frame, without `[DONE]`."""
+        self.broken = True
+        frame = b""
+        if error is not None:
+            frame = b"data: " + msgspec.json.encode(error.to_openai()) + b"\n\n"
+        await self.send_part(frame + comment, more=False)
+
+    def abort(self) -> None:
+        """Drop the connection without waiting for what it has not read."""
+        if self._abort is not None:
+            self._abort()
+
+    async def _read_body(self, bytes_max: int) -> bytes:
+        declared = int(self.length) if self.length.isdigit() and len(self.length) < 20 else 0
+        too_large = declared > bytes_max
+        parts: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            event = await self.receive()
+            if event["type"] == "http.disconnect":
+                raise AppGoneError
+            part = event.get("body", b"")
+            size += len(part)
+            more = event.get("more_body", False)
+            too_large = too_large or size > bytes_max
+            if too_large:
+                parts.clear()
+                if max(size, declared) > DISCARD_BYTES_MAX:
+                    self.extra_headers.append((b"connection", b"close"))
+                    break
+            else:
+                parts.append(part)
+        if too_large:
+            raise RequestError(
+                "request_too_large",
+                f"the body has {max(size, declared)} bytes or more, at most {bytes_max} are taken",
+            )
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class Watch:
+    """Cancels the handler's task when there is no use in going on.
+
+    One task waits for the application's disconnect beside the handler; nothing is done a frame. Use
+    it as an async context: what it cancelled comes out as `AppGoneError`, or as `draining`.
+    """
+
+    def __init__(self, exchange: Exchange, stall_s: float) -> None:
+        self._exchange = exchange
+        self._stall_s = stall_s
+        self._reason: Exception | None = None
+        self._ended = False
+
+    async def __aenter__(self) -> "Watch":
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._wait()
+        self._timer = self._loop.call_later(self._stall_s, self._check_stall, -1)
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._ended = True
+        self._timer.cancel()
+        self._receiving.cancel()
+        if self._reason is not None and isinstance(error, asyncio.CancelledError):
+            self._task.uncancel()
+            raise self._reason from None
+
+    def cut(self, reason: Exception) -> None:
+        """Cancel the handler; `reason` comes out instead of the cancellation."""
+        if self._reason is None and not self._ended and not self._exchange.complete:
+            self._reason = reason
+            self._task.cancel()
+
+    def _wait(self) -> None:
+        self._receiving = self._loop.create_task(_call(self._exchange.receive))
+        self._receiving.add_done_callback(self._received)
+
+    def _received(self, task: "asyncio.Task[Event]") -> None:
+        if self._ended or task.cancelled():
+            return
+        if task.exception() is not None or task.result()["type"] == "http.disconnect":
+            self.cut(AppGoneError())
+        else:  # a server may still hand over an empty end of the body
+            self._wait()
+
+    def _check_stall(self, sent_before: int) -> None:
+        exchange = self._exchange
+        if exchange.sending and exchange.sent_bytes == sent_before:
+            exchange.abort()
+            self.cut(AppGoneError())
+            return
+        sent = exchange.sent_bytes if exchange.sending else -1
+        self._timer = self._loop.call_later(self._stall_s, self._check_stall, sent)
+
+
+def get_draining() -> TransientError:
+    """The error of a gateway that is about to stop."""
+    return TransientError("draining", "this gateway is about to stop; ask again or ask another")
+
+
+async def _call(receive: Receive) -> Event:
+    return await receive()

@@ -1,0 +1,116 @@
+"""uvicorn's HTTP protocol with the bounds that it lacks.
+
+uvicorn's httptools protocol reads heads of any length for any time, and starts its idle timer only
+after the first answer: a few thousand silent connections would hold a gateway for ever. This one
+bounds a head's bytes and time and the number of connections, answers what is not HTTP in OpenAI's
+error shape, and lets the application drop a connection whose other end has stopped reading.
+
+Source: uvicorn 0.54, `uvicorn/protocols/http/httptools_impl.py`.
+"""
+
+import asyncio
+from typing import ClassVar
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hanse.gateway.settings import HEAD_BYTES_MAX, HEAD_READ_S
+from hanse.protocol.errors import HanseError, RequestError, TransientError
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    connections_max: ClassVar[int] = 4_096
+    head_read_s: ClassVar[float] = HEAD_READ_S
+
+    _in_head = False
+    _head_bytes = 0
+    _read_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse what is one too many; else give it `head_read_s` for its first head."""
+        super().connection_made(transport)
+        if len(self.connections) > self.connections_max:
+            most = self.connections_max
+            self._refuse(TransientError("overloaded", f"{most} connections are open already"))
+        else:
+            self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the timer go with the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bound a head that comes in pieces, by bytes and by time."""
+        if self.transport.is_closing():
+            return
+        self._read_bytes = len(data)
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(_get_head_error())
+            elif self._head_timer is None:
+                self._start_timer()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """A head is complete; one that came in a single large read is measured here."""
+        self._in_head = False
+        self._stop_timer()
+        if self._read_bytes > HEAD_BYTES_MAX:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > HEAD_BYTES_MAX:
+                self._refuse(_get_head_error())
+                raise ValueError("head too large")  # makes the parser stop
+        self.scope["state"]["hanse.abort"] = self.transport.abort
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(RequestError("invalid_request", "this is not a well-formed HTTP/1.1 request"))
+
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_read_s, self._time_out)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _time_out(self) -> None:
+        self._refuse(
+            RequestError(
+                "request_timeout", f"the headers did not arrive within {self.head_read_s:g} s"
+            )
+        )
+
+    def _refuse(self, error: HanseError) -> None:
+        """Answer and close; if another answer is on its way, only close."""
+        self._in_head = False
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()
+            return
+        body = msgspec.json.encode(error.to_openai())
+        self.transport.write(
+            b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"connection: close\r\nretry-after: 1\r\n\r\n" % (error.row.status, len(body)) + body
+        )
+        self.transport.close()
+
+
+def _get_head_error() -> RequestError:
+    return RequestError(
+        "request_too_large", f"request line and headers have more than {HEAD_BYTES_MAX} bytes"
+    )

@@ -1,0 +1,94 @@
+"""The gateway's description at `/openapi.json`, made from the tables that its code runs on.
+
+Paths, methods and bodies come from `hanse.gateway.operations`, statuses' meanings from the error
+table: nothing is written twice, so nothing drifts.
+
+Source: OpenAPI Specification 3.1.
+"""
+
+from typing import Any
+
+import msgspec
+
+from hanse.gateway.operations import OPERATIONS, Operation
+from hanse.protocol.errors import ERROR_TABLE
+
+
+class ErrorFacts(msgspec.Struct):
+    """What went wrong, as OpenAI shapes it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    hanse: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ErrorBody(msgspec.Struct):
+    """Body of every error."""
+
+    error: ErrorFacts
+
+
+def get_description() -> dict[str, Any]:
+    """The whole OpenAPI document."""
+    kinds = [operation.body for operation in OPERATIONS if operation.body is not None]
+    _, components = msgspec.json.schema_components(
+        [*kinds, ErrorBody], ref_template="#/components/schemas/{name}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Hanse gateway",
+            "version": "1",
+            "description": "OpenAI's API, paid by the token to the cheapest healthy provider.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _describe(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "responses": {"200": _describe_answer(operation)}
+        | {str(status): _describe_error(status) for status in operation.errors},
+    }
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(operation.body.__name__)}},
+        }
+    if operation.authenticated:
+        described["security"] = [{"key": []}]
+    if "{model}" in operation.path:
+        described["parameters"] = [
+            {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    return described
+
+
+def _describe_answer(operation: Operation) -> dict[str, Any]:
+    content: dict[str, Any] = {operation.content_type: {}}
+    if operation.body is not None and "stream" in operation.body.__struct_fields__:
+        content["text/event-stream"] = {}
+    return {"description": operation.summary, "content": content}
+
+
+def _describe_error(status: int) -> dict[str, Any]:
+    meanings = [row.meaning for row in ERROR_TABLE.values() if row.status == status]
+    return {
+        "description": " ".join(meanings),
+        "content": {"application/json": {"schema": _ref("ErrorBody")}},
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,0 +1,77 @@
+"""Handing a provider's answer to the application, whole or as a stream.
+
+Bytes pass through as they came; nothing is decoded or encoded again, so that what the application
+gets is what the receipt's hash covers. A stream's head waits for its first frame: as long as
+nothing was sent, an error is still a plain HTTP error, which OpenAI's SDKs try again.
+
+A stream that breaks later ends with a frame `data: {"error": {...}}` and without `[DONE]`. OpenAI's
+SDKs raise that as `APIError`, with its message and code.
+
+The receipt is a comment frame just before `[DONE]`; SSE clients ignore comments by rule.
+
+Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
+"""
+
+from hanse.gateway.client import MarketAnswer
+from hanse.gateway.exchange import Exchange, Headers
+from hanse.protocol.errors import HanseError, TransientError
+from hanse.protocol.hashing import DONE_FRAME
+from hanse.protocol.wire import encode_receipt, encode_receipt_frame
+
+PROVIDER_HEADER = b"hanse-provider"
+FEE_HEADER = b"hanse-fee"
+RECEIPT_HEADER = b"hanse-receipt"
+
+_ERROR_FRAME = b'data: {"error"'
+_STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def relay_whole(exchange: Exchange, answer: MarketAnswer) -> None:
+    """Send a whole answer, with provider, receipt and fee in its headers."""
+    body = await answer.read()
+    headers = [(b"content-type", b"application/json"), (PROVIDER_HEADER, answer.provider.encode())]
+    if answer.receipt is not None:
+        headers.append((RECEIPT_HEADER, encode_receipt(answer.receipt.signed).encode()))
+        headers.append((FEE_HEADER, str(answer.receipt.fee).encode()))
+    await exchange.send_whole(200, body, headers)
+
+
+async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
+    """Send a stream's frames as they come.
+
+    Raises:
+        HanseError: it broke before its first frame, and nothing was sent.
+    """
+    told = False
+    failure: HanseError | None = None
+    try:
+        async for frame in answer.frames():
+            if exchange.status == 0:
+                exchange.streaming = True
+                await exchange.start(
+                    200, [*_STREAM_HEADERS, (PROVIDER_HEADER, answer.provider.encode())]
+                )
+            if frame == DONE_FRAME:
+                await exchange.send_part(_get_receipt_frame(answer) + frame, more=False)
+                continue
+            told = frame.startswith(_ERROR_FRAME)
+            await exchange.send_part(frame, more=True)
+    except HanseError as error:
+        failure = error
+    if exchange.complete:
+        return
+    if failure is None and not told:
+        failure = TransientError(
+            "provider_unreachable", "the provider's stream ended before its [DONE]"
+        )
+    if exchange.status == 0 and failure is not None:
+        raise failure
+    await exchange.end_broken(None if told else failure, _get_receipt_frame(answer))
+
+
+def _get_receipt_frame(answer: MarketAnswer) -> bytes:
+    return b"" if answer.receipt is None else encode_receipt_frame(answer.receipt.signed)

@@ -1,0 +1,105 @@
+"""What a gateway can be told, each with its default, its unit and the reason for its limit.
+
+The whole of it is one frozen struct; whoever starts a gateway (the command line, a test) fills it.
+Limits that both sides of the market must agree on stand in `hanse.protocol.limits` instead.
+"""
+
+import msgspec
+
+from hanse.protocol.errors import RequestError
+from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
+
+HEAD_BYTES_MAX = 32 * 1024
+"""Request line and headers together. OpenAI's SDKs send about 1 kB; browsers with cookies a few."""
+
+HEAD_READ_S = 10.0
+"""From a connection's first byte (or its opening) to the end of its headers. An honest client needs
+one round trip; a slow one holds a file descriptor for no longer than this.
+"""
+
+DISCARD_BYTES_MAX = 64 * 1024 * 1024
+"""Of a body that is too large, so much is still read and thrown away, so that the client is done
+sending when the 413 comes and can read it; past that the connection is closed.
+"""
+
+KEY_NAME_CHARS_MAX = 64
+"""An API key's name: a label for people."""
+
+KEYS_MAX = 100_000
+"""API keys held in memory, about 200 bytes each."""
+
+ORIGINS_MAX = 32
+"""Browser origins that may be allowed; more is a configuration that nobody reads."""
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one gateway listens and what it bounds.
+
+    Attributes:
+        host: address to listen on. Loopback by default: the gateway spends its owner's money.
+        port: TCP port; 0 lets the system choose one.
+        body_bytes_max: largest request body, refused with 413 above it.
+        body_read_s: time for a request body to arrive in full, refused with 408 after it.
+        send_stall_s: how long an application may leave a full send buffer untouched before it
+            counts as gone and its request is cancelled.
+        requests_max: requests at work at once; above it 503 `overloaded` with `Retry-After`.
+        connections_max: open connections, idle ones included; more are refused with 503.
+        keep_alive_s: how long an idle connection is kept.
+        drain_s: at SIGTERM, how long the requests at work may take to finish; then they are
+            cancelled, and what was delivered of them is paid.
+        retry_after_s: what a 503 of this gateway tells clients to wait.
+        keys_refresh_s: how soon a key revoked by another process stops working here.
+        allowed_origins: browser origins that may call (CORS), such as `https://app.example`; `*`
+            is any. Empty: none, and preflights are refused.
+        access_log: one line a request, never with content or keys. Off by default.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8440
+    body_bytes_max: int = REQUEST_BODY_BYTES_MAX
+    body_read_s: float = 30.0
+    send_stall_s: float = 60.0
+    requests_max: int = 1_024
+    connections_max: int = 4_096
+    keep_alive_s: int = 75
+    drain_s: float = 60.0
+    retry_after_s: int = 2
+    keys_refresh_s: float = 1.0
+    allowed_origins: tuple[str, ...] = ()
+    access_log: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work.
+
+        Raises:
+            RequestError: `configuration_invalid`, naming the setting.
+        """
+        if not 0 <= self.port <= 65_535:
+            _refuse("port", self.port, "0 .. 65535")
+        if not 0 < self.body_bytes_max <= REQUEST_BODY_BYTES_MAX:
+            _refuse("body_bytes_max", self.body_bytes_max, f"1 .. {REQUEST_BODY_BYTES_MAX}")
+        for name in (
+            "body_read_s",
+            "send_stall_s",
+            "requests_max",
+            "connections_max",
+            "keep_alive_s",
+            "drain_s",
+            "retry_after_s",
+            "keys_refresh_s",
+        ):
+            if not 0 < getattr(self, name) <= 1_000_000:
+                _refuse(name, getattr(self, name), "above 0 and at most 1000000")
+        if len(self.allowed_origins) > ORIGINS_MAX:
+            _refuse("allowed_origins", len(self.allowed_origins), f"at most {ORIGINS_MAX} of them")
+        for origin in self.allowed_origins:
+            scheme, _, rest = origin.partition("://")
+            named = scheme in ("http", "https") and rest and "/" not in rest
+            if origin != "*" and not (named and origin.isascii() and origin.isprintable()):
+                _refuse("allowed_origins", origin, "scheme://host[:port] without a path, or *")
+
+
+def _refuse(name: str, value: object, expected: str) -> None:
+    raise RequestError(
+        "configuration_invalid", f"{name} is {value!r:.80}, expected {expected}", param=name
+    )
