@@ -110,6 +110,7 @@ class LocalNode:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         binary = await asyncio.to_thread(get_anvil, self._cache_folder, self._say)
         await self._end_leftover()
+        self._verify_chain_id()
         self._repair_state()
         for _ in range(_PORT_ATTEMPTS_MAX):
             if await self._launch(binary, self._port or _free_port()):
@@ -120,13 +121,6 @@ class LocalNode:
             raise RequestError(
                 "configuration_invalid",
                 f"anvil did not start; its last words are in {self._log_path}: {self._last_words()}",
-            )
-        found = await self._rpc.fetch_chain_id()
-        if found != self.chain_id:
-            await self.stop()
-            raise RequestError(
-                "configuration_invalid",
-                f"the saved chain has id {found}, asked for is {self.chain_id}; use that id or another folder",
             )
         if self._block_time_s is not None:
             await self.mine(self._confirmations + 1)
@@ -241,6 +235,18 @@ class LocalNode:
             while _arguments_of(pid) and asyncio.get_running_loop().time() < deadline_s:
                 await asyncio.sleep(0.02)
         self._pid_path.unlink(missing_ok=True)
+
+    def _verify_chain_id(self) -> None:
+        """anvil would serve a saved chain under any id; signatures made for the old one would not count."""
+        path = self.folder / "anvil.chain-id"
+        saved = path.read_text().strip() if path.exists() else str(self.chain_id)
+        if saved != str(self.chain_id):
+            raise RequestError(
+                "configuration_invalid",
+                f"the chain saved in {self.folder} has id {saved}, asked for is {self.chain_id};"
+                " use that id or another folder",
+            )
+        path.write_text(f"{saved}\n")
 
     def _repair_state(self) -> None:
         """Keep a copy of a sound state; put the copy in place of a broken one."""

@@ -1,0 +1,166 @@
+"""The local chain's state survives everything that a person can do to it."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from chain_parts import CHAIN_ID, poll
+
+from hanse.chain import LocalNode, Rpc
+from hanse.protocol.errors import RequestError
+
+DEPOSITOR = "0x" + "11" * 20
+
+
+def make_node(folder: Path, cache: Path, **settings: object) -> LocalNode:
+    return LocalNode(folder, cache_folder=cache, **settings)  # type: ignore[arg-type]
+
+
+async def read_state(url: str) -> tuple[int, int]:
+    async with Rpc.connect(url) as rpc:
+        head = await rpc.fetch_head()
+        return await rpc.fetch_balance(DEPOSITOR, block=head.number), head.number
+
+
+async def test_state_survives_an_orderly_stop(tmp_path: Path, anvil_cache: Path) -> None:
+    node = make_node(tmp_path, anvil_cache)
+    url = await node.start()
+    await node.fund(DEPOSITOR, 12_345)
+    async with Rpc.connect(url) as rpc:
+        head = await rpc.fetch_head()
+    await node.stop()
+    again = make_node(tmp_path, anvil_cache)
+    url = await again.start()
+    try:
+        assert (await read_state(url))[0] == 12_345
+        async with Rpc.connect(url) as rpc:
+            assert (await rpc.fetch_headers(head.number, head.number))[0].hash == head.hash
+    finally:
+        await again.stop()
+
+
+async def test_views_at_a_confirmed_block_work_after_a_restart(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    node = make_node(tmp_path, anvil_cache)
+    await node.start()
+    await node.fund(DEPOSITOR, 7)
+    await node.mine(5)
+    await node.stop()
+    again = make_node(tmp_path, anvil_cache, block_time_s=0.02, confirmations=2)
+    url = await again.start()
+    try:
+        async with Rpc.connect(url) as rpc:
+            head = await rpc.fetch_head()
+            assert await rpc.fetch_balance(DEPOSITOR, block=head.number - 2) == 7
+    finally:
+        await again.stop()
+
+
+async def test_anvil_outlives_its_parent_and_the_next_start_takes_its_state(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    orphaned = make_node(tmp_path, anvil_cache)
+    await orphaned.start()
+    await orphaned.fund(DEPOSITOR, 99)
+    pid = orphaned.pid
+    assert pid is not None
+    assert os.getpgid(pid) != os.getpgid(0), "Ctrl-C must not reach anvil before us"
+    successor = make_node(tmp_path, anvil_cache)  # as after a kill -9 of the parent
+    url = await successor.start()
+    try:
+        assert successor.pid != pid
+        assert (await read_state(url))[0] == 99
+    finally:
+        await successor.stop()
+        await orphaned.stop()
+
+
+async def test_kill_9_of_anvil_keeps_what_was_saved(tmp_path: Path, anvil_cache: Path) -> None:
+    node = make_node(tmp_path, anvil_cache)
+    await node.start()
+    await node.fund(DEPOSITOR, 31)
+    state = tmp_path / "anvil-state.json"
+    marker = DEPOSITOR[2:]
+
+    async def is_saved() -> bool:
+        return state.exists() and marker in state.read_text()
+
+    await poll(is_saved)
+    assert node.pid is not None
+    os.kill(node.pid, signal.SIGKILL)
+    again = make_node(tmp_path, anvil_cache)
+    url = await again.start()
+    try:
+        assert (await read_state(url))[0] == 31
+    finally:
+        await again.stop()
+        await node.stop()
+
+
+async def test_a_state_cut_in_half_is_replaced_by_the_copy_of_the_last_start(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    node = make_node(tmp_path, anvil_cache)
+    await node.start()
+    await node.fund(DEPOSITOR, 5)
+    await node.stop()
+    await node.start()  # makes the copy
+    await node.stop()
+    state = tmp_path / "anvil-state.json"
+    state.write_bytes(state.read_bytes()[:1000])
+    said: list[str] = []
+    again = make_node(tmp_path, anvil_cache, say=said.append)
+    url = await again.start()
+    try:
+        assert (await read_state(url))[0] == 5
+        assert any("cut short" in line for line in said)
+    finally:
+        await again.stop()
+
+
+async def test_a_stale_pid_of_a_stranger_is_left_alone(tmp_path: Path, anvil_cache: Path) -> None:
+    (tmp_path / "anvil.pid").write_text(f"{os.getpid()}\n")
+    node = make_node(tmp_path, anvil_cache)
+    await node.start()  # this very process would have been ended otherwise
+    await node.stop()
+    assert not (tmp_path / "anvil.pid").exists()
+
+
+async def test_another_chain_id_than_the_saved_one_is_refused(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    node = make_node(tmp_path, anvil_cache)
+    await node.start()
+    await node.mine()
+    await node.stop()
+    other = make_node(tmp_path, anvil_cache, chain_id=CHAIN_ID + 1)
+    try:
+        with pytest.raises(RequestError, match="31338"):
+            await other.start()
+    finally:
+        await other.stop()
+
+
+async def test_the_pulse_confirms_a_transaction_and_then_rests(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    node = make_node(tmp_path, anvil_cache, block_time_s=0.02, confirmations=3)
+    url = await node.start()
+    try:
+        async with Rpc.connect(url) as rpc:
+            (sender, *_) = await rpc.request("eth_accounts")
+            sent = {"from": sender, "to": DEPOSITOR, "value": "0x1"}
+            done = await rpc.request("eth_sendTransaction", sent)
+
+            async def depth() -> bool:
+                receipt = await rpc.fetch_receipt(done)
+                head = await rpc.fetch_head()
+                return receipt is not None and head.number == receipt.block_number + 3
+
+            await poll(depth)
+            heads = [(await rpc.fetch_head()).number for _ in range(200)]
+            assert heads[-1] == heads[0], "an idle chain must not grow"
+    finally:
+        await node.stop()

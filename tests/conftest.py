@@ -1,0 +1,49 @@
+"""Fixtures that several folders share. Keep it lean: what one folder needs stays in that folder."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hanse.chain import LocalNode
+
+
+@pytest.fixture(scope="session")
+def anvil_cache() -> Path:
+    """Where anvil is installed once for all test runs of this checkout."""
+    home = os.environ.get("HANSE_HOME")
+    return Path(home) if home else Path(__file__).parents[1] / ".hanse"
+
+
+@pytest.fixture(scope="session")
+def anvil(anvil_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of one real EVM node for the whole session (chain id 31337).
+
+    It mines each transaction at once and then, every 20 ms, empty blocks until that is confirmed.
+    Tests share the chain: take keys of your own and fund them with `anvil_setBalance`.
+    """
+    node = LocalNode(tmp_path_factory.mktemp("anvil"), cache_folder=anvil_cache, block_time_s=0.02)
+    with asyncio.Runner() as runner:
+        url = runner.run(node.start())
+        with _background(runner):
+            yield url
+        runner.run(node.stop())
+
+
+class _background:  # noqa: N801 (reads as a statement)
+    """Keeps a runner's loop turning in a thread, so that the node's pulse goes on during tests."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._loop = runner.get_loop()
+
+    def __enter__(self) -> None:
+        import threading
+
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
