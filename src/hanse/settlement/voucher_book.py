@@ -159,11 +159,11 @@ class VoucherBook:
             raise VerificationError("receipt_invalid", objection)
         return book
 
-    async def release(self, request_id: Hash32, reason: str) -> bool:
+    async def release(self, request_id: Hash32, reason: str) -> UserBook | None:
         """Forget a request that was refused or can no longer be admitted.
 
         Returns:
-            Whether it was in flight until now; one that has its receipt stays receipted.
+            The book afterwards; None if it was not in flight (one that has its receipt keeps it).
         """
         return await self._database.write(lambda tx: apply_released(tx, request_id, reason))
 
@@ -283,7 +283,7 @@ class VoucherBook:
         highest = max(row.highest_sequence_max, sequence_max)
         update_row(tx, replace(row, book=book, highest_sequence_max=highest))
         signed = SignedVoucher(voucher, request, key.signer, signature)
-        return IssuedVoucher(signed, book.acknowledged)
+        return IssuedVoucher(signed, book)
 
 
 async def open_voucher_book(database: Database, domain: Domain) -> VoucherBook:

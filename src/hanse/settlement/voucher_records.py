@@ -63,11 +63,11 @@ class Verification(StrEnum):
 class IssuedVoucher:
     """A voucher that is durable and may be sent.
 
-    `acknowledged` goes into its header: the highest sequence up to which every receipt is held.
+    `book` is the sub-account's, this request in flight; its `acknowledged` goes into the header.
     """
 
     signed: SignedVoucher
-    acknowledged: int
+    book: UserBook
 
 
 @dataclass(frozen=True, slots=True)

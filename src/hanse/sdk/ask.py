@@ -1,0 +1,76 @@
+"""What a request asks for, as far as choosing and paying depend on it.
+
+The body is decoded into these few fields only (about 2 us for a small one) and sent as it came.
+Both sides read the same fields by the same rule, so their maximum fees agree.
+
+Source: OpenAI's API reference; `docs/protocol.md`, section "Maximum fee".
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from hanse.protocol.errors import RequestError
+from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
+
+SERVICE_TYPES_BY_PATH = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "chat",
+    "/v1/embeddings": "embeddings",
+}
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request before anybody was chosen for it.
+
+    `output_tokens` is the most of one choice, None if the body does not say.
+    """
+
+    path: str
+    body: bytes
+    service_type: str
+    model: str
+    is_stream: bool
+    output_tokens: int | None
+    choices: int
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    """Read what the body asks for.
+
+    Raises:
+        RequestError: `not_found` for an unknown path, `request_too_large`, `invalid_request`.
+    """
+    service_type = SERVICE_TYPES_BY_PATH.get(path)
+    if service_type is None:
+        known = ", ".join(SERVICE_TYPES_BY_PATH)
+        raise RequestError("not_found", f"no operation {path!r:.100}; there are {known}")
+    if len(body) > REQUEST_BODY_BYTES_MAX:
+        raise RequestError(
+            "request_too_large",
+            f"the body has {len(body)} bytes, at most {REQUEST_BODY_BYTES_MAX} are taken",
+        )
+    try:
+        fields = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError("invalid_request", f"the body: {error}"[:300]) from None
+    limit = fields.max_completion_tokens
+    if limit is None:
+        limit = fields.max_tokens
+    choices = 1 if fields.n is None else fields.n
+    if (limit is not None and limit < 1) or choices < 1:
+        raise RequestError("invalid_request", "max_tokens and n must be at least 1")
+    is_stream = bool(fields.stream) and service_type == "chat"
+    return Ask(path, body, service_type, fields.model, is_stream, limit, choices)

@@ -1,0 +1,212 @@
+"""Is a receipt true? What the user's side can find out about one, without I/O.
+
+Two questions with different answers:
+
+1. May it be counted? Signed by the provider's receipt key, for this request and sub-account, the
+   fee within price and maximum. If not, `VerificationError`: it is no receipt, the request stays in
+   flight.
+2. Is what it says true of what was received? The bytes hash to the signed hash; the token counts
+   are what the answer states and what can be. If not, the receipt is still counted, since its
+   voucher lets the provider claim it, but as `MISMATCHED`, and the provider is not asked again.
+
+Recounting without the model's tokenizer: usage in the answer must equal the receipt's; a token of
+text is at least one byte of the answer (tokens that the answer declares as hidden reasoning are
+taken out, and shown); input is at most the body's bytes plus a chat template.
+
+Source: `docs/protocol.md`; `docs/decisions/0009-user-side.md`.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import VerificationError
+from hanse.protocol.hashing import EMPTY_RESPONSE_HASH
+from hanse.protocol.messages import (
+    FinishReason,
+    Offer,
+    SignedReceipt,
+    SignedVoucher,
+    Usage,
+)
+from hanse.protocol.pricing import get_maximum_usage
+from hanse.protocol.signatures import Address, Hash32
+from hanse.protocol.verify import verify_receipt, verify_receipt_signature
+from hanse.settlement.voucher_records import Verification
+
+SPECIAL_TOKENS_MAX = 64
+"""Tokens without text of their own (ends of turn, markers of tool calls) in one choice."""
+
+USAGE_MARK = b'"usage":'
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+
+class _Stated(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+_STATED = msgspec.json.Decoder(_Stated)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What came for one request.
+
+    Attributes:
+        response_hash: over it; None if nothing is known of it.
+        length_bytes: how much it was.
+        is_complete: whether it came to its end.
+        usage_source: the body, or the stream's last frame with a usage; None if there was none.
+    """
+
+    response_hash: Hash32 | None
+    length_bytes: int
+    is_complete: bool
+    usage_source: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was agreed for one request."""
+
+    voucher: SignedVoucher
+    offer: Offer
+    receipt_key: Address
+    body_bytes: int
+    output_tokens_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedReceipt:
+    """A receipt that may be counted, with how far it was checked and why no further."""
+
+    signed: SignedReceipt
+    verification: Verification
+    reason: str = ""
+
+    @property
+    def fee(self) -> int:
+        """Base units that this request cost."""
+        return self.signed.receipt.fee
+
+    @property
+    def usage(self) -> Usage:
+        """Metered tokens."""
+        return self.signed.receipt.usage
+
+    def verify_true(self) -> None:
+        """Raise unless nothing speaks against it; `UNVERIFIED` is no objection.
+
+        Raises:
+            VerificationError: `response_mismatch`.
+        """
+        if self.verification is Verification.MISMATCHED:
+            raise VerificationError("response_mismatch", self.reason)
+
+
+def check_receipt(
+    signed: SignedReceipt, terms: Terms, domain: Domain, received: Received
+) -> CheckedReceipt:
+    """Judge a receipt by what was agreed and what was received.
+
+    The caller still owes: sequence and running sum, which `VoucherBook.acknowledge` checks;
+    `verify_true`, once it is counted.
+
+    Raises:
+        VerificationError: `receipt_invalid` if it may not be counted.
+    """
+    verify_receipt_signature(signed, domain, terms.receipt_key)
+    verify_receipt(signed, terms.voucher, terms.offer, None)
+    objection = _find_objection(signed, terms, received)
+    if objection:
+        return CheckedReceipt(signed, Verification.MISMATCHED, objection)
+    if received.response_hash == signed.receipt.response_hash:
+        return CheckedReceipt(signed, Verification.VERIFIED)
+    if is_free_failure(signed):
+        return CheckedReceipt(signed, Verification.VERIFIED, "it failed and costs nothing")
+    return CheckedReceipt(
+        signed,
+        Verification.UNVERIFIED,
+        f"the answer was cut after {received.length_bytes} bytes, its hash cannot be compared",
+    )
+
+
+def is_free_failure(signed: SignedReceipt) -> bool:
+    """Whether it says that the request failed and costs nothing: nothing is left to dispute."""
+    receipt = signed.receipt
+    if receipt.fee:
+        return False
+    return (
+        receipt.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED)
+        or receipt.response_hash == EMPTY_RESPONSE_HASH
+    )
+
+
+def _find_objection(signed: SignedReceipt, terms: Terms, received: Received) -> str:
+    receipt, usage = signed.receipt, signed.receipt.usage
+    is_whole = received.is_complete and received.response_hash is not None
+    if is_whole and received.response_hash != receipt.response_hash:
+        if is_free_failure(signed):
+            return ""
+        return (
+            f"received bytes hash to {received.response_hash}, "
+            f"the receipt says {receipt.response_hash}"
+        )
+    most = get_maximum_usage(terms.offer, terms.body_bytes, terms.output_tokens_max)
+    input_tokens = usage.input_tokens + usage.cached_tokens
+    if input_tokens > most.input_tokens:
+        return f"the receipt counts {input_tokens} input tokens, at most {most.input_tokens} can be"
+    if usage.output_tokens > most.output_tokens:
+        return (
+            f"the receipt counts {usage.output_tokens} output tokens, "
+            f"asked for were at most {most.output_tokens}"
+        )
+    if not received.is_complete:
+        return ""
+    stated = _find_stated_usage(received.usage_source)
+    return _find_usage_objection(usage, stated, received.length_bytes)
+
+
+def _find_usage_objection(usage: Usage, stated: _Usage | None, length_bytes: int) -> str:
+    hidden = 0
+    if stated is not None:
+        input_tokens = usage.input_tokens + usage.cached_tokens
+        if (stated.prompt_tokens, stated.completion_tokens) != (input_tokens, usage.output_tokens):
+            return (
+                f"the answer states {stated.prompt_tokens} input and {stated.completion_tokens} "
+                f"output tokens, the receipt {input_tokens} and {usage.output_tokens}"
+            )
+        details = stated.completion_tokens_details
+        hidden = (details.reasoning_tokens or 0) if details else 0
+    if usage.output_tokens - hidden > length_bytes + SPECIAL_TOKENS_MAX:
+        return (
+            f"the receipt counts {usage.output_tokens} output tokens "
+            f"for an answer of {length_bytes} bytes"
+        )
+    return ""
+
+
+def _find_stated_usage(source: bytes | None) -> _Usage | None:
+    if source is None:
+        return None
+    if source.startswith(b"data:"):
+        source = source[5:].strip()
+    try:
+        return _STATED.decode(source).usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,87 @@
+"""`Transport` over aiohttp: one pooled session for all brokers.
+
+No redirects (a voucher must not be handed on), no cookies, no proxies from the environment, no
+compression (the receipt's hash is over the bytes as they were sent).
+"""
+
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+
+from hanse.sdk.transport import BrokenError, NotSentError, Response, TransportLimits
+
+KEEP_ALIVE_S = 4.0
+"""An idle connection is dropped before the broker does it (uvicorn after 5 s): a request must not
+meet a connection that is just closing, since its fate would be unknown."""
+
+_HEADERS = {"accept-encoding": "identity", "user-agent": "hanse"}
+
+
+class HttpTransport:
+    """`Transport` over the network; create it inside a running event loop."""
+
+    def __init__(self, limits: TransportLimits | None = None) -> None:
+        self._limits = limits or TransportLimits()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Content-Type"),
+        )
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, silence_s: float
+    ) -> Response:
+        """See `Transport.send`."""
+        timeout = aiohttp.ClientTimeout(
+            total=self._limits.total_s, sock_connect=self._limits.connect_s, sock_read=silence_s
+        )
+        try:
+            answer = await self._session.request(
+                method,
+                url,
+                data=body or None,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSentError(f"cannot connect ({type(error).__name__})") from None
+        except aiohttp.InvalidURL:
+            raise NotSentError("the endpoint is not a valid URL") from None
+        except TimeoutError:
+            raise BrokenError(f"no answer within {silence_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise BrokenError(f"no answer ({type(error).__name__})") from None
+        return _HttpResponse(answer)
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        await self._session.close()
+
+
+class _HttpResponse:
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self.status = answer.status
+
+    def find_header(self, name: str) -> str | None:
+        return self._answer.headers.get(name)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        content = self._answer.content
+        try:
+            while chunk := await content.readany():
+                yield chunk
+        except TimeoutError:
+            raise BrokenError("the answer stopped coming") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise BrokenError(f"the answer broke off ({type(error).__name__})") from None
+
+    def close(self) -> None:
+        # Gives the connection back if the body has ended, else closes it.
+        if self._answer.content.at_eof():
+            self._answer.release()
+        else:
+            self._answer.close()
