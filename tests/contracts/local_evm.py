@@ -24,7 +24,7 @@ START_S = 1_800_000_000
 CHAIN_ID = 31_337
 
 
-class Reverted(Exception):
+class Reverted(Exception):  # noqa: N818  # reads as what happened
     """A call reverted; `reason` is its text, "" for a bare revert."""
 
     def __init__(self, reason: str, output: bytes = b"") -> None:
@@ -259,8 +259,11 @@ class Hanse:
         return self.escrow_call(caller, "settle", provider.address, list(claims), bytes(32))
 
 
+TERMS = Terms()
+
+
 def deploy_hanse(
-    terms: Terms = Terms(), asset: str | None = None, chain: LocalEvm | None = None
+    terms: Terms = TERMS, asset: str | None = None, chain: LocalEvm | None = None
 ) -> Hanse:
     """Deploy everything; `asset` is one that is on `chain` already."""
     chain = chain or LocalEvm()

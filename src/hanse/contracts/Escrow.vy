@@ -28,7 +28,7 @@
      Source of the rules: docs/decisions/0004 and 0005; the reference ledger in hanse.protocol.ledger.
 @custom:invariant Each is checked by name after every step of the stateful test.
      asset_held_equals_books: the asset held is at least accounts + sub-accounts, to the unit.
-     no_balance_is_negative: and none is above 96 bits.
+     no_balance_is_negative: and balance + claimed of a sub-account stays within 96 bits.
      claimed_within_highest_voucher: claimed <= the highest cumulative max that was signed.
      claimed_and_sequence_never_fall: also after a refund and new funds.
      user_can_exit_within_lock_time: unclaimed funds, with every other party gone.

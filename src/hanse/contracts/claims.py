@@ -48,7 +48,7 @@ class Claim:
         """The packed struct that `Escrow.settle` takes.
 
         Raises:
-            OverflowError: an amount is above 96 bits or a sequence above 64: no contract can pay it.
+            OverflowError: an amount is above 96 bits or a sequence above 64.
         """
         for value, bits in (
             (self.claimed, 96),

@@ -1,8 +1,8 @@
 """Compile the Vyper sources into the committed artefacts: `python -m hanse.contracts.compile`.
 
 A developer's command: it needs the `dev` extra (vyper). The package itself reads only the
-artefacts, so that a light install has no compiler. The artefacts are also the snapshots of ABI and storage
-layout: a test compiles again and compares, so that no change of either goes unseen.
+artefacts, so that a light install has no compiler. The artefacts are also the snapshots of ABI
+and storage layout: a test compiles again and compares, so that no change of either goes unseen.
 """
 
 import json

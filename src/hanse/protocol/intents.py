@@ -70,7 +70,7 @@ class OpenIntent(msgspec.Struct, frozen=True):
 
 
 class Permit(msgspec.Struct, frozen=True):
-    """EIP-2612: `owner` lets `spender` take `amount` base units. Signed under the asset's domain."""
+    """EIP-2612: `owner` lets `spender` take `amount` base units. Under the asset's domain."""
 
     TYPE: ClassVar[str] = (
         "Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"

@@ -1,0 +1,53 @@
+"""Why the contracts refuse a call: their revert reasons, each with its code of the error table.
+
+    raise refuse("balance", f"the account holds {free}, {cost} are needed")
+
+The error carries the reason in `details["revert"]`, so that a test can hold the contracts and the
+ledger to the same one, and so that `chain` can name a failed transaction's cause.
+"""
+
+from typing import NamedTuple
+
+from hanse.protocol.errors import RequestError
+
+
+class Refusal(NamedTuple):
+    """Code of the error table, and what the reason means."""
+
+    code: str
+    meaning: str
+
+
+REVERT_REASONS: dict[str, Refusal] = {
+    "amount": Refusal("invalid_request", "An amount is 0 or would not fit 96 bits."),
+    "balance": Refusal("insufficient_balance", "The account or sub-account holds too little."),
+    "provider": Refusal("unprocessable", "The provider has no standing stake, or is unbonding."),
+    "signer": Refusal("invalid_request", "The signer is the zero address."),
+    "deadline": Refusal("voucher_expired", "The intent's deadline has passed."),
+    "nonce": Refusal("request_replayed", "The intent's nonce is not the user's next one."),
+    "signature": Refusal("signature_invalid", "The intent is not signed by the user."),
+    "no refund": Refusal("not_found", "No refund is pending."),
+    "locked": Refusal("unprocessable", "The waiting time is not over."),
+    "no claims": Refusal("invalid_request", "A settlement batch holds at least one claim."),
+    "not permitted": Refusal("permission_denied", "The caller is none of the provider's keys."),
+    "received": Refusal("unprocessable", "The asset delivered another amount than was sent."),
+    "asset": Refusal("unprocessable", "The asset refused the transfer."),
+    "registered": Refusal("unprocessable", "The provider is registered already."),
+    "not registered": Refusal("not_found", "The provider never registered."),
+    "stake": Refusal("invalid_request", "The stake would be below the minimum, or is nothing."),
+    "payee": Refusal("invalid_request", "The payee is the zero address."),
+    "key": Refusal("invalid_request", "The receipt key is zero or another provider's."),
+    "unbonding": Refusal("unprocessable", "The stake is unbonding."),
+    "not unbonding": Refusal("unprocessable", "The stake is not unbonding."),
+    "not announced": Refusal("not_found", "No new key or payee was announced."),
+    "revision": Refusal("unprocessable", "The offer's revision is not above the last one."),
+    "offer": Refusal("invalid_request", "The offer's hash is zero or its type empty."),
+    "service": Refusal("not_found", "The service is not on the market."),
+    "": Refusal("invalid_request", "An argument is outside its type, such as a 201st claim."),
+}
+"""Revert reason -> error code and meaning. A test finds every reason of the sources in here."""
+
+
+def refuse(reason: str, message: str) -> RequestError:
+    """The error of a refusal; `message` names the two values that disagree."""
+    return RequestError(REVERT_REASONS[reason].code, message, details={"revert": reason})
