@@ -2,7 +2,7 @@
 
     engine = open_engine("llama", {"cache_dir": "..."})
     await engine.start(progress)         # progress(what, part done or None)
-    engine.capabilities                  # operations, context_tokens, output_tokens_max, parallel ...
+    engine.capabilities                  # operations, context_tokens, output_tokens_max ...
     request = EngineRequest(operation=Operation.CHAT, body={...}, answer_id="chatcmpl-1")
     await engine.answer(request)         # Answer(body, usage, finish_reason)
     stream = engine.stream(request)      # async generator of Chunk(data, usage, finish_reason)

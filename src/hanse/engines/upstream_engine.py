@@ -1,0 +1,275 @@
+"""Engine `upstream`: any server that speaks OpenAI's API (vLLM, SGLang, a service), by URL.
+
+The key comes from an environment variable or a file, never from an argument, which others on the
+machine can read. Requests go out with the upstream's model name and `stream_options.include_usage`;
+answers come back under the offered name, and the usage frame is dropped unless the caller asked for
+it.
+
+Without usage in its frames a stream that is cut is metered by lower bounds
+(`hanse.engines.frames`). With vLLM and SGLang set `continuous_usage` and every frame carries the
+exact count.
+"""
+
+import os
+import re
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from hanse.engines.base import (
+    Answer,
+    Capabilities,
+    Chunk,
+    EngineRequest,
+    ModelDescription,
+    Operation,
+    Progress,
+)
+from hanse.engines.frames import Renamer, StreamMeter, get_finish_reason, read_envelope
+from hanse.engines.openai_http import OpenAIServer, Timeouts
+from hanse.engines.parameters import check_request, wants_usage
+from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.messages import FinishReason
+from hanse.protocol.pricing import TEMPLATE_TOKENS
+
+KEY_BYTES_MAX = 8_192
+"""An API key's file; the longest tokens in use are about half of that."""
+
+_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `upstream`.
+
+    Attributes:
+        base_url: with the version, such as `https://host/v1`.
+        model: the name that is offered.
+        upstream_model: the name that the upstream knows; the offered one if empty.
+        key_env: environment variable that holds the key.
+        key_file: file that holds the key, readable by its owner only; goes before `key_env`.
+        quantisation: as the upstream's operator states it.
+        operations: which of chat/completions, completions, embeddings it serves.
+        context_tokens: prompt and answer of one request.
+        output_tokens_max: of one answer.
+        parallel: requests at once.
+        logprobs, seed, grammar, json_schema, tools: what it can do.
+        embedding_dimensions: length of a vector, if it serves them.
+        continuous_usage: ask for usage in every frame (vLLM, SGLang).
+        timeouts: how long each stage may take.
+    """
+
+    base_url: str
+    model: str
+    upstream_model: str = ""
+    key_env: str = ""
+    key_file: str = ""
+    quantisation: str = "unknown"
+    operations: tuple[Operation, ...] = (Operation.CHAT, Operation.COMPLETION)
+    context_tokens: int = 8_192
+    output_tokens_max: int = 4_096
+    parallel: int = 64
+    logprobs: bool = True
+    seed: bool = True
+    grammar: bool = False
+    json_schema: bool = True
+    tools: bool = True
+    embedding_dimensions: int = 0
+    continuous_usage: bool = False
+    timeouts: Timeouts = Timeouts()
+
+
+class UpstreamEngine:
+    """See the module; `hanse.engines.base.Engine` says what each method promises."""
+
+    name = "upstream"
+
+    def __init__(self, settings: Settings) -> None:
+        if not _URL.fullmatch(settings.base_url):
+            raise RequestError(
+                "configuration_invalid",
+                "base_url must look like https://host/v1, without a name or password in it.",
+                param="base_url",
+            )
+        self._settings = settings
+        self._server: OpenAIServer | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As set; an upstream cannot be asked."""
+        s = self._settings
+        return Capabilities(
+            operations=frozenset(s.operations),
+            context_tokens=s.context_tokens,
+            output_tokens_max=s.output_tokens_max,
+            parallel=s.parallel,
+            logprobs=s.logprobs,
+            seed=s.seed,
+            grammar=s.grammar,
+            json_schema=s.json_schema,
+            tools=s.tools,
+            embedding_dimensions=s.embedding_dimensions,
+        )
+
+    async def start(self, progress: Progress | None = None) -> None:
+        """Read the key and see that the upstream answers."""
+        s = self._settings
+        if progress:
+            progress("asking the upstream", None)
+        key = read_key(s)
+        self._server = OpenAIServer(
+            s.base_url,
+            aiohttp.TCPConnector(limit=s.parallel + 4, keepalive_timeout=4),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeouts=s.timeouts,
+        )
+        try:
+            await self._server.fetch("GET", "/models", head_s=s.timeouts.connect_s)
+        except (RequestError, TransientError):
+            await self.close()
+            raise
+        if progress:
+            progress("ready", 1.0)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
+
+    async def healthy(self) -> bool:
+        """Whether the upstream lists its models within a second."""
+        if self._server is None:
+            return False
+        try:
+            await self._server.fetch("GET", "/models", head_s=1.0)
+        except (RequestError, TransientError):
+            return False
+        return True
+
+    async def describe_model(self) -> ModelDescription:
+        """What the operator states; the weights are out of sight."""
+        s = self._settings
+        return ModelDescription(
+            model=s.model,
+            quantisation=s.quantisation,
+            source="an OpenAI-compatible upstream; its weights are not seen by this provider",
+        )
+
+    async def answer(self, request: EngineRequest) -> Answer:
+        """The upstream's own whole answer, under our names."""
+        body = self._make_body(request)
+        payload = await self._get_server().fetch("POST", f"/{request.operation}", body)
+        envelope = read_envelope(payload)
+        if envelope.usage is None:
+            raise TransientError("engine_unavailable", "The upstream's answer states no usage.")
+        reason = get_finish_reason(envelope)
+        if reason is None and request.operation is not Operation.EMBEDDINGS:
+            raise TransientError("engine_unavailable", "The upstream's answer is not complete.")
+        renamer = Renamer(request.answer_id, self._settings.model)
+        return Answer(
+            renamer.rename(payload, envelope),
+            envelope.usage.to_usage(),
+            reason or FinishReason.STOP,
+        )
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        """The upstream's frames, under our names."""
+        options = {"include_usage": True}
+        if self._settings.continuous_usage:
+            options["continuous_usage_stats"] = True
+        body = {**self._make_body(request), "stream": True, "stream_options": options}
+        meter = StreamMeter(
+            Renamer(request.answer_id, self._settings.model),
+            wants_usage=wants_usage(request.body),
+            input_words=count_words(request.body),
+        )
+        payloads = self._get_server().stream_payloads(f"/{request.operation}", body)
+        try:
+            async for some in payloads:
+                if chunk := meter.take(some):
+                    yield chunk
+                if meter.is_done:
+                    break
+        finally:
+            await payloads.aclose()
+        yield meter.finish()
+
+    async def count_tokens(self, request: EngineRequest) -> int:
+        """Never too few: a token is at least one byte, and the template adds at most its limit."""
+        body = check_request(request, self.capabilities)
+        return len(msgspec.json.encode(body)) + TEMPLATE_TOKENS
+
+    def _make_body(self, request: EngineRequest) -> dict[str, Any]:
+        body = check_request(request, self.capabilities)
+        body["model"] = self._settings.upstream_model or self._settings.model
+        return body
+
+    def _get_server(self) -> OpenAIServer:
+        if self._server is None:
+            raise TransientError("engine_unavailable", "The engine is not running.")
+        return self._server
+
+
+def open_engine(settings: Settings) -> UpstreamEngine:
+    """For `hanse.engines.registry`."""
+    return UpstreamEngine(settings)
+
+
+def read_key(settings: Settings) -> str:
+    """The API key, or empty if none is configured.
+
+    Raises:
+        RequestError: it is configured but missing, or its file is open to others.
+    """
+    if settings.key_file:
+        return _read_key_file(Path(settings.key_file))
+    if not settings.key_env:
+        return ""
+    key = os.environ.get(settings.key_env, "").strip()
+    if not key:
+        raise RequestError(
+            "configuration_invalid",
+            f"The environment variable {settings.key_env} is empty; put the upstream's key there.",
+            param="key_env",
+        )
+    return key
+
+
+def count_words(body: dict[str, Any]) -> int:
+    """Words of a prompt: at least one token each, so never more than the tokens."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, str):
+        return len(prompt.split())
+    if isinstance(prompt, list):
+        return len(prompt[0].split()) if isinstance(prompt[0], str) else len(prompt)
+    words = 0
+    for message in body.get("messages", ()):
+        content = message.get("content") or ""
+        texts = [content] if isinstance(content, str) else [part["text"] for part in content]
+        words += sum(len(text.split()) for text in texts)
+    return words
+
+
+def _read_key_file(path: Path) -> str:
+    try:
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise RequestError(
+                "keystore_permissions",
+                "The upstream's key file is open to others; run: chmod 600 on it.",
+                param="key_file",
+            )
+        with path.open("rb") as file:
+            key = file.read(KEY_BYTES_MAX).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            "configuration_invalid", "The upstream's key file cannot be read.", param="key_file"
+        ) from error
+    if not key:
+        raise RequestError(
+            "configuration_invalid", "The upstream's key file is empty.", param="key_file"
+        )
+    return key
