@@ -1,0 +1,66 @@
+# Hanse's commands. `make` alone lists them.
+#
+# A machine needs Python 3.11 or newer and make, nothing else: the first command makes .venv and installs the
+# versions of constraints.txt into it. Whatever installs speaks on standard error only.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CHECKED := src tests benchmarks tools examples
+INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: .venv/run.stamp ## start a local network and buy one real answer; ONCE=1 stops after it
+	$(BIN)/hanse up $(if $(filter 1,$(ONCE)),--once)
+
+test: .venv/dev.stamp ## run all tests; TESTS=tests/protocol for some
+	$(BIN)/pytest $(TESTS)
+
+check: format-check lint types imports test ## all that CI runs: format, lint, types, imports, docs, tests
+
+format: .venv/dev.stamp ## write the code in the house's format
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
+
+format-check: .venv/dev.stamp
+	$(BIN)/ruff format --check $(CHECKED)
+
+lint: .venv/dev.stamp ## look for mistakes (ruff)
+	$(BIN)/ruff check $(CHECKED)
+
+types: .venv/dev.stamp ## check the types (mypy, strict)
+	$(BIN)/mypy
+
+imports: .venv/dev.stamp ## check that imports follow the layers
+	$(BIN)/lint-imports
+
+docs: .venv/dev.stamp ## check the docs: links, diagram, glossary, generated pages, examples
+	$(BIN)/pytest tests/house
+
+generate: .venv/dev.stamp ## write the generated pages of docs/ anew
+	$(BIN)/python -m tools.generate
+
+bench-gas: .venv/dev.stamp ## gas of settlements and onboarding, one JSON line a case
+	$(BIN)/python -m benchmarks.bench_gas
+
+bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
+	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)
+
+lock: .venv/dev.stamp ## resolve all dependencies anew and write constraints.txt
+	$(BIN)/python tools/lock.py
+
+clean: ## remove .venv, caches and built files; the local network's state stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/run.stamp: $(INSTALL_INPUTS)
+	@$(PYTHON) tools/install.py llama,local
+	@touch $@
+
+.venv/dev.stamp: $(INSTALL_INPUTS)
+	@$(PYTHON) tools/install.py dev
+	@touch $@ .venv/run.stamp

