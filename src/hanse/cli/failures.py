@@ -48,7 +48,7 @@ def report_failure(error: BaseException, *, as_json: bool) -> int:
     """Write the error to standard error and return the exit code."""
     if os.environ.get("HANSE_DEBUG") == "1" and not isinstance(error, click.ClickException):
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError):
+    if isinstance(error, click.Abort) and not isinstance(error.__context__, EOFError):
         _write("interrupted", "Interrupted.", EXIT_INTERRUPTED, as_json=as_json)
         return EXIT_INTERRUPTED
     body, exit_code, next_step = _describe(error)

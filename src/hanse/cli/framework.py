@@ -79,6 +79,18 @@ class HanseGroup(_Documented, click.Group):
 
         return decorate
 
+    def group_of(
+        self, name: str, *, examples: Sequence[Example], **extra: Any
+    ) -> Callable[..., "HanseGroup"]:
+        """Decorator: a group within this group."""
+
+        def decorate(function: Callable[..., Any]) -> HanseGroup:
+            made = group(name, examples=examples, **extra)(function)
+            self.add_command(made)
+            return made
+
+        return decorate
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import click
 
 from hanse.cli.main import hanse
+from hanse.cli.settings import list_settings
 
 HEAD = """# Command line reference
 
@@ -50,7 +51,41 @@ def render_reference() -> str:
         )
         depth = "#" * min(len(path) + 1, 4)
         parts.append(f"{depth} {words}\n\n```text\n{command.get_help(context)}\n```\n")
+        if any(param.name == "config" for param in command.params):
+            parts.append(_render_settings(command))
     return "\n".join(parts)
+
+
+def _render_settings(command: click.Command) -> str:
+    rows = [
+        "Keys of its settings file (`--config`):\n",
+        "| key | kind | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for key, option in list_settings(command).items():
+        help_text = (option.help or "").split(" [default:")[0].replace("|", "\\|")
+        rows.append(f"| `{key}` | {_name_kind(option)} | {_name_default(option)} | {help_text} |")
+    return "\n".join(rows) + "\n"
+
+
+def _name_kind(option: click.Option) -> str:
+    if option.multiple:
+        return "list of texts"
+    if option.is_flag:
+        return "true or false"
+    if isinstance(option.type, click.types.IntParamType):
+        return "integer"
+    return "number" if isinstance(option.type, click.types.FloatParamType) else "text"
+
+
+def _name_default(option: click.Option) -> str:
+    help_text = option.help or ""
+    if "[default:" in help_text:
+        return help_text.partition("[default:")[2].rstrip("] ").strip()
+    default = option.to_info_dict()["default"]
+    if option.is_flag:
+        return "true" if default else "false"
+    return f"`{default}`" if default not in (None, "", (), []) else ""
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ class Session:
             )
         return self.keys_folder / f"{name}.json"
 
+    def get_database_path(self, name: str) -> str:
+        """Where one side's books are; the home folder is made, open to its owner only."""
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return str(self.home / f"{name}.db")
+
     def unlock_key(self, name: str, *, use_keyring: bool = False) -> "Key":
         """Decrypt one of this home's keys.
 

@@ -1,0 +1,113 @@
+"""`hanse provider`: sell a model's answers."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli.framework import group, pass_session
+from hanse.cli.session import Session
+
+if TYPE_CHECKING:
+    pass
+
+
+@group(
+    "provider",
+    short_help="Sell a model's answers.",
+    examples=(
+        ("Offer the packaged model", "hanse provider start --output-price 0.60 --register"),
+        ("Is all well, and if nobody asks, why", "hanse provider status"),
+    ),
+)
+def provider() -> None:
+    """Run a broker in front of an engine: admit by voucher, meter, sign, settle."""
+
+
+@provider.command_of(
+    "start",
+    short_help="Register, publish an offer, serve until stopped.",
+    has_settings=True,
+    examples=(
+        (
+            "The packaged model at 0.15 in, 0.60 out a million tokens",
+            "hanse provider start --input-price 0.15 --output-price 0.60 --register",
+        ),
+        (
+            "Any OpenAI-compatible server, such as vLLM",
+            "hanse provider start --engine upstream --model qwen3-8b "
+            "--upstream-url http://127.0.0.1:8000/v1 --output-price 0.40",
+        ),
+        ("Settings from a file, another port", "hanse provider start --config p.toml --port 8802"),
+    ),
+)
+@click.option("--name", default="provider", help="Whose keys and books: NAME, NAME-receipt.")
+@click.option("--owner-key", help="The owner's key, needed to register only. [default: NAME]")
+@click.option(
+    "--receipt-key", help="Key that signs receipts and stays online. [default: NAME-receipt]"
+)
+@click.option("--keyring", is_flag=True, help="Take passwords from the desktop's keyring.")
+@click.option(
+    "--engine", default="llama", help="llama, upstream, echo (a fake), or a module's name."
+)
+@click.option("--model", default="", help="Name to offer. [default: the engine's own]")
+@click.option("--threads", type=click.IntRange(1, 1_024), help="Threads of the engine (llama).")
+@click.option("--upstream-url", help="Base URL with the version (upstream), .../v1.")
+@click.option("--upstream-key-env", help="Environment variable that holds its API key (upstream).")
+@click.option(
+    "--engine-setting",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other setting of the engine; may be repeated.",
+)
+@click.option("--input-price", default="0.15", help="Price of a million input tokens.")
+@click.option("--cached-price", help="Price of a million cached ones. [default: the input price]")
+@click.option("--output-price", default="0.60", help="Price of a million output tokens.")
+@click.option("--service-id", type=click.IntRange(1), default=1, help="Number in the Registry.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8801, help="Port; 0 takes a free one."
+)
+@click.option(
+    "--endpoint", multiple=True, metavar="URL", help="Public URL for the offer, best first."
+)
+@click.option("--register/--no-register", default=None, help="Register and stake without asking.")
+@click.option("--stake", help="What to register with. [default: the least that counts]")
+@click.option("--payee", default="", help="Who is paid. [default: the owner]")
+@click.option(
+    "--settle-every",
+    type=click.FloatRange(0),
+    default=86_400.0,
+    help="Seconds between settlement batches; 0 for none.",
+)
+@click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
+@pass_session
+async def start(session: Session, **options: Any) -> None:
+    """Serve a model until Ctrl-C.
+
+    Starts the engine, registers with a stake if that was never done (it asks first), publishes the
+    signed offer, then serves. When nobody asks for anything it says why that may be. Ctrl-C or
+    SIGTERM finishes the requests at work before it ends.
+    """
+    from hanse.cli.broker import serve
+
+    await serve(session, options)
+
+
+@provider.command_of(
+    "status",
+    short_help="Stake, offers, earnings, and why an idle provider is idle.",
+    examples=(
+        ("Of this home's provider", "hanse provider status"),
+        ("For a monitor", "hanse provider status --json"),
+    ),
+)
+@click.option("--name", default="provider", help="Whose keys and books: NAME, NAME-receipt.")
+@pass_session
+async def status(session: Session, name: str) -> None:
+    """Show what the chain, the broker and the books say of this provider.
+
+    Needs no password; the broker may be running or not.
+    """
+    from hanse.cli.broker import show_status
+
+    await show_status(session, name)

@@ -1,0 +1,63 @@
+"""Why a provider is idle: every reason, and which comes first."""
+
+from dataclasses import replace
+
+import pytest
+
+from hanse.cli.idleness import QUIET_S, ProviderFacts, explain_idle
+
+NOW_S = 1_800_000_000
+BUSY = ProviderFacts(
+    is_registered=True,
+    stake=100,
+    minimum_stake=100,
+    unbonding_until_s=0,
+    receipt_key_matches=True,
+    published_offers=1,
+    health="ok",
+    valid_until_s=NOW_S + 1_000,
+    cheaper_offers=0,
+    sub_accounts=1,
+    requests=5,
+    last_request_s=NOW_S - 1,
+)
+
+
+def test_a_provider_that_is_asked_is_not_idle():
+    assert explain_idle(BUSY, NOW_S) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"is_registered": False}, "not registered"),
+        ({"stake": 99}, "stake of 99 is below the least that counts, 100"),
+        ({"unbonding_until_s": NOW_S + 5}, "unbonding"),
+        ({"receipt_key_matches": False}, "another receipt key"),
+        ({"published_offers": 0}, "no offer is published"),
+        ({"valid_until_s": NOW_S}, "expired"),
+        ({"health": "draining"}, "the broker is draining"),
+        ({"last_request_s": NOW_S - QUIET_S}, "nobody has asked lately"),
+    ],
+)
+def test_each_single_cause_is_named_alone(change, reason):
+    reasons = explain_idle(replace(BUSY, **change), NOW_S)
+
+    assert len(reasons) == 1
+    assert reason in reasons[0]
+
+
+def test_a_new_provider_is_told_all_that_may_keep_users_away():
+    new = replace(BUSY, sub_accounts=0, cheaper_offers=2, requests=0, last_request_s=0)
+
+    text = "; ".join(explain_idle(new, NOW_S))
+    assert "no user has funded" in text
+    assert "2 other offers of this model are cheaper" in text
+    assert "no request has come yet" in text
+
+
+def test_prices_are_not_mentioned_while_the_offer_is_not_on_the_market():
+    reasons = explain_idle(
+        replace(BUSY, published_offers=0, cheaper_offers=2, last_request_s=0), NOW_S
+    )
+    assert reasons == ["no offer is published"]
