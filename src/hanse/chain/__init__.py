@@ -88,6 +88,7 @@ from hanse.chain.storage import (
     OutboxStorage,
     TransactionState,
 )
+from hanse.chain.transactions import get_contract_address
 
 __all__ = [
     "BlockNumber",
@@ -138,4 +139,5 @@ __all__ = [
     "Registry",
     "ServiceInfo",
     "ServiceListing",
+    "get_contract_address",
 ]

@@ -22,6 +22,7 @@ class Header:
     timestamp_s: int
     base_fee_wei: int
     transaction_hashes: tuple[str, ...] = field(default=(), repr=False)
+    logs_bloom: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

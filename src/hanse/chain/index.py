@@ -27,6 +27,7 @@ from hanse.chain.contract import Contract
 from hanse.chain.rpc import Rpc
 from hanse.chain.storage import Checkpoint, EventBatch, IndexStorage
 from hanse.protocol.errors import InvariantError, TransientError
+from hanse.protocol.signatures import keccak, to_bytes
 
 BLOCKS_PER_ROUND_MAX = 2_000
 """Blocks of one round when catching up; common nodes refuse ranges above 2,000 to 10,000."""
@@ -157,6 +158,7 @@ class EventIndex:
         if last == end.number and headers[last].hash != end.hash:
             raise _changed_while_reading(last)
         self._verify_links(headers, checkpoint)
+        await self._verify_complete(headers, logs)
         events: list[Event] = []
         for log in logs:
             header = headers[log.block_number]
@@ -209,6 +211,40 @@ class EventIndex:
         for number, header in headers.items():
             if hashes.get(number - 1, header.parent_hash) != header.parent_hash:
                 raise _changed_while_reading(number)
+
+    async def _verify_complete(
+        self, headers: dict[BlockNumber, Header], logs: Sequence[Log]
+    ) -> None:
+        """A node whose log index lags answers "no logs" for a block that has some.
+
+        The header's bloom filter says where ours may be; where it does and none came, the block's receipts decide.
+        """
+        with_logs = {log.block_number for log in logs}
+        for number, header in headers.items():
+            if number in with_logs or not self._may_hold_ours(header.logs_bloom):
+                continue
+            if await self._rpc.fetch_has_logs(number, frozenset(self._contracts)):
+                raise TransientError(
+                    "chain_unavailable",
+                    f"the node answers no logs for block {number}, whose receipts hold some: its log index lags;"
+                    " try again",
+                )
+
+    def _may_hold_ours(self, bloom: bytes) -> bool:
+        return any(
+            _bloom_has(bloom, to_bytes(address))
+            and any(_bloom_has(bloom, e.topic) for e in contract.artifact.events.values())
+            for address, contract in self._contracts.items()
+        )
+
+
+def _bloom_has(bloom: bytes, item: bytes) -> bool:
+    """Yellow Paper, 4.4.1: three 11-bit numbers of the item's hash name the bits that it sets."""
+    if len(bloom) != 256:
+        return False
+    digest = keccak(item)
+    bits = (int.from_bytes(digest[i : i + 2], "big") & 0x7FF for i in (0, 2, 4))
+    return all(bloom[255 - bit // 8] >> (bit % 8) & 1 for bit in bits)
 
 
 def _changed_while_reading(number: BlockNumber) -> TransientError:

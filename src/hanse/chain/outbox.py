@@ -158,10 +158,12 @@ class Outbox:
                 await self._step_or_log()
                 await asyncio.sleep(poll_interval_s)
 
-    async def submit(self, key: str, call: Call) -> OutboxEntry:
+    async def submit(
+        self, key: str, call: Call, *, poll_interval_s: float = POLL_INTERVAL_S
+    ) -> OutboxEntry:
         """`enqueue`, then `wait_final`."""
         await self.enqueue(key, call)
-        return await self.wait_final(key)
+        return await self.wait_final(key, poll_interval_s=poll_interval_s)
 
     async def run(self, *, poll_interval_s: float = POLL_INTERVAL_S) -> None:
         """Step for ever; ends only by cancellation or an `InvariantError`. A dead node is waited out."""

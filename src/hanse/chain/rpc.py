@@ -234,6 +234,14 @@ class Rpc:
         logs = [_log(raw) for raw in await self.request("eth_getLogs", query)]
         return sorted(logs, key=lambda log: (log.block_number, log.log_index))
 
+    async def fetch_has_logs(self, block: BlockNumber, addresses: frozenset[str]) -> bool:
+        """Whether the block's receipts hold logs of these contracts; False if the node cannot say."""
+        try:
+            receipts = await self.request("eth_getBlockReceipts", hex(block))
+        except ChainError:
+            return False
+        return any(log["address"].lower() in addresses for r in receipts or () for log in r["logs"])
+
     async def call(self, call: Call, *, block: BlockNumber, sender: str | None = None) -> bytes:
         """Run a call on the state after `block` without a transaction; returns what it returned.
 
@@ -343,6 +351,7 @@ def _header(raw: dict[str, Any]) -> Header:
         transaction_hashes=tuple(
             t if isinstance(t, str) else t["hash"] for t in raw["transactions"]
         ),
+        logs_bloom=_bytes(raw.get("logsBloom") or "0x"),
     )
 
 

@@ -1,0 +1,174 @@
+"""Keys at rest are encrypted and private; keys in memory never show themselves."""
+
+import copy
+import json
+import os
+import pickle
+import stat
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from hanse.chain import (
+    Key,
+    Scrypt,
+    create_key,
+    create_keystore,
+    get_password,
+    read_keystore_address,
+    unlock_keystore,
+)
+from hanse.protocol.errors import RequestError
+from hanse.protocol.signatures import recover_signer
+
+PASSWORD = "correct horse"
+SECRET = bytes(range(1, 33))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+def write(folder: Path, key: Key | None = None) -> Path:
+    path = folder / "user.json"
+    create_keystore(path, PASSWORD, key=key, scrypt=Scrypt.LIGHT)
+    return path
+
+
+def test_a_key_signs_as_its_address() -> None:
+    key = create_key()
+    assert recover_signer(b"d" * 32, key.sign_digest(b"d" * 32)) == key.address
+
+
+def test_a_key_shows_only_its_address(folder: Path) -> None:
+    key = Key(SECRET)
+    shown = f"{key!r} {key} {[key]} {key.__class__.__slots__}"
+    assert key.address in shown
+    assert SECRET.hex() not in shown
+    assert str(int.from_bytes(SECRET, "big")) not in shown
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="not pickled or copied"):
+            leak(key)
+    with pytest.raises(TypeError):
+        vars(key)
+
+
+def test_a_file_opens_with_its_password_and_no_other(folder: Path) -> None:
+    path = write(folder, Key(SECRET))
+    assert unlock_keystore(path, PASSWORD).address == Key(SECRET).address
+    with pytest.raises(RequestError) as caught:
+        unlock_keystore(path, "wrong horse")
+    assert caught.value.code == "keystore_locked"
+    assert "wrong horse" not in caught.value.message
+    assert SECRET.hex() not in path.read_text()
+    assert read_keystore_address(path) == Key(SECRET).address
+
+
+def test_files_are_exchanged_with_other_tools(folder: Path) -> None:
+    path = write(folder, Key(SECRET))
+    assert bytes(Account.decrypt(path.read_text(), PASSWORD)) == SECRET
+    theirs = folder / "theirs.json"
+    theirs.write_text(json.dumps(Account.encrypt(SECRET, PASSWORD, iterations=2)))
+    theirs.chmod(0o600)
+    assert unlock_keystore(theirs, PASSWORD).address == Key(SECRET).address
+
+
+def test_the_named_strength_is_the_one_written(folder: Path) -> None:
+    assert json.loads(write(folder).read_text())["crypto"]["kdfparams"]["n"] == 1 << 12
+    assert Scrypt.STANDARD == 1 << 18
+    assert create_keystore.__kwdefaults__["scrypt"] is Scrypt.STANDARD
+
+
+def test_file_and_folder_are_private_and_whole(folder: Path) -> None:
+    old = os.umask(0)
+    try:
+        path = write(folder)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [item.name for item in folder.iterdir()] == ["user.json"], "no draft is left"
+
+
+def test_a_key_file_is_never_replaced(folder: Path) -> None:
+    path = write(folder)
+    before = path.read_bytes()
+    with pytest.raises(RequestError, match="never replaced"):
+        write(folder)
+    assert path.read_bytes() == before
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("target", "mode"), [("file", 0o640), ("file", 0o604), ("folder", 0o750)])
+def test_what_others_may_read_is_refused_with_the_chmod(
+    folder: Path, target: str, mode: int
+) -> None:
+    path = write(folder)
+    loose = path if target == "file" else folder
+    loose.chmod(mode)
+    with pytest.raises(RequestError, match=f"chmod (6|7)00 {loose}") as caught:
+        unlock_keystore(path, PASSWORD)
+    assert caught.value.code == "keystore_permissions"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"version": 1}', b'{"version": 3}', b"\xff\xfe", b"3"]
+)
+def test_what_is_no_keystore_is_refused_as_such(folder: Path, content: bytes) -> None:
+    path = write(folder)
+    path.write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        unlock_keystore(path, PASSWORD)
+    assert caught.value.code == "keystore_locked"
+
+
+def test_an_empty_password_is_refused(folder: Path) -> None:
+    with pytest.raises(RequestError, match="choose one"):
+        create_keystore(folder / "user.json", "")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("secret", [b"", bytes(32), b"\xff" * 32, b"1" * 31])
+def test_impossible_secrets_are_refused_without_repeating_them(secret: bytes) -> None:
+    with pytest.raises(RequestError, match="32 bytes"):
+        Key(secret)
+
+
+def test_password_from_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("from file\n")
+    file.chmod(0o600)
+    by_value = {"HANSE_PASSWORD": "from variable", "HANSE_PASSWORD_FILE": str(file)}
+    assert get_password("user", environment=by_value) == "from variable"
+    by_file = {"HANSE_PASSWORD_FILE": str(file)}
+    assert get_password("user", environment=by_file) == "from file"
+    file.chmod(0o644)
+    with pytest.raises(RequestError, match="chmod 600"):
+        get_password("user", environment=by_file)
+    with pytest.raises(RequestError, match="No such file"):
+        get_password("user", environment={"HANSE_PASSWORD_FILE": str(tmp_path / "none")})
+
+
+def test_password_by_prompt_only_at_a_terminal() -> None:
+    asked: list[str] = []
+
+    def prompt(text: str) -> str:
+        asked.append(text)
+        return "typed"
+
+    assert get_password("user", environment={}, prompt=prompt, is_interactive=True) == "typed"
+    with pytest.raises(RequestError, match="HANSE_PASSWORD_FILE"):
+        get_password("user", environment={}, prompt=prompt, is_interactive=False)
+    assert asked == ["Password for user: "]
+
+
+def test_an_absent_keyring_says_how_to_install_it() -> None:
+    try:
+        import keyring  # noqa: F401
+    except ImportError:
+        with pytest.raises(RequestError, match=r"hanse\[keyring\]"):
+            get_password("user", environment={}, use_keyring=True, is_interactive=False)
+    else:
+        pytest.skip("the keyring is installed here")
