@@ -1,0 +1,178 @@
+"""What a paid request is made of, and how each one ends: with a priced, durable receipt.
+
+Used by both ways of answering (`serve` for whole answers, `streaming` for streams).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hanse.engines import Operation
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import HanseError, TransientError
+from hanse.protocol.hashing import EMPTY_RESPONSE_HASH, hash_response
+from hanse.protocol.messages import FinishReason, SignedVoucher, Usage
+from hanse.protocol.signatures import Address, Hash32
+from hanse.protocol.wire import RECEIPT_HEADER, to_base64url
+from hanse.provider.chain_view import ChainView
+from hanse.provider.http import Header, Send, encode_error, send_error
+from hanse.provider.metrics import BrokerMetrics
+from hanse.provider.offers import OfferBook, OfferInForce
+from hanse.provider.paid_body import PaidBody
+from hanse.provider.sealing import seal_answer
+from hanse.provider.settings import ServingLimits
+from hanse.settlement import Admission, FinishedRequest, Outcome, ReceiptBook
+
+Failpoint = Callable[[str], None]
+"""Told the name of each step that a crash test may want to die at; nothing in production."""
+
+_RECEIPT_HEADER = RECEIPT_HEADER.encode()
+
+
+@dataclass(frozen=True)
+class ServingParts:
+    """What the request path works with; all of it is passed in."""
+
+    provider: Address
+    domain: Domain
+    book: ReceiptBook
+    chain_view: ChainView
+    offers: OfferBook
+    metrics: BrokerMetrics
+    limits: ServingLimits
+    now_s: Callable[[], float]
+    monotonic: Callable[[], float]
+    failpoint: Failpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PaidRequest:
+    """A request that was checked and may be admitted; `begun` is monotonic time."""
+
+    operation: Operation
+    signed: SignedVoucher
+    answer_key: bytes
+    acknowledged: int
+    offer: OfferInForce
+    body: PaidBody
+    begun: float
+
+    @property
+    def request_id(self) -> Hash32:
+        """The caller's name for it."""
+        return self.signed.request.request_id
+
+
+class Finisher:
+    """Prices requests and stores their receipts."""
+
+    def __init__(self, parts: ServingParts) -> None:
+        self.parts = parts
+        self._unfinished: list[Admission] = []
+
+    async def finish(
+        self,
+        request: PaidRequest,
+        admission: Admission,
+        *,
+        usage: Usage,
+        response_hash: Hash32,
+        reason: FinishReason,
+        answer: bytes = b"",
+    ) -> FinishedRequest:
+        """Store the receipt; durable on return. `answer` is kept sealed, unless empty.
+
+        Raises:
+            TransientError: `store_unavailable`; `retry_unfinished` will finish it with fee 0.
+        """
+        parts = self.parts
+        sealed = seal_answer(request.answer_key, request.request_id, answer) if answer else None
+        fee = get_fee(request, usage)
+        now_s = int(parts.now_s())
+        outcome = Outcome(usage, fee, response_hash, reason, now_s, sealed)
+        parts.failpoint("finishing")
+        try:
+            finished = await parts.book.finish(admission, outcome)
+        except TransientError:
+            self._unfinished.append(admission)
+            raise
+        parts.failpoint("finished")
+        elapsed_s = parts.monotonic() - request.begun
+        parts.metrics.count_finished(request.operation, reason, usage, fee, elapsed_s)
+        return finished
+
+    async def finish_failed(
+        self,
+        request: PaidRequest,
+        admission: Admission,
+        send: Send,
+        error: Exception | asyncio.CancelledError,
+    ) -> None:
+        """Store a receipt of fee 0 for an answer of which nothing was sent, and say why.
+
+        A cancelled answer has nobody to tell.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            await self.finish(
+                request,
+                admission,
+                usage=Usage(),
+                response_hash=EMPTY_RESPONSE_HASH,
+                reason=FinishReason.CANCELLED,
+            )
+            return
+        shown = self.count_error(error)
+        body = encode_error(shown)
+        finished = await self.finish(
+            request,
+            admission,
+            usage=Usage(),
+            response_hash=hash_response(body),
+            reason=FinishReason.ERROR,
+        )
+        await send_error(send, shown, (get_receipt_header(finished),), body)
+
+    def count_error(self, error: Exception) -> HanseError:
+        """Count an error after admission; returns what the caller may be told of it."""
+        shown = self._get_shown(error)
+        self.parts.metrics.count_refusal(shown.code)
+        return shown
+
+    async def retry_unfinished(self) -> None:
+        """Finish, with fee 0, what the store refused when its answer ended.
+
+        Raises:
+            TransientError: `store_unavailable` still.
+        """
+        while self._unfinished:
+            now_s = int(self.parts.now_s())
+            outcome = Outcome(Usage(), 0, EMPTY_RESPONSE_HASH, FinishReason.ERROR, now_s)
+            await self.parts.book.finish(self._unfinished[0], outcome)
+            self._unfinished.pop(0)
+
+    def _get_shown(self, error: Exception) -> HanseError:
+        if isinstance(error, HanseError):
+            return error
+        if isinstance(error, TimeoutError):
+            limit_s = self.parts.limits.request_time_s
+            return TransientError(
+                "request_timeout", f"the answer was not finished within {limit_s:g} s"
+            )
+        self.parts.metrics.count_defect()
+        return HanseError("internal_error", "a defect of this broker; please report it")
+
+
+def get_fee(request: PaidRequest, usage: Usage) -> int:
+    """The fee of what was delivered: 0 for an empty answer, at most the request's maximum.
+
+    Rounded up once, in the provider's favour.
+    """
+    if request.operation is not Operation.EMBEDDINGS and usage.output_tokens == 0:
+        return 0
+    fee = request.offer.signed.offer.prices.get_fee(usage)
+    return min(fee, request.signed.request.maximum_fee)
+
+
+def get_receipt_header(finished: FinishedRequest) -> Header:
+    """The header that carries a whole answer's receipt."""
+    return _RECEIPT_HEADER, to_base64url(finished.json).encode()

@@ -1,0 +1,294 @@
+"""A broker from its settings to its end: engines, chain, database, server, loops.
+
+Start: recover the book, start engines, index the chain, register and publish, serve. Stop: refuse
+new requests with 503 `draining`, let those at work finish within a limit, stop the server, settle
+if asked, close. What a crash skips of that, the next start makes good.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from hanse.chain import Key, Rpc
+from hanse.chain.asset import Asset
+from hanse.chain.deployment import verify_deployment
+from hanse.chain.escrow import Escrow
+from hanse.chain.index import EventIndex
+from hanse.chain.outbox import Outbox
+from hanse.chain.registry import Registry
+from hanse.engines import Progress
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import HanseError, InvariantError
+from hanse.protocol.signatures import Address
+from hanse.provider.app import Broker
+from hanse.provider.chain_view import IndexedChainView
+from hanse.provider.offers import OfferBook, Service
+from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
+from hanse.provider.server import HttpServer
+from hanse.provider.settings import BrokerKeys, BrokerSettings
+from hanse.settlement import SubAccountFunds, open_receipt_book
+from hanse.settlement.index_storage import open_index_storage
+from hanse.settlement.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
+from hanse.settlement.settler import SettlementBatch, Settler
+from hanse.settlement.sub_account_fold import create_provider_fold
+from hanse.store import SqliteDatabase, open_sqlite
+
+DATABASE_NAME = "broker.sqlite3"
+
+_log = logging.getLogger(__name__)
+
+
+class BrokerProcess:
+    """A running broker. Make one with `start`, end it with `stop`."""
+
+    def __init__(self, settings: BrokerSettings, services: Sequence[Service]) -> None:
+        self.settings = settings
+        self._services = services
+        self._closers = contextlib.AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when a background loop has ended and the process must stop."""
+        self.broker: Broker
+        self.settler: Settler
+        self.server: HttpServer
+        self._publisher: Publisher
+        self._index: EventIndex
+
+    @classmethod
+    async def start(
+        cls,
+        settings: BrokerSettings,
+        keys: BrokerKeys,
+        services: Sequence[Service],
+        progress: Progress | None = None,
+        now_s: Callable[[], float] = time.time,
+    ) -> "BrokerProcess":
+        """Start everything; returns when paid requests are admitted.
+
+        Raises:
+            RequestError: a setting, a key or the database does not fit.
+            TransientError: an engine, the chain's node or the store is not ready.
+            ChainError: the Registry refused.
+        """
+        process = cls(settings, services)
+        try:
+            await process._start(keys, progress, now_s)
+        except BaseException:
+            await process._close()
+            raise
+        return process
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.server.url
+
+    async def settle_now(self) -> list[SettlementBatch]:
+        """See `Settler.settle_now`."""
+        batches = await self.settler.settle_now()
+        await self._show_unsettled()
+        return batches
+
+    async def complete_due_refunds(self) -> int:
+        """See `Settler.complete_due_refunds`."""
+        return await self.settler.complete_due_refunds()
+
+    async def stop(self) -> None:
+        """Drain, stop serving, settle if the settings say so, close."""
+        self.broker.begin_draining()
+        await self.broker.wait_idle(self.settings.drain_time_s)
+        try:
+            await self.server.stop()
+            if self.settings.settle_on_stop and not self.failed.done():
+                await self.settler.settle_now()
+        except HanseError as error:
+            _log.warning("the last settlement has to wait for the next start: %s", error.message)
+        finally:
+            await self._close()
+
+    async def _start(
+        self, keys: BrokerKeys, progress: Progress | None, now_s: Callable[[], float]
+    ) -> None:
+        settings, deployment = self.settings, self.settings.deployment
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = await open_sqlite(settings.data_dir / DATABASE_NAME)
+        self._closers.push_async_callback(database.close)
+        rpc = Rpc.connect(settings.rpc_url)
+        self._closers.push_async_callback(rpc.close)
+        await verify_deployment(rpc, deployment)
+        self.server = HttpServer.bind(settings.host, settings.port)
+        self._closers.push_async_callback(self.server.stop)
+
+        domain = Domain(deployment.chain_id, deployment.escrow)
+        book = await open_receipt_book(database, settings.provider, domain, keys.receipt)
+        recovered = await book.recover(int(now_s()))
+        if recovered:
+            _log.warning("%s requests were cut by a crash and cost nothing", len(recovered))
+
+        escrow = Escrow(rpc, deployment.escrow)
+        view = await self._start_view(database, rpc, escrow)
+        for service in self._services:
+            self._closers.push_async_callback(service.engine.close)
+            await service.engine.start(progress)
+
+        storage = await open_outbox_storage(database)
+        outbox = self._create_outbox(rpc, keys.receipt, storage)
+        owner_outbox = self._create_outbox(rpc, keys.owner, storage) if keys.owner else None
+        registry, asset = Registry(rpc, deployment.registry), Asset(rpc, deployment.asset)
+        await register_if_needed(settings, rpc, registry, asset, keys.receipt, owner_outbox)
+
+        offers = OfferBook(now_s)
+        self._publisher = Publisher(
+            settings, database, registry, outbox, rpc, domain, keys.receipt, offers, now_s
+        )
+        await self._publish()
+
+        async def fetch_time_s() -> int:
+            return (await rpc.fetch_head()).timestamp_s
+
+        self.settler = Settler(book, escrow, outbox, storage, settings.provider, view, fetch_time_s)
+        self.broker = Broker(
+            provider=settings.provider,
+            domain=domain,
+            book=book,
+            chain_view=view,
+            offers=offers,
+            limits=settings.limits,
+            now_s=now_s,
+        )
+        await self.settler.sync_settled()
+        await self._show_unsettled()
+        self._spawn(outbox.run())
+        self._spawn(self._repeat(settings.maintenance_interval_s, self._maintain))
+        if settings.settle_interval_s > 0:
+            self._spawn(self._repeat(settings.settle_interval_s, self._settle_round))
+        await self.server.start(self.broker)
+        self.broker.admitting = True
+
+    async def _start_view(
+        self, database: SqliteDatabase, rpc: Rpc, escrow: Escrow
+    ) -> IndexedChainView:
+        settings, deployment = self.settings, self.settings.deployment
+
+        async def fetch(user: Address, signer: Address) -> SubAccountFunds:
+            block = await fetch_confirmed_block(rpc, settings)
+            found = await escrow.read_sub_account(user, settings.provider, signer, block=block)
+            return SubAccountFunds(
+                found.balance, found.claimed, found.sequence, found.refund, found.unlock_time_s
+            )
+
+        view = IndexedChainView(fetch, time.monotonic)
+        storage = await open_index_storage(
+            database, "broker", create_provider_fold(settings.provider), view.on_change
+        )
+        await view.load(storage)
+        index = EventIndex(
+            rpc,
+            [escrow.contract],
+            storage,
+            start_block=deployment.start_block,
+            confirmations=deployment.confirmations,
+        )
+        await index.catch_up()
+        self._spawn(index.run())
+        return view
+
+    def _create_outbox(self, rpc: Rpc, key: Key, storage: DatabaseOutboxStorage) -> Outbox:
+        deployment = self.settings.deployment
+        return Outbox(
+            rpc,
+            key,
+            storage,
+            chain_id=deployment.chain_id,
+            confirmations=deployment.confirmations,
+        )
+
+    async def _publish(self) -> None:
+        endpoints = self.settings.endpoints or (self.server.url,)
+        await self._publisher.publish_all(self._services, endpoints)
+
+    async def _maintain(self) -> None:
+        await self.broker.maintain()
+        await self.settler.sync_settled()
+        await self._show_unsettled()
+        if await self.settler.is_refund_near(self.settings.settle_margin_s):
+            await self.settler.settle_now()
+        await self.settler.complete_due_refunds()
+        await self._publish()
+
+    async def _settle_round(self) -> None:
+        await self.settler.settle_now(self.settings.settle_minimum)
+        await self._show_unsettled()
+
+    async def _show_unsettled(self) -> None:
+        due = sum(claim.due for claim in await self.broker.parts.book.read_due_claims())
+        self.broker.parts.metrics.unsettled.set(due)
+
+    async def _repeat(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await work()
+            except InvariantError:
+                raise
+            except HanseError as error:
+                _log.warning("will try again in %s s: %s", interval_s, error.message)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._on_ended)
+        self._tasks.append(task)
+
+    def _on_ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or self.failed.done():
+            return
+        error = task.exception()
+        _log.error("a loop of the broker ended: %s", type(error).__name__)
+        if hasattr(self, "broker"):
+            self.broker.begin_draining()
+        self.failed.set_exception(error or RuntimeError("a loop ended"))
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._closers.aclose()
+        if self.failed.done():
+            self.failed.exception()  # looked at, so that nobody warns
+        else:
+            self.failed.cancel()
+
+
+async def run_broker(
+    settings: BrokerSettings,
+    keys: BrokerKeys,
+    services: Sequence[Service],
+    *,
+    on_ready: Callable[[BrokerProcess], None] = lambda process: None,
+    progress: Progress | None = None,
+) -> None:
+    """Run a broker until SIGTERM or SIGINT, then drain and return.
+
+    Raises:
+        HanseError: it could not start, or had to stop: the message says why and what to do.
+    """
+    process = await BrokerProcess.start(settings, keys, services, progress)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    process.failed.add_done_callback(lambda future: stop.set())
+    try:
+        on_ready(process)
+        await stop.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        failed = process.failed.exception() if process.failed.done() else None
+        await process.stop()
+    if failed is not None:
+        raise failed

@@ -1,0 +1,94 @@
+"""Prometheus metrics of one broker, in a registry of its own.
+
+Labels are from closed sets (operation, error code), so a caller cannot make series. Nothing here
+names a user.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from hanse.engines import Operation
+from hanse.protocol.messages import FinishReason, Usage
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class BrokerMetrics:
+    """Counters with their labels bound once, since a lookup by label costs on every request."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        requests = Counter(
+            "hanse_broker_requests",
+            "Receipted requests.",
+            ("operation", "finish_reason"),
+            registry=registry,
+        )
+        self._requests = {
+            (operation, reason): requests.labels(operation.value, reason.name.lower())
+            for operation in Operation
+            for reason in FinishReason
+        }
+        tokens = Counter("hanse_broker_tokens", "Metered tokens.", ("kind",), registry=registry)
+        self._input, self._cached, self._output = (
+            tokens.labels(kind) for kind in ("input", "cached", "output")
+        )
+        self._fees = Counter("hanse_broker_fees", "Fees receipted, base units.", registry=registry)
+        self._refusals = Counter(
+            "hanse_broker_refusals", "Error answers.", ("code",), registry=registry
+        )
+        self._defects = Counter("hanse_broker_defects", "Unexpected exceptions.", registry=registry)
+        self._first = Histogram(
+            "hanse_broker_first_frame_seconds",
+            "From the request's head to the first frame.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._total = Histogram(
+            "hanse_broker_request_seconds",
+            "From the request's head to its stored receipt.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "hanse_broker_in_flight", "Requests admitted, at work.", registry=registry
+        )
+        self.unsettled = Gauge(
+            "hanse_broker_unsettled", "Owed, not yet seen on chain, base units.", registry=registry
+        )
+        self.chain_block = Gauge(
+            "hanse_broker_chain_block", "Confirmed block of the chain view.", registry=registry
+        )
+
+    def count_finished(
+        self, operation: Operation, reason: FinishReason, usage: Usage, fee: int, total_s: float
+    ) -> None:
+        """One stored receipt."""
+        self._requests[operation, reason].inc()
+        if usage.input_tokens:
+            self._input.inc(usage.input_tokens)
+        if usage.cached_tokens:
+            self._cached.inc(usage.cached_tokens)
+        if usage.output_tokens:
+            self._output.inc(usage.output_tokens)
+        if fee:
+            self._fees.inc(fee)
+            self.unsettled.inc(fee)
+        self._total.observe(total_s)
+
+    def count_first_frame(self, first_s: float) -> None:
+        """One stream whose first frame was handed to the network."""
+        self._first.observe(first_s)
+
+    def count_refusal(self, code: str) -> None:
+        """One error answer; `code` is a key of the error table."""
+        self._refusals.labels(code).inc()
+
+    def count_defect(self) -> None:
+        """One exception that should not have been."""
+        self._defects.inc()
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)

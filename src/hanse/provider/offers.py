@@ -1,0 +1,166 @@
+"""The broker's own offers: what they say, which are in force, and the models they sell.
+
+An offer is built from an engine and an operator's prices, signed by the receipt key, and its hash
+published in the Registry (`hanse.provider.publishing` sends that). A request names the offer that
+it was signed for; one that was replaced stays good for a while, so that requests signed just before
+a price change are served at their own price.
+
+The manifest root is the Merkle root over `name NUL sha256 of the file` of the model's files by
+name; zero where the engine only resells.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hanse.engines import Engine, ModelDescription, Operation
+from hanse.protocol import merkle
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import RequestError
+from hanse.protocol.limits import DEADLINE_S_MAX, TOKENS_MAX
+from hanse.protocol.messages import Offer, Prices, SignedOffer
+from hanse.protocol.signatures import (
+    ZERO_HASH,
+    Address,
+    DigestSigner,
+    Hash32,
+    to_bytes,
+    to_hex,
+)
+
+REPLACED_KEPT_S = DEADLINE_S_MAX
+"""An offer that was replaced is honoured this long: no request signed for it lives longer."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One engine on offer.
+
+    Attributes:
+        service_id: the provider's own number for it in the Registry.
+        engine: what answers; started before it is offered.
+        prices: base units per million tokens.
+        model: name that callers ask for; empty takes the engine's.
+        verifiability: how the work can be checked; `reputation` claims nothing beyond receipts.
+    """
+
+    service_id: int
+    engine: Engine
+    prices: Prices
+    model: str = ""
+    verifiability: str = "reputation"
+
+    @property
+    def service_type(self) -> str:
+        """`embeddings` for an engine that does only those, else `chat`."""
+        operations = self.engine.capabilities.operations
+        return "embeddings" if operations == {Operation.EMBEDDINGS} else "chat"
+
+
+@dataclass(frozen=True)
+class OfferInForce:
+    """A signed offer with its hash and service; `honoured_until` is infinite while current."""
+
+    signed: SignedOffer
+    offer_hash: Hash32
+    service: Service
+    honoured_until: float = float("inf")
+
+
+class OfferBook:
+    """The offers of one broker by hash, by service and by model."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._by_hash: dict[Hash32, OfferInForce] = {}
+        self._current: dict[int, OfferInForce] = {}
+
+    def put(self, signed: SignedOffer, service: Service) -> OfferInForce:
+        """Make this the current offer of its service; the one before is honoured a while longer."""
+        now = self._now_s()
+        before = self._current.get(service.service_id)
+        offer_hash = to_hex(signed.offer.struct_hash())
+        if before is not None and before.offer_hash != offer_hash:
+            self._by_hash[before.offer_hash] = OfferInForce(
+                before.signed, before.offer_hash, before.service, now + REPLACED_KEPT_S
+            )
+        current = OfferInForce(signed, offer_hash, service)
+        self._by_hash[offer_hash] = self._current[service.service_id] = current
+        for old in [o for o in self._by_hash.values() if o.honoured_until < now]:
+            del self._by_hash[old.offer_hash]
+        return current
+
+    def get_in_force(self, offer_hash: Hash32) -> OfferInForce:
+        """The offer that a request was signed for.
+
+        Raises:
+            RequestError: `offer_changed` if it is not one of this broker's or no longer binds.
+        """
+        now = self._now_s()
+        found = self._by_hash.get(offer_hash)
+        if found is None or found.honoured_until < now or found.signed.offer.valid_until <= now:
+            current = sorted(offer.offer_hash for offer in self._current.values())
+            raise RequestError(
+                "offer_changed",
+                f"offer {offer_hash} is not in force here: fetch /hanse/v1/offers and sign again",
+                details={"offer_hash": offer_hash, "offers": current},
+            )
+        return found
+
+    def find_current(self, service_id: int) -> OfferInForce | None:
+        """The current offer of a service."""
+        return self._current.get(service_id)
+
+    def list_current(self) -> list[OfferInForce]:
+        """The current offers by service id."""
+        return [self._current[key] for key in sorted(self._current)]
+
+
+async def build_offer(
+    service: Service,
+    *,
+    provider: Address,
+    endpoints: Sequence[str],
+    encryption_key: Hash32,
+    valid_until: int,
+    revision: int,
+) -> Offer:
+    """What this broker offers of a service, from its started engine."""
+    model = await service.engine.describe_model()
+    capabilities = service.engine.capabilities
+    return Offer(
+        provider=provider,
+        service_id=service.service_id,
+        service_type=service.service_type,
+        model=service.model or model.model,
+        manifest_root=get_manifest_root(model),
+        quantisation=model.quantisation or "unknown",
+        engine=service.engine.name,
+        context_tokens=min(capabilities.context_tokens, TOKENS_MAX),
+        output_tokens_max=min(capabilities.output_tokens_max, TOKENS_MAX),
+        prices=service.prices,
+        verifiability=service.verifiability,
+        endpoints=tuple(endpoints),
+        encryption_key=encryption_key,
+        valid_until=valid_until,
+        revision=revision,
+    )
+
+
+def sign_offer(offer: Offer, domain: Domain, receipt_key: DigestSigner) -> SignedOffer:
+    """The offer with the receipt key's signature."""
+    return SignedOffer(offer, receipt_key.sign_digest(domain.digest(offer.struct_hash())))
+
+
+def get_manifest_root(model: ModelDescription) -> Hash32:
+    """Merkle root over the model's files; zero if their bytes are out of sight."""
+    if not model.files:
+        return ZERO_HASH
+    values = [
+        file.name.encode() + b"\x00" + _sha256_bytes(file.sha256)
+        for file in sorted(model.files, key=lambda file: file.name)
+    ]
+    return to_hex(merkle.get_root(values))
+
+
+def _sha256_bytes(text: str) -> bytes:
+    return to_bytes(text) if text.startswith("0x") else bytes.fromhex(text)

@@ -1,0 +1,199 @@
+"""The path of one paid request, from its head to its stored receipt.
+
+    header -> body -> signature -> offer -> maximum fee -> funded -> slot -> admission (durable)
+    -> engine -> answer -> receipt (durable) -> the answer's end
+
+Everything before the admission refuses without a trace in the books. After it there is a receipt,
+whatever happens: 0 for an error, the delivered prefix for a stream that was cut.
+
+Source: `docs/protocol.md`.
+"""
+
+import asyncio
+
+from hanse.engines import EngineRequest, Operation
+from hanse.protocol.errors import RequestError, Shortfall
+from hanse.protocol.hashing import hash_body, hash_response
+from hanse.protocol.messages import SignedVoucher
+from hanse.protocol.pricing import get_maximum_fee
+from hanse.protocol.verify import verify_voucher
+from hanse.protocol.wire import decode_voucher_header, receipt_to_json
+from hanse.provider.finishing import Finisher, PaidRequest, ServingParts, get_receipt_header
+from hanse.provider.http import (
+    JSON,
+    NO_STORE,
+    BodyBudget,
+    Receive,
+    Scope,
+    Send,
+    find_header,
+    read_body,
+    send_bytes,
+)
+from hanse.provider.offers import OfferInForce
+from hanse.provider.paid_body import PaidBody, check_body, decode_body
+from hanse.provider.slots import Slots
+from hanse.provider.streaming import CallerWatch, StreamedAnswer
+from hanse.settlement import Admission, SubAccountFunds, decode_stored_receipt
+
+MISSED_RECEIPTS_MAX = 100
+"""Receipts inside a 402: about 70 kB. A caller that misses more reads the rest page by page."""
+
+
+class PaidService:
+    """Serves paid requests."""
+
+    def __init__(self, parts: ServingParts) -> None:
+        self.parts = parts
+        self.finisher = Finisher(parts)
+        self.slots = Slots(parts.limits)
+        self.budget = BodyBudget(parts.limits.body_bytes_in_flight_max)
+
+    async def serve(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request.
+
+        Raises:
+            HanseError: refused before admission; nothing was sent yet.
+            AnswerCutError: the answer was begun and cannot be ended.
+        """
+        parts = self.parts
+        begun = parts.monotonic()
+        parsed = decode_voucher_header(find_header(scope, b"authorization") or "")
+        body = await read_body(scope, receive, self.budget, parts.limits.body_time_s)
+        try:
+            signed = parsed.to_signed_voucher(hash_body(scope["path"], body))
+            verify_voucher(signed, parts.domain, parts.provider, int(parts.now_s()))
+            offer = parts.offers.get_in_force(signed.request.offer_hash)
+            checked = self._check_body(operation, body, signed, offer)
+            funds = await self._get_funds(signed)
+            request = PaidRequest(
+                operation,
+                signed,
+                parsed.answer_key,
+                parsed.header.acknowledged,
+                offer,
+                checked,
+                begun,
+            )
+            await self._serve_checked(request, funds, receive, send)
+        finally:
+            self.budget.give_back(len(body))
+
+    def _check_body(
+        self, operation: Operation, body: bytes, signed: SignedVoucher, in_force: OfferInForce
+    ) -> PaidBody:
+        offer = in_force.signed.offer
+        if operation not in in_force.service.engine.capabilities.operations:
+            raise RequestError("not_found", f"model {offer.model} does not offer {operation.path}")
+        checked = check_body(decode_body(body), operation, offer, self.parts.limits.choices_max)
+        if checked.model != offer.model:
+            raise RequestError(
+                "model_not_found",
+                f"the offer signed for sells {offer.model!r}, asked was {checked.model[:80]!r}",
+                param="model",
+            )
+        needed = get_maximum_fee(offer, len(body), checked.output_tokens)
+        given = signed.request.maximum_fee
+        if given < needed:
+            raise RequestError(
+                "fee_too_low",
+                f"the maximum fee is {given} base units, this request can cost {needed}: "
+                "authorise as much or ask for fewer tokens",
+                details=Shortfall(needed, given).to_details(),
+            )
+        return checked
+
+    async def _get_funds(self, signed: SignedVoucher) -> SubAccountFunds:
+        user, signer, view = signed.voucher.user, signed.signer, self.parts.chain_view
+        funds = view.find_funds(user, signer) or await view.fetch_funds(user, signer)
+        if funds is None:
+            needed = signed.request.maximum_fee
+            raise RequestError(
+                "sub_account_unknown",
+                f"no sub-account of user {user} with signer {signer} is funded for "
+                f"{self.parts.provider}: fund it with at least {needed} base units",
+                details={**Shortfall(needed, 0).to_details(), "chain_block": view.block},
+            )
+        return funds
+
+    async def _serve_checked(
+        self, request: PaidRequest, funds: SubAccountFunds, receive: Receive, send: Send
+    ) -> None:
+        parts, service = self.parts, request.offer.service
+        user, signer = request.signed.voucher.user, request.signed.signer
+        self.slots.take(service, user, signer)
+        parts.metrics.in_flight.inc()
+        try:
+            parts.failpoint("admitting")
+            admission = await self._admit(request, funds)
+            parts.failpoint("admitted")
+            engine_request = EngineRequest(
+                operation=request.operation,
+                body=request.body.fields,
+                answer_id=_get_answer_id(request),
+            )
+            watch = CallerWatch(receive)
+            if request.body.streams:
+                answer = StreamedAnswer(self.finisher, request, admission, send, watch)
+                await answer.run(service.engine.stream(engine_request))
+            else:
+                await self._answer_whole(request, admission, engine_request, send, watch)
+        finally:
+            parts.metrics.in_flight.dec()
+            self.slots.give_back(service, user, signer)
+
+    async def _admit(self, request: PaidRequest, funds: SubAccountFunds) -> Admission:
+        parts, signed = self.parts, request.signed
+        try:
+            return await parts.book.admit(
+                signed, funds, acknowledged=request.acknowledged, now_s=int(parts.now_s())
+            )
+        except RequestError as error:
+            if error.code != "voucher_too_low":
+                raise
+            page = await parts.book.find_receipts(
+                signed.voucher.user, signed.signer, request.acknowledged, MISSED_RECEIPTS_MAX
+            )
+            if page is not None:
+                error.details["receipts"] = [
+                    {
+                        "request_id": request_id,
+                        "receipt": receipt_to_json(decode_stored_receipt(json)),
+                    }
+                    for request_id, json in page.receipts
+                ]
+                error.details["more"] = page.more
+            raise
+
+    async def _answer_whole(
+        self,
+        request: PaidRequest,
+        admission: Admission,
+        engine_request: EngineRequest,
+        send: Send,
+        watch: CallerWatch,
+    ) -> None:
+        engine = request.offer.service.engine
+        try:
+            async with watch, asyncio.timeout(self.parts.limits.request_time_s):
+                answer = await engine.answer(engine_request)
+        except (Exception, asyncio.CancelledError) as error:
+            await self.finisher.finish_failed(request, admission, send, error)
+            if isinstance(error, asyncio.CancelledError) and not watch.left:
+                raise
+            return
+        finished = await self.finisher.finish(
+            request,
+            admission,
+            usage=answer.usage,
+            response_hash=hash_response(answer.body),
+            reason=answer.finish_reason,
+            answer=answer.body,
+        )
+        headers = (JSON, NO_STORE, get_receipt_header(finished))
+        await send_bytes(send, 200, answer.body, headers)
+
+
+def _get_answer_id(request: PaidRequest) -> str:
+    prefix = "chatcmpl-" if request.operation is Operation.CHAT else "cmpl-"
+    return prefix + request.request_id[2:34]

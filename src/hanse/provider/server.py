@@ -1,0 +1,158 @@
+"""uvicorn with the limits that it lacks, run inside a loop of our own.
+
+uvicorn bounds neither the length of a request's head nor the time it may take to arrive, nor, in a
+way that suits us, the number of connections; `BoundedHttpProtocol` does. Signals stay ours, because
+draining has to come before the listener closes.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES_MAX = 16 * 1024
+"""Request line and headers: the voucher takes 4 kB at most, browsers and proxies add a few more."""
+
+HEAD_TIME_S = 10.0
+"""For a head to arrive once its first byte, or the connection, is there."""
+
+CONNECTIONS_MAX = 8_192
+"""Open connections; more are closed at once."""
+
+KEEP_ALIVE_S = 75
+"""An idle connection is kept this long: longer than the pools of common clients."""
+
+_BACKLOG = 2_048
+
+
+class _HeadTooLargeError(Exception):
+    pass
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection, with a bounded head."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or close it if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
+            return
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer with the connection."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A new head begins."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        if self._head_timer is None:
+            self._arm()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there in time."""
+        self._disarm()
+        super().on_headers_complete()
+
+    def _count(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > HEAD_BYTES_MAX:
+            raise _HeadTooLargeError  # the parser reports it, and the connection ends with 400
+
+    def _arm(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIME_S, self.transport.close)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process."""
+        yield
+
+
+class HttpServer:
+    """A listening ASGI application. `bind` first, so that the port is known before it serves."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._socket = listener
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def bind(cls, host: str, port: int) -> "HttpServer":
+        """Take an address; port 0 takes a free port.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return cls(listener)
+
+    @property
+    def url(self) -> str:
+        """The base URL at the bound address."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def start(self, app: Any) -> None:
+        """Serve; returns once connections are accepted."""
+        config = uvicorn.Config(
+            app,
+            http=BoundedHttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=5,
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+                return
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Close the listener and the connections; what is still at work is cancelled after 5 s."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await self._task
+        self._socket.close()

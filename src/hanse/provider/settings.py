@@ -1,0 +1,93 @@
+"""Settings of a broker, with the limits that concern this process alone and their reasons."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hanse.chain import Deployment, Key
+from hanse.protocol.limits import OFFER_VALID_S_MAX
+from hanse.protocol.signatures import ZERO_HASH, Address, Hash32
+
+
+@dataclass(frozen=True)
+class ServingLimits:
+    """Bounds of the request path.
+
+    Attributes:
+        requests_max: HTTP requests at work at once, paid or not; more get 503 `overloaded`.
+        body_bytes_in_flight_max: bodies held in memory at once, over all callers.
+        queue_max: admitted requests that may wait for an engine beyond those it runs at once.
+        sub_account_in_flight_max: of one sub-account, so that one caller cannot take every slot.
+        body_time_s: for a body to arrive; a slower caller gets 408.
+        request_time_s: for an answer; a hung engine is cut off and the reservation freed.
+        keep_alive_s: a stream that is silent this long gets a comment frame, so that proxies
+            between do not hang up.
+        retry_after_s: what a refused caller is told to wait.
+        choices_max: `n` of one request.
+    """
+
+    requests_max: int = 1_024
+    body_bytes_in_flight_max: int = 256 * 1024 * 1024
+    queue_max: int = 64
+    sub_account_in_flight_max: int = 64
+    body_time_s: float = 30.0
+    request_time_s: float = 600.0
+    keep_alive_s: float = 10.0
+    retry_after_s: float = 1.0
+    choices_max: int = 16
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """What an operator decides.
+
+    Attributes:
+        provider: the owner's address, under which the stake stands.
+        data_dir: folder of the database; created with mode 0700.
+        rpc_url: the chain's node.
+        deployment: which contracts.
+        host, port: where to listen; port 0 takes a free one.
+        endpoints: public base URLs for the offer; empty means `http://host:port`.
+        stake: base units to register with; used only if the provider is not registered yet.
+        payee: where settlements are paid; empty means the provider itself.
+        settle_interval_s: between settlement batches of the loop; 0 for none.
+        settle_margin_s: settle a sub-account at the latest this long before its refund unlocks.
+        settle_on_stop: one last settlement after draining.
+        settle_minimum: base units due in all, below which the loop waits for the next round.
+        maintenance_interval_s: between looks at refunds, offers and kept answers.
+        drain_time_s: for requests at work to finish once the process is asked to stop.
+        offer_valid_s: how long a published offer binds; renewed at half of it.
+        encryption_key: X25519 public key for what is sealed to the provider; zero if none.
+        limits: of the request path.
+    """
+
+    provider: Address
+    data_dir: Path
+    rpc_url: str
+    deployment: Deployment
+    host: str = "127.0.0.1"
+    port: int = 0
+    endpoints: tuple[str, ...] = ()
+    stake: int = 0
+    payee: Address = ""
+    settle_interval_s: float = 86_400.0
+    settle_margin_s: float = 3_600.0
+    settle_on_stop: bool = False
+    settle_minimum: int = 1
+    maintenance_interval_s: float = 30.0
+    drain_time_s: float = 30.0
+    offer_valid_s: int = OFFER_VALID_S_MAX // 3
+    encryption_key: Hash32 = ZERO_HASH
+    limits: ServingLimits = field(default_factory=ServingLimits)
+
+
+@dataclass(frozen=True)
+class BrokerKeys:
+    """Keys that are already unlocked.
+
+    Attributes:
+        receipt: signs receipts and offers, publishes and settles; stays online.
+        owner: registers the provider; only needed if it is not registered yet.
+    """
+
+    receipt: Key
+    owner: Key | None = None

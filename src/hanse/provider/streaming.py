@@ -1,0 +1,225 @@
+"""One streamed answer: frames out, hash along, and an end that waits for the receipt.
+
+Frames go out as the engine makes them. The engine's last chunk, the one that says why the answer
+ended, is held back until the receipt is durable; then it leaves with the receipt's comment and
+`[DONE]` in one write. So a caller that has seen the end can always get the receipt, and a caller
+that has seen less owes for no more than it was sent.
+
+| what happens | frames | receipt |
+| --- | --- | --- |
+| the answer ends | all, receipt comment, [DONE] | the engine's reason, all usage |
+| the caller leaves, or we are stopped | those handed over | `cancelled`, usage of those |
+| the engine breaks or hangs after a frame | an error frame, receipt comment | `error`, those sent |
+| the same before any frame | none; status and error body | `error`, 0 |
+
+Source: `docs/protocol.md`, section "Streams that are cut".
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from types import TracebackType
+
+from hanse.engines import Chunk
+from hanse.protocol.errors import TransientError
+from hanse.protocol.hashing import DONE_FRAME, ResponseHasher
+from hanse.protocol.messages import FinishReason, Usage
+from hanse.protocol.wire import RECEIPT_COMMENT, to_base64url
+from hanse.provider.finishing import Finisher, PaidRequest
+from hanse.provider.http import (
+    EVENT_STREAM,
+    NO_STORE,
+    AnswerCutError,
+    Receive,
+    Send,
+    encode_error,
+)
+from hanse.provider.sealing import AnswerTail
+from hanse.settlement import Admission, FinishedRequest
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+_START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [EVENT_STREAM, NO_STORE, (b"x-accel-buffering", b"no")],
+}
+
+
+class CallerWatch:
+    """Cancels the task that serves while its caller has hung up; `left` says that it did.
+
+    Used as `async with watch:` around what may be interrupted. The cancellation that it causes is
+    taken back on the way out, so the task can finish its books.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self.left = False
+        self._receive = receive
+
+    async def __aenter__(self) -> None:
+        self._served = asyncio.current_task()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watching.cancel()
+        if self.left and self._served is not None:
+            self._served.uncancel()
+
+    async def _watch(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                break
+        self.left = True
+        if self._served is not None:
+            self._served.cancel()
+
+
+class StreamedAnswer:
+    """Sends one stream and finishes its request."""
+
+    def __init__(
+        self,
+        finisher: Finisher,
+        request: PaidRequest,
+        admission: Admission,
+        send: Send,
+        watch: CallerWatch,
+    ) -> None:
+        self._finisher = finisher
+        self._request = request
+        self._admission = admission
+        self._send = send
+        self._watch = watch
+        self._hasher = ResponseHasher()
+        self._tail = AnswerTail()
+        self._usage = Usage()
+        self._held: list[Chunk] = []
+        self._started = False
+        self._silent = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
+
+    async def run(self, chunks: AsyncGenerator[Chunk, None]) -> None:
+        """Send the answer to its end and store its receipt.
+
+        Raises:
+            TransientError: `store_unavailable`, and nothing was sent yet.
+            AnswerCutError: the same, after frames were sent: no receipt and no [DONE] follow.
+            asyncio.CancelledError: this process is being stopped; the receipt is stored.
+        """
+        cut: Exception | asyncio.CancelledError | None = None
+        try:
+            limit_s = self._finisher.parts.limits.request_time_s
+            async with self._watch, asyncio.timeout(limit_s), aclosing(chunks):
+                self._arm_keep_alive()
+                await self._pass_on(chunks)
+        except (Exception, asyncio.CancelledError) as error:
+            cut = error
+        await self._disarm_keep_alive()
+        try:
+            if cut is None:
+                await self._end_whole()
+            elif self._started:
+                await self._end_cut(cut)
+            else:
+                await self._finisher.finish_failed(self._request, self._admission, self._send, cut)
+        except TransientError as error:
+            if self._started:
+                raise AnswerCutError(error.code) from error
+            raise
+        if isinstance(cut, asyncio.CancelledError) and not self._watch.left:
+            raise cut
+
+    async def _pass_on(self, chunks: AsyncGenerator[Chunk, None]) -> None:
+        parts = self._finisher.parts
+        async for chunk in chunks:
+            if chunk.finish_reason is not None or self._held:
+                self._held.append(chunk)
+                continue
+            if not self._started:
+                await self._start()
+            if self._usage.output_tokens == 0 and chunk.usage.output_tokens:
+                parts.metrics.count_first_frame(parts.monotonic() - self._request.begun)
+            await self._send({"type": "http.response.body", "body": chunk.data, "more_body": True})
+            # Counted once it is with the network: an interrupted send has sent nothing.
+            self._take(chunk)
+            self._silent = False
+            parts.failpoint("frame")
+
+    async def _end_whole(self) -> None:
+        for chunk in self._held:
+            self._take(chunk)
+        self._add(DONE_FRAME)
+        reasons = [chunk.finish_reason for chunk in self._held]
+        finished = await self._finish((reasons or [None])[0] or FinishReason.STOP)
+        if not self._started:
+            await self._start()
+        held = b"".join(chunk.data for chunk in self._held)
+        await self._send_end(held + _to_comment(finished) + DONE_FRAME)
+
+    async def _end_cut(self, cut: Exception | asyncio.CancelledError) -> None:
+        if isinstance(cut, asyncio.CancelledError):
+            await self._finish(FinishReason.CANCELLED)
+            return
+        frame = b"data: " + encode_error(self._finisher.count_error(cut)) + b"\n\n"
+        self._add(frame)
+        finished = await self._finish(FinishReason.ERROR)
+        await self._send_end(frame + _to_comment(finished))
+
+    async def _finish(self, reason: FinishReason) -> FinishedRequest:
+        return await self._finisher.finish(
+            self._request,
+            self._admission,
+            usage=self._usage,
+            response_hash=self._hasher.get_hash(),
+            reason=reason,
+            answer=self._tail.get_bytes(),
+        )
+
+    def _take(self, chunk: Chunk) -> None:
+        self._add(chunk.data)
+        self._usage = chunk.usage
+
+    def _add(self, frames: bytes) -> None:
+        self._hasher.update(frames)
+        self._tail.add(frames)
+
+    async def _start(self) -> None:
+        self._started = True
+        await self._send(_START)
+
+    async def _send_end(self, body: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _arm_keep_alive(self) -> None:
+        delay_s = self._finisher.parts.limits.keep_alive_s
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        if self._silent:
+            self._comment = asyncio.create_task(self._send_comment())
+        self._silent = True
+        self._arm_keep_alive()
+
+    async def _send_comment(self) -> None:
+        if not self._started:
+            await self._start()
+        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+
+    async def _disarm_keep_alive(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
+            await asyncio.gather(self._comment, return_exceptions=True)
+
+
+def _to_comment(finished: FinishedRequest) -> bytes:
+    return RECEIPT_COMMENT + to_base64url(finished.json).encode() + b"\n\n"
