@@ -114,7 +114,9 @@ def match(
                 offer.output_tokens_max if output_tokens_asked is None else output_tokens_asked
             )
         maximum_fee = get_maximum_fee(offer, body_bytes, output_tokens)
-        exclusion = _find_exclusion(listed, health, needs, now, maximum_fee, available)
+        exclusion = _find_limit_exclusion(listed, output_tokens_asked) or _find_exclusion(
+            listed, health, needs, now, maximum_fee, available
+        )
         if exclusion is not None:
             exclusions.append(exclusion)
             continue
@@ -161,9 +163,26 @@ def explain(match: Match, model: str) -> HanseError:
     if short:
         least = min(short, key=lambda s: s.needed - s.available)
         return RequestError("insufficient_balance", message, details=least.to_details())
-    if kinds["fee"] or kinds["price"]:
+    if any(kinds[kind] for kind in _PERMANENT):
         return RequestError("unprocessable", message)
     return TransientError("no_provider", message)
+
+
+_PERMANENT = ("fee", "price", "limit", "context", "verifiability", "choice")
+
+
+def _find_limit_exclusion(listed: ListedOffer, output_tokens_asked: int | None) -> Exclusion | None:
+    offer = listed.offer
+    if output_tokens_asked is None or offer.service_type == "embeddings":
+        return None
+    if output_tokens_asked <= offer.output_tokens_max:
+        return None
+    return Exclusion(
+        listed,
+        "limit",
+        f"{listed.provider} gives at most {offer.output_tokens_max} tokens, "
+        f"asked for are {output_tokens_asked}",
+    )
 
 
 def _find_exclusion(

@@ -1,0 +1,218 @@
+"""One paid answer: bytes handed through as they come, and a verified receipt at the end.
+
+    answer = await hanse.request("/v1/chat/completions", body)
+    async with answer:
+        async for frame in answer.frames(): ...      # or: body = await answer.read()
+    answer.receipt
+
+The bytes are hashed as they pass, never decoded and encoded again. A stream's `[DONE]` is handed on
+once the receipt before it was verified and stored, so whoever sees the end can rely on it. Leaving
+early hangs up; the receipt of what was delivered is fetched behind (`hanse.sdk.purchase.resume`).
+
+Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
+"""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from hanse.protocol.errors import RequestError, TransientError, VerificationError
+from hanse.protocol.hashing import ResponseHasher, hash_response
+from hanse.protocol.limits import RESPONSE_BYTES_MAX
+from hanse.protocol.messages import Offer, SignedReceipt, SignedVoucher
+from hanse.protocol.signatures import Address, Hash32
+from hanse.protocol.wire import RECEIPT_COMMENT, RECEIPT_HEADER, decode_receipt
+from hanse.sdk.purchase.checking import USAGE_MARK, CheckedReceipt, Received, Terms
+from hanse.sdk.transport import BrokenError, Response, read_body
+from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
+
+NOTHING = Received(None, 0, False)
+
+
+class Settler(Protocol):
+    """Who counts an answer's receipt. `hanse.sdk.purchase.buyer.Buyer` fulfils it."""
+
+    async def settle(
+        self, terms: Terms, signed: SignedReceipt | None, received: Received
+    ) -> CheckedReceipt:
+        """Check and count the receipt of an answer that has ended; raises VerificationError."""
+        ...
+
+    def abandon(self, terms: Terms, received: Received, reason: str) -> None:
+        """Note what came of an answer that was cut, and fetch its receipt behind."""
+        ...
+
+
+class Answer:
+    """See the module. Made by `Hanse.request`."""
+
+    def __init__(
+        self, settler: Settler, terms: Terms, response: Response, *, is_stream: bool
+    ) -> None:
+        self._settler = settler
+        self._terms = terms
+        self._response = response
+        self._hasher = ResponseHasher()
+        self._usage_source: bytes | None = None
+        self._is_open = True
+        self._is_taken = False
+        self.is_stream = is_stream
+        self.receipt: CheckedReceipt | None = None
+
+    @property
+    def provider(self) -> Address:
+        """Who serves it."""
+        return self._terms.offer.provider
+
+    @property
+    def offer(self) -> Offer:
+        """At whose prices."""
+        return self._terms.offer
+
+    @property
+    def voucher(self) -> SignedVoucher:
+        """What was signed for it."""
+        return self._terms.voucher
+
+    @property
+    def request_id(self) -> Hash32:
+        """Under which it is found again."""
+        return self._terms.voucher.request.request_id
+
+    async def read(self) -> bytes:
+        """The whole body, verified and counted.
+
+        Raises:
+            TransientError: it broke off; what it cost is found out behind.
+            VerificationError: it is not what was signed, or came without a receipt.
+        """
+        self._take(stream=False)
+        try:
+            body = await read_body(self._response, RESPONSE_BYTES_MAX)
+            header = self._response.find_header(RECEIPT_HEADER)
+            signed = decode_receipt(header) if header else None
+        except BaseException as error:
+            self._abandon(error)
+            raise
+        self._end()
+        received = Received(hash_response(body), len(body), True, body)
+        self.receipt = await self._settler.settle(self._terms, signed, received)
+        self.receipt.verify_true()
+        return body
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """The stream's data frames as they come, `[DONE]` last.
+
+        A provider's engine that breaks sends a frame with an `error` and no `[DONE]` after it.
+
+        Raises:
+            TransientError: the stream broke off.
+            VerificationError: it is not what was signed, or came without a receipt.
+        """
+        self._take(stream=True)
+        signed: SignedReceipt | None = None
+        done: bytes | None = None
+        splitter = FrameSplitter()
+        try:
+            async for chunk in self._response.chunks():
+                for frame in splitter.feed(chunk):
+                    if frame.startswith(b"data: {") and signed is None:
+                        self._count(frame)
+                        yield frame
+                    elif not is_data(frame):
+                        if frame.startswith(RECEIPT_COMMENT):
+                            signed = _read_receipt(frame, signed)
+                    elif is_done(frame):
+                        self._hasher.update(frame)
+                        done = frame
+                        break
+                    else:
+                        _verify_order(signed)
+                        self._count(frame)
+                        yield frame
+                if done is not None:
+                    break
+            if done is None and (signed is None or splitter.rest_bytes):
+                raise BrokenError(
+                    f"the stream of {self.provider} broke off "
+                    f"after {self._hasher.length_bytes} bytes"
+                )
+        except BaseException as error:
+            self._abandon(error)
+            raise
+        received = self._get_received(is_complete=True)
+        try:
+            self.receipt = await self._settler.settle(self._terms, signed, received)
+        finally:
+            self._end()
+        self.receipt.verify_true()
+        if done is not None:
+            yield done
+
+    async def close(self) -> None:
+        """Hang up if it is still coming; never fails, and may be called twice."""
+        if self._is_open:
+            self._abandon(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _count(self, frame: bytes) -> None:
+        self._hasher.update(frame)
+        if self._hasher.length_bytes > RESPONSE_BYTES_MAX:
+            raise BrokenError(f"the stream has more than {RESPONSE_BYTES_MAX} bytes")
+        if USAGE_MARK in frame:
+            self._usage_source = frame
+
+    def _get_received(self, *, is_complete: bool) -> Received:
+        hasher = self._hasher
+        return Received(hasher.get_hash(), hasher.length_bytes, is_complete, self._usage_source)
+
+    def _take(self, *, stream: bool) -> None:
+        if stream != self.is_stream:
+            raise RequestError(
+                "usage", "a stream is read with frames(), a whole answer with read()"
+            )
+        if self._is_taken or not self._is_open:
+            raise RequestError("usage", "this answer was read or closed already")
+        self._is_taken = True
+
+    def _abandon(self, error: BaseException | None) -> None:
+        if not self._is_open:
+            return
+        self._end()
+        received = self._get_received(is_complete=False) if self.is_stream else NOTHING
+        if isinstance(error, VerificationError):
+            reason = "what it sent is malformed"
+        elif isinstance(error, TransientError):
+            reason = error.message
+        else:
+            reason = ""  # the caller left; that is no fault of the provider's
+        self._settler.abandon(self._terms, received, reason)
+
+    def _end(self) -> None:
+        self._is_open = False
+        self._response.close()
+
+
+def _read_receipt(frame: bytes, before: SignedReceipt | None) -> SignedReceipt:
+    if before is not None:
+        raise VerificationError("response_malformed", "a stream with two receipts")
+    try:
+        text = frame[len(RECEIPT_COMMENT) :].decode("ascii")
+    except UnicodeDecodeError:
+        raise VerificationError("receipt_invalid", "the receipt is not base64url") from None
+    return decode_receipt(text)
+
+
+def _verify_order(signed: SignedReceipt | None) -> None:
+    if signed is not None:
+        raise VerificationError("response_malformed", "the stream goes on after its receipt")

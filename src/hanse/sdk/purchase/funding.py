@@ -1,0 +1,46 @@
+"""What may still be committed to each provider, known without asking anybody on the request path.
+
+The chain's side (claimed, balance, pending refund) comes from the event index at the confirmed
+block; our own side (spent and in flight) from the voucher book. The book decides; this only keeps a
+request from being tried where it cannot be paid.
+"""
+
+from typing import Protocol
+
+from hanse.protocol.books import UserBook
+from hanse.protocol.signatures import Address
+from hanse.settlement.receipt_records import SubAccountFunds
+
+
+class FundsView(Protocol):
+    """What the chain shows of this user's sub-accounts. `hanse.sdk.chain_view` fulfils it."""
+
+    def find_funds(self, provider: Address) -> SubAccountFunds | None:
+        """Funds for (user, provider, signer) at the confirmed block; None if never funded."""
+        ...
+
+
+class Funding:
+    """Both sides together."""
+
+    def __init__(self, view: FundsView) -> None:
+        self._view = view
+        self._books: dict[Address, UserBook] = {}
+
+    def find_funds(self, provider: Address) -> SubAccountFunds | None:
+        """The chain's side."""
+        return self._view.find_funds(provider)
+
+    def note(self, provider: Address, book: UserBook | None) -> None:
+        """Our side, after each change of the book."""
+        if book is not None:
+            self._books[provider] = book
+
+    def find_available(self, provider: Address) -> int | None:
+        """Base units that a new voucher may commit; None if nothing was ever set aside."""
+        funds = self._view.find_funds(provider)
+        if funds is None:
+            return None
+        book = self._books.get(provider)
+        committed = funds.claimed if book is None else book.committed
+        return max(0, funds.funded - committed)
