@@ -1,8 +1,8 @@
 """Engine `echo`: a FAKE for tests and benchmarks, without a model: words of the prompt come back.
 
-Same body and seed, same answer, byte for byte; a token is a word. Without delays it never sleeps, so what a
-benchmark measures is everything but the engine. Faults are set on the running engine (`engine.fault`),
-so that a test can make it break amid a series of requests.
+Same body and seed, same answer, byte for byte; a token is a word. Without delays it never sleeps,
+so that a benchmark measures everything but the engine. Faults are set on the running engine
+(`engine.fault`), so that a test can make it break amid a series of requests.
 """
 
 import asyncio
@@ -248,7 +248,10 @@ class EchoEngine:
         assert step.reason is not None
         head = self._make_head(request, _get_kind(request))
         choice: dict[str, Any] = {"index": 0, "finish_reason": step.reason.name.lower()}
-        choice |= {"delta": {}} if request.operation is Operation.CHAT else {"text": ""}
+        if request.operation is Operation.CHAT:
+            choice["delta"] = {}
+        else:
+            choice["text"] = ""
         frames = [{**head, "choices": [choice]}]
         if wants_usage(request.body):
             frames.append({**head, "choices": [], "usage": _to_wire(step.usage)})

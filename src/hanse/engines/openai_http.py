@@ -152,9 +152,9 @@ class OpenAIServer:
     async def _read_error(self, response: aiohttp.ClientResponse) -> HanseError:
         async with asyncio.timeout(self._timeouts.between_s):
             raw = await response.content.read(ERROR_BODY_BYTES_MAX)
-        message, param = _find_message(raw)
-        message = self._clean(message)
-        return _map_error(response.status, message, param, response.headers.get("Retry-After"))
+        error = _read_error_body(raw)
+        error.message = self._clean(error.message)
+        return _map_error(response.status, error, response.headers.get("Retry-After"))
 
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
@@ -164,17 +164,29 @@ class OpenAIServer:
         return " ".join(printable.split())[:ERROR_MESSAGE_CHARS_MAX]
 
 
-def _find_message(raw: bytes) -> tuple[str, str | None]:
+class _ErrorBody(msgspec.Struct):
+    """What an OpenAI error says; every field is somebody else's text."""
+
+    message: str = ""
+    param: str | None = None
+    kind: str = ""
+
+
+def _read_error_body(raw: bytes) -> _ErrorBody:
     try:
         error = msgspec.json.decode(raw)["error"]
         param = error.get("param")
-        return str(error["message"]), param if isinstance(param, str) else None
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        return "", None
+        kind = f"{error.get('code')} {error.get('type')}"
+        name = param[:64] if isinstance(param, str) and param.isprintable() else None
+        return _ErrorBody(str(error["message"]), name, kind)
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, RecursionError):
+        return _ErrorBody()
 
 
-def _map_error(status: int, message: str, param: str | None, retry_after: str | None) -> HanseError:
-    if _CONTEXT_WORDS.search(message):
+def _map_error(status: int, error: _ErrorBody, retry_after: str | None) -> HanseError:
+    message, param = error.message, error.param
+    is_context = "context_length" in error.kind or "exceed_context" in error.kind
+    if is_context or _CONTEXT_WORDS.search(message):
         return RequestError("context_length_exceeded", f"The engine says: {message}", param=param)
     if status in (400, 422):
         said = message or "the request is not valid, without saying why."
