@@ -1,4 +1,4 @@
-"""What the chain tests share: funded keys, a clock to turn by hand, transports that lie, lag and lose."""
+"""What the chain tests share: funded keys, a clock turned by hand, transports that lie and lose."""
 
 import asyncio
 import time

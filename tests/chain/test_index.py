@@ -1,4 +1,4 @@
-"""The event index on a real node: each confirmed event once, across restarts, lag and reorganisations."""
+"""The event index on a real node: each confirmed event once, across restarts, lag and reorgs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -113,10 +113,9 @@ async def test_http_errors_are_transient_and_hide_the_url() -> None:
     async def broken(request: web.Request) -> web.Response:
         return web.Response(status=503)
 
-    async with serve(broken) as url:
-        async with Rpc.connect(url) as rpc:
-            with pytest.raises(TransientError, match="status 503"):
-                await rpc.request("eth_chainId", attempts_max=1)
+    async with serve(broken) as url, Rpc.connect(url) as rpc:
+        with pytest.raises(TransientError, match="status 503"):
+            await rpc.request("eth_chainId", attempts_max=1)
     async with Rpc.connect(url) as rpc:  # nobody listens any more
         with pytest.raises(TransientError) as caught:
             await rpc.request("eth_chainId", attempts_max=1)

@@ -1,44 +1,51 @@
 """Talking to an EVM chain: node, keys, transactions, events, contracts, and a local chain.
 
-Public API (import from here):
+Public API (import from here). Reads name their block: use head.number - confirmations to decide.
 
-    # rpc: a node. Every read names its block; only fetch_head says "latest".
-    Rpc.connect(url) -> Rpc                      Rpc(transport: RpcTransport)       async with / await rpc.close()
-    await rpc.fetch_head() -> Header             .number .hash .parent_hash .timestamp_s .base_fee_wei
-    await rpc.fetch_chain_id() | fetch_balance(address, block=) | fetch_receipt(hash) | call(Call, block=)
+    # rpc: one node; only fetch_head says "latest"
+    Rpc.connect(url)   Rpc(transport: RpcTransport)          async with, or await rpc.close()
+    await rpc.fetch_head() -> Header      .number .hash .parent_hash .timestamp_s .base_fee_wei
+    await rpc.fetch_chain_id() | fetch_balance(address, block=) | fetch_receipt(hash)
+    await rpc.call(Call, block=) -> bytes
     errors: TransientError("chain_unavailable"), ChainError (.reason, .is_revert)
 
-    # keys
-    create_key() -> Key                          create_keystore(path, password, key=None, scrypt=Scrypt.STANDARD) -> Key
-    unlock_keystore(path, password) -> Key       get_password(account, use_keyring=False) -> str
-    key.address; key.sign_digest(digest) -> Signature     # a protocol.signatures.DigestSigner
+    # keys: encrypted files; a Key is a protocol.signatures.DigestSigner
+    create_key() -> Key
+    create_keystore(path, password, key=None, scrypt=Scrypt.STANDARD) -> Key
+    unlock_keystore(path, password) -> Key      get_password(account, use_keyring=False) -> str
+    key.address   key.sign_digest(digest) -> Signature
 
-    # outbox: one per sending key and chain; survives crashes, lost sends, reorgs
-    Outbox(rpc, key, storage: OutboxStorage, chain_id=, confirmations=, fee_policy=FeePolicy(), clock=time.monotonic)
-    await outbox.enqueue(idempotency_key, Call) -> OutboxEntry      # durable on return; same key, same entry
-    await outbox.wait_final(idempotency_key) -> OutboxEntry         # confirmed; raises ChainError(reason) if it failed
-    await outbox.submit(idempotency_key, Call) -> OutboxEntry       # enqueue + wait_final
-    await outbox.run(poll_interval_s=0.25)       # the loop, as a task;   await outbox.step() is one round of it
+    # outbox: one per sending key and chain; survives crashes, lost sends, reorganisations
+    Outbox(rpc, key, storage: OutboxStorage, chain_id=, confirmations=, fee_policy=FeePolicy())
+    await outbox.enqueue(idempotency_key, Call) -> OutboxEntry   # durable; same key, same entry
+    await outbox.wait_final(idempotency_key) -> OutboxEntry      # confirmed, or ChainError why
+    await outbox.submit(idempotency_key, Call) -> OutboxEntry    # enqueue, then wait_final
+    await outbox.run()                 # the loop, as a task; `await outbox.step()` is one round
 
-    # index: confirmed events, exactly once
-    EventIndex(rpc, contracts: Sequence[Contract], storage: IndexStorage, start_block=, confirmations=)
-    await index.advance() -> EventBatch | None   # one batch, applied through storage.apply_batch; None: nothing new
-    await index.run(poll_interval_s=0.25)        async for batch in index.batches(poll_interval_s)
-    await index.read_checkpoint() -> Checkpoint | None              await index.rewind() -> Checkpoint | None
+    # index: confirmed events, each exactly once
+    EventIndex(rpc, contracts, storage: IndexStorage, start_block=, confirmations=)
+    await index.catch_up() -> Checkpoint | None     # until nothing new is confirmed
+    await index.advance() -> EventBatch | None      # one batch, applied by storage.apply_batch
+    await index.run()                               async for batch in index.batches()
+    await index.read_checkpoint() -> Checkpoint | None      await index.rewind()
 
-    # contracts
-    Deployment: .chain_id .genesis_hash .asset .registry .escrow .lock_time_s .confirmations .start_block
-    load_deployment(path) / save_deployment(path, d)     await deploy(rpc, outbox, contracts.deployment.Terms(...), confirmations=) -> Deployment
-    await verify_deployment(rpc, deployment)      open_contracts(rpc, deployment) -> (Escrow, Registry, Asset)
-    Escrow(rpc, address) .read_account(user, block=) .read_sub_account(user, provider, signer, block=) .deposit(...)
-    Registry(rpc, address) .read_provider(provider, block=) .read_service(...) .register(...) ...
-    Asset(rpc, address) .read_balance(owner, block=) .read_nonce(...) .approve(...) .mint(...)
-    Writes return a Call for outbox.enqueue; reads take block= (use head.number - confirmations for decisions).
+    # contracts: writes return a Call for an outbox
+    Deployment   .chain_id .genesis_hash .asset .registry .escrow
+                 .lock_time_s .confirmations .start_block
+    await deploy(rpc, outbox, hanse.contracts.deployment.Terms(...), confirmations=) -> Deployment
+    load_deployment(path)   save_deployment(path, deployment)
+    await verify_deployment(rpc, deployment)
+    open_contracts(rpc, deployment) -> (Escrow, Registry, Asset)
+    Escrow(rpc, address)    .read_account(user, block=) .deposit(amount) .fund(...) .settle(...)
+                            .read_sub_account(user, provider, signer, block=) -> SubAccount
+    Registry(rpc, address)  .read_provider(provider, block=) .read_service(...) .register(...)
+    Asset(rpc, address)     .read_balance(owner, block=) .approve(...) .mint(...)
+    Escrow, Registry and Asset have .contract, a Contract, for EventIndex
 
     # a chain of one's own
-    LocalNode(folder, chain_id=31337, block_time_s=1.0 | None, confirmations=2)
-    await node.start() -> url; node.url; await node.stop(); await node.mine(n); await node.advance_time(seconds)
-    await node.fund(address, wei): native coin for a development key
+    LocalNode(folder, chain_id=31337, port=0, block_time_s=1.0 or None, confirmations=2)
+    await node.start() -> url      node.url      await node.stop()
+    await node.mine(n) | node.advance_time(seconds) | node.fund(address, wei)
 """
 
 from hanse.chain.asset import Asset

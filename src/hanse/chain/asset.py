@@ -1,4 +1,6 @@
-"""The ERC-20 asset with types. Any ERC-20 has these, but for `mint` (test asset only) and permit nonces.
+"""The ERC-20 asset with types.
+
+Any ERC-20 has these, but for `mint` (test asset only) and the nonces of permits.
 
 asset = Asset(rpc, deployment.asset)
 held = await asset.read_balance(user, block=confirmed)
@@ -51,5 +53,5 @@ class Asset:
         return self.contract.build("transfer", receiver, amount, label=f"transfer {amount}")
 
     def mint(self, receiver: str, amount: int) -> Call:
-        """Make test asset out of nothing. The test asset only; it is worth nothing for that reason."""
+        """Make test asset out of nothing; only the test asset can, and so it is worth nothing."""
         return self.contract.build("mint", receiver, amount, label=f"mint {amount} of test asset")

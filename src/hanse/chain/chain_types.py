@@ -27,7 +27,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Log:
-    """One event as the chain stores it; `block_hash` says in which block, whatever the height holds later."""
+    """One event as the chain stores it, in the block that `block_hash` names."""
 
     address: str
     topics: tuple[bytes, ...]
@@ -62,7 +62,7 @@ class Event:
 
 @dataclass(frozen=True)
 class TransactionReceipt:
-    """What a mined transaction did. Not the protocol's receipt: that one is signed by a provider."""
+    """What a mined transaction did. Not the protocol's receipt, which a provider signs."""
 
     transaction_hash: str
     block_number: BlockNumber

@@ -35,7 +35,8 @@ class Contract:
         data = await self.rpc.call(call, block=block, sender=sender)
         if not data and self.artifact.functions[function].outputs:
             raise ChainError(
-                f"no {self.artifact.name} answers at {self.address} in block {block}; check the deployment",
+                f"no {self.artifact.name} answers at {self.address} in block {block};"
+                " check the deployment",
                 reason="no contract at the address",
             )
         return self.artifact.decode_output(function, data)

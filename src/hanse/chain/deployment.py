@@ -1,4 +1,4 @@
-"""Which contracts, on which chain: made once, kept in a JSON file, checked against our artefacts at every start.
+"""Which contracts, on which chain: made once, kept in a file, checked at every start.
 
     deployment = await deploy(rpc, outbox, Terms(lock_time_s=3600), confirmations=2)
     save_deployment(path, deployment)
@@ -183,5 +183,6 @@ def _verify_equal(what: str, found: object, expected: object) -> None:
 def _differs(what: str, found: object, expected: object) -> VerificationError:
     return VerificationError(
         "configuration_invalid",
-        f"{what}: the chain has {found}, the deployment file {expected}; use the file of this chain or deploy anew",
+        f"{what}: the chain has {found}, the deployment file {expected}; use the file of this"
+        " chain or deploy anew",
     )

@@ -181,7 +181,7 @@ class Escrow:
         return self.contract.build("invalidate_intents", label="invalidate signed intents")
 
     def request_refund(self, provider: str, signer: str, amount: int) -> Call:
-        """Ask for sub-account -> account after the lock time; adding to a pending one restarts its wait."""
+        """Sub-account -> account after the lock time; adding to a pending one restarts its wait."""
         return self.contract.build(
             "request_refund", provider, signer, amount, label=f"request refund of {amount}"
         )
@@ -193,7 +193,7 @@ class Escrow:
     # anyone's and the provider's calls
 
     def claim_refund(self, user: str, provider: str, signer: str) -> Call:
-        """Complete a refund whose lock time has passed; anyone may, the money goes to the user's account."""
+        """Complete a refund whose time has come, to the user's account; anyone may."""
         return self.contract.build(
             "claim_refund", user, provider, signer, label=f"complete refund of {user}"
         )

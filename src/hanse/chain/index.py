@@ -33,7 +33,7 @@ BLOCKS_PER_ROUND_MAX = 2_000
 """Blocks of one round when catching up; common nodes refuse ranges above 2,000 to 10,000."""
 
 LINKED_BLOCKS_MAX = 100
-"""Up to so many new blocks every header is fetched (one exchange) and the chain of parent hashes checked."""
+"""Up to so many new blocks every header is fetched (one exchange) and its parent hash checked."""
 
 POLL_INTERVAL_S = 0.25
 """Pause when nothing is new."""
@@ -90,7 +90,7 @@ class EventIndex:
     async def batches(
         self, *, poll_interval_s: float = POLL_INTERVAL_S
     ) -> AsyncIterator[EventBatch]:
-        """Batches as they become confirmed, each already applied; without end. Waits out a dead node."""
+        """Batches as they are confirmed, each applied already; without end, whatever the node does."""
         while True:
             try:
                 batch = await self.advance()
@@ -114,7 +114,7 @@ class EventIndex:
         return await self.read_checkpoint()
 
     async def rewind(self) -> Checkpoint | None:
-        """Undo everything above the newest checkpoint that is still on the chain; None if that is everything."""
+        """Undo all above the newest checkpoint that is still on the chain; None if that is all."""
         ancestor = None
         for checkpoint in await self._storage.read_checkpoints():
             header = await self._rpc.fetch_header(checkpoint.number)
@@ -131,15 +131,15 @@ class EventIndex:
                 raise _changed_while_reading(checkpoint.number)
             raise TransientError(
                 "chain_unavailable",
-                f"the node's head is {head.number}, below the applied block {checkpoint.number}: it lags, or its"
-                " chain was replaced; wait, use another node, or restore the chain's state",
+                f"the node's head is {head.number}, below the applied block"
+                f" {checkpoint.number}: it lags, or its chain was replaced; wait, use another node, or restore the chain's state",
             )
         if header.hash != checkpoint.hash:
             raise InvariantError(
                 "chain_reorganised",
-                f"block {checkpoint.number} was applied as {checkpoint.hash} and is now {header.hash}: the chain"
-                f" changed more than {self._confirmations} blocks deep. Stop serving, check the node against"
-                " another one, then rewind the index and raise the confirmations",
+                f"block {checkpoint.number} was applied as {checkpoint.hash} and is now"
+                f" {header.hash}: the chain changed more than {self._confirmations} blocks deep. Stop"
+                " serving, check the node against another one, then rewind the index and raise the confirmations",
                 details={
                     "block": checkpoint.number,
                     "applied": checkpoint.hash,
@@ -176,7 +176,7 @@ class EventIndex:
     async def _fetch_logs(
         self, first: BlockNumber, last: BlockNumber
     ) -> tuple[list[Log], BlockNumber]:
-        """Logs of a range that the node is willing to answer, and where it ends; halves until it is."""
+        """Logs of as much of the range as the node will answer, and where that ends."""
         while True:
             try:
                 logs = await self._rpc.fetch_logs(list(self._contracts), first=first, last=last)
@@ -204,7 +204,7 @@ class EventIndex:
 
     @staticmethod
     def _verify_links(headers: dict[BlockNumber, Header], checkpoint: Checkpoint | None) -> None:
-        """Each header's parent is the one before it, where both are at hand; the first hangs on the checkpoint."""
+        """Each header names the one before it as parent; the first hangs on the checkpoint."""
         hashes = {number: header.hash for number, header in headers.items()}
         if checkpoint is not None:
             hashes[checkpoint.number] = checkpoint.hash
@@ -217,7 +217,8 @@ class EventIndex:
     ) -> None:
         """A node whose log index lags answers "no logs" for a block that has some.
 
-        The header's bloom filter says where ours may be; where it does and none came, the block's receipts decide.
+        The header's bloom filter says where ours may be; where it does and none came, the
+        block's receipts decide.
         """
         with_logs = {log.block_number for log in logs}
         for number, header in headers.items():
@@ -226,8 +227,8 @@ class EventIndex:
             if await self._rpc.fetch_has_logs(number, frozenset(self._contracts)):
                 raise TransientError(
                     "chain_unavailable",
-                    f"the node answers no logs for block {number}, whose receipts hold some: its log index lags;"
-                    " try again",
+                    f"the node answers no logs for block {number}, whose receipts hold some:"
+                    " its log index lags; try again",
                 )
 
     def _may_hold_ours(self, bloom: bytes) -> bool:

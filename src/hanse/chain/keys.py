@@ -1,4 +1,4 @@
-"""Secret keys: encrypted keystore files, strict permissions, and a `Key` that signs and never shows itself.
+"""Secret keys: encrypted files, strict permissions, and a `Key` that never shows itself.
 
     create_keystore(folder / "user.json", password)            # a new key, written once, mode 0600
     key = unlock_keystore(folder / "user.json", find_password())
@@ -58,7 +58,7 @@ class Scrypt(IntEnum):
 
 
 class Key:
-    """One secp256k1 key. Signs; its repr holds the address only, and it cannot be pickled or copied."""
+    """One secp256k1 key. Its repr holds the address only; it cannot be pickled or copied."""
 
     __slots__ = ("_address", "_secret")
 
@@ -164,7 +164,7 @@ def unlock_keystore(path: Path, password: str) -> Key:
 
 
 def read_keystore_address(path: Path) -> Address:
-    """The address a key file says it holds, without a password; the caller must not trust it with money."""
+    """The address that a key file claims, without a password; send no money on its word."""
     try:
         return "0x" + str(json.loads(path.read_text("utf-8"))["address"]).lower().removeprefix("0x")
     except (OSError, ValueError, KeyError, TypeError):
@@ -179,7 +179,9 @@ def get_password(
     prompt: Callable[[str], str] = getpass.getpass,
     is_interactive: bool | None = None,
 ) -> str:
-    """The password for `account`: from HANSE_PASSWORD, HANSE_PASSWORD_FILE, the keyring, or a prompt.
+    """The password for `account`, from the environment, the keyring or a prompt.
+
+    HANSE_PASSWORD comes first, then the file that HANSE_PASSWORD_FILE names.
 
     Raises:
         RequestError: `keystore_locked` if none of them has one; the message names them all.
@@ -197,8 +199,8 @@ def get_password(
         return password
     raise RequestError(
         "keystore_locked",
-        f"no password for {account}: set {PASSWORD_VARIABLE} or {PASSWORD_FILE_VARIABLE}, store it in the keyring,"
-        " or run at a terminal to be asked",
+        f"no password for {account}: set {PASSWORD_VARIABLE} or {PASSWORD_FILE_VARIABLE}, store it"
+        " in the keyring, or run at a terminal to be asked",
     )
 
 
@@ -244,7 +246,8 @@ def _verify_mode(path: Path, allowed: int) -> None:
     if mode & ~allowed:
         raise RequestError(
             "keystore_permissions",
-            f"{path} has mode {mode:04o}, allowed is at most {allowed:04o}: run chmod {allowed:o} {path}",
+            f"{path} has mode {mode:04o}, allowed is at most {allowed:04o}: run"
+            f" chmod {allowed:o} {path}",
         )
 
 

@@ -1,4 +1,4 @@
-"""A chain of one's own: anvil as a child process, installed without questions, its state kept between runs.
+"""A chain of one's own: anvil as a child process, whose state is kept between runs.
 
     node = LocalNode(home / "chain", chain_id=31337, block_time_s=1.0)
     url = await node.start()     # installs if needed, resumes the saved state
@@ -40,7 +40,8 @@ from hanse.protocol.errors import RequestError, TransientError
 ANVIL_VERSION = "1.7.1"
 CHAIN_ID_DEFAULT = 31_337
 STATE_INTERVAL_S = 1
-"""How often anvil writes its state: below the time that two confirmations take, so that a confirmed block is saved."""
+"""How often anvil writes its state: less than two confirmations at one block a second take, so that a
+confirmed block is saved."""
 
 START_TIMEOUT_S = 20.0
 """anvil starts in 0.1 s; loading a large state on a busy machine takes longer."""
@@ -97,7 +98,7 @@ class LocalNode:
 
     @property
     def pid(self) -> int | None:
-        """anvil's process id while it runs."""
+        """Process id of anvil while it runs."""
         return self._process.pid if self._process else None
 
     async def start(self) -> str:
@@ -120,7 +121,7 @@ class LocalNode:
         if self._process is None or self._rpc is None:
             raise RequestError(
                 "configuration_invalid",
-                f"anvil did not start; its last words are in {self._log_path}: {self._last_words()}",
+                f"anvil did not start; its last words in {self._log_path}: {self._last_words()}",
             )
         if self._block_time_s is not None:
             await self.mine(self._confirmations + 1)
@@ -128,7 +129,7 @@ class LocalNode:
         return self.url
 
     async def stop(self) -> None:
-        """End anvil by SIGTERM, which makes it write its state; waits until it did. May be called twice."""
+        """End anvil by SIGTERM and wait until it has written its state. May be called twice."""
         if self._pulse_task is not None:
             self._pulse_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -148,7 +149,7 @@ class LocalNode:
             await self._get_rpc().request("evm_mine", attempts_max=1)
 
     async def advance_time(self, seconds: int) -> None:
-        """Move the chain's clock forward and mine a block there: a refund's lock time passes at once."""
+        """Move the chain's clock forward and mine a block there: a lock time passes at once."""
         await self._get_rpc().request("evm_increaseTime", seconds, attempts_max=1)
         await self.mine()
 
@@ -237,7 +238,7 @@ class LocalNode:
         self._pid_path.unlink(missing_ok=True)
 
     def _verify_chain_id(self) -> None:
-        """anvil would serve a saved chain under any id; signatures made for the old one would not count."""
+        """Refuse another id than the saved chain's, whose signatures would not count under it."""
         path = self.folder / "anvil.chain-id"
         saved = path.read_text().strip() if path.exists() else str(self.chain_id)
         if saved != str(self.chain_id):
@@ -260,7 +261,8 @@ class LocalNode:
             if not self._backup_path.exists():
                 raise RequestError(
                     "configuration_invalid",
-                    f"{self._state_path} was cut short and there is no copy; remove it to begin a new chain",
+                    f"{self._state_path} was cut short and there is no copy; remove it to begin"
+                    " a new chain",
                 ) from None
             self._say("the chain's state was cut short; going back to the last start's")
             os.replace(self._backup_path, self._state_path)
@@ -277,7 +279,7 @@ class LocalNode:
 
 
 def get_anvil(cache_folder: Path, say: Say = lambda text: None) -> Path:
-    """The anvil binary: on PATH, installed earlier in `cache_folder`, or installed there now by npm.
+    """The anvil binary: on PATH, in `cache_folder`, or installed there now by npm.
 
     Raises:
         RequestError: `configuration_invalid` with the one thing to do.

@@ -1,4 +1,4 @@
-"""A durable outbox: a transaction asked for once is mined once, whatever crashes or lies in between.
+"""A durable outbox: a transaction asked for once is mined once, whatever crashes or lies.
 
     outbox = Outbox(rpc, key, storage, chain_id=31337, confirmations=2)
     task = asyncio.create_task(outbox.run())
@@ -7,11 +7,14 @@
 
 | state | what is durable | leaves by |
 | --- | --- | --- |
-| queued | the call and its idempotency key | signed; failed, if it would revert (nothing was ever signed) |
-| signed | nonce and signed bytes, stored **before** the first broadcast | mined, when a receipt's block is on the chain; queued, when a foreign transaction is proven to have used the nonce |
-| mined | block, hash, gas | confirmed or failed at k blocks; signed, when the block left the chain |
+| queued | the call and its idempotency key | signed; failed, if it would revert |
+| signed | nonce and bytes, **before** the first broadcast | mined; queued, if its nonce is taken |
+| mined | block, hash, gas | confirmed or failed, at k blocks; signed, if the block left the chain |
 | confirmed | final: succeeded, k blocks deep | - |
 | failed | final: reverted k blocks deep, or refused before signing; `reason` says why | - |
+
+Mined means that the receipt's block is on the node's chain and lists the transaction. A nonce
+counts as taken only on proof: used k blocks deep, by none of our attempts.
 
 Why it is safe to crash at any point: a step reads everything from storage and the chain, and only
 repeats what is harmless to repeat. Broadcasting the same bytes twice is one transaction; a raise
@@ -127,7 +130,7 @@ class Outbox:
         return await self._storage.find_entry(self.scope, key)
 
     async def read_next_nonce(self) -> int:
-        """The nonce that the next entry gets if nothing else is queued: predicts a contract's address."""
+        """The nonce of the next entry if nothing is queued: predicts a contract's address."""
         head = await self._rpc.fetch_head()
         return await self._next_nonce(head)
 
@@ -166,7 +169,7 @@ class Outbox:
         return await self.wait_final(key, poll_interval_s=poll_interval_s)
 
     async def run(self, *, poll_interval_s: float = POLL_INTERVAL_S) -> None:
-        """Step for ever; ends only by cancellation or an `InvariantError`. A dead node is waited out."""
+        """Step until cancelled; a dead node is waited out."""
         self._is_running = True
         try:
             while True:
@@ -242,7 +245,7 @@ class Outbox:
             ):
                 return receipt
             _log.warning(
-                "the node shows a receipt of %s in block %s, which is not on its chain; not believed",
+                "a receipt of %s in block %s, which is not on the node's chain; not believed",
                 attempt.hash,
                 receipt.block_hash,
             )

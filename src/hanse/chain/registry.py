@@ -18,7 +18,7 @@ from hanse.protocol.signatures import ZERO_ADDRESS, to_bytes, to_hex
 
 @dataclass(frozen=True)
 class ProviderInfo:
-    """A provider on chain. Times are unix seconds, 0 if nothing waits; addresses zero if there is none.
+    """A provider on chain; times in unix seconds. What is not there is 0 or the zero address.
 
     Attributes:
         stake: base units.

@@ -34,7 +34,7 @@ TIMEOUT_S = 15.0
 """One exchange with a node; slower than that it is treated as gone."""
 
 READ_ATTEMPTS_MAX = 4
-"""Tries of one read. With pauses of 0.1, 0.2 and 0.4 s a restarting node is bridged, a dead one is soon known."""
+"""Tries of one read. Pauses of 0.1, 0.2 and 0.4 s bridge a restart; a dead node is soon known."""
 
 RETRY_PAUSE_S = 0.1
 """Pause before the second try; doubles each time."""
@@ -167,7 +167,7 @@ class Rpc:
         return _int(await self.request("eth_chainId"))
 
     async def fetch_head(self) -> Header:
-        """The newest block that the node knows. A place to count back from, never a basis for decisions."""
+        """The newest block that the node knows: to count back from, never to decide on."""
         return _header(await self.request("eth_getBlockByNumber", "latest", False))
 
     async def fetch_header(self, number: BlockNumber) -> Header | None:
@@ -235,7 +235,7 @@ class Rpc:
         return sorted(logs, key=lambda log: (log.block_number, log.log_index))
 
     async def fetch_has_logs(self, block: BlockNumber, addresses: frozenset[str]) -> bool:
-        """Whether the block's receipts hold logs of these contracts; False if the node cannot say."""
+        """Whether the block's receipts hold logs of these; False if the node cannot say."""
         try:
             receipts = await self.request("eth_getBlockReceipts", hex(block))
         except ChainError:
@@ -251,7 +251,7 @@ class Rpc:
         return _bytes(await self.request("eth_call", _call_object(call, sender), hex(block)))
 
     async def estimate_gas(self, call: Call, *, sender: str, block: BlockNumber) -> int:
-        """Gas that the call would take after `block`; raises ChainError with the reason if it reverts."""
+        """Gas that the call would take after `block`; ChainError with the reason if it reverts."""
         return _int(await self.request("eth_estimateGas", _call_object(call, sender), hex(block)))
 
     async def fetch_priority_fee(self) -> int:
@@ -259,7 +259,10 @@ class Rpc:
         return _int(await self.request("eth_maxPriorityFeePerGas"))
 
     async def send_raw(self, raw: bytes) -> str:
-        """Broadcast a signed transaction once; returns its hash. A lost answer does not mean a lost transaction."""
+        """Broadcast signed bytes once; returns the hash.
+
+        A lost answer does not mean a lost transaction.
+        """
         found = await self.request("eth_sendRawTransaction", "0x" + raw.hex(), attempts_max=1)
         return str(found)
 

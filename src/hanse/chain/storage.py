@@ -1,16 +1,16 @@
-"""What the chain layer must remember across crashes, as one small interface, and its in-memory form.
+"""What the chain layer must remember across crashes: two small interfaces and their memory form.
 
-`ChainStorage` is what a shell implements over its database. Contract of every write: it is
+`OutboxStorage` and `IndexStorage` are what a shell implements over its database. Contract of every write: it is
 **atomic** (all of it or nothing) and **durable** (survives power loss) before it returns. Reads see
 all writes that returned.
 
 | call | atomic with | why durable |
 | --- | --- | --- |
-| put_entries | all entries of the call | a transaction may only be broadcast after its bytes and nonce are on disk |
+| put_entries | all entries of the call | nonce and bytes must be on disk before a broadcast |
 | apply_batch | the batch's meaning and its checkpoint | an event is applied exactly once |
 | rollback_index | undoing the meaning and dropping checkpoints | as above |
 
-`MemoryStorage` keeps the same promises for as long as the process lives: for tests and for
+The memory forms keep the same promises for as long as the process lives: for tests and for
 read-only tools.
 """
 
@@ -22,7 +22,7 @@ from typing import Protocol
 from hanse.chain.chain_types import BlockNumber, Call, Event
 
 CHECKPOINTS_KEPT = 64
-"""Checkpoints of one index to keep: enough to find a common ancestor after a deep reorganisation."""
+"""Checkpoints of one index to keep, among which a rewind looks for the common ancestor."""
 
 
 class TransactionState(StrEnum):
@@ -37,7 +37,7 @@ class TransactionState(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One signed form of an entry; a later one pays more and has the same nonce. `raw` can be broadcast by anyone."""
+    """One signed form of an entry; a later one pays more under the same nonce."""
 
     hash: str
     raw: bytes
@@ -137,7 +137,7 @@ class IndexStorage(Protocol):
         ...
 
     async def rollback_index(self, to: Checkpoint | None) -> None:
-        """Undo all events above `to` (all events if None) and drop the checkpoints above it, all or none."""
+        """Undo all events and checkpoints above `to` (all if None), all or none."""
         ...
 
 

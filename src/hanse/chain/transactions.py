@@ -11,12 +11,12 @@ Source: EIP-1559, EIP-2718, the Yellow Paper's appendix B (RLP).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import TypeAlias
 
 from hanse.chain.chain_types import Call
 from hanse.protocol.signatures import DigestSigner, keccak, to_bytes, to_hex
 
-_Rlp = Union[bytes, int, Sequence["_Rlp"]]
+_Rlp: TypeAlias = "bytes | int | Sequence[_Rlp]"
 
 
 @dataclass(frozen=True)
