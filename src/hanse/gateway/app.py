@@ -40,8 +40,18 @@ from hanse.protocol.errors import HanseError, InvariantError, RequestError, Tran
 
 _LOG = logging.getLogger("hanse.gateway")
 _BEARER = b"bearer "
-_OUR_OWN_CODES = frozenset(("offer_changed", "request_replayed", "fee_too_low", "voucher_too_low"))
-"""What a provider may refuse a voucher with besides 401 and 403: between it and this gateway."""
+_OUR_OWN_CODES = frozenset(
+    (
+        "offer_changed",
+        "request_replayed",
+        "fee_too_low",
+        "voucher_too_low",
+        "not_found",
+        "method_not_allowed",
+        "usage",
+    )
+)
+"""What a provider may refuse with besides 401 and 403: between it and this gateway."""
 
 
 class GatewayApp:
@@ -153,7 +163,10 @@ class GatewayApp:
                 self._watches.discard(watch)
 
     async def _buy(self, exchange: Exchange, body: bytes) -> None:
-        answer = await self._client.request(exchange.path, body)
+        try:
+            answer = await self._client.request(exchange.path, body)
+        except HanseError as error:
+            raise _blame(error) from None
         try:
             if answer.is_stream:
                 await relay_stream(exchange, answer)
@@ -188,7 +201,12 @@ class GatewayApp:
     async def _send_error(self, exchange: Exchange, error: Exception) -> None:
         if not isinstance(error, HanseError):
             error = _report_defect(error)
-        error = _blame(error)
+        try:
+            await self._tell(exchange, error)
+        except AppGoneError:
+            exchange.status = STATUS_GONE
+
+    async def _tell(self, exchange: Exchange, error: HanseError) -> None:
         if exchange.status == 0:
             await exchange.send_error(error, self._settings.retry_after_s)
         elif exchange.streaming and not exchange.complete:
@@ -253,8 +271,6 @@ class GatewayApp:
 
 def _blame(error: HanseError) -> HanseError:
     """What the application is told: its own faults as they are, others' as somebody else's."""
-    if error.code == "api_key_invalid":
-        return error
     if error.row.status in (401, 403) or error.code in _OUR_OWN_CODES:
         return TransientError(
             "no_provider",

@@ -89,19 +89,24 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of an answer whose body follows by `send_part`."""
         self.status = status
-        await self.send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": headers + self.extra_headers,
-            }
-        )
+        event = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": headers + self.extra_headers,
+        }
+        try:
+            await self.send(event)
+        except OSError:  # how ASGI 2.4 says that nobody is there
+            raise AppGoneError from None
 
     async def send_part(self, part: bytes, more: bool) -> None:
         """Send a part of the body, as it is."""
         self.sent_bytes += len(part)
         self.sending = True
-        await self.send({"type": "http.response.body", "body": part, "more_body": more})
+        try:
+            await self.send({"type": "http.response.body", "body": part, "more_body": more})
+        except OSError:
+            raise AppGoneError from None
         self.sending = False
         self.complete = not more
 

@@ -17,6 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hanse.gateway.settings import HEAD_BYTES_MAX, HEAD_READ_S
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 
+LINGER_S = 1.0
+"""How long a refused connection's bytes are still taken and thrown away, for it to read why."""
+
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection."""
@@ -25,6 +28,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     head_read_s: ClassVar[float] = HEAD_READ_S
 
     _in_head = False
+    _refused = False
     _head_bytes = 0
     _read_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -45,7 +49,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bound a head that comes in pieces, by bytes and by time."""
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         self._read_bytes = len(data)
         super().data_received(data)
@@ -94,11 +98,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, error: HanseError) -> None:
-        """Answer and close; if another answer is on its way, only close."""
+        """Answer and hang up; if another answer is on its way, only close."""
         self._in_head = False
         self._stop_timer()
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
+        self._refused = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()
             return
@@ -107,7 +112,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
             b"connection: close\r\nretry-after: 1\r\n\r\n" % (error.row.status, len(body)) + body
         )
-        self.transport.close()
+        # Closing with unread bytes would reset the connection before the other end reads why.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.abort)
 
 
 def _get_head_error() -> RequestError:

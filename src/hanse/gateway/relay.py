@@ -15,13 +15,13 @@ Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 from hanse.gateway.client import MarketAnswer
 from hanse.gateway.exchange import Exchange, Headers
 from hanse.protocol.errors import HanseError, TransientError
-from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.wire import encode_receipt, encode_receipt_frame
 
 PROVIDER_HEADER = b"hanse-provider"
 FEE_HEADER = b"hanse-fee"
 RECEIPT_HEADER = b"hanse-receipt"
 
+_DONE_BYTES_MAX = 24
 _ERROR_FRAME = b'data: {"error"'
 _STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -55,7 +55,7 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
                 await exchange.start(
                     200, [*_STREAM_HEADERS, (PROVIDER_HEADER, answer.provider.encode())]
                 )
-            if frame == DONE_FRAME:
+            if _is_done(frame):
                 await exchange.send_part(_get_receipt_frame(answer) + frame, more=False)
                 continue
             told = frame.startswith(_ERROR_FRAME)
@@ -71,6 +71,11 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
     if exchange.status == 0 and failure is not None:
         raise failure
     await exchange.end_broken(None if told else failure, _get_receipt_frame(answer))
+
+
+def _is_done(frame: bytes) -> bool:
+    """Whether this frame ends an OpenAI stream; a provider may write it with other line ends."""
+    return len(frame) < _DONE_BYTES_MAX and b"[DONE]" in frame
 
 
 def _get_receipt_frame(answer: MarketAnswer) -> bytes:
