@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyrevm
+import pytest
 from coincurve import PrivateKey
-from cold_gas import SPEC, measure_gas
+from tests.contracts.cold_gas import SPEC, measure_gas
 
 from hanse.contracts.artifacts import Artifact, load_artifact
 from hanse.contracts.claims import Claim
@@ -31,6 +32,11 @@ class Reverted(Exception):  # noqa: N818  # reads as what happened
         super().__init__(reason)
         self.reason = reason
         self.output = output
+
+
+def reverts(reason: str) -> "pytest.RaisesExc[Reverted]":
+    """Expect exactly this reason."""
+    return pytest.raises(Reverted, match=f"^{re.escape(reason)}$")
 
 
 @dataclass(frozen=True)
@@ -113,13 +119,16 @@ class LocalEvm:
         result = self.evm.result
         self.evm.commit()
         self.evm.reset_transient_storage()
+        return bytes(output), self._decode(result.logs), result.gas_used
+
+    def _decode(self, logs: list[Any]) -> list[Event]:
         events = []
-        for log in result.logs:
+        for log in logs:
             artifact = self.artifacts[log.address.lower()]
             topics, body = log.data
             name, fields = artifact.decode_log([bytes(t) for t in topics], bytes(body))
             events.append(Event(artifact.name, name, fields))
-        return bytes(output), events, result.gas_used
+        return events
 
     def call(self, caller: str, to: str, function: str, *arguments: Any) -> Outcome:
         artifact = self.artifacts[to]
@@ -143,6 +152,11 @@ class LocalEvm:
         """Gas of the whole transaction as a chain would charge it; the state stays as it is."""
         gas, _ = measure_gas(self.evm, self._block(), self.chain_id, caller, to, data)
         return gas
+
+    def logs_on_fork(self, caller: str, to: str, data: bytes, chain_id: int) -> list[Event]:
+        """Events of a transaction on a copy of the state whose chain has another id."""
+        _, logs = measure_gas(self.evm, self._block(), chain_id, caller, to, data)
+        return self._decode(logs)
 
 
 def _new_evm() -> Any:
