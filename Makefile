@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CHECKED := src tests benchmarks tools examples
+CHECKED := $(wildcard src tests benchmarks tools examples)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help

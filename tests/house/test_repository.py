@@ -1,0 +1,124 @@
+"""Rules about files: nothing of this machine in them, none too long, no folder too full."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from packaging.requirements import Requirement
+from tests.house.repository import ROOT, get_files, get_modules, get_texts
+
+LINES_MAX = 300
+LONGER = {
+    "src/hanse/protocol/errors.py": "one table, and the tree that it belongs to",
+}
+"""Modules above LINES_MAX, each with the reason why it stays in one piece."""
+
+MODULES_MAX = 12
+FULLER: dict[str, str] = {}
+"""Folders with more modules than MODULES_MAX, each with the reason."""
+
+# written in pieces, so that this file passes its own check
+REGISTRIES = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"))]
+REGISTRIES += [".".join(parts) for parts in (("npmjs", "org"), ("npmjs", "com"), ("crates", "io"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def get_machine_words() -> list[str]:
+    """This machine's paths, and the hosts of the registries that it is set up with."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+    ).stdout
+    settings = listed + " ".join(
+        value for name, value in os.environ.items() if re.search(r"index_url|registry", name, re.I)
+    )
+    hosts = {urlsplit(url).hostname for url in re.findall(r"https?://[^\s'\"]+", settings)}
+    hosts -= {None, "localhost", "127.0.0.1"}
+    return [f"{ROOT}/", f"{Path.home()}/", *REGISTRIES, *sorted(hosts)]
+
+
+def test_no_file_names_this_machine_or_a_registry():
+    words = get_machine_words()
+    found = [
+        f"{name}: {word}" for name, text in get_texts() for word in words if word and word in text
+    ]
+    assert found == []
+
+
+def test_modules_are_short():
+    long = {
+        name: count
+        for name, text in get_texts(".py")
+        if name.startswith("src/") and (count := text.count("\n")) > LINES_MAX
+    }
+    assert {name: count for name, count in long.items() if name not in LONGER} == {}
+
+
+def test_folders_hold_about_a_dozen_modules():
+    sizes = Counter(path.parent for path in get_modules() if path.name != "__init__.py")
+    full = {path.relative_to(ROOT).as_posix(): n for path, n in sizes.items() if n > MODULES_MAX}
+    assert {name: n for name, n in full.items() if name not in FULLER} == {}
+
+
+def test_exceptions_are_still_needed():
+    assert [name for name in [*LONGER, *FULLER] if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("word", ["utils", "common", "helpers", "manager", "misc"])
+def test_names_that_say_nothing(word):
+    assert [str(path) for path in get_files() if word in path.stem.split("_")] == []
+
+
+def test_modules_open_with_a_docstring():
+    bare = [p for p in get_modules() if not p.read_text().lstrip().startswith(('"""', 'r"""'))]
+    assert bare == []
+
+
+def test_no_key_and_no_state_is_committed():
+    names = [path.relative_to(ROOT).as_posix() for path in get_files()]
+    pattern = re.compile(r"(^|/)(\.env|.*\.(pem|key|sqlite3?|db|gguf|log))$")
+    assert [name for name in names if pattern.search(name)] == []
+
+
+def get_requirements() -> list[Requirement]:
+    project = PROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    groups.append(PROJECT["build-system"]["requires"])
+    found = [Requirement(text) for group in groups for text in group]
+    return [requirement for requirement in found if requirement.name != "hanse"]
+
+
+@pytest.mark.parametrize("requirement", get_requirements(), ids=str)
+def test_every_dependency_is_pinned_to_a_version_that_is_allowed(requirement):
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    version = pins[re.sub(r"[-_.]+", "-", requirement.name).lower()]
+    assert requirement.specifier.contains(version)
+
+
+def test_every_dependency_says_why_it_is_there():
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text.split("\ndependencies = [", 1)[1].split("\n]", 1)[0]
+    assert [line for line in block.strip().splitlines() if "#" not in line] == []
+
+
+def test_make_lists_every_command():
+    """A target without help is internal, and then no page may name it."""
+    shown = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True).stdout
+    listed = set(re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE))
+    assert {"up", "test", "check", "format", "bench-gas", "bench-path", "clean"} <= listed
+    pages = " ".join(text for _, text in get_texts(".md"))
+    named = set(re.findall(r"`(?:ONCE=1 )?make (?:-s )?([a-z-]+)", pages))
+    assert named - listed == set()
+
+
+def test_ci_runs_what_make_check_runs():
+    text = (ROOT / ".ci" / "run").read_text()
+    assert "set -euo pipefail" in text
+    assert re.search(r"^exec make check </dev/null$", text, re.MULTILINE)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
