@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,13 +39,13 @@ class _Record(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def find_packaged_model() -> Path:
+def find_packaged_model(package: str = PACKAGE) -> Path:
     """The GGUF file inside the installed model package, without importing that package.
 
     Raises:
         RequestError: it is not installed; the message is the command that installs it.
     """
-    spec = importlib.util.find_spec(PACKAGE)
+    spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
     for folder in folders or ():
         for path in sorted(Path(folder).glob("*.gguf")):
@@ -105,8 +106,10 @@ def hash_file(path: Path, cache_dir: Path) -> str:
         ) from error
     record = _Record(before.st_size, before.st_mtime_ns, sha.hexdigest())
     where = _get_record_path(path, cache_dir)
-    partial = where.with_suffix(f".partial-{os.getpid()}")
-    partial.write_bytes(msgspec.json.encode(record))
+    # Two engines of one process may hash at once, so the name is not by process.
+    descriptor, partial = tempfile.mkstemp(suffix=".partial", dir=cache_dir)
+    with open(descriptor, "wb") as out:
+        out.write(msgspec.json.encode(record))
     os.replace(partial, where)
     return record.sha256
 

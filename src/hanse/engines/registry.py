@@ -42,6 +42,8 @@ def open_engine(name: str, settings: Mapping[str, Any] | None = None) -> Engine:
         RequestError: no such engine, or a setting is wrong (`configuration_invalid`).
     """
     module = _import_engine(name)
+    if not (hasattr(module, "Settings") and hasattr(module, "open_engine")):
+        raise RequestError("configuration_invalid", f"Module {name!r} holds no engine.")
     try:
         checked = msgspec.convert(dict(settings or {}), module.Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -60,7 +62,7 @@ def _import_engine(name: str) -> ModuleType:
     try:
         return importlib.import_module(target)
     except ModuleNotFoundError as error:
-        if error.name != target:
+        if not error.name or not f"{target}.".startswith(f"{error.name}."):
             raise RequestError(
                 "configuration_invalid",
                 f"Engine {name!r} needs the package {error.name!r}, which is not installed; "
