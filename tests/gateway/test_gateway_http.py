@@ -1,0 +1,316 @@
+"""What the gateway answers to requests that are right, wrong, too many, too large or too late."""
+
+import asyncio
+import json
+import logging
+import time
+
+import pytest
+from tests.gateway.asgi_caller import Caller
+from tests.gateway.gateway_parts import (
+    CHUNK_MODEL,
+    FEE,
+    MemoryMarket,
+    make_chunks,
+    make_receipt,
+    until,
+)
+
+from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.operations import OPERATIONS
+from hanse.protocol.errors import RequestError
+from hanse.protocol.hashing import DONE_FRAME
+from hanse.protocol.wire import encode_receipt_frame
+from hanse.store import open_sqlite
+
+CHAT = "/v1/chat/completions"
+MESSAGES = [{"role": "user", "content": "a secret prompt"}]
+
+
+class App:
+    def __init__(self, market, keys, key):
+        self.market, self.keys, self.key = market, keys, key
+        self.start()
+
+    def start(self, **settings):
+        self.app = GatewayApp(GatewaySettings(**settings), self.market, self.keys)
+        return self
+
+    async def ask(self, method, path, body=None, *, key=None, headers=None, parts=None):
+        key = self.key if key is None else key
+        given = {**({"authorization": f"Bearer {key}"} if key else {}), **(headers or {})}
+        if body is not None:
+            parts = [body if isinstance(body, bytes) else json.dumps(body).encode()]
+        return await Caller(method, path, given, parts).run(self.app)
+
+    async def chat(self, **fields):
+        return await self.ask("POST", CHAT, {"model": CHUNK_MODEL, "messages": MESSAGES, **fields})
+
+
+@pytest.fixture
+async def app():
+    database = await open_sqlite(":memory:")
+    keys = await open_api_keys(database, time.time)
+    _, key = await keys.create("test")
+    yield App(MemoryMarket(), keys, key)
+    await database.close()
+
+
+async def test_a_streams_bytes_pass_untouched_with_the_receipt_before_done(app):
+    answer = await app.chat(stream=True)
+    frames = make_chunks()
+    expected = b"".join(frames[:-1]) + encode_receipt_frame(make_receipt()) + DONE_FRAME
+    assert answer.body == expected
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert [event["body"] for event in answer.sent[1:-1]] == frames[:-1]  # none waits for another
+
+
+async def test_the_body_reaches_the_market_byte_for_byte(app):
+    odd = b'{ "messages" : [{"role":"user","content":"\\u00e9"}],\n"x":1.50,"model":"memory-chat" }'
+    assert (await app.ask("POST", CHAT, parts=[odd[:7], odd[7:9], b"", odd[9:]])).status == 200
+    assert app.market.bodies == [(CHAT, odd)]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b'"text"', None),
+        (b"null", None),
+        (b'{"model":"\xff","messages":[{"role":"user"}]}', None),
+        (b'{"messages":[{"role":"user"}],"x":' + b"[" * 100_000, None),
+        ({"messages": MESSAGES}, "model"),
+        ({"model": 5, "messages": MESSAGES}, "model"),
+        ({"model": "", "messages": MESSAGES}, "model"),
+        ({"model": "m" * 129, "messages": MESSAGES}, "model"),
+        ({"model": "m"}, "messages"),
+        ({"model": "m", "messages": []}, "messages"),
+        ({"model": "m", "messages": "hello"}, "messages"),
+        ({"model": "m", "messages": [{}]}, "messages[0].role"),
+        ({"model": "m", "messages": [{"role": 1}]}, "messages[0].role"),
+        ({"model": "m", "messages": ["hello"]}, "messages[0]"),
+        ({"model": "m", "messages": MESSAGES, "stream": "yes"}, "stream"),
+        ({"model": "m", "messages": MESSAGES, "max_tokens": 0}, "max_tokens"),
+        ({"model": "m", "messages": MESSAGES, "max_tokens": "9"}, "max_tokens"),
+        ({"model": "m", "messages": MESSAGES, "max_tokens": 2**70}, "max_tokens"),
+        ({"model": "m", "messages": MESSAGES, "n": 129}, "n"),
+        (
+            {"model": "m", "messages": MESSAGES, "stream_options": {"include_usage": 1}},
+            "stream_options.include_usage",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_wrong_body_is_refused_by_field(app, body, param):
+    answer = await app.ask("POST", CHAT, body)
+    assert answer.status == 400
+    assert answer.error["param"] == param
+    assert answer.error["type"] == "invalid_request_error"
+    assert answer.error["code"] == "invalid_request"
+    assert "secret" not in answer.error["message"]
+    assert not app.market.bodies
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/completions", {"model": "m"}, "prompt"),
+        ("/v1/completions", {"model": "m", "prompt": ""}, "prompt"),
+        ("/v1/completions", {"model": "m", "prompt": []}, "prompt"),
+        ("/v1/completions", {"model": "m", "prompt": {}}, "prompt"),
+        ("/v1/embeddings", {"model": "m"}, "input"),
+        ("/v1/embeddings", {"model": "m", "input": [1.5]}, "input[0]"),
+    ],
+)
+async def test_other_operations_name_their_fields(app, path, body, param):
+    answer = await app.ask("POST", path, body)
+    assert (answer.status, answer.error["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("text", ["once", ["a", "b"], [1, 2], [[1, 2], [3]]])
+async def test_prompts_may_be_texts_or_token_numbers(app, text):
+    body = {"model": CHUNK_MODEL, "prompt": text}
+    assert (await app.ask("POST", "/v1/completions", body)).status == 200
+
+
+async def test_a_large_body_is_refused_with_413_declared_or_not(app):
+    app.start(body_bytes_max=1_000)
+    declared = {"content-length": "5000"}
+    for headers in (declared, None):
+        answer = await app.ask("POST", CHAT, headers=headers, parts=[b"x" * 500] * 10)
+        assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+        assert "connection" not in answer.headers  # it was read to its end; the next may come
+    endless = {"content-length": str(10**12)}
+    answer = await app.ask("POST", CHAT, headers=endless, parts=[b"x"] * 3)
+    assert answer.status == 413
+    assert answer.headers["connection"] == "close"
+
+
+async def test_unknown_paths_and_methods(app):
+    assert (await app.ask("GET", "/nothing", key="")).error["code"] == "not_found"
+    assert (await app.ask("GET", "/v1/models/", key="")).status == 404
+    wrong = await app.ask("DELETE", CHAT)
+    assert (wrong.status, wrong.error["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
+    assert (await app.ask("POST", "/v1/models")).headers["allow"] == "GET, HEAD"
+    assert (await app.ask("OPTIONS", CHAT)).status == 405
+
+
+async def test_head_answers_like_get_without_a_body(app):
+    answer = await app.ask("HEAD", "/health", key="")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", [row.path for row in OPERATIONS if row.authenticated])
+@pytest.mark.parametrize("given", [None, "Basic abc", "Bearer", "Bearer ", "Bearer hgw_x", "hgw_x"])
+async def test_everything_that_costs_or_tells_needs_a_key(app, path, given):
+    [operation] = [row for row in OPERATIONS if row.path == path]
+    headers = {} if given is None else {"authorization": given}
+    answer = await app.ask(operation.method, path, {}, key="", headers=headers)
+    assert (answer.status, answer.error["code"]) == (401, "api_key_invalid")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert not app.market.bodies
+
+
+async def test_a_key_made_elsewhere_works_at_its_first_use(app, tmp_path):
+    database = await open_sqlite(tmp_path / "keys.sqlite")
+    here = await open_api_keys(database, time.time)
+    there = await open_api_keys(database, time.time)
+    _, text = await there.create("made elsewhere")
+    gateway = App(app.market, here, text).start(keys_refresh_s=1e-6)
+    assert (await gateway.ask("GET", "/v1/models")).status == 200
+    await database.close()
+
+
+async def test_models_are_found_by_names_with_slashes(app):
+    listed = json.loads((await app.ask("GET", "/v1/models")).body)
+    assert [row["id"] for row in listed["data"]] == [CHUNK_MODEL, "org/memory-embed"]
+    for path in ("/v1/models/org/memory-embed", "/v1/models/org%2Fmemory-embed"):
+        assert json.loads((await app.ask("GET", path)).body)["id"] == "org/memory-embed"
+
+
+async def test_money(app):
+    assert json.loads((await app.ask("GET", "/hanse/v1/money")).body) == {"total": "5000000"}
+
+
+async def test_requests_above_the_limit_wait_elsewhere(app):
+    app.start(requests_max=1)
+    app.market.gate = asyncio.Event()
+    first = asyncio.create_task(app.chat())
+    await app.market.asked.wait()
+    second = await app.chat()
+    assert (second.status, second.error["code"]) == (503, "overloaded")
+    assert int(second.headers["retry-after"]) >= 1
+    app.market.gate.set()
+    assert (await first).status == 200
+    assert (await app.chat()).status == 200
+
+
+async def test_draining_refuses_new_requests_and_finishes_those_at_work(app):
+    app.market.gate = asyncio.Event()
+    running = asyncio.create_task(app.chat(stream=True))
+    await app.market.asked.wait()
+    app.app.drain()
+    refused = await app.chat()
+    assert (refused.status, refused.error["code"]) == (503, "draining")
+    assert refused.headers["connection"] == "close"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (await app.ask("GET", "/health", key="")).status == 503
+    idle = asyncio.create_task(app.app.wait_idle(5))
+    app.market.gate.set()
+    assert (await running).body.endswith(DONE_FRAME)
+    await asyncio.wait_for(idle, 1)
+
+
+async def test_cutting_ends_streams_with_an_error_frame_and_closes_the_provider(app):
+    app.market.gate = asyncio.Event()
+    running = asyncio.create_task(app.chat(stream=True))
+    waiting = asyncio.create_task(app.chat())
+    await until(lambda: len(app.market.open_answers) == 2)
+    app.app.cut()
+    body = (await running).body
+    assert b'data: {"error":' in body
+    assert b'"draining"' in body
+    assert b"[DONE]" not in body
+    assert (await waiting).status == 503
+    assert not app.market.open_answers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", ""])
+async def test_browsers_of_other_origins_are_told_nothing(app, origin):
+    for origins in ((), ("https://app.example",)):
+        app.start(allowed_origins=origins)
+        answer = await app.ask("OPTIONS", CHAT, headers={"origin": origin}, key="")
+        assert answer.status == 405
+        answer = await app.ask("GET", "/v1/models", headers={"origin": origin})
+        assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+async def test_browsers_of_an_allowed_origin_may_call(app):
+    app.start(allowed_origins=("https://app.example",))
+    headers = {"origin": "https://app.example", "access-control-request-method": "POST",
+               "access-control-request-headers": "authorization,x-stainless-lang"}  # fmt: skip
+    preflight = await app.ask("OPTIONS", CHAT, headers=headers, key="")
+    assert preflight.status == 204
+    assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+    assert preflight.headers["access-control-allow-headers"] == "authorization,x-stainless-lang"
+    assert preflight.headers["access-control-allow-methods"] == "POST"
+    assert (await app.ask("OPTIONS", "/no", headers=headers, key="")).status == 404
+    answer = await app.ask("GET", "/v1/models", headers=headers)
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "hanse-receipt" in answer.headers["access-control-expose-headers"]
+    assert answer.headers["vary"] == "origin"
+    refused = await app.ask("GET", "/v1/models", headers=headers, key="x")
+    assert refused.headers["access-control-allow-origin"] == "https://app.example"
+
+
+async def test_metrics_count_requests_fees_and_broken_streams(app):
+    await app.chat()
+    await app.chat(stream=True)
+    await app.chat(model="breaks-later", stream=True)
+    await app.chat(model="unpaid")
+    text = (await app.ask("GET", "/metrics", key="")).body.decode()
+    count = 'hanse_gateway_requests_total{operation="chat_completions",status="%d"} %.1f'
+    assert count % (200, 3) in text
+    assert count % (402, 1) in text
+    assert f"hanse_gateway_fees_base_units_total {2.0 * FEE}" in text
+    assert "hanse_gateway_streams_broken_total 1.0" in text
+    assert "hanse_gateway_requests_in_flight 0.0" in text
+
+
+async def test_logs_never_hold_content_or_keys(app, caplog):
+    caplog.set_level(logging.DEBUG)
+    await app.chat()
+    assert "hanse.gateway.access" not in {record.name for record in caplog.records}
+    app.start(access_log=True)
+    await app.chat(stream=True)
+    await app.chat(model="defect")
+    await app.ask("POST", CHAT, b"a secret prompt")
+    lines = [r.getMessage() for r in caplog.records if r.name == "hanse.gateway.access"]
+    [stream, defect, malformed] = map(json.loads, lines)
+    assert (stream["status"], defect["status"], malformed["status"]) == (200, 500, 400)
+    assert stream["operation"] == "chat_completions"
+    assert stream["key"]
+    assert "ZeroDivisionError in GatewayApp" in caplog.text
+    for secret in ("secret", app.key, app.key[4:]):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ({"port": 70_000}, "port"),
+        ({"body_bytes_max": 0}, "body_bytes_max"),
+        ({"body_bytes_max": 10**9}, "body_bytes_max"),
+        ({"requests_max": -1}, "requests_max"),
+        ({"drain_s": 0}, "drain_s"),
+        ({"allowed_origins": ("app.example",)}, "allowed_origins"),
+        ({"allowed_origins": ("https://app.example/path",)}, "allowed_origins"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, param):
+    with pytest.raises(RequestError) as caught:
+        GatewaySettings(**settings)
+    assert (caught.value.code, caught.value.param) == ("configuration_invalid", param)
