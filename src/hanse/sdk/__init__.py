@@ -12,14 +12,16 @@ What a caller needs:
     hanse.completions(model, prompt, stream=False, needs=None, **params) -> the same
     hanse.embeddings(model, input, needs=None, **params) -> Completion
     hanse.discover() -> DiscoveryReport                  read Registry, fetch and verify offers now
-    hanse.get_offers() -> list[ListedOffer]              verified offers with their health
+    hanse.get_offers() -> list[MarketOffer]              verified offers with their health
     hanse.get_models() -> dict                           OpenAI's list, for `/v1/models`
-    hanse.resume() -> list[ResumeReport]                 receipts of requests whose end is unknown
+    hanse.resume(adopt=False) -> list[ResumeReport]      receipts of requests whose end is unknown
     hanse.fetch_answer(request_id) -> FetchedAnswer      the sealed bytes of what was paid for
-    hanse.get_receipts(limit=100, before=None) -> list[StoredReceipt]
+    hanse.get_receipts(limit=100, before=None, offset=0) -> list[StoredReceipt]     newest first
     hanse.export_receipt(request_id) -> dict             for `verify_receipt_file`, as JSON
+    hanse.get_exposures() -> list[SubAccountBook]        spent, in flight, claimable at most
     hanse.read_money() -> Money                          every unit of this wallet, by place
     hanse.account                                        Account: deposit, open, fund, refund ...
+    hanse.wait_idle()                                    until the work behind has ended
     HanseSync(settings)                                  the same without async
     verify_receipt_file(path) -> VerifiedReceipt         offline: no chain, no database
 
@@ -43,5 +45,57 @@ TransientError (429, 503: no healthy provider), VerificationError (502: the prov
 or a middleman interfered; it is marked and not asked again for a while).
 
 The user's side never loads a model and meets the provider only on the wire.
+
+client       Hanse, HanseParts         chain_view   what is known of the chain, from events
+sync         HanseSync                 discovery    Registry to verified offers
+settings     Settings                  account      moving money; money: where it is
+completion   decoded answers           evidence     receipts as files, checked offline
+purchase/    choose, sign, send, check, count, resume
+transport/   the seam to the network
+
 Source: docs/decisions/0009-user-side.md, docs/protocol.md.
 """
+
+from hanse.market import Needs
+from hanse.sdk.account import Account
+from hanse.sdk.chain_view import FixedChain, JournalEntry
+from hanse.sdk.client import Hanse, HanseParts, MarketOffer
+from hanse.sdk.completion import Completion, CompletionStream
+from hanse.sdk.discovery import DiscoveryReport
+from hanse.sdk.evidence import VerifiedReceipt, verify_receipt_document, verify_receipt_file
+from hanse.sdk.money import Money, Place
+from hanse.sdk.purchase.answer import Answer
+from hanse.sdk.purchase.checking import CheckedReceipt
+from hanse.sdk.purchase.resume import FetchedAnswer, ResumeReport
+from hanse.sdk.settings import Settings
+from hanse.sdk.sync import HanseSync
+from hanse.sdk.transport import TransportLimits
+from hanse.settlement.voucher_records import StoredReceipt, SubAccountBook, Verification
+
+__all__ = [
+    "Hanse",
+    "HanseSync",
+    "HanseParts",
+    "Settings",
+    "TransportLimits",
+    "Needs",
+    "Answer",
+    "Completion",
+    "CompletionStream",
+    "CheckedReceipt",
+    "Verification",
+    "StoredReceipt",
+    "SubAccountBook",
+    "ResumeReport",
+    "FetchedAnswer",
+    "DiscoveryReport",
+    "MarketOffer",
+    "Account",
+    "Money",
+    "Place",
+    "JournalEntry",
+    "FixedChain",
+    "VerifiedReceipt",
+    "verify_receipt_file",
+    "verify_receipt_document",
+]

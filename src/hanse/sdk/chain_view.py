@@ -264,7 +264,7 @@ def _fold_registry(event: Event, find: FindDocument) -> Iterator[tuple[str, byte
 def _fold_paid(event: Event, find: FindDocument) -> Iterator[tuple[str, bytes | None]]:
     """Journal what a settlement took from this user's sub-accounts."""
     for ordinal, result in enumerate(decode_results(event.fields["results"])):
-        names = find("key:" + result.key.hex())
+        names = find("key:" + result.key_prefix.hex())
         if names is None or not result.paid:
             continue
         signer = names.decode().partition(":")[2]

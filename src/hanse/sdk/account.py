@@ -1,0 +1,177 @@
+"""The user's money on the chain: deposit, open, fund, refund, withdraw.
+
+    await hanse.account.open(1_000_000, {provider: 400_000})    # one transaction: deposit and fund
+    await hanse.account.request_refund(provider, 100_000)       # comes free after the lock time
+    await hanse.account.claim_refund(provider)
+    await hanse.account.withdraw(500_000)
+
+Every call is one transaction through the durable outbox: it returns once it is confirmed, and says
+why if it failed. `key` makes a call repeatable: the same key again is the same transaction, also
+after a crash. Amounts are base units of the asset.
+
+Source: `Escrow.vy`.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Mapping
+
+from hanse.chain import (
+    Call,
+    Deployment,
+    Outbox,
+    OutboxEntry,
+    PermitSignature,
+    Rpc,
+    open_contracts,
+)
+from hanse.protocol.errors import RequestError, Shortfall
+from hanse.protocol.intents import Fund
+from hanse.protocol.signatures import Address
+from hanse.sdk.chain_view import IndexedChain
+from hanse.sdk.settings import Settings
+from hanse.settlement.outbox_storage import open_outbox_storage
+from hanse.store.database import Database
+
+__all__ = ["Account", "PermitSignature", "open_account"]
+
+
+class Account:
+    """Moves one user's money. Made by `open_account`."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        deployment: Deployment,
+        chain: IndexedChain,
+        user: Address,
+        signer: Address,
+        outbox: Outbox | None,
+    ) -> None:
+        self._rpc = rpc
+        self._deployment = deployment
+        self._chain = chain
+        self._outbox = outbox
+        self.user = user
+        self.signer = signer
+        self.escrow, self.registry, self.asset = open_contracts(rpc, deployment)
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Follow the chain, and run the outbox if there is a wallet, until `stack` closes."""
+        loops = [asyncio.create_task(self._chain.follow())]
+        if self._outbox is not None:
+            loops.append(asyncio.create_task(self._outbox.run()))
+
+        async def stop() -> None:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+        stack.push_async_callback(stop)
+
+    async def deposit(self, amount: int, *, key: str = "") -> OutboxEntry:
+        """Wallet -> account; approves Escrow first if its allowance does not cover it."""
+        await self._approve(amount, key)
+        return await self._submit(self.escrow.deposit(amount), key)
+
+    async def open(
+        self, deposit: int, funds: Mapping[Address, int], *, key: str = ""
+    ) -> OutboxEntry:
+        """Deposit and fund sub-accounts of these providers in one transaction.
+
+        Args:
+            deposit: from the wallet; 0 to use what the account holds.
+            funds: base units by provider.
+            key: idempotency key.
+        """
+        if deposit:
+            await self._approve(deposit, key)
+        rows = [Fund(provider, self.signer, amount) for provider, amount in funds.items()]
+        return await self._submit(self.escrow.open(deposit, rows), key)
+
+    async def fund(self, provider: Address, amount: int, *, key: str = "") -> OutboxEntry:
+        """Account -> sub-account; a pending refund is taken back first."""
+        return await self._submit(self.escrow.fund(provider, self.signer, amount), key)
+
+    async def request_refund(self, provider: Address, amount: int, *, key: str = "") -> OutboxEntry:
+        """Ask for sub-account -> account; free after the lock time. Restarts a pending one's wait.
+
+        Raises:
+            RequestError: `insufficient_balance` if the provider's vouchers may still claim it.
+        """
+        return await self._submit(self.escrow.request_refund(provider, self.signer, amount), key)
+
+    async def cancel_refund(self, provider: Address, *, key: str = "") -> OutboxEntry:
+        """Leave the money in the sub-account after all."""
+        return await self._submit(self.escrow.cancel_refund(provider, self.signer), key)
+
+    async def claim_refund(self, provider: Address, *, key: str = "") -> OutboxEntry:
+        """Complete a refund whose lock time has passed; brokers do it too."""
+        call = self.escrow.claim_refund(self.user, provider, self.signer)
+        return await self._submit(call, key)
+
+    async def withdraw(self, amount: int, *, key: str = "") -> OutboxEntry:
+        """Account -> wallet."""
+        return await self._submit(self.escrow.withdraw(amount), key)
+
+    async def read_wallet(self) -> int:
+        """Base units in the wallet itself, at the confirmed block."""
+        return await self.asset.read_balance(self.user, block=await self.read_block())
+
+    async def read_block(self) -> int:
+        """The confirmed block that decisions are made on."""
+        head = await self._rpc.fetch_head()
+        return max(0, head.number - self._deployment.confirmations)
+
+    async def _approve(self, amount: int, key: str) -> None:
+        head = await self._rpc.fetch_head()
+        held = await self.asset.read_balance(self.user, block=head.number)
+        if held < amount:
+            raise RequestError(
+                "insufficient_balance",
+                f"the wallet {self.user} holds {held} base units, needed are {amount}",
+                details=Shortfall(amount, held).to_details(),
+            )
+        escrow = self.escrow.address
+        allowed = await self.asset.read_allowance(self.user, escrow, block=head.number)
+        if allowed < amount:
+            await self._submit(self.asset.approve(escrow, amount), key and f"{key}-approve")
+
+    async def _submit(self, call: Call, key: str) -> OutboxEntry:
+        if self._outbox is None:
+            raise RequestError(
+                "configuration_invalid",
+                "this client has no wallet key: transactions must be sent by the wallet itself",
+            )
+        unique = key or f"{int(time.time())}-{secrets.token_hex(8)}"
+        entry = await self._outbox.submit(unique, call)
+        await self._chain.refresh()
+        return entry
+
+
+async def open_account(
+    rpc: Rpc,
+    deployment: Deployment,
+    database: Database,
+    chain: IndexedChain,
+    settings: Settings,
+) -> Account:
+    """The account of `settings`; without a wallet key it can be read and not moved."""
+    outbox = None
+    if settings.wallet is not None:
+        if settings.wallet.address != settings.get_user():
+            raise RequestError(
+                "configuration_invalid",
+                f"the wallet key is {settings.wallet.address}, the user {settings.get_user()}",
+            )
+        outbox = Outbox(
+            rpc,
+            settings.wallet,
+            await open_outbox_storage(database),
+            chain_id=deployment.chain_id,
+            confirmations=deployment.confirmations,
+        )
+    signer = settings.signer.address
+    return Account(rpc, deployment, chain, settings.get_user(), signer, outbox)

@@ -1,0 +1,351 @@
+"""`Hanse`: the user's side as one object. What it offers is told in `hanse.sdk`.
+
+It joins the parts: chain view, discovery, matching, buying, resume, account. Every part that has a
+clock, a disk, a network or chance is passed in through `HanseParts`; `Hanse.open` makes the real
+ones from `Settings`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from hanse.market import HealthBook, ListedOffer, Needs, OfferIndex, ProviderHealth
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.signatures import Address, DigestSigner, Hash32
+from hanse.sdk.account import Account, open_account
+from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
+from hanse.sdk.completion import Completion, CompletionStream, read_completion
+from hanse.sdk.discovery import Discovery, DiscoveryReport
+from hanse.sdk.evidence import export_receipt
+from hanse.sdk.money import Money, read_money
+from hanse.sdk.purchase.answer import Answer
+from hanse.sdk.purchase.ask import read_ask
+from hanse.sdk.purchase.buyer import Background, Buyer, BuyerParts
+from hanse.sdk.purchase.funding import Funding
+from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
+from hanse.sdk.settings import Settings
+from hanse.sdk.transport import Transport, TransportLimits
+from hanse.sdk.transport.http import HttpTransport
+from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.voucher_records import StoredReceipt, SubAccountBook
+from hanse.store.sqlite import open_sqlite
+
+_log = logging.getLogger(__name__)
+
+_ANY = Needs()
+
+
+@dataclass(frozen=True)
+class HanseParts:
+    """What a client is made of.
+
+    Attributes:
+        domain: of all signatures.
+        user: whose money it is.
+        signer: of the sub-accounts.
+        book: the durable book.
+        chain: the chain at its confirmed block.
+        transport, limits: to the brokers.
+        account: moves money on the chain; None without a chain.
+        clock: unix seconds.
+        random_bytes: for request ids and answer keys.
+        discover_interval_s, resume_interval_s: of the rounds behind; 0 for none.
+    """
+
+    domain: Domain
+    user: Address
+    signer: DigestSigner
+    book: VoucherBook
+    chain: ChainView
+    transport: Transport
+    limits: TransportLimits = field(default_factory=TransportLimits)
+    account: Account | None = None
+    clock: Callable[[], float] = time.time
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    discover_interval_s: float = 0.0
+    resume_interval_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class MarketOffer:
+    """An offer on the market with the health of its provider."""
+
+    listed: ListedOffer
+    health: ProviderHealth
+
+
+class Hanse:
+    """The user's side. Open it with `Hanse.open`, or `Hanse.join` over parts of one's own."""
+
+    def __init__(self, parts: HanseParts) -> None:
+        self._parts = parts
+        self._background = Background()
+        self._loops: list[asyncio.Task[None]] = []
+        self._offers = OfferIndex()
+        self._health = HealthBook(parts.clock)
+        self._funding = Funding(parts.chain)
+        self._discovery = Discovery(
+            parts.chain, parts.transport, self._offers, self._health, parts.domain, parts.clock
+        )
+        buyer_parts = BuyerParts(
+            domain=parts.domain,
+            user=parts.user,
+            signer=parts.signer,
+            book=parts.book,
+            offers=self._offers,
+            health=self._health,
+            funding=self._funding,
+            transport=parts.transport,
+            limits=parts.limits,
+            clock=parts.clock,
+            random_bytes=parts.random_bytes,
+        )
+        self._resumer = Resumer(
+            buyer_parts, self._background, find_active=lambda: self._buyer.active
+        )
+        self._buyer = Buyer(
+            buyer_parts,
+            self._background,
+            find_out=self._resumer.find_out,
+            count_receipts=self._resumer.count_receipts,
+            rediscover=lambda: self._background.start(self._rediscover()),
+        )
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator["Hanse"]:
+        """Open database and chain, discover, resume what was cut off, and keep all of it going.
+
+        Raises:
+            HanseError: `chain_unavailable`, `configuration_invalid`, `store_unavailable`.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            database = await open_sqlite(settings.database)
+            stack.push_async_callback(database.close)
+            rpc = await stack.enter_async_context(settings.connect())
+            deployment = settings.deployment
+            domain = Domain(deployment.chain_id, deployment.escrow)
+            user, signer = settings.get_user(), settings.signer
+            chain = await open_chain(rpc, deployment, database, user, signer.address)
+            account = await open_account(rpc, deployment, database, chain, settings)
+            transport = settings.transport or HttpTransport(settings.limits)
+            stack.push_async_callback(transport.close)
+            parts = HanseParts(
+                domain=domain,
+                user=user,
+                signer=signer,
+                book=await open_voucher_book(database, domain),
+                chain=chain,
+                transport=transport,
+                limits=settings.limits,
+                account=account,
+                discover_interval_s=settings.discover_interval_s,
+                resume_interval_s=settings.resume_interval_s,
+            )
+            hanse = await stack.enter_async_context(cls.join(parts))
+            await account.start(stack)
+            yield hanse
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def join(cls, parts: HanseParts) -> AsyncIterator["Hanse"]:
+        """The same over parts that are open already; their owner closes them."""
+        hanse = cls(parts)
+        for sub_account in await parts.book.list_sub_accounts():
+            key = sub_account.key
+            if (key.user, key.signer) == (parts.user, parts.signer.address):
+                hanse._funding.note(key.provider, sub_account.book)
+        await hanse.discover()
+        await hanse.resume()
+        hanse._start_loops()
+        try:
+            yield hanse
+        finally:
+            for task in hanse._loops:
+                task.cancel()
+            await asyncio.gather(*hanse._loops, return_exceptions=True)
+            await hanse._background.stop()
+
+    # buying
+
+    async def request(
+        self, path: str, body: bytes | Mapping[str, Any], needs: Needs | None = None
+    ) -> Answer:
+        """Buy one answer from the cheapest healthy provider that fits; see `Answer`.
+
+        Args:
+            path: OpenAI's, such as `/v1/chat/completions`.
+            body: the request's bytes, sent untouched, or an object to encode.
+            needs: narrows the choice.
+
+        Raises:
+            RequestError: the request is at fault, or money is short (`insufficient_balance`, with
+                amounts).
+            TransientError: nobody can serve it now.
+            VerificationError: what came is not what was signed.
+        """
+        encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return await self._buyer.buy(read_ask(path, encoded), needs or _ANY)
+
+    async def chat(
+        self,
+        model: str,
+        messages: list[dict[str, Any]],
+        *,
+        stream: bool = False,
+        needs: Needs | None = None,
+        **params: Any,
+    ) -> Completion | CompletionStream:
+        """OpenAI's chat completion; see `request` for the errors."""
+        body = {"model": model, "messages": messages, "stream": stream, **params}
+        return await self._complete("/v1/chat/completions", body, needs)
+
+    async def completions(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        stream: bool = False,
+        needs: Needs | None = None,
+        **params: Any,
+    ) -> Completion | CompletionStream:
+        """OpenAI's plain completion; see `request` for the errors."""
+        body = {"model": model, "prompt": prompt, "stream": stream, **params}
+        return await self._complete("/v1/completions", body, needs)
+
+    async def embeddings(
+        self, model: str, input: str | list[str], *, needs: Needs | None = None, **params: Any
+    ) -> Completion:
+        """OpenAI's embeddings; see `request` for the errors."""
+        body = {"model": model, "input": input, **params}
+        return await read_completion(await self.request("/v1/embeddings", body, needs))
+
+    # the market
+
+    async def discover(self) -> DiscoveryReport:
+        """Read the Registry at the confirmed block, fetch and verify offers."""
+        return await self._discovery.discover()
+
+    def get_offers(self) -> list[MarketOffer]:
+        """Every verified offer, by model and price."""
+        return [
+            MarketOffer(listed, self._health.get(listed.provider))
+            for listed in self._offers.list_all()
+        ]
+
+    def get_models(self) -> dict[str, Any]:
+        """OpenAI's list of models, `owned_by` naming how many providers offer each."""
+        counts: dict[str, int] = {}
+        for listed in self._offers.list_all():
+            counts[listed.offer.model] = counts.get(listed.offer.model, 0) + 1
+        data = [
+            {
+                "id": model,
+                "object": "model",
+                "created": 0,
+                "owned_by": f"{count} provider{'s' if count > 1 else ''}",
+            }
+            for model, count in sorted(counts.items())
+        ]
+        return {"object": "list", "data": data}
+
+    # what became of it
+
+    async def resume(self, *, adopt: bool = False) -> list[ResumeReport]:
+        """Find out about requests whose end is unknown; see `Resumer.resume` for `adopt`."""
+        return await self._resumer.resume(adopt=adopt)
+
+    async def fetch_answer(self, request_id: Hash32) -> FetchedAnswer:
+        """The bytes of an answer that was paid for and not received to its end."""
+        return await self._resumer.fetch_answer(request_id)
+
+    async def get_receipts(
+        self, *, limit: int = 100, before: int | None = None, offset: int = 0
+    ) -> list[StoredReceipt]:
+        """Receipts, newest first, received up to `before` (unix seconds; None for now)."""
+        at = int(self._parts.clock()) + 1 if before is None else before
+        return await self._parts.book.list_receipts(before=at, limit=limit, offset=offset)
+
+    async def export_receipt(self, request_id: Hash32) -> dict[str, Any]:
+        """Voucher, offer and receipt as one JSON-ready document that a stranger can check.
+
+        Raises:
+            RequestError: `not_found`.
+        """
+        voucher = await self._parts.book.find_voucher(request_id)
+        receipt = await self._parts.book.find_receipt(request_id)
+        if voucher is None or receipt is None:
+            raise RequestError("not_found", f"there is no receipt for request {request_id} here")
+        return export_receipt(self._parts.domain, voucher, receipt)
+
+    async def get_exposures(self) -> list[SubAccountBook]:
+        """Every sub-account with what is spent, in flight, and could be claimed at most."""
+        return await self._parts.book.list_sub_accounts()
+
+    async def wait_idle(self) -> None:
+        """Until nothing is running behind: receipts of cut answers are known or given up on."""
+        await self._background.wait()
+
+    # money
+
+    @property
+    def account(self) -> Account:
+        """Moves money on the chain.
+
+        Raises:
+            RequestError: `configuration_invalid` if this client was made without a chain.
+        """
+        if self._parts.account is None:
+            raise RequestError("configuration_invalid", "this client has no chain to move money on")
+        return self._parts.account
+
+    async def read_money(self) -> Money:
+        """Every unit of this wallet, by place, with the transaction that put it there.
+
+        Raises:
+            RequestError: `configuration_invalid` without a chain.
+        """
+        chain = self._parts.chain
+        if not isinstance(chain, IndexedChain):
+            raise RequestError("configuration_invalid", "this client has no chain to read from")
+        return await read_money(
+            self.account, chain, await self._parts.book.list_sub_accounts(), self._parts.user
+        )
+
+    async def _complete(
+        self, path: str, body: dict[str, Any], needs: Needs | None
+    ) -> Completion | CompletionStream:
+        answer = await self.request(path, body, needs)
+        return CompletionStream(answer) if answer.is_stream else await read_completion(answer)
+
+    async def _rediscover(self) -> None:
+        try:
+            await self.discover()
+        except HanseError as error:
+            _log.warning("discovery failed: %s", error.message)
+
+    def _start_loops(self) -> None:
+        parts = self._parts
+        if parts.discover_interval_s:
+            self._loops.append(
+                asyncio.create_task(_repeat(self.discover, parts.discover_interval_s))
+            )
+        if parts.resume_interval_s:
+            self._loops.append(asyncio.create_task(_repeat(self.resume, parts.resume_interval_s)))
+
+
+async def _repeat(work: Callable[[], Any], interval_s: float) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await work()
+        except (TransientError, RequestError) as error:
+            _log.warning("a round behind failed, the next comes: %s", error.message)

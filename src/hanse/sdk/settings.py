@@ -1,0 +1,56 @@
+"""What whoever runs the user's side decides."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hanse.chain import Deployment, Key, Rpc, verify_deployment
+from hanse.protocol.signatures import Address
+from hanse.sdk.transport import Transport, TransportLimits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of `Hanse.open`.
+
+    Attributes:
+        rpc_url: the chain's node.
+        deployment: which contracts.
+        database: file of the books; one for each user on each Escrow.
+        signer: signs vouchers: the wallet itself, or a session key whose sub-accounts are funded.
+        user: the wallet's address; empty means the signer's.
+        wallet: sends transactions; None where only bought is (a session key needs none).
+        limits: of the requests to brokers.
+        transport: to the brokers; None for HTTP.
+        discover_interval_s: between looks at the market; 0 for none.
+        resume_interval_s: between rounds over requests of unknown end; 0 for none.
+    """
+
+    rpc_url: str
+    deployment: Deployment
+    database: Path
+    signer: Key
+    user: Address = ""
+    wallet: Key | None = None
+    limits: TransportLimits = field(default_factory=TransportLimits)
+    transport: Transport | None = None
+    discover_interval_s: float = 15.0
+    resume_interval_s: float = 30.0
+
+    def get_user(self) -> Address:
+        """Whose money it is."""
+        if self.user:
+            return self.user.lower()
+        return self.wallet.address if self.wallet else self.signer.address
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Rpc]:
+        """The chain's node, after a check that the deployment is there.
+
+        Raises:
+            HanseError: `chain_unavailable`, or a deployment that is not what the file says.
+        """
+        async with Rpc.connect(self.rpc_url) as rpc:
+            await verify_deployment(rpc, self.deployment)
+            yield rpc
