@@ -30,7 +30,7 @@ from hanse.chain import (
     Rpc,
     TransactionState,
 )
-from hanse.chain.transactions import Transaction, sign_transaction
+from hanse.chain.outbox.transactions import Transaction, sign_transaction
 from hanse.protocol.errors import RequestError, TransientError
 
 RECEIVER = "0x" + "22" * 20
@@ -385,6 +385,35 @@ async def test_lagging_receipts_do_not_make_a_second_transaction(
     assert entry is not None
     assert (entry.state, entry.nonce) == (TransactionState.SIGNED, 0)
     is_lagging = False
+    await finish(outbox, rpc, "once")
+    assert await received(rpc) == 2
+
+
+async def test_blocks_of_two_chains_prove_no_nonce_taken(
+    rpc: Rpc, payer: Key, faulty: FaultyTransport
+) -> None:
+    """A node behind a balancer hides our receipt and our block: still no second transaction."""
+    is_lying = True
+
+    def after(method: str, params: list[Any], answer: Any) -> Any:
+        if not is_lying or answer is None:
+            return answer
+        if method == "eth_getTransactionReceipt":
+            return None
+        if method == "eth_getBlockByNumber" and params[0] != "latest" and answer["transactions"]:
+            return {**answer, "hash": "0x" + "ee" * 32, "transactions": []}
+        return answer
+
+    faulty.after = after
+    outbox = make_outbox(Rpc(faulty), payer, MemoryOutboxStorage())
+    await outbox.enqueue("once", pay(2))
+    for _ in range(K + 4):
+        await outbox.step()
+        await mine(rpc)
+    entry = await outbox.find("once")
+    assert entry is not None
+    assert (entry.state, entry.nonce) == (TransactionState.SIGNED, 0)
+    is_lying = False
     await finish(outbox, rpc, "once")
     assert await received(rpc) == 2
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.chain import Call, Fee, FeePolicy, Key, get_contract_address
-from hanse.chain.fees import find_fee, find_raised_fee
+from hanse.chain.outbox.fees import find_fee, find_raised_fee
+from hanse.chain.outbox.transactions import Transaction, encode_rlp, sign_transaction
 from hanse.chain.revert import decode_revert
-from hanse.chain.transactions import Transaction, encode_rlp, sign_transaction
 from hanse.contracts.deployment import get_create_address
 from hanse.protocol.signatures import to_checksum
 

@@ -68,7 +68,6 @@ from hanse.chain.deployment import (
     verify_deployment,
 )
 from hanse.chain.escrow import Escrow, EscrowTerms, PermitSignature, SubAccount
-from hanse.chain.fees import Fee, FeePolicy
 from hanse.chain.index import EventIndex
 from hanse.chain.keys import (
     Key,
@@ -80,8 +79,10 @@ from hanse.chain.keys import (
     store_in_keyring,
     unlock_keystore,
 )
-from hanse.chain.localnode import LocalNode
+from hanse.chain.local import LocalNode
 from hanse.chain.outbox import Outbox
+from hanse.chain.outbox.fees import Fee, FeePolicy
+from hanse.chain.outbox.transactions import get_contract_address
 from hanse.chain.registry import ProviderInfo, Registry, ServiceInfo, ServiceListing
 from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
 from hanse.chain.storage import (
@@ -95,7 +96,6 @@ from hanse.chain.storage import (
     OutboxStorage,
     TransactionState,
 )
-from hanse.chain.transactions import get_contract_address
 
 __all__ = [
     "BlockNumber",

@@ -33,19 +33,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from hanse.chain.chain_types import BlockNumber, Call, ChainError, Header, TransactionReceipt
-from hanse.chain.fees import Fee, FeePolicy, find_fee, find_raised_fee
+from hanse.chain.chain_types import Call, ChainError, Header
+from hanse.chain.outbox.fees import Fee, FeePolicy, find_raised_fee
+from hanse.chain.outbox.signing import Signer
+from hanse.chain.outbox.tracking import FILLER_PREFIX, Tracker
 from hanse.chain.rpc import Rpc
-from hanse.chain.storage import Attempt, OutboxEntry, OutboxStorage, TransactionState
-from hanse.chain.transactions import Transaction, sign_transaction
+from hanse.chain.storage import OutboxEntry, OutboxStorage, TransactionState
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.signatures import DigestSigner
 
 POLL_INTERVAL_S = 0.25
 """Pause between steps: small against any block time, and an idle step is one read of storage."""
-
-SCAN_BLOCKS_MAX = 1_000
-"""Blocks searched in one step for who used a nonce; the search goes on in the next."""
 
 NONCES_AHEAD_MAX = 16
 """Signed and unmined at once; pools keep about 16 to 64 of one sender."""
@@ -75,29 +73,23 @@ class Outbox:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rpc = rpc
-        self._key = key
         self._storage = storage
-        self._chain_id = chain_id
-        self._confirmations = confirmations
         self._policy = fee_policy or FeePolicy()
         self._clock = clock
+        self._signer = Signer(rpc, key, chain_id, self._policy)
+        self._tracker = Tracker(rpc, key.address, confirmations)
+        self.address = key.address
         self.scope = f"{chain_id}:{key.address}"
         self._step_lock = asyncio.Lock()
         self._enqueue_lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._is_running = False
         # Hints only, lost in a crash: when each attempt was sent first and last, what must be
-        # raised, how far a search came, since when a nonce has been missing.
+        # raised, since when a nonce has been missing.
         self._sent_first_s: dict[str, float] = {}
         self._sent_last_s: dict[str, float] = {}
         self._must_raise: set[str] = set()
-        self._searched: dict[str, BlockNumber] = {}
         self._gap_since_s: dict[int, float] = {}
-
-    @property
-    def address(self) -> str:
-        """The sender."""
-        return self._key.address
 
     async def enqueue(self, key: str, call: Call) -> OutboxEntry:
         """Ask for a transaction; durable on return. The same key again returns the entry it has.
@@ -196,111 +188,17 @@ class Outbox:
                 if entry.state is _State.SIGNED:
                     await self._broadcast(entry, head)
 
-    # ------------------------------------------------------------------ what became of it
-
     async def _track(self, entry: OutboxEntry, head: Header) -> None:
-        receipt = await self._find_canonical_receipt(entry)
-        if receipt is None:
-            if entry.state is _State.MINED:
-                # Its block left the chain. The bytes are still good: send them again at once.
-                for attempt in entry.attempts:
-                    self._sent_last_s.pop(attempt.hash, None)
-                await self._put(
-                    replace(entry, state=_State.SIGNED, block_number=None, block_hash="")
-                )
-            else:
-                await self._requeue_if_nonce_taken(entry, head)
+        found = await self._tracker.track(entry, head)
+        if found == entry:
             return
-        mined = replace(
-            entry,
-            state=_State.MINED,
-            block_number=receipt.block_number,
-            block_hash=receipt.block_hash,
-            transaction_hash=receipt.transaction_hash,
-            gas_used=receipt.gas_used,
-            effective_gas_price_wei=receipt.effective_gas_price_wei,
-            reason="",
-        )
-        if receipt.block_number + self._confirmations > head.number:
-            if mined != entry:
-                await self._put(mined)
-        elif receipt.succeeded:
-            await self._put(replace(mined, state=_State.CONFIRMED))
-        else:
-            reason = await self._explain(entry, receipt)
-            await self._put(replace(mined, state=_State.FAILED, reason=reason))
+        if entry.state is _State.MINED and found.state is _State.SIGNED:
+            # Its block left the chain. The bytes are still good: send them again at once.
+            for attempt in entry.attempts:
+                self._sent_last_s.pop(attempt.hash, None)
+        await self._put(found)
 
-    async def _find_canonical_receipt(self, entry: OutboxEntry) -> TransactionReceipt | None:
-        """A receipt of any attempt whose block is on the node's chain and lists the transaction."""
-        for attempt in reversed(entry.attempts):
-            receipt = await self._rpc.fetch_receipt(attempt.hash)
-            if receipt is None:
-                continue
-            header = await self._rpc.fetch_header(receipt.block_number)
-            if (
-                header is not None
-                and header.hash == receipt.block_hash
-                and attempt.hash in header.transaction_hashes
-            ):
-                return receipt
-            _log.warning(
-                "a receipt of %s in block %s, which is not on the node's chain; not believed",
-                attempt.hash,
-                receipt.block_hash,
-            )
-        return None
-
-    async def _explain(self, entry: OutboxEntry, receipt: TransactionReceipt) -> str:
-        """Why it reverted: run it again on the state before its block, then on the state after."""
-        if receipt.gas_used >= entry.gas_limit:
-            return f"out of gas: all of {entry.gas_limit} was used"
-        for block in (receipt.block_number - 1, receipt.block_number):
-            try:
-                await self._rpc.call(entry.call, block=block, sender=self.address)
-            except ChainError as error:
-                if error.is_revert:
-                    return error.reason
-            except TransientError:
-                break
-        return f"reverted in block {receipt.block_number}; the reason does not show when run again"
-
-    # ------------------------------------------------------------------ nonces
-
-    async def _requeue_if_nonce_taken(self, entry: OutboxEntry, head: Header) -> None:
-        """Give up a nonce only on proof: used k blocks deep, and by none of our attempts."""
-        assert entry.nonce is not None
-        confirmed = head.number - self._confirmations
-        if confirmed < 0 or await self._count_at(confirmed) <= entry.nonce:
-            return
-        hashes = {attempt.hash for attempt in entry.attempts}
-        # A reorganisation may have mined it up to k blocks below the height at which it was signed.
-        first = self._searched.get(entry.key, max(0, entry.signed_at_block - self._confirmations))
-        last = min(confirmed, first + SCAN_BLOCKS_MAX - 1)
-        for header in await self._rpc.fetch_headers(first, last):
-            if hashes.intersection(header.transaction_hashes):
-                return  # mined after all; the node's receipts lag behind its blocks
-        self._searched[entry.key] = last + 1
-        if last < confirmed:
-            return
-        del self._searched[entry.key]
-        reason = f"nonce {entry.nonce} was used by another transaction of {self.address}"
-        _log.warning("%s; %s is signed again", reason, entry.key)
-        is_filler = entry.key.startswith(_FILLER_PREFIX)
-        await self._put(
-            replace(
-                entry,
-                state=_State.FAILED if is_filler else _State.QUEUED,
-                nonce=None,
-                attempts=(),
-                reason=reason,
-            )
-        )
-
-    async def _count_at(self, block: BlockNumber) -> int:
-        try:
-            return await self._rpc.fetch_transaction_count(self.address, block=block)
-        except ChainError:
-            return 0  # no state for this height (a node that just restarted): prove nothing
+    # ------------------------------------------------------------------ gaps
 
     async def _fill_gaps(self, head: Header) -> None:
         """Make the chain able to reach our lowest open nonce.
@@ -327,16 +225,16 @@ class Outbox:
                 await self._sign_filler(nonce, head)
 
     async def _sign_filler(self, nonce: int, head: Header) -> None:
-        fee = await self._find_fee(head)
+        fee = await self._signer.find_fee(head)
         if fee is None:
             return
         async with self._enqueue_lock:
             ordinal, _ = await self._storage.read_last(self.scope)
             call = Call(to=self.address, data=b"", label=f"fill nonce {nonce}", gas_limit=NOOP_GAS)
             entry = OutboxEntry(
-                scope=self.scope, key=f"{_FILLER_PREFIX}{nonce}", ordinal=ordinal + 1, call=call
+                scope=self.scope, key=f"{FILLER_PREFIX}{nonce}", ordinal=ordinal + 1, call=call
             )
-            await self._put(self._signed(entry, nonce, NOOP_GAS, fee, head))
+            await self._put(self._signer.sign(entry, nonce, NOOP_GAS, fee, head))
 
     # ------------------------------------------------------------------ signing
 
@@ -357,15 +255,15 @@ class Outbox:
     async def _sign(
         self, entry: OutboxEntry, head: Header, *, is_first: bool
     ) -> OutboxEntry | None:
-        fee = await self._find_fee(head)
+        fee = await self._signer.find_fee(head)
         if fee is None:
             cap = self._policy.max_fee_cap_wei
             return await self._wait(
                 entry, f"base fee {head.base_fee_wei} wei and tip exceed the cap of {cap} wei a gas"
             )
         try:
-            gas_limit = await self._get_gas_limit(entry.call, head)
-            await self._verify_balance(entry.call, gas_limit, fee, head)
+            gas_limit = await self._signer.fetch_gas_limit(entry.call, head)
+            await self._signer.verify_balance(entry.call, gas_limit, fee, head)
         except ChainError as error:
             if not is_first:
                 # It may need what an earlier, still unmined transaction does (approve before
@@ -373,54 +271,12 @@ class Outbox:
                 return None
             return await self._put(replace(entry, state=_State.FAILED, reason=error.reason))
         nonce = await self._next_nonce(head)
-        return await self._put(self._signed(entry, nonce, gas_limit, fee, head))
+        return await self._put(self._signer.sign(entry, nonce, gas_limit, fee, head))
 
     async def _next_nonce(self, head: Header) -> int:
         _, last_nonce = await self._storage.read_last(self.scope)
         count = await self._rpc.fetch_transaction_count(self.address, block=head.number)
         return max(last_nonce + 1, count)
-
-    async def _get_gas_limit(self, call: Call, head: Header) -> int:
-        if call.gas_limit:
-            return call.gas_limit
-        gas = await self._rpc.estimate_gas(call, sender=self.address, block=head.number)
-        return gas + -(-gas * self._policy.gas_margin_percent // 100)
-
-    async def _verify_balance(self, call: Call, gas_limit: int, fee: Fee, head: Header) -> None:
-        needed = call.value + gas_limit * fee.max_fee_wei
-        balance = await self._rpc.fetch_balance(self.address, block=head.number)
-        if balance < needed:
-            reason = (
-                f"{self.address} has {balance} wei, the transaction may take {needed} wei; send it"
-                " native coin"
-            )
-            raise ChainError(reason, reason=reason)
-
-    def _signed(
-        self, entry: OutboxEntry, nonce: int, gas_limit: int, fee: Fee, head: Header
-    ) -> OutboxEntry:
-        return replace(
-            entry,
-            state=_State.SIGNED,
-            nonce=nonce,
-            gas_limit=gas_limit,
-            attempts=(self._attempt(entry.call, nonce, gas_limit, fee),),
-            signed_at_block=head.number,
-            reason="",
-        )
-
-    def _attempt(self, call: Call, nonce: int, gas_limit: int, fee: Fee) -> Attempt:
-        transaction = Transaction(
-            self._chain_id, nonce, fee.tip_wei, fee.max_fee_wei, gas_limit, call
-        )
-        signed = sign_transaction(self._key, transaction)
-        return Attempt(signed.hash, signed.raw, fee.tip_wei, fee.max_fee_wei)
-
-    async def _find_fee(self, head: Header) -> Fee | None:
-        tip = self._policy.tip_wei
-        if tip is None:
-            tip = await self._rpc.fetch_priority_fee()
-        return find_fee(self._policy, head.base_fee_wei, tip)
 
     async def _wait(self, entry: OutboxEntry, reason: str) -> OutboxEntry:
         if entry.reason != reason:
@@ -441,14 +297,14 @@ class Outbox:
         is_old = first_s is not None and self._clock() - first_s >= self._policy.raise_after_s
         if not is_old and last.hash not in self._must_raise:
             return entry
-        market = await self._find_fee(head)
+        market = await self._signer.find_fee(head)
         if market is None:
             return entry
         fee = find_raised_fee(self._policy, Fee(last.tip_wei, last.max_fee_wei), market)
         if fee is None:
             return entry
         assert entry.nonce is not None
-        attempt = self._attempt(entry.call, entry.nonce, entry.gas_limit, fee)
+        attempt = self._signer.sign_attempt(entry.call, entry.nonce, entry.gas_limit, fee)
         self._must_raise.discard(last.hash)
         return await self._put(replace(entry, attempts=(*entry.attempts, attempt)))
 
@@ -499,7 +355,3 @@ class Outbox:
             await self.step()
         except (TransientError, ChainError) as error:
             _log.warning("the outbox of %s waits: %s", self.address, error.message)
-
-
-_FILLER_PREFIX = "fill-nonce-"
-"""Keys of transactions that only fill a nonce."""
