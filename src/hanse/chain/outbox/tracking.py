@@ -1,6 +1,7 @@
 """What became of a signed transaction: mined where, how deep, its nonce taken, why it failed.
 
-Reads only; the outbox stores what comes back. A node is believed as far as its answers agree: a receipt counts if its block is on the node's chain and lists the transaction.
+Reads only; the outbox stores what comes back. A node is believed as far as its answers agree: a
+receipt counts if its block is on the node's chain and lists the transaction.
 """
 
 import logging
