@@ -92,7 +92,7 @@ def test_fund_refuses_a_provider_that_is_unbonding(
 def test_uint96_overflow_over_a_life_is_refused(
     bare: Hanse, depositor: Key, session: Key, provider: Key, receipt_key: Key
 ) -> None:
-    """balance + claimed must fit 96 bits for ever, else a settlement would run into the sequence."""
+    """balance + claimed fits 96 bits for ever, else settling would run into the sequence."""
     bare.register(provider, receipt_key)
     bare.mint(depositor.address, 2 * AMOUNT_MAX)
     bare.escrow_call(depositor, "deposit", AMOUNT_MAX)
