@@ -79,7 +79,7 @@ from hanse.chain.keys import (
     store_in_keyring,
     unlock_keystore,
 )
-from hanse.chain.local import LocalNode
+from hanse.chain.localnode import LocalNode
 from hanse.chain.outbox import Outbox
 from hanse.chain.outbox.fees import Fee, FeePolicy
 from hanse.chain.outbox.transactions import get_contract_address

@@ -31,7 +31,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from hanse.chain.local.anvil_binary import Say, get_anvil
+from hanse.chain.localnode.anvil_binary import Say, get_anvil
 from hanse.chain.rpc import Rpc
 from hanse.protocol.errors import RequestError, TransientError
 
