@@ -65,6 +65,16 @@ class Session:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         return str(self.home / f"{name}.db")
 
+    def get_provider_folder(self, name: str) -> Path:
+        """Where a provider's books are; not made here.
+
+        Raises:
+            RequestError: `usage` if the name could not be one folder's.
+        """
+        if name in ("keys", "cache", "logs"):
+            raise RequestError("usage", f"a provider cannot be named {name!r}: that is a folder")
+        return self.get_key_path(name).parent.parent / name
+
     def unlock_key(self, name: str, *, use_keyring: bool = False) -> "Key":
         """Decrypt one of this home's keys.
 

@@ -7,6 +7,10 @@ its checkpoint are one write; a reorganisation puts back what was replaced, newe
     storage = await open_index_storage(database, "broker", fold, on_change)
     index = EventIndex(rpc, contracts, storage, start_block=..., confirmations=...)
 
+Several processes may keep the same index in one database, as a gateway and the command line of one
+user do: a batch that another process has applied meanwhile is not applied again, and what it has
+changed is taken over the next time the checkpoints are read.
+
 Source: the contract of `hanse.chain.storage.IndexStorage`.
 """
 
@@ -58,9 +62,12 @@ class DatabaseIndexStorage:
         self._name = name
         self._fold = fold
         self._on_change = on_change
+        # What `on_change` was told last, to notice what other processes have done since.
+        self._known: Checkpoint | None = None
+        self._keys: set[str] = set()
 
     async def read_checkpoints(self) -> list[Checkpoint]:
-        """See `IndexStorage`."""
+        """See `IndexStorage`; takes over what another process has applied."""
         rows = await self._database.read(
             lambda tx: tx.find_all(
                 "SELECT number, hash FROM chain_checkpoints WHERE index_name = ? "
@@ -68,7 +75,11 @@ class DatabaseIndexStorage:
                 (self._name, CHECKPOINTS_KEPT),
             )
         )
-        return [Checkpoint(row[0], row[1]) for row in rows]
+        found = [Checkpoint(row[0], row[1]) for row in rows]
+        newest = found[0] if found else None
+        if newest != self._known:
+            await self._take_over(newest)
+        return found
 
     async def read_documents(self) -> dict[str, bytes]:
         """All documents as of the newest checkpoint."""
@@ -83,14 +94,32 @@ class DatabaseIndexStorage:
     async def apply_batch(self, batch: EventBatch) -> None:
         """See `IndexStorage`."""
         changed = await self._database.write(lambda tx: self._apply(tx, batch))
-        self._on_change(changed, batch.checkpoint)
+        if changed is not None:  # else another process was first; `read_checkpoints` takes it over
+            self._tell(changed, batch.checkpoint)
 
     async def rollback_index(self, to: Checkpoint | None) -> None:
         """See `IndexStorage`."""
-        changed = await self._database.write(lambda tx: self._rollback(tx, to))
-        self._on_change(changed, to)
+        self._tell(await self._database.write(lambda tx: self._rollback(tx, to)), to)
 
-    def _apply(self, tx: Transaction, batch: EventBatch) -> dict[str, bytes | None]:
+    async def _take_over(self, newest: Checkpoint | None) -> None:
+        documents = await self.read_documents()
+        gone: dict[str, bytes | None] = dict.fromkeys(self._keys - documents.keys())
+        self._tell({**gone, **documents}, newest)
+
+    def _tell(self, changed: dict[str, bytes | None], at: Checkpoint | None) -> None:
+        self._known = at
+        for key, document in changed.items():
+            (self._keys.discard if document is None else self._keys.add)(key)
+        self._on_change(changed, at)
+
+    def _apply(self, tx: Transaction, batch: EventBatch) -> dict[str, bytes | None] | None:
+        newest = tx.find_one(
+            "SELECT number, hash FROM chain_checkpoints WHERE index_name = ? "
+            "ORDER BY number DESC LIMIT 1",
+            (self._name,),
+        )
+        if (Checkpoint(newest[0], newest[1]) if newest else None) != self._known:
+            return None
         changed: dict[str, bytes | None] = {}
         ordinal = 0
         for event in batch.events:

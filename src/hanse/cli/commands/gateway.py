@@ -59,7 +59,7 @@ def gateway_keys() -> None:
 )
 @click.argument("name")
 @pass_session
-async def create_key(session: Session, name: str) -> None:
+async def create_key(session: Session, /, name: str) -> None:
     """Issue an API key labelled NAME.
 
     The key is shown here and never again: only its hash is kept.
@@ -99,7 +99,7 @@ async def list_keys(session: Session) -> None:
 )
 @click.argument("key_id", metavar="ID")
 @pass_session
-async def revoke_key(session: Session, key_id: str) -> None:
+async def revoke_key(session: Session, /, key_id: str) -> None:
     """Make the key with this ID stop working; revoking twice changes nothing."""
     async with _open_keys(session) as keys:
         key = await keys.revoke(key_id)

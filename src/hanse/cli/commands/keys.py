@@ -40,7 +40,7 @@ def keys() -> None:
     help="Weak encryption that opens in 10 ms instead of 1 s: for tests and local chains only.",
 )
 @pass_session
-def create(session: Session, name: str, keyring: bool, light: bool) -> None:
+def create(session: Session, /, name: str, keyring: bool, light: bool) -> None:
     """Make the key NAME and print its address.
 
     An existing key is never replaced.
@@ -88,7 +88,7 @@ def list_keys(session: Session) -> None:
 )
 @click.argument("name")
 @pass_session
-def show_address(session: Session, name: str) -> None:
+def show_address(session: Session, /, name: str) -> None:
     """Print the address of the key NAME; no password is needed."""
     address = session.get_key_address(name)
     session.output.show({"name": name, "address": address}, lambda: address)

@@ -41,10 +41,6 @@ def provider() -> None:
     ),
 )
 @click.option("--name", default="provider", help="Whose keys and books: NAME, NAME-receipt.")
-@click.option("--owner-key", help="The owner's key, needed to register only. [default: NAME]")
-@click.option(
-    "--receipt-key", help="Key that signs receipts and stays online. [default: NAME-receipt]"
-)
 @click.option("--keyring", is_flag=True, help="Take passwords from the desktop's keyring.")
 @click.option(
     "--engine", default="llama", help="llama, upstream, echo (a fake), or a module's name."
@@ -81,7 +77,7 @@ def provider() -> None:
 )
 @click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
 @pass_session
-async def start(session: Session, **options: Any) -> None:
+async def start(session: Session, /, **options: Any) -> None:
     """Serve a model until Ctrl-C.
 
     Starts the engine, registers with a stake if that was never done (it asks first), publishes the
@@ -103,11 +99,11 @@ async def start(session: Session, **options: Any) -> None:
 )
 @click.option("--name", default="provider", help="Whose keys and books: NAME, NAME-receipt.")
 @pass_session
-async def status(session: Session, name: str) -> None:
+async def status(session: Session, /, name: str) -> None:
     """Show what the chain, the broker and the books say of this provider.
 
     Needs no password; the broker may be running or not.
     """
-    from hanse.cli.broker import show_status
+    from hanse.cli.provider_status import show_status
 
     await show_status(session, name)

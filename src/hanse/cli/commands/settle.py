@@ -1,0 +1,97 @@
+"""`hanse settle`: claim what users signed for."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli.framework import command, pass_session
+from hanse.cli.session import Session
+
+if TYPE_CHECKING:
+    from hanse.cli.network import Network
+    from hanse.cli.settlements import PayableClaim
+
+
+@command(
+    "settle",
+    short_help="Claim what users signed for (provider).",
+    examples=(
+        ("What would be claimed", "hanse settle --dry-run"),
+        ("Claim it now", "hanse settle"),
+        ("For the second provider of this home", "hanse settle --name second"),
+    ),
+)
+@click.option("--name", default="provider", help="Whose books: NAME, signed by NAME-receipt.")
+@click.option("--dry-run", is_flag=True, help="Show what would be claimed; needs no password.")
+@click.option("--keyring", is_flag=True, help="Take the password from the desktop's keyring.")
+@pass_session
+async def settle(session: Session, /, name: str, dry_run: bool, keyring: bool) -> None:
+    """Claim on the chain, from the last voucher of each sub-account, what is owed.
+
+    If this provider's broker is running it is asked to settle; else this command does it.
+    """
+    from hanse.cli import settlements
+    from hanse.cli.network import load_network
+
+    network = load_network(session.home)
+    if dry_run:
+        _show_payable(session, network, await settlements.read_payable(session, network, name))
+        return
+    with session.output.wait("settling, until the transaction is confirmed ..."):
+        document = await settlements.settle(session, network, name, use_keyring=keyring)
+    _show_settled(session, network, document)
+
+
+def _show_payable(session: Session, network: "Network", claims: "list[PayableClaim]") -> None:
+    output, units = session.output, network.units
+    total = sum(found.payable for found in claims)
+    rows = [
+        (
+            found.claim.user,
+            found.claim.signer,
+            found.claim.sequence,
+            units.format_number(found.claim.due),
+            units.format_number(found.payable),
+        )
+        for found in claims
+    ]
+    columns = ("user", "signer", "requests>", "due>", f"would be paid, {units.symbol}>")
+    footer = ("sum", "", "", "", units.format_number(total))
+    output.show(
+        {
+            "claims": [
+                {
+                    "user": found.claim.user,
+                    "signer": found.claim.signer,
+                    "due": str(found.claim.due),
+                    "balance": str(found.balance),
+                    "payable": str(found.payable),
+                    "sequence": str(found.claim.sequence),
+                }
+                for found in claims
+            ],
+            "payable": str(total),
+        },
+        lambda: output.table(columns, rows, footer=footer) if rows else "Nothing is due.",
+    )
+
+
+def _show_settled(session: Session, network: "Network", document: dict[str, Any]) -> None:
+    output, units = session.output, network.units
+    rows = [
+        (
+            claim["user"],
+            claim["signer"],
+            claim["status"],
+            units.format_number(int(claim["paid"])),
+            batch["transaction_hash"],
+        )
+        for batch in document["batches"]
+        for claim in batch["claims"]
+    ]
+    columns = ("user", "signer", "result", f"paid, {units.symbol}>", "transaction")
+    footer = ("sum", "", "", units.format_number(int(document["paid"])), "")
+    output.show(
+        document,
+        lambda: output.table(columns, rows, footer=footer) if rows else "Nothing was due.",
+    )

@@ -1,0 +1,181 @@
+"""What is known of one of this home's providers: chain, running broker, books."""
+
+import time
+from typing import Any
+
+import aiohttp
+
+from hanse.chain import Rpc
+from hanse.chain.registry import ProviderInfo, Registry
+from hanse.cli.control import ask_control, is_held
+from hanse.cli.idleness import ProviderFacts, explain_idle
+from hanse.cli.moments import format_time
+from hanse.cli.network import Network, load_network
+from hanse.cli.session import Session
+from hanse.protocol.errors import HanseError
+from hanse.protocol.signatures import ZERO_ADDRESS
+from hanse.settlement.receipt_totals import ReceiptTotals, read_totals
+
+HEALTH_S = 5.0
+"""A broker answers /health from memory; one that takes longer is as good as gone."""
+
+NOTHING = ReceiptTotals(0, 0, 0, 0, 0, 0, 0)
+
+
+class ProviderReport:
+    """One look at a provider.
+
+    Attributes:
+        address: the provider's.
+        info: what the Registry shows.
+        broker: what the running broker says of itself; None if it does not run.
+        totals: its books in numbers.
+        facts: for `explain_idle`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        info: ProviderInfo,
+        broker: dict[str, Any] | None,
+        totals: ReceiptTotals,
+        facts: ProviderFacts,
+    ) -> None:
+        self.address, self.info, self.broker = address, info, broker
+        self.totals, self.facts = totals, facts
+
+
+async def fetch_report(session: Session, network: Network, name: str) -> ProviderReport:
+    """Ask chain, broker and books.
+
+    Raises:
+        HanseError: no such key, or the chain's node does not answer.
+    """
+    address = session.get_key_address(name)
+    folder = session.get_provider_folder(name)
+    broker = await _find_broker(folder)
+    offers = broker["offers"] if broker else []
+    async with Rpc.connect(network.rpc_url) as rpc:
+        head = await rpc.fetch_head()
+        block = max(0, head.number - network.deployment.confirmations)
+        registry = Registry(rpc, network.deployment.registry)
+        info = await registry.read_provider(address, block=block)
+        minimum = await registry.read_minimum_stake(block=block)
+        published = 0
+        for offer in offers:
+            listed = await registry.read_service(address, offer["service_id"], block=block)
+            published += listed.active and listed.offer_hash == offer["offer_hash"]
+    totals = await _read_totals(session, name)
+    facts = ProviderFacts(
+        is_registered=info.is_registered,
+        stake=info.stake,
+        minimum_stake=minimum,
+        unbonding_until_s=info.unbonding_until_s,
+        receipt_key_matches=broker is None or info.receipt_key == broker["receipt_key"],
+        published_offers=published,
+        health=await _fetch_health(broker["endpoint"]) if broker else "not running",
+        valid_until_s=min((offer["valid_until"] for offer in offers), default=0),
+        cheaper_offers=0,
+        sub_accounts=broker["sub_accounts"] if broker else totals.sub_accounts,
+        requests=totals.requests,
+        last_request_s=totals.last_request_s,
+    )
+    return ProviderReport(address, info, broker, totals, facts)
+
+
+def explain(report: ProviderReport, network: Network) -> list[str]:
+    """Why no request comes, in whole units of the asset."""
+    return explain_idle(report.facts, int(time.time()), network.units.format)
+
+
+async def show_status(session: Session, name: str) -> None:
+    """`hanse provider status`."""
+    network = load_network(session.home)
+    report = await fetch_report(session, network, name)
+    reasons = explain(report, network)
+    info, totals, units, broker = report.info, report.totals, network.units, report.broker
+    last = format_time(totals.last_request_s) if totals.last_request_s else "never"
+    pairs = [
+        ("provider", report.address),
+        ("registered", "yes" if info.is_registered else "no"),
+        ("stake", units.format(info.stake)),
+        ("receipt key", info.receipt_key if info.receipt_key != ZERO_ADDRESS else "none"),
+        ("paid to", info.payee if info.payee != ZERO_ADDRESS else "nobody yet"),
+        ("broker", f"{report.facts.health}, {broker['endpoint']}" if broker else "not running"),
+        *(
+            ("offer", describe_offer(offer, network))
+            for offer in (broker or {"offers": []})["offers"]
+        ),
+        ("requests", f"{totals.requests}, {totals.in_flight} at work; last {last}"),
+        ("earned", units.format(totals.fees)),
+        ("of it settled", units.format(totals.settled)),
+        ("still to claim", units.format(totals.due)),
+        *(("idle because", reason) for reason in reasons),
+    ]
+    session.output.show(
+        {
+            "provider": report.address,
+            "registered": info.is_registered,
+            "stake": str(info.stake),
+            "unbonding_until": info.unbonding_until_s,
+            "receipt_key": info.receipt_key,
+            "payee": info.payee,
+            "health": report.facts.health,
+            "broker": broker,
+            "requests": totals.requests,
+            "in_flight": totals.in_flight,
+            "last_request": totals.last_request_s,
+            "earned": str(totals.fees),
+            "settled": str(totals.settled),
+            "due": str(totals.due),
+            "idle_because": reasons,
+        },
+        lambda: session.output.fields(pairs),
+    )
+
+
+def describe_offer(offer: dict[str, Any], network: Network) -> str:
+    """An offer in one line."""
+    units = network.units
+    return (
+        f"{offer['model']} ({offer['engine']}) at "
+        f"{units.format_number(int(offer['input_per_mtok']))} in, "
+        f"{units.format(int(offer['output_per_mtok']))} out a million tokens, "
+        f"until {format_time(offer['valid_until'])}"
+    )
+
+
+async def _find_broker(folder: Any) -> dict[str, Any] | None:
+    if not is_held(folder):
+        return None
+    try:
+        return await ask_control(folder, {"do": "status"})
+    except HanseError:
+        return None  # it is starting or stopping, or another command holds the folder
+
+
+async def _read_totals(session: Session, name: str) -> ReceiptTotals:
+    from hanse.cli.settlements import get_books
+    from hanse.store import open_sqlite
+
+    try:
+        path = get_books(session, name)
+    except HanseError:
+        return NOTHING
+    database = await open_sqlite(path)
+    try:
+        return await read_totals(database)
+    finally:
+        await database.close()
+
+
+async def _fetch_health(endpoint: str) -> str:
+    timeout = aiohttp.ClientTimeout(total=HEALTH_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as client,
+            client.get(endpoint.rstrip("/") + "/health") as answer,
+        ):
+            return "ok" if answer.status == 200 else "not admitting requests"
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return "unreachable"

@@ -1,0 +1,149 @@
+"""Settling from the command line: by the running broker if there is one, else by this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hanse.chain import Rpc
+from hanse.chain.escrow import Escrow
+from hanse.cli.control import ask_control, hold_folder, is_held
+from hanse.cli.network import Network
+from hanse.cli.session import Session
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import InvariantError, RequestError
+from hanse.protocol.signatures import Address, Signature
+from hanse.settlement import DueClaim, open_receipt_book
+from hanse.settlement.settler import SettlementBatch
+from hanse.store import open_sqlite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUB_ACCOUNTS_READ_MAX = 1_000
+"""Sub-accounts that a dry run asks the chain about, largest first; a batch takes 200."""
+
+
+@dataclass(frozen=True)
+class PayableClaim:
+    """A claim, and what it would bring now: what is due, at most what the sub-account holds."""
+
+    claim: DueClaim
+    balance: int
+    claimed: int
+
+    @property
+    def payable(self) -> int:
+        """Base units."""
+        return max(0, min(self.claim.cumulative_fee - self.claimed, self.balance))
+
+
+async def settle(
+    session: Session, network: Network, name: str, *, use_keyring: bool
+) -> dict[str, Any]:
+    """Claim all that is payable and return what became of it.
+
+    Raises:
+        HanseError: the chain, the node or the broker refused.
+    """
+    folder = get_books(session, name).parent
+    if is_held(folder):
+        return await ask_control(folder, {"do": "settle"})
+    from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings
+
+    receipt = session.unlock_key(f"{name}-receipt", use_keyring=use_keyring)
+    settings = BrokerSettings(
+        provider=session.get_key_address(name),
+        data_dir=folder,
+        rpc_url=network.rpc_url,
+        deployment=network.deployment,
+        settle_interval_s=0,
+    )
+    with hold_folder(folder):
+        # a broker without services: it recovers the books and indexes the chain as always
+        process = await BrokerProcess.start(settings, BrokerKeys(receipt=receipt), [])
+        try:
+            return to_document(await process.settle_now())
+        finally:
+            await process.stop()
+
+
+async def read_payable(session: Session, network: Network, name: str) -> list[PayableClaim]:
+    """What `settle` would claim, largest first; needs no password and changes nothing."""
+    provider = session.get_key_address(name)
+    claims = await read_due(session, network, name, provider)
+    async with Rpc.connect(network.rpc_url) as rpc:
+        head = await rpc.fetch_head()
+        block = max(0, head.number - network.deployment.confirmations)
+        escrow = Escrow(rpc, network.deployment.escrow)
+        found = []
+        for claim in claims[:SUB_ACCOUNTS_READ_MAX]:
+            held = await escrow.read_sub_account(claim.user, provider, claim.signer, block=block)
+            found.append(PayableClaim(claim, held.balance, held.claimed))
+    return sorted(found, key=lambda claim: -claim.payable)
+
+
+async def read_due(
+    session: Session, network: Network, name: str, provider: Address
+) -> list[DueClaim]:
+    """What the books say is owed and not seen on the chain."""
+    deployment = network.deployment
+    database = await open_sqlite(get_books(session, name))
+    try:
+        domain = Domain(deployment.chain_id, deployment.escrow)
+        book = await open_receipt_book(database, provider, domain, _Reader(provider))
+        return await book.read_due_claims()
+    finally:
+        await database.close()
+
+
+def get_books(session: Session, name: str) -> "Path":
+    """The database of a provider of this home.
+
+    Raises:
+        RequestError: `not_found` if that provider never ran here.
+    """
+    from hanse.provider.lifecycle import DATABASE_NAME
+
+    path = session.get_provider_folder(name) / DATABASE_NAME
+    if not path.is_file():
+        raise RequestError(
+            "not_found",
+            f"provider {name!r} has no books in {session.home}; "
+            f"it never ran here: hanse provider start --name {name}",
+        )
+    return path
+
+
+def to_document(batches: Sequence[SettlementBatch]) -> dict[str, Any]:
+    """Settlement batches as a JSON document."""
+    return {
+        "batches": [
+            {
+                "transaction_hash": batch.transaction_hash,
+                "block_number": batch.block_number,
+                "gas_used": batch.gas_used,
+                "paid": str(batch.paid),
+                "claims": [
+                    {
+                        "user": claim.user,
+                        "signer": claim.signer,
+                        "status": claim.status_name,
+                        "paid": str(claim.paid),
+                    }
+                    for claim in batch.claims
+                ],
+            }
+            for batch in batches
+        ],
+        "paid": str(sum(batch.paid for batch in batches)),
+    }
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Stands where a receipt key would, for reading only."""
+
+    address: Address
+
+    def sign_digest(self, digest: bytes) -> Signature:
+        raise InvariantError("internal_error", "reading the books must sign nothing")
