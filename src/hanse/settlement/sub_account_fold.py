@@ -11,10 +11,10 @@ the chain:
 | RefundClaimed | - amount | | none |
 | Settled, status 5 or 6 | - paid | + paid, the claim's sequence | at most the balance |
 
-Documents: `sub_account:<user>:<signer>`, and `key:<sub-account key>` that leads to it, since a
-settlement names the key only. A test runs the fold beside the contract.
+Documents: `sub_account:<user>:<signer>`, and `key:<start of its key>` that leads to it, since a
+settlement names no more than that. A test runs the fold beside the contract.
 
-Source: `Escrow.vy`, and `hanse.contracts.settlement_call` for the words of a settlement.
+Source: `Escrow.vy`, and `hanse.contracts.claims` for the words of a settlement.
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,9 @@ from hanse.contracts import decode_results, get_sub_account_key
 from hanse.protocol.signatures import Address
 from hanse.settlement.index_storage import FindDocument, Fold
 from hanse.settlement.receipt_records import SubAccountFunds
+
+KEY_PREFIX_BYTES = 15
+"""Of a sub-account's key, as a settlement's results carry it."""
 
 STATUS_PARTIAL = 5
 STATUS_PAID = 6
@@ -58,8 +61,8 @@ def create_provider_fold(provider: Address) -> Fold:
         before = find_funds(find, user, signer)
         after = _fold_one(event, before or _NOTHING)
         if before is None:
-            chain_key = "key:" + get_sub_account_key(user, provider, signer).hex()
-            yield chain_key, f"{user}:{signer}".encode()
+            key = get_sub_account_key(user, provider, signer)
+            yield _get_prefix_key(key[:KEY_PREFIX_BYTES]), f"{user}:{signer}".encode()
         yield get_document_key(user, signer), encode_funds(after)
 
     return fold
@@ -105,6 +108,10 @@ def decode_funds(document: bytes) -> SubAccountFunds:
     )
 
 
+def _get_prefix_key(prefix: bytes) -> str:
+    return "key:" + prefix.hex()
+
+
 def _fold_one(event: Event, funds: SubAccountFunds) -> SubAccountFunds:
     fields = event.fields
     balance, refund, unlock_s = funds.balance, funds.pending_refund, funds.refund_unlock_s
@@ -126,7 +133,7 @@ def _fold_settled(event: Event, find: FindDocument) -> Iterator[tuple[str, bytes
     for result in decode_results(event.fields["results"]):
         if result.status not in (STATUS_PARTIAL, STATUS_PAID):
             continue
-        names = find("key:" + result.key.hex())
+        names = find(_get_prefix_key(result.key_prefix))
         if names is None:
             continue
         document_key = SUB_ACCOUNT_PREFIX + names.decode()
@@ -136,7 +143,7 @@ def _fold_settled(event: Event, find: FindDocument) -> Iterator[tuple[str, bytes
         seen[document_key] = SubAccountFunds(
             balance,
             before.claimed + result.paid,
-            result.sequence,
+            result.extend_sequence(before.sequence),
             min(before.pending_refund, balance),
             before.refund_unlock_s,
         )

@@ -1,0 +1,206 @@
+"""The provider's book: replays, pages, kept answers, claims, owners, restarts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+from tests.settlement.book_parts import (
+    DOMAIN,
+    NOW_S,
+    PROVIDER,
+    RECEIPT_KEY,
+    SIGNER_KEY,
+    USER,
+    outcome_of,
+    sign_voucher,
+)
+
+from hanse.chain import Key
+from hanse.protocol.errors import InvariantError, RequestError, TransientError
+from hanse.protocol.limits import ANSWER_RETAINED_S, RECEIPTS_PER_PAGE_MAX
+from hanse.protocol.messages import FinishReason
+from hanse.protocol.wire import receipt_to_json
+from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
+from hanse.store import open_sqlite
+
+FUNDS = SubAccountFunds(10**9, 0)
+SIGNER = SIGNER_KEY.address
+
+
+@pytest_asyncio.fixture
+async def book(tmp_path: Path) -> AsyncIterator[ReceiptBook]:
+    database = await open_sqlite(tmp_path / "book.sqlite3")
+    yield await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
+    await database.close()
+
+
+async def admit(book, sequence_max, *, cumulative=10**6, most=100, acknowledged=0, **options):
+    signed = sign_voucher(cumulative, sequence_max, most, **options)
+    funds = FUNDS
+    return await book.admit(signed, funds, acknowledged=acknowledged, now_s=NOW_S)
+
+
+async def test_one_of_many_replays_is_admitted(book):
+    signed = sign_voucher(10**6, 10, 100)
+    results = await asyncio.gather(
+        *(book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S) for _ in range(100)),
+        return_exceptions=True,
+    )
+    refused = [item for item in results if isinstance(item, RequestError)]
+    assert len(refused) == 99
+    assert {error.code for error in refused} == {"request_replayed"}
+    state = await book.find_state(USER, SIGNER)
+    assert (state.book.in_flight, state.book.reserved) == (1, 100)
+
+
+async def test_replay_names_the_receipt_once_there_is_one(book):
+    signed = sign_voucher(10**6, 10, 100)
+    admission = await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+    with pytest.raises(RequestError) as at_work:
+        await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+    assert at_work.value.details["receipt"] is None
+    finished = await book.finish(admission, outcome_of(7))
+    with pytest.raises(RequestError) as done:
+        await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+    assert done.value.details["receipt"] == receipt_to_json(finished.signed)
+
+
+async def test_request_id_is_served_once_per_signer_even_for_another_user(book):
+    first = sign_voucher(10**6, 10, 100)
+    await book.admit(first, FUNDS, acknowledged=0, now_s=NOW_S)
+    other = sign_voucher(10**6, 10, 100, request_id=first.request.request_id, user="0x" + "a2" * 20)
+    with pytest.raises(RequestError, match="already admitted"):
+        await book.admit(other, FUNDS, acknowledged=0, now_s=NOW_S)
+    assert await book.find_state("0x" + "a2" * 20, SIGNER) is None
+
+
+async def test_refused_request_leaves_nothing_and_its_id_stays_free(book):
+    low = sign_voucher(50, 1, 100)
+    with pytest.raises(RequestError) as refused:
+        await book.admit(low, FUNDS, acknowledged=0, now_s=NOW_S)
+    assert refused.value.code == "voucher_too_low"
+    assert refused.value.details["needed"] == "100"
+    assert refused.value.details["available"] == "50"
+    await admit(book, 1, request_id=low.request.request_id)
+
+
+async def test_pages_are_in_sequence_and_say_when_there_is_more(book):
+    count = RECEIPTS_PER_PAGE_MAX + 5
+    admissions = [await admit(book, 10**6) for _ in range(count)]
+    await asyncio.gather(*(book.finish(item, outcome_of(1)) for item in admissions))
+    page = await book.find_receipts(USER, SIGNER, 0)
+    assert (len(page.receipts), page.more) == (RECEIPTS_PER_PAGE_MAX, True)
+    sequences = [int(msgspec.json.decode(json)["sequence"]) for _, json in page.receipts]
+    assert sequences == list(range(1, RECEIPTS_PER_PAGE_MAX + 1))
+    rest = await book.find_receipts(USER, SIGNER, RECEIPTS_PER_PAGE_MAX)
+    assert (len(rest.receipts), rest.more) == (5, False)
+    assert await book.find_receipts(USER, SIGNER, 2**64 - 1) is not None
+
+
+async def test_answers_are_kept_until_acknowledged_or_old(book):
+    first = await admit(book, 10)
+    await book.finish(first, outcome_of(1, b"sealed one"))
+    second = await admit(book, 10)
+    await book.finish(second, outcome_of(1, b"sealed two"))
+    assert await book.find_answer(USER, SIGNER, first.request_id, NOW_S) == b"sealed one"
+    await admit(book, 10, acknowledged=1)
+    assert await book.find_answer(USER, SIGNER, first.request_id, NOW_S) is None
+    late = NOW_S + ANSWER_RETAINED_S
+    assert await book.find_answer(USER, SIGNER, second.request_id, late - 1) == b"sealed two"
+    assert await book.find_answer(USER, SIGNER, second.request_id, late) is None
+    assert await book.sweep_answers(late) == 1
+
+
+async def test_acknowledging_more_than_there_is_harms_nobody(book):
+    first = await admit(book, 10)
+    other_key = Key(b"\x07" * 32)
+    other = await admit(book, 10, key=other_key)
+    await book.finish(first, outcome_of(1, b"mine"))
+    await book.finish(other, outcome_of(1, b"theirs"))
+    await admit(book, 2**64 - 1, acknowledged=2**64 - 1, key=other_key)
+    assert await book.find_answer(USER, SIGNER, first.request_id, NOW_S) == b"mine"
+
+
+async def test_best_voucher_is_claimed_whatever_the_order(book):
+    high = await admit(book, 5, cumulative=500, most=100)
+    await admit(book, 3, cumulative=300, most=100)
+    await book.finish(high, outcome_of(80))
+    (claim,) = await book.read_due_claims()
+    assert (claim.cumulative_max, claim.sequence_max) == (500, 5)
+    assert (claim.cumulative_fee, claim.sequence, claim.due) == (80, 1, 80)
+    assert claim.request_hash == high.request_hash
+
+
+async def test_settled_never_falls_and_clears_what_is_due(book):
+    admission = await admit(book, 5)
+    await book.finish(admission, outcome_of(80))
+    assert await book.apply_settled(USER, SIGNER, 30) == 30
+    assert await book.apply_settled(USER, SIGNER, 10) == 0
+    (claim,) = await book.read_due_claims()
+    assert claim.due == 50
+    assert await book.apply_settled(USER, SIGNER, 80) == 50
+    assert await book.read_due_claims() == []
+
+
+async def test_book_begins_where_the_chain_stands(book):
+    funds = SubAccountFunds(balance=500, claimed=1_000, sequence=7)
+    signed = sign_voucher(1_100, 8, 100)
+    admission = await book.admit(signed, funds, acknowledged=7, now_s=NOW_S)
+    finished = await book.finish(admission, outcome_of(60))
+    receipt = finished.signed.receipt
+    assert (receipt.sequence, receipt.cumulative_fee) == (8, 1_060)
+    (claim,) = await book.read_due_claims()
+    assert claim.due == 60
+
+
+async def test_pending_refund_is_not_lent_again(book):
+    funds = SubAccountFunds(balance=150, claimed=0, pending_refund=100)
+    with pytest.raises(RequestError) as refused:
+        await book.admit(sign_voucher(100, 1, 100), funds, acknowledged=0, now_s=NOW_S)
+    assert refused.value.code == "insufficient_balance"
+    assert refused.value.details["available"] == "50"
+
+
+async def test_fee_above_its_maximum_is_refused_and_the_request_stays_open(book):
+    admission = await admit(book, 5, most=100)
+    with pytest.raises(InvariantError):
+        await book.finish(admission, outcome_of(101))
+    page = await book.find_receipts(USER, SIGNER, 0)
+    assert page.in_flight == (admission.request_id,)
+
+
+async def test_restart_receipts_what_was_at_work_with_fee_0(tmp_path):
+    path = tmp_path / "book.sqlite3"
+    database = await open_sqlite(path)
+    book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
+    done = await admit(book, 5)
+    cut = await admit(book, 5)
+    await book.finish(done, outcome_of(9))
+    await database.close()
+    database = await open_sqlite(path)
+    book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
+    (receipt,) = await book.recover(NOW_S + 5)
+    assert receipt.receipt.request_hash == cut.request_hash
+    assert (receipt.receipt.sequence, receipt.receipt.cumulative_fee) == (2, 9)
+    assert (receipt.receipt.fee, receipt.receipt.finish_reason) == (0, FinishReason.ERROR)
+    assert await book.recover(NOW_S + 6) == []
+    await database.close()
+
+
+async def test_database_of_another_provider_is_refused(tmp_path):
+    database = await open_sqlite(tmp_path / "book.sqlite3")
+    await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
+    with pytest.raises(RequestError, match="is the book of provider"):
+        await open_receipt_book(database, "0x" + "b3" * 20, DOMAIN, RECEIPT_KEY)
+    await database.close()
+
+
+async def test_closed_store_is_a_transient_error(tmp_path):
+    database = await open_sqlite(tmp_path / "book.sqlite3")
+    book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
+    await database.close()
+    with pytest.raises(TransientError):
+        await admit(book, 1)
