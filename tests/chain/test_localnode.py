@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -162,5 +163,25 @@ async def test_the_pulse_confirms_a_transaction_and_then_rests(
             await poll(depth)
             heads = [(await rpc.fetch_head()).number for _ in range(200)]
             assert heads[-1] == heads[0], "an idle chain must not grow"
+    finally:
+        await node.stop()
+
+
+async def test_time_can_be_moved_and_does_not_run_ahead_by_itself(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    node = make_node(tmp_path, anvil_cache, confirmations=2)
+    url = await node.start()
+    try:
+        async with Rpc.connect(url) as rpc:
+            await node.mine(50)
+            now = (await rpc.fetch_head()).timestamp_s
+            assert abs(now - time.time()) < 10, (
+                "many blocks in a second must not make the clock run"
+            )
+            await node.advance_time(3_600)
+            head = await rpc.fetch_head()
+            (confirmed,) = await rpc.fetch_headers(head.number - 2, head.number - 2)
+            assert 3_600 <= confirmed.timestamp_s - now < 3_660
     finally:
         await node.stop()

@@ -16,8 +16,8 @@ class Asset:
     """An ERC-20 at an address, through one node. Amounts are base units."""
 
     def __init__(self, rpc: Rpc, address: str) -> None:
-        self.address = address
         self.contract = Contract(rpc, load_artifact("TestAsset"), address)
+        self.address = self.contract.address
 
     async def read_balance(self, owner: str, *, block: BlockNumber) -> int:
         """What the address itself holds."""

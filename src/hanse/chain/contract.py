@@ -13,6 +13,7 @@ from typing import Any
 from hanse.chain.chain_types import BlockNumber, Call, ChainError, Event, Log
 from hanse.chain.rpc import Rpc
 from hanse.contracts.artifacts import Artifact
+from hanse.protocol.signatures import parse_address
 
 
 class Contract:
@@ -21,7 +22,7 @@ class Contract:
     def __init__(self, rpc: Rpc, artifact: Artifact, address: str) -> None:
         self.rpc = rpc
         self.artifact = artifact
-        self.address = address
+        self.address = parse_address(address)  # lower case, as logs have it
 
     async def read(
         self, function: str, *arguments: Any, block: BlockNumber, sender: str | None = None

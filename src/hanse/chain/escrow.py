@@ -71,8 +71,8 @@ class Escrow:
     """Escrow at an address, through one node."""
 
     def __init__(self, rpc: Rpc, address: str) -> None:
-        self.address = address
         self.contract = Contract(rpc, load_artifact("Escrow"), address)
+        self.address = self.contract.address
 
     # reads
 

@@ -70,8 +70,8 @@ class Registry:
     """Registry at an address, through one node."""
 
     def __init__(self, rpc: Rpc, address: str) -> None:
-        self.address = address
         self.contract = Contract(rpc, load_artifact("Registry"), address)
+        self.address = self.contract.address
 
     # reads
 

@@ -141,14 +141,14 @@ class LocalNode:
             await self._get_rpc().request("evm_mine", attempts_max=1)
 
     async def advance_time(self, seconds: int) -> None:
-        """Move the chain's clock forward and mine a block there: a lock time passes at once."""
+        """Move the chain's clock forward, k blocks deep: a lock time passes at once."""
         await self._get_rpc().request("evm_increaseTime", seconds, attempts_max=1)
-        await self.mine()
+        await self.mine(self._confirmations + 1)
 
     async def fund(self, address: str, wei: int) -> None:
-        """Set the native coin of an address. Only a development chain can."""
+        """Set the native coin of an address, k blocks deep. Only a development chain can."""
         await self._get_rpc().request("anvil_setBalance", address, hex(wei))
-        await self.mine()
+        await self.mine(self._confirmations + 1)
 
     @property
     def _state_path(self) -> Path:
@@ -187,17 +187,14 @@ class LocalNode:
             )
         self._pid_path.write_text(f"{process.pid}\n")
         rpc = Rpc.connect(f"http://127.0.0.1:{port}")
-        deadline_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
-        while process.poll() is None and asyncio.get_running_loop().time() < deadline_s:
-            try:
-                await rpc.request("eth_chainId", attempts_max=1)
-            except TransientError:
-                await asyncio.sleep(0.02)
-                continue
-            self._process, self._rpc, self.url = process, rpc, f"http://127.0.0.1:{port}"
-            return True
-        await rpc.close()
-        await _terminate(process)
+        try:
+            if await _answers(rpc, process):
+                self._process, self._rpc, self.url = process, rpc, f"http://127.0.0.1:{port}"
+                return True
+        finally:
+            if self._process is None:  # it ended, was too slow, or we are being cancelled
+                await rpc.close()
+                await _terminate(process)
         return False
 
     async def _pulse(self, block_time_s: float) -> None:
@@ -295,6 +292,20 @@ def _arguments_of(pid: int) -> str:
     )
     line = done.stdout.strip()
     return "" if line.startswith("Z") else line
+
+
+async def _answers(rpc: Rpc, process: "subprocess.Popen[bytes]") -> bool:
+    """Wait until the node answers; False if it ended or took too long."""
+    clock = asyncio.get_running_loop().time
+    deadline_s = clock() + START_TIMEOUT_S
+    while process.poll() is None and clock() < deadline_s:
+        try:
+            await rpc.request("eth_chainId", attempts_max=1)
+        except TransientError:
+            await asyncio.sleep(0.02)
+        else:
+            return True
+    return False
 
 
 async def _terminate(process: "subprocess.Popen[bytes]") -> None:
