@@ -164,8 +164,21 @@ class Signed:
 class Caller:
     """The user's side by hand: signs, sends, checks."""
 
-    def __init__(self, url: str, offer: Offer, key: Key = SIGNER_KEY, user: str = USER) -> None:
+    def __init__(
+        self,
+        url: str,
+        offer: Offer,
+        key: Key = SIGNER_KEY,
+        user: str = USER,
+        *,
+        domain: Domain = DOMAIN,
+        provider: str = PROVIDER,
+        receipt_key: str = RECEIPT_KEY.address,
+    ) -> None:
         self.url = url
+        self.domain = domain
+        self.provider = provider
+        self.receipt_key = receipt_key
         self.offer = offer
         self.key = key
         self.user = user
@@ -192,7 +205,7 @@ class Caller:
         request_id: str = "",
         deadline: int = 0,
         offer_hash: str = "",
-        provider: str = PROVIDER,
+        provider: str = "",
         key: Key | None = None,
     ) -> Signed:
         if body is None:
@@ -215,9 +228,13 @@ class Caller:
         if sequence_max is None:
             sequence_max = self.book.acknowledged + self.book.in_flight + 1
         voucher = Voucher(
-            self.user, provider, committed, sequence_max, to_hex(request.struct_hash())
+            self.user,
+            provider or self.provider,
+            committed,
+            sequence_max,
+            to_hex(request.struct_hash()),
         )
-        digest = DOMAIN.digest(voucher.struct_hash())
+        digest = self.domain.digest(voucher.struct_hash())
         signed = SignedVoucher(
             voucher, request, self.key.address, (key or self.key).sign_digest(digest)
         )
@@ -272,19 +289,23 @@ class Caller:
 
     def check(self, signed: Signed, reply: Reply) -> None:
         assert reply.receipt is not None
-        verify_receipt_signature(reply.receipt, DOMAIN, RECEIPT_KEY.address)
+        verify_receipt_signature(reply.receipt, self.domain, self.receipt_key)
         verify_receipt(reply.receipt, signed.voucher, self.offer, reply.response_hash)
 
     def acknowledge(self, receipt: SignedReceipt) -> None:
         self.book = UserBook(receipt.receipt.sequence, receipt.receipt.cumulative_fee)
 
     def sign_query(
-        self, after: int = 0, deadline: int = 0, key: Key | None = None, provider: str = PROVIDER
+        self, after: int = 0, deadline: int = 0, key: Key | None = None, provider: str = ""
     ) -> str:
         query = Query(
-            self.user, provider, self.key.address, after, deadline or int(time.time()) + 60
+            self.user,
+            provider or self.provider,
+            self.key.address,
+            after,
+            deadline or int(time.time()) + 60,
         )
-        digest = DOMAIN.digest(query.struct_hash())
+        digest = self.domain.digest(query.struct_hash())
         return encode_query_header(query, (key or self.key).sign_digest(digest))
 
     async def get(self, path: str, header: str | None = None) -> Reply:

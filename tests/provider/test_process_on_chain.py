@@ -1,0 +1,161 @@
+"""The whole process beside a real chain: registers, sells, settles, refunds, restarts."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from tests.provider.broker_parts import Caller, chat_body, until
+from tests.provider.chain_parts import PRICES, STAKE, run_market
+
+from hanse.chain.registry import Registry
+from hanse.engines import open_engine
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import RequestError
+from hanse.protocol.verify import verify_offer
+from hanse.protocol.wire import offer_from_json
+from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
+
+pytestmark = pytest.mark.slow
+
+
+def settings_of(market, folder: Path, **options) -> BrokerSettings:
+    return BrokerSettings(
+        provider=market.owner.address,
+        data_dir=folder / "broker",
+        rpc_url=market.url,
+        deployment=market.deployment,
+        stake=STAKE,
+        settle_interval_s=0,
+        **options,
+    )
+
+
+def services_of(prices=PRICES):
+    return [Service(1, open_engine("echo", {"answer_tokens": 8}), prices)]
+
+
+async def start(market, folder, *, owner=True, prices=PRICES, **options) -> BrokerProcess:
+    keys = BrokerKeys(market.receipt, market.owner if owner else None)
+    return await BrokerProcess.start(
+        settings_of(market, folder, **options), keys, services_of(prices)
+    )
+
+
+def caller_of(market, process, user, signer) -> Caller:
+    offer = process.broker.parts.offers.list_current()[0].signed.offer
+    d = market.deployment
+    return Caller(
+        process.url,
+        offer,
+        signer,
+        user.address,
+        domain=Domain(d.chain_id, d.escrow),
+        provider=market.owner.address,
+        receipt_key=market.receipt.address,
+    )
+
+
+async def test_registers_sells_settles_and_refunds(tmp_path, anvil_cache):
+    async with run_market(tmp_path / "chain", anvil_cache) as market:
+        process = await start(market, tmp_path)
+        user, signer = await market.make_user(10**6)
+        head = await market.rpc.fetch_head()
+        await until(lambda: process.broker.parts.chain_view.block >= head.number - 2)
+
+        async with caller_of(market, process, user, signer) as caller:
+            # the offer is signed by the registered key, and what the Registry shows
+            offers = json.loads((await caller.get("/hanse/v1/offers")).body)["offers"]
+            signed = offer_from_json(offers[0])
+            verify_offer(
+                signed, caller.domain, market.receipt.address, signed.offer.valid_until - 1
+            )
+            registry = Registry(market.rpc, market.deployment.registry)
+            listed = await registry.read_service(market.owner.address, 1, block=head.number)
+            assert listed.offer_hash == "0x" + signed.offer.struct_hash().hex()
+
+            fees = [(await caller.buy(stream=i % 2 == 0)).receipt.receipt.fee for i in range(4)]
+            before = await market.read_asset(market.owner.address)
+            (batch,) = await process.settle_now()
+            assert batch.paid == sum(fees)
+            assert [claim.status_name for claim in batch.claims] == ["paid"]
+            assert await market.read_asset(market.owner.address) == before + sum(fees)
+            sub = await market.read_sub_account(user, signer)
+            assert (sub.claimed, sub.sequence) == (sum(fees), 4)
+            assert sub.balance == 10**6 - sum(fees)
+            assert await process.settle_now() == []
+
+            # a refund: what is owed is settled first, then the broker completes it
+            fee = (await caller.buy()).receipt.receipt.fee
+            call = market.escrow.request_refund(
+                market.owner.address, signer.address, 10**6 - sum(fees)
+            )
+            await market.do(user, call)
+            await until(lambda: process.settler.is_refund_near(3_700), 10)
+            refused = await caller.send(caller.sign())
+            assert refused.error["code"] == "insufficient_balance"
+            assert await process.complete_due_refunds() == 0
+            await market.node.advance_time(3_601)
+            await market.node.mine(1)
+            assert await process.complete_due_refunds() == 1
+            sub = await market.read_sub_account(user, signer)
+            assert (sub.balance, sub.claimed) == (0, sum(fees) + fee)
+            head = await market.rpc.fetch_head()
+            free = await market.escrow.read_account(user.address, block=head.number)
+            assert free + sub.claimed == 10**6
+        await process.stop()
+
+
+async def test_restart_keeps_registration_offer_and_books(tmp_path, anvil_cache):
+    async with run_market(tmp_path / "chain", anvil_cache) as market:
+        with pytest.raises(RequestError, match="is not registered"):
+            await start(market, tmp_path, owner=False)
+        process = await start(market, tmp_path, endpoints=("http://broker.test",))
+        user, signer = await market.make_user(10**6)
+        await until(
+            lambda: process.broker.parts.chain_view.find_funds(user.address, signer.address)
+        )
+        offer_hash = process.broker.parts.offers.list_current()[0].offer_hash
+        async with caller_of(market, process, user, signer) as caller:
+            first = await caller.buy()
+        await process.stop()
+
+        process = await start(market, tmp_path, owner=False, endpoints=("http://broker.test",))
+        assert process.broker.parts.offers.list_current()[0].offer_hash == offer_hash
+        async with caller_of(market, process, user, signer) as caller:
+            _, receipts = await caller.fetch_receipts()
+            assert receipts == [first.receipt]
+            caller.acknowledge(first.receipt)
+            await caller.buy()
+            batches = await process.settle_now()
+            assert sum(batch.paid for batch in batches) > first.receipt.receipt.fee
+        await process.stop()
+
+        dearer = type(PRICES)(200_000, 50_000, 300_000)
+        process = await start(
+            market, tmp_path, owner=False, prices=dearer, endpoints=("http://broker.test",)
+        )
+        current = process.broker.parts.offers.list_current()[0]
+        assert current.offer_hash != offer_hash
+        assert current.signed.offer.revision == 2
+        await process.stop()
+
+
+async def test_stop_drains_and_settles_if_asked(tmp_path, anvil_cache):
+    async with run_market(tmp_path / "chain", anvil_cache) as market:
+        process = await start(market, tmp_path, settle_on_stop=True)
+        user, signer = await market.make_user(10**6)
+        await until(
+            lambda: process.broker.parts.chain_view.find_funds(user.address, signer.address)
+        )
+        async with caller_of(market, process, user, signer) as caller:
+            engine = process.broker.parts.offers.list_current()[0].service.engine
+            engine._settings = type(engine._settings)(token_delay_s=0.05)
+            running = asyncio.create_task(caller.send(caller.sign(chat_body(stream=True))))
+            await until(lambda: process.broker.in_flight == 1)
+            stopping = asyncio.create_task(process.stop())
+            reply = await running
+            assert reply.ended
+            await stopping
+        sub = await market.read_sub_account(user, signer)
+        assert sub.claimed == reply.receipt.receipt.fee > 0
