@@ -111,9 +111,7 @@ def _insert_receipt(
         tx.execute(sql.UPDATE_STATE, (VoucherState.RECEIPTED, reason, request_id))
 
 
-def _advance(
-    tx: Transaction, row: BookRow, latest: SignedReceipt, now_s: int
-) -> tuple[UserBook, str]:
+def _advance(tx: Transaction, row: BookRow, latest: SignedReceipt) -> tuple[UserBook, str]:
     """Acknowledge every held receipt that is next in line."""
     book, held, objection = row.book, row.held, ""
     while held > 0:
