@@ -12,6 +12,7 @@ from hanse.gateway import ApiKeys, GatewayServer, GatewaySettings, open_api_keys
 from hanse.protocol.errors import HanseError, RequestError, Shortfall, TransientError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import FinishReason, Receipt, SignedReceipt, Usage
+from hanse.sdk.money import Money, Place
 from hanse.store import open_sqlite
 
 PROVIDER = "0x" + "11" * 20
@@ -163,8 +164,9 @@ class MemoryMarket:
         ]
         return {"object": "list", "data": rows}
 
-    async def read_money(self) -> dict[str, Any]:
-        return {"total": "5000000"}
+    async def read_money(self) -> Money:
+        places = (Place("wallet", 2**60), Place("free", 7, PROVIDER))
+        return Money("0x" + "22" * 20, 9, places, 5, (), ())
 
     def _answer(self, path: str, request: dict[str, Any]) -> MemoryAnswer:
         model = request["model"]
@@ -211,6 +213,10 @@ class RunningGateway:
     key: str
     server: GatewayServer
     port: int
+
+    @property
+    def in_flight(self) -> int:
+        return self.server.gateway.in_flight
 
     @property
     def base_url(self) -> str:

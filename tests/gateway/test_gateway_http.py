@@ -192,7 +192,12 @@ async def test_models_are_found_by_names_with_slashes(app):
 
 
 async def test_money(app):
-    assert json.loads((await app.ask("GET", "/hanse/v1/money")).body) == {"total": "5000000"}
+    money = json.loads((await app.ask("GET", "/hanse/v1/money")).body)
+    assert (money["total"], money["paid"]) == (str(2**60 + 7), "5")  # text: JavaScript ends at 2^53
+    assert [(row["place"], row["amount"]) for row in money["places"]] == [
+        ("wallet", str(2**60)),
+        ("free", "7"),
+    ]
 
 
 async def test_requests_above_the_limit_wait_elsewhere(app):

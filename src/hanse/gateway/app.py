@@ -32,6 +32,7 @@ from hanse.gateway.exchange import (
     Watch,
     get_draining,
 )
+from hanse.gateway.money import money_to_json
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import PREFIX, Operation, decode_body, get_operation
 from hanse.gateway.relay import relay_stream, relay_whole
@@ -252,7 +253,7 @@ class GatewayApp:
         )
 
     async def _get_money(self, exchange: Exchange) -> None:
-        await exchange.send_json(200, await self._client.read_money())
+        await exchange.send_json(200, money_to_json(await self._client.read_money()))
 
     async def _get_health(self, exchange: Exchange) -> None:
         if self._draining:

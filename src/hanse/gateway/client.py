@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from hanse.protocol.messages import SignedReceipt
+from hanse.sdk.money import Money
 
 
 class Receipted(Protocol):
@@ -71,6 +72,6 @@ class MarketClient(Protocol):
         """OpenAI's list of what can be bought now."""
         ...
 
-    async def read_money(self) -> Any:
-        """Every unit of this wallet, by place: a struct whose amounts are ints."""
+    async def read_money(self) -> Money:
+        """Every unit of this wallet, by place."""
         ...

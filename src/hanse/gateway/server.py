@@ -49,7 +49,7 @@ class GatewayServer(uvicorn.Server):
         on_ready: OnReady | None = None,
     ) -> None:
         super().__init__(config)
-        self._gateway = gateway
+        self.gateway = gateway
         self._drain_s = drain_s
         self._on_ready = on_ready
         self._drained: asyncio.Task[None] | None = None
@@ -72,13 +72,13 @@ class GatewayServer(uvicorn.Server):
     def drain(self) -> None:
         """Admit nothing more, wait for what is at work, then stop."""
         if self._drained is None:
-            self._gateway.drain()
+            self.gateway.drain()
             self._drained = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        await self._gateway.wait_idle(self._drain_s)
-        self._gateway.cut()
-        await self._gateway.wait_idle(CLOSING_S)
+        await self.gateway.wait_idle(self._drain_s)
+        self.gateway.cut()
+        await self.gateway.wait_idle(CLOSING_S)
         self.should_exit = True
 
 

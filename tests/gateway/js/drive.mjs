@@ -69,6 +69,12 @@ const scenarios = {
     const answer = await client.embeddings.create({ model, input: ["a", "b"] });
     return { vectors: answer.data.map((row) => Array.from(row.embedding)) };
   },
+  async embeddingsFloat() {
+    const answer = await client.embeddings.create({
+      model, input: ["a", "b"], encoding_format: "float",
+    });
+    return { vectors: answer.data.map((row) => row.embedding) };
+  },
   async models() {
     const ids = [];
     for await (const row of client.models.list()) ids.push(row.id);

@@ -1,0 +1,145 @@
+"""A small real market on loopback: two brokers over echo engines, the SDK, and a gateway on top.
+
+Only the chain is told instead of read (`FixedChain`, `StaticChainView`).
+"""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from tests.gateway.gateway_parts import RunningGateway, run_gateway_here
+
+from hanse.chain import Key
+from hanse.engines.base import Capabilities, Operation
+from hanse.engines.echo_engine import EchoEngine, Settings
+from hanse.gateway import GatewaySettings
+from hanse.market import PublishedService
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.messages import Prices
+from hanse.protocol.signatures import ZERO_HASH, to_hex
+from hanse.provider import Broker, OfferBook, Service, StaticChainView, build_offer, sign_offer
+from hanse.provider.server import HttpServer
+from hanse.sdk import FixedChain, Hanse, HanseParts
+from hanse.sdk.transport import TransportLimits
+from hanse.sdk.transport.http import HttpTransport
+from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
+from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
+from hanse.store import open_sqlite
+
+DOMAIN = Domain(31_337, "0x" + "e5" * 20)
+USER = "0x" + "a1" * 20
+SIGNER_KEY = Key(b"\x01" * 32)
+CHEAP, DEAR = "0x" + "c1" * 20, "0x" + "d1" * 20
+CHAT_MODEL, EMBED_MODEL = "echo-fake", "echo-embed"
+FUNDS = 10**9
+
+
+class EchoEmbeddings(EchoEngine):
+    """An echo engine that only embeds, as an embedding model does."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return msgspec.structs.replace(
+            super().capabilities, operations=frozenset({Operation.EMBEDDINGS})
+        )
+
+
+@dataclass
+class Seller:
+    """One provider's process."""
+
+    provider: str
+    engine: EchoEngine
+    book: ReceiptBook
+    services: list[PublishedService]
+    server: HttpServer
+
+
+@dataclass
+class Market:
+    gateway: RunningGateway
+    hanse: Hanse
+    vouchers: VoucherBook
+    cheap: Seller
+    dear: Seller
+
+
+@contextlib.asynccontextmanager
+async def sell(
+    provider: str, secret: int, price: int, funds: int, path: Path, **engine_settings: object
+) -> AsyncIterator[Seller]:
+    receipt_key = Key(bytes([secret]) * 32)
+    database = await open_sqlite(path / f"{provider}.sqlite")
+    book = await open_receipt_book(database, provider, DOMAIN, receipt_key)
+    view = StaticChainView()
+    view.set_funds(USER, SIGNER_KEY.address, SubAccountFunds(funds, 0))
+    chat = EchoEngine(Settings(model=CHAT_MODEL, **engine_settings))  # type: ignore[arg-type]
+    embed = EchoEmbeddings(Settings(model=EMBED_MODEL))
+    server = HttpServer.bind("127.0.0.1", 0)
+    offers, published = OfferBook(time.time), []
+    for number, engine in enumerate((chat, embed), 1):
+        await engine.start()
+        service = Service(number, engine, Prices(price, price, 3 * price))
+        offer = await build_offer(
+            service,
+            provider=provider,
+            endpoints=(server.url,),
+            encryption_key=ZERO_HASH,
+            valid_until=int(time.time()) + 86_400,
+            revision=1,
+        )
+        offers.put(sign_offer(offer, DOMAIN, receipt_key), service)
+        offer_hash = to_hex(offer.struct_hash())
+        published.append(
+            PublishedService(
+                provider, number, 1, offer_hash, offer.service_type, server.url, receipt_key.address
+            )
+        )
+    broker = Broker(provider=provider, domain=DOMAIN, book=book, chain_view=view, offers=offers)
+    await server.start(broker)
+    broker.admitting = True
+    try:
+        yield Seller(provider, chat, book, published, server)
+    finally:
+        await server.stop()
+        await chat.close()
+        await embed.close()
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_market(
+    path: Path, *, funds: int = FUNDS, **engine_settings: object
+) -> AsyncIterator[Market]:
+    async with contextlib.AsyncExitStack() as stack:
+        cheap = await stack.enter_async_context(
+            sell(CHEAP, 2, 100_000, funds, path, **engine_settings)
+        )
+        dear = await stack.enter_async_context(
+            sell(DEAR, 3, 900_000, funds, path, **engine_settings)
+        )
+        database = await open_sqlite(path / "user.sqlite")
+        stack.push_async_callback(database.close)
+        transport = HttpTransport(TransportLimits())
+        stack.push_async_callback(transport.close)
+        vouchers = await open_voucher_book(database, DOMAIN)
+        chain = FixedChain(
+            [*cheap.services, *dear.services],
+            {CHEAP: SubAccountFunds(funds, 0), DEAR: SubAccountFunds(funds, 0)},
+        )
+        parts = HanseParts(
+            domain=DOMAIN,
+            user=USER,
+            signer=SIGNER_KEY,
+            book=vouchers,
+            chain=chain,
+            transport=transport,
+        )
+        hanse = await stack.enter_async_context(Hanse.join(parts))
+        gateway = await stack.enter_async_context(
+            run_gateway_here(hanse, GatewaySettings(port=0, drain_s=2.0))
+        )
+        yield Market(gateway, hanse, vouchers, cheap, dear)

@@ -1,0 +1,218 @@
+"""OpenAI's real SDKs -> gateway -> SDK -> broker -> echo engine, all over loopback.
+
+Only the chain is told instead of read, and the engine is a fake.
+"""
+
+import asyncio
+
+import openai
+import pytest
+from tests.gateway.gateway_parts import until
+from tests.gateway.market_parts import (
+    CHAT_MODEL,
+    CHEAP,
+    DEAR,
+    EMBED_MODEL,
+    SIGNER_KEY,
+    USER,
+    Market,
+    open_market,
+)
+from tests.gateway.openai_js import drive, install
+
+from hanse.engines.echo_engine import Fault
+from hanse.protocol.wire import decode_receipt
+
+MESSAGES = [{"role": "user", "content": "one two three four five six seven eight"}]
+
+
+@pytest.fixture
+async def market(tmp_path):
+    async with open_market(tmp_path) as market:
+        yield market
+
+
+@pytest.fixture
+async def client(market):
+    async with openai.AsyncOpenAI(
+        base_url=market.gateway.base_url, api_key=market.gateway.key, max_retries=0
+    ) as client:
+        yield client
+
+
+async def check_books(market: Market) -> int:
+    """Both sides hold the same, and nothing is at work; returns the sum of all fees."""
+    await until(lambda: not market.gateway.in_flight)
+    await market.hanse.wait_idle()
+    total = 0
+    ours = {row.key.provider: row.book for row in await market.vouchers.list_sub_accounts()}
+    for seller in (market.cheap, market.dear):
+        state = await seller.book.find_state(USER, SIGNER_KEY.address)
+        mine = ours.get(seller.provider)
+        if state is None:
+            assert mine is None or mine.acknowledged == 0
+            continue
+        assert mine is not None
+        assert (state.book.in_flight, state.book.reserved) == (0, 0)
+        assert (mine.in_flight, mine.in_flight_fee) == (0, 0)
+        assert (mine.acknowledged, mine.acknowledged_fee) == (
+            state.book.sequence,
+            state.book.cumulative_fee,
+        )
+        total += state.book.cumulative_fee
+    return total
+
+
+async def test_a_whole_answer_is_paid_to_the_cheapest(client, market):
+    raw = await client.chat.completions.with_raw_response.create(
+        model=CHAT_MODEL, messages=MESSAGES
+    )
+    answer = raw.parse()
+    receipt = decode_receipt(raw.headers["hanse-receipt"]).receipt
+    assert answer.choices[0].message.content
+    assert raw.headers["hanse-provider"] == CHEAP == receipt.provider
+    assert raw.headers["hanse-fee"] == str(receipt.fee)
+    assert receipt.usage.output_tokens == answer.usage.completion_tokens == 16
+    assert await check_books(market) == receipt.fee > 0
+
+
+async def test_a_stream_is_paid_and_its_receipt_passed_on(client, market):
+    async with client.chat.completions.with_streaming_response.create(
+        model=CHAT_MODEL, messages=MESSAGES, stream=True
+    ) as response:
+        lines = [line async for line in response.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert lines[-2].startswith(": hanse-receipt ")
+    receipt = decode_receipt(lines[-2].removeprefix(": hanse-receipt ")).receipt
+    assert receipt.usage.output_tokens == 16
+    assert await check_books(market) == receipt.fee > 0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_usage_comes_in_the_stream_only_when_asked_for(client, market, wanted):
+    stream = await client.chat.completions.create(
+        model=CHAT_MODEL, messages=MESSAGES, stream=True, stream_options={"include_usage": wanted}
+    )
+    usages = [chunk.usage async for chunk in stream if chunk.usage]
+    assert [usage.completion_tokens for usage in usages] == ([16] if wanted else [])
+    await check_books(market)
+
+
+async def test_completions_embeddings_and_models(client, market):
+    text = await client.completions.create(model=CHAT_MODEL, prompt="once upon a time")
+    assert text.choices[0].text
+    vectors = await client.embeddings.create(
+        model=EMBED_MODEL, input=["a", "b"], encoding_format="float"
+    )
+    assert [len(row.embedding) for row in vectors.data] == [8, 8]
+    assert [row.id async for row in client.models.list()] == [EMBED_MODEL, CHAT_MODEL]
+    assert await check_books(market) > 0
+
+
+async def test_an_unknown_model_is_not_found(client, market):
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.chat.completions.create(model="nothing", messages=MESSAGES)
+    assert caught.value.code == "model_not_found"
+    assert await check_books(market) == 0
+
+
+async def test_the_dear_one_serves_while_the_cheap_one_refuses(client, market):
+    market.cheap.engine.fault = Fault(kind="refuse")
+    raw = await client.chat.completions.with_raw_response.create(
+        model=CHAT_MODEL, messages=MESSAGES
+    )
+    assert raw.headers["hanse-provider"] == DEAR
+    assert await check_books(market) > 0
+
+
+async def test_nobody_healthy_is_a_503(client, market):
+    for seller in (market.cheap, market.dear):
+        seller.engine.fault = Fault(kind="refuse")
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.chat.completions.create(model=CHAT_MODEL, messages=MESSAGES)
+    assert caught.value.status_code == 503
+    assert await check_books(market) == 0
+
+
+async def test_too_little_money_is_a_402_with_amounts(tmp_path):
+    async with open_market(tmp_path, funds=1) as market:
+        async with openai.AsyncOpenAI(
+            base_url=market.gateway.base_url, api_key=market.gateway.key, max_retries=0
+        ) as client:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await client.chat.completions.create(model=CHAT_MODEL, messages=MESSAGES)
+        assert caught.value.status_code == 402
+        facts = caught.value.body["hanse"]
+        assert int(facts["needed"]) - int(facts["available"]) == int(facts["missing"]) > 0
+        assert await check_books(market) == 0
+
+
+async def test_an_engine_that_breaks_amid_a_stream_raises_and_costs_the_prefix(client, market):
+    market.cheap.engine.fault = Fault(kind="break", after_tokens=5)
+    stream = await client.chat.completions.create(model=CHAT_MODEL, messages=MESSAGES, stream=True)
+    words = []
+
+    async def read() -> None:
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                words.append(chunk.choices[0].delta.content)
+
+    with pytest.raises(openai.APIError) as caught:
+        await read()
+    assert caught.value.code == "engine_unavailable"
+    assert len(words) == 5
+    assert await check_books(market) > 0
+
+
+async def test_leaving_stops_the_engine_within_a_second_and_costs_the_prefix(tmp_path):
+    async with open_market(tmp_path, token_delay_s=0.05) as market:
+        async with openai.AsyncOpenAI(
+            base_url=market.gateway.base_url, api_key=market.gateway.key
+        ) as client:
+            stream = await client.chat.completions.create(
+                model=CHAT_MODEL, messages=MESSAGES, stream=True
+            )
+            seen = 0
+            async for chunk in stream:
+                seen += bool(chunk.choices and chunk.choices[0].delta.content)
+                if seen == 3:
+                    break
+            assert market.cheap.engine.active == 1
+            await stream.close()
+            await until(lambda: market.cheap.engine.active == 0, within_s=1.0)
+        fee = await check_books(market)
+        [stored] = await market.hanse.get_receipts()
+        usage = stored.signed.receipt.usage
+        assert 3 <= usage.output_tokens < 16
+        assert stored.signed.receipt.fee == fee > 0
+
+
+async def test_a_parallel_crowd_is_served_and_the_books_agree(client, market):
+    async def ask(index: int) -> str:
+        stream = await client.chat.completions.create(
+            model=CHAT_MODEL, messages=MESSAGES, stream=True, seed=index
+        )
+        return "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
+
+    texts = await asyncio.gather(*(ask(index) for index in range(50)))
+    assert all(len(text.split()) == 16 for text in texts)
+    assert await check_books(market) > 0
+    assert len(await market.hanse.get_receipts()) == 50
+
+
+async def test_javascript_buys_whole_and_streamed(market):
+    node = await asyncio.to_thread(install)
+    gateway = market.gateway
+
+    async def ask(scenario: str, model: str = CHAT_MODEL):
+        return await drive(node, scenario, gateway.base_url, gateway.key, model)
+
+    whole = await ask("chat")
+    assert whole["text"]
+    assert decode_receipt(whole["receipt"]).receipt.fee == int(whole["fee"])
+    streamed = await ask("chatStreamUsage")
+    assert streamed["usage"]["completion_tokens"] == 16
+    assert len((await ask("embeddingsFloat", EMBED_MODEL))["vectors"]) == 2
+    missing = await ask("chat", "nothing")
+    assert (missing["error"], missing["code"]) == ("NotFoundError", "model_not_found")
+    assert await check_books(market) > 0
