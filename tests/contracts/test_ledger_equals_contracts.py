@@ -32,9 +32,9 @@ from hanse.protocol.ledger import invariants as named
 from hanse.protocol.messages import Prices, Voucher
 from hanse.protocol.signatures import to_bytes, to_compact
 
-USERS = [key_of(f"user {number}") for number in range(3)]
+USERS = [key_of(f"user {number}") for number in range(2)]
 PROVIDERS = [key_of(f"provider {number}") for number in range(2)]
-SIGNERS = [USERS[0], key_of("session key"), PROVIDERS[0]]
+SIGNERS = [USERS[0], key_of("session key")]
 RECEIPT_KEYS = [key_of(f"receipt key {number}") for number in range(3)]
 CALLERS = [*PROVIDERS, *RECEIPT_KEYS, USERS[0]]
 WALLET = 2**100
@@ -45,22 +45,38 @@ providers = st.sampled_from(PROVIDERS)
 signers = st.sampled_from(SIGNERS)
 receipt_keys = st.sampled_from(RECEIPT_KEYS)
 callers = st.sampled_from(CALLERS)
-amounts = st.one_of(st.integers(0, 3_000), st.sampled_from([2**96 - 1, 2**96]))
 stakes = st.sampled_from([1, 99_999_999, 100_000_000, 100_000_001, 2**96])
+# How much of what is there: most steps should be near a boundary, on either side of it.
+shares = st.sampled_from(["none", "one", "some", "some", "half", "all", "more", "huge", "beyond"])
 claims_made = st.lists(
     st.fixed_dictionaries(
         {
             "user": users,
             "signer": signers,
-            "maximum": st.integers(0, 5_000),
-            "over": st.sampled_from([0, 0, 0, -1, -50, 1]),
-            "sequence_max": st.integers(0, 40),
-            "ahead": st.sampled_from([0, 0, 0, -1, 1]),
-            "forged": st.sampled_from([False, False, False, True]),
+            # the voucher, and the claim against it
+            "raise_by": st.sampled_from(["none", "one", "some", "half", "all", "more"]),
+            "over": st.sampled_from([0, 0, 0, 0, -1, 1]),
+            "sequence_by": st.sampled_from([1, 1, 1, 0, 3, -1]),
+            "ahead": st.sampled_from([0, 0, 0, 0, -1, 1]),
+            "forged": st.sampled_from([False] * 7 + [True]),
         }
     ),
+    min_size=1,
     max_size=4,
 )
+
+
+def share_of(total: int, share: str) -> int:
+    return {
+        "none": 0,
+        "one": 1,
+        "some": min(total, 137),
+        "half": total // 2,
+        "all": total,
+        "more": total + 1,
+        "huge": 2**96 - 1,
+        "beyond": 2**96,
+    }[share]
 
 
 class ContractsBesideLedger(RuleBasedStateMachine):
@@ -85,28 +101,45 @@ class ContractsBesideLedger(RuleBasedStateMachine):
         for key in (*USERS, *PROVIDERS):
             self.hanse.mint(key.address, WALLET)
             self.hanse.mint(key.address, WALLET, self.hanse.registry)
-        # Most runs should get past the start: one provider is there, one user has money.
+        # Every run should get past the start: a provider is there, and users have money.
         self.register(PROVIDERS[0], 100_000_000, RECEIPT_KEYS[0])
-        self.open(USERS[0], 5_000, [(PROVIDERS[0], SIGNERS[1], 2_000)])
+        for user in USERS:
+            self.open(user, 5_000, [(PROVIDERS[0], signer, 1_000) for signer in SIGNERS])
 
     # -------------------------------------------------------------- rules
 
-    @rule(
-        seconds=st.sampled_from([1, 3_600, 86_399, 86_400, 4 * 86_400]),
-    )
-    def advance(self, seconds: int) -> None:
-        self.hanse.chain.advance(seconds)
+    @rule(back_s=st.sampled_from([0, 0, 1]), seconds=st.sampled_from([0, 0, 0, 1, 3_600]))
+    def advance(self, back_s: int, seconds: int) -> None:
+        """To the next time at which something unlocks, a second before it, or by so much."""
+        now_s = self.hanse.chain.now_s
+        due = [
+            time_s
+            for refund in self.ledger.refunds.values()
+            for time_s in (refund.unlock_time_s,)
+            if time_s > now_s
+        ]
+        for entry in self.ledger.providers.values():
+            times = (
+                entry.unbonding_until_s,
+                entry.next_receipt_key_from_s,
+                entry.next_payee_from_s,
+            )
+            due += [time_s for time_s in times if time_s > now_s]
+        step_s = min(due) - now_s - back_s if due and not seconds else seconds
+        self.hanse.chain.advance(step_s)
         self.before = self.ledger
         self.settled = ([], None)
 
-    @rule(user=users, amount=amounts)
-    def deposit(self, user: Key, amount: int) -> None:
+    @rule(user=users, share=shares)
+    def deposit(self, user: Key, share: str) -> None:
+        amount = share_of(5_000, share)
         self.both(
             user, lambda: rules.apply_deposit(self.ledger, user.address, amount), "deposit", amount
         )
 
-    @rule(user=users, amount=amounts)
-    def withdraw(self, user: Key, amount: int) -> None:
+    @rule(user=users, share=shares)
+    def withdraw(self, user: Key, share: str) -> None:
+        amount = share_of(self.ledger.accounts.get(user.address, 0), share)
         self.both(
             user,
             lambda: rules.apply_withdraw(self.ledger, user.address, amount),
@@ -114,8 +147,11 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             amount,
         )
 
-    @rule(user=users, provider=providers, signer=signers, amount=amounts)
-    def fund(self, user: Key, provider: Key, signer: Key, amount: int) -> None:
+    @rule(user=users, provider=providers, signer=signers, share=shares, pending=st.booleans())
+    def fund(self, user: Key, provider: Key, signer: Key, share: str, pending: bool) -> None:
+        key = SubAccountId(user.address, provider.address, signer.address)
+        refund = self.ledger.refunds.get(key, rules.PendingRefund()).amount
+        amount = share_of(self.ledger.accounts.get(user.address, 0) + pending * refund, share)
         fund = Fund(provider.address, signer.address, amount)
         arguments = (provider.address, signer.address, amount)
         self.both(
@@ -124,7 +160,7 @@ class ContractsBesideLedger(RuleBasedStateMachine):
 
     @rule(
         user=users,
-        amount=amounts,
+        amount=st.sampled_from([0, 500, 2**96]),
         parts=st.lists(st.tuples(providers, signers, st.integers(0, 2_000)), max_size=3),
     )
     def open(self, user: Key, amount: int, parts: list[tuple[Key, Key, int]]) -> None:
@@ -167,6 +203,39 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             caller=key_of("relayer"),
         )
 
+    @rule(
+        user=users,
+        provider=providers,
+        signer=signers,
+        acts=st.lists(
+            st.tuples(
+                st.sampled_from(["refund", "settle", "fund", "wait", "complete"]),
+                st.sampled_from(["one", "some", "half", "all"]),
+            ),
+            min_size=3,
+            max_size=6,
+        ),
+    )
+    def keep_at_one_sub_account(
+        self, user: Key, provider: Key, signer: Key, acts: list[tuple[str, str]]
+    ) -> None:
+        """What refunds, claims and funds do to one another shows only where they meet."""
+        voucher = {"over": 0, "sequence_by": 1, "ahead": 0, "forged": False}
+        for act, share in acts:
+            if act == "refund":
+                self.request_refund(user, provider, signer, share)
+            elif act == "settle":
+                made = {"user": user, "signer": signer, "raise_by": share, **voucher}
+                self.settle(provider, provider, [made])
+            elif act == "fund":
+                self.fund(user, provider, signer, share, True)
+            elif act == "complete":
+                self.claim_refund(provider, user, provider, signer)
+            else:
+                self.advance(0, 0 if share == "all" else 3_600)
+            self.state_is_the_same()
+            self.named_invariants_hold()
+
     @rule(user=users)
     def invalidate_intents(self, user: Key) -> None:
         self.both(
@@ -175,9 +244,12 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             "invalidate_intents",
         )
 
-    @rule(user=users, provider=providers, signer=signers, amount=amounts)
-    def request_refund(self, user: Key, provider: Key, signer: Key, amount: int) -> None:
+    @rule(user=users, provider=providers, signer=signers, share=shares)
+    def request_refund(self, user: Key, provider: Key, signer: Key, share: str) -> None:
         key = SubAccountId(user.address, provider.address, signer.address)
+        balance = self.ledger.sub_accounts.get(key, rules.SubAccount()).balance
+        pending = min(self.ledger.refunds.get(key, rules.PendingRefund()).amount, balance)
+        amount = share_of(balance - pending, share)
         self.both(
             user,
             lambda: rules.apply_request_refund(self.ledger, key, amount, self.hanse.chain.now_s),
@@ -205,6 +277,18 @@ class ContractsBesideLedger(RuleBasedStateMachine):
         )
 
     @rule(caller=callers, provider=providers, made=claims_made)
+    def settle_by_anyone(self, caller: Key, provider: Key, made: list[dict[str, Any]]) -> None:
+        self.settle(caller, provider, made)
+
+    @rule(provider=providers, made=claims_made)
+    def settle_own(self, provider: Key, made: list[dict[str, Any]]) -> None:
+        self.settle(provider, provider, made)
+
+    @rule(provider=providers, made=claims_made)
+    def settle_own_again(self, provider: Key, made: list[dict[str, Any]]) -> None:
+        """The same again: rules are drawn evenly, and settling matters most."""
+        self.settle(provider, provider, made)
+
     def settle(self, caller: Key, provider: Key, made: list[dict[str, Any]]) -> None:
         claims = [self.sign_claim(provider, **one) for one in made]
         honest = [claim for claim, one in zip(claims, made, strict=True) if not one["forged"]]
@@ -387,19 +471,22 @@ class ContractsBesideLedger(RuleBasedStateMachine):
         provider: Key,
         user: Key,
         signer: Key,
-        maximum: int,
+        raise_by: str,
         over: int,
-        sequence_max: int,
+        sequence_by: int,
         ahead: int,
         forged: bool,
     ) -> VoucherClaim:
+        key = SubAccountId(user.address, provider.address, signer.address)
+        account = self.ledger.sub_accounts.get(key, rules.SubAccount())
+        maximum = account.claimed + share_of(account.balance, raise_by)
+        sequence_max = max(0, account.sequence + sequence_by)
         voucher = Voucher(user.address, provider.address, maximum, sequence_max, REQUEST_HASH)
         digest = self.hanse.domain.digest(voucher.struct_hash())
         r, vs = to_compact((RECEIPT_KEYS[1] if forged else signer).sign(digest))
         given = (user.address, signer.address, maximum)
         rest = (REQUEST_HASH, r, vs)
         if not forged:
-            key = SubAccountId(user.address, provider.address, signer.address)
             whole = VoucherClaim(*given, maximum, sequence_max, sequence_max, *rest)
             self.signed.setdefault(key, []).append(whole)
         claimed, sequence = max(0, maximum + over), max(0, sequence_max + ahead)
@@ -543,7 +630,7 @@ def _as_transfer(moved: Moved, contract: str) -> dict[str, Any]:
 
 TestContractsBesideLedger = ContractsBesideLedger.TestCase
 TestContractsBesideLedger.settings = settings(
-    max_examples=60,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
