@@ -100,7 +100,7 @@ async def test_kill_9_of_anvil_keeps_what_was_saved(tmp_path: Path, anvil_cache:
         await node.stop()
 
 
-async def test_a_state_cut_in_half_is_replaced_by_the_copy_of_the_last_start(
+async def test_a_state_cut_in_half_is_replaced_by_the_copy(
     tmp_path: Path, anvil_cache: Path
 ) -> None:
     node = make_node(tmp_path, anvil_cache)
@@ -117,6 +117,31 @@ async def test_a_state_cut_in_half_is_replaced_by_the_copy_of_the_last_start(
     try:
         assert (await read_state(url))[0] == 5
         assert any("cut short" in line for line in said)
+    finally:
+        await again.stop()
+
+
+async def test_a_kill_in_the_middle_of_a_write_loses_seconds_not_everything(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    node = make_node(tmp_path, anvil_cache, copy_interval_s=0.02)
+    await node.start()
+    await node.fund(DEPOSITOR, 8)
+    copy = tmp_path / "anvil-state.backup.json"
+
+    async def is_copied() -> bool:
+        return copy.exists() and DEPOSITOR[2:] in copy.read_text()
+
+    await poll(is_copied)
+    assert node.pid is not None
+    os.kill(node.pid, signal.SIGKILL)
+    await node.stop()
+    state = tmp_path / "anvil-state.json"
+    state.write_bytes(state.read_bytes()[:500])
+    again = make_node(tmp_path, anvil_cache)
+    url = await again.start()
+    try:
+        assert (await read_state(url))[0] == 8
     finally:
         await again.stop()
 

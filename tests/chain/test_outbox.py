@@ -110,6 +110,20 @@ async def test_many_in_order_with_consecutive_nonces(rpc: Rpc, payer: Key) -> No
     assert await received(rpc) == 40
 
 
+async def test_only_so_many_nonces_are_out_at_once(rpc: Rpc, payer: Key) -> None:
+    await rpc.request("evm_setAutomine", False)
+    storage = MemoryOutboxStorage()
+    outbox = make_outbox(rpc, payer, storage)
+    for i in range(20):
+        await outbox.enqueue(f"pay-{i}", pay())
+    for _ in range(3):
+        await outbox.step()
+    entries = await storage.read_entries(outbox.scope, open_only=True)
+    assert sum(entry.nonce is not None for entry in entries) == 16
+    await finish(outbox, rpc, "pay-19")
+    assert await received(rpc) == 20
+
+
 @pytest.mark.parametrize("dies_after_write", [False, True])
 @pytest.mark.parametrize("write", range(6))
 async def test_crash_at_every_write(

@@ -11,8 +11,8 @@ to a state that is written whole (measured; with historical states 160 kB).
 
 What survives: SIGTERM, everything. kill -9 of our process: everything, since anvil runs in a group
 of its own, and the next start ends it properly first. kill -9 of anvil itself: all but the last
-`STATE_INTERVAL_S`. A state file that was cut in half is replaced by the copy that the last start
-made.
+`STATE_INTERVAL_S`. A state file that was cut in half is replaced by a copy, at most
+`COPY_INTERVAL_S` older.
 
 It is a development chain: anyone who reaches its port can do anything with it. It listens on
     loopback only.
@@ -37,8 +37,11 @@ from hanse.protocol.errors import RequestError, TransientError
 
 CHAIN_ID_DEFAULT = 31_337
 STATE_INTERVAL_S = 1
-"""How often anvil writes its state: less than two confirmations at one block a second take, so that
-a confirmed block is saved."""
+"""How often anvil writes its state: sooner than two confirmations at a block a second, so that a
+confirmed block is saved."""
+
+COPY_INTERVAL_S = 5.0
+"""How often a sound state is copied: anvil writes in place, so a kill can cut its file in half."""
 
 START_TIMEOUT_S = 20.0
 """anvil starts in 0.1 s; loading a large state on a busy machine takes longer."""
@@ -62,6 +65,7 @@ class LocalNode:
         confirmations: int = 2,
         cache_folder: Path | None = None,
         say: Say = lambda text: None,
+        copy_interval_s: float = COPY_INTERVAL_S,
     ) -> None:
         """Nothing happens before `start`.
 
@@ -75,6 +79,7 @@ class LocalNode:
                 views at head - confirmations work on the resumed state.
             cache_folder: where anvil is installed if it is not on PATH; `folder` by default.
             say: told, in one line each, what takes time.
+            copy_interval_s: how often a sound state is copied.
         """
         self.folder = folder.absolute()
         self.chain_id = chain_id
@@ -83,8 +88,9 @@ class LocalNode:
         self._confirmations = confirmations
         self._cache_folder = cache_folder or folder
         self._say = say
+        self._copy_interval_s = copy_interval_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._pulse_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._rpc: Rpc | None = None
         self.url = ""
 
@@ -117,16 +123,16 @@ class LocalNode:
             )
         if self._block_time_s is not None:
             await self.mine(self._confirmations + 1)
-            self._pulse_task = asyncio.create_task(self._pulse(self._block_time_s))
+            self._tasks.append(asyncio.create_task(self._pulse(self._block_time_s)))
+        self._tasks.append(asyncio.create_task(self._keep_copies(self._copy_interval_s)))
         return self.url
 
     async def stop(self) -> None:
         """End anvil by SIGTERM and wait until it has written its state. May be called twice."""
-        if self._pulse_task is not None:
-            self._pulse_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pulse_task
-            self._pulse_task = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
         if self._rpc is not None:
             await self._rpc.close()
             self._rpc = None
@@ -255,12 +261,32 @@ class LocalNode:
                     f"{self._state_path} was cut short and there is no copy; remove it to begin"
                     " a new chain",
                 ) from None
-            self._say("the chain's state was cut short; going back to the last start's")
+            self._say("the chain's state was cut short; going back to its last sound copy")
             os.replace(self._backup_path, self._state_path)
             return
+        self._copy_state()
+
+    def _copy_state(self) -> None:
+        """Copy the state if it is whole at this moment; else leave the older copy."""
         draft = self._backup_path.with_suffix(".draft")
-        shutil.copyfile(self._state_path, draft)
+        try:
+            data = self._state_path.read_bytes()
+            json.loads(data)
+        except (OSError, ValueError):
+            return
+        draft.write_bytes(data)
         os.replace(draft, self._backup_path)
+
+    async def _keep_copies(self, interval_s: float) -> None:
+        rpc = self._get_rpc()
+        copied_at = -1
+        while True:
+            await asyncio.sleep(interval_s)
+            with contextlib.suppress(TransientError):
+                head = await rpc.fetch_head()
+                if head.number != copied_at:
+                    await asyncio.to_thread(self._copy_state)
+                    copied_at = head.number
 
     def _last_words(self) -> str:
         try:

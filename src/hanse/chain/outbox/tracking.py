@@ -101,7 +101,8 @@ class Tracker:
         last = min(confirmed, first + SCAN_BLOCKS_MAX - 1)
         if last < first:
             return entry  # the chain is shorter than when it was signed: prove nothing
-        headers = await self._rpc.fetch_headers(first, last)
+        # With the block after the last, so that the last too must hang together with the rest.
+        headers = await self._rpc.fetch_headers(first, min(last + 1, head.number))
         if any(child.parent_hash != parent.hash for parent, child in pairwise(headers)):
             return entry  # blocks of two chains: prove nothing
         if any(hashes.intersection(header.transaction_hashes) for header in headers):
