@@ -193,6 +193,12 @@ async def test_eight_at_once(engine: Engine) -> None:
         ({"id_slot": 1}, "unsupported_parameter", "id_slot"),
         ({"messages": []}, "invalid_request", "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "invalid_request", None),
+        ({"messages": [{"role": "user", "content": "half \ud800 pair"}]}, "invalid_request", None),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": "junk"}]},
+            "invalid_request",
+            "messages[0].tool_calls",
+        ),
         ({"top_logprobs": 2}, "invalid_request", "top_logprobs"),
     ],
 )

@@ -15,6 +15,7 @@ from tests.engines.test_contract import make_chat, make_completion
 
 from hanse.engines import Chunk, Operation
 from hanse.engines.llama_engine import LlamaEngine
+from hanse.engines.llama_process import RESTARTS_MAX
 from hanse.protocol.errors import RequestError, TransientError
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
@@ -131,6 +132,54 @@ async def test_description_is_of_the_requantised_file(llama: LlamaEngine) -> Non
     assert file.size_bytes == Path(file.path).stat().st_size
     # Requantising is deterministic: every provider has this hash in its manifest.
     assert file.sha256 == "c624c2bea4349b36453448197f53b3935a96da7934904c124a612716c348a8ff"
+
+
+async def test_leaving_while_the_prompt_is_read_stops_it(llama: LlamaEngine) -> None:
+    # 3,500 tokens take several seconds to read.
+    stream = llama.stream(make_chat("ship " * 3_500, max_tokens=5))
+    call = asyncio.ensure_future(anext(stream))
+
+    async def is_busy() -> bool:
+        return await llama.count_busy_slots() > 0
+
+    async def is_idle() -> bool:
+        return not await is_busy()
+
+    await wait_until(is_busy, 5.0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    # One step of the prompt (512 tokens) runs to its end.
+    assert await wait_until(is_idle, 3.0) < 3.0
+
+
+async def test_it_gives_up_after_too_many_deaths() -> None:
+    engine = open_llama(embeddings=False)
+    await engine.start()
+    for _ in range(RESTARTS_MAX + 1):
+
+        async def is_up() -> bool:
+            return await engine.healthy()
+
+        await wait_until(is_up, 20.0)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+
+        async def is_down() -> bool:
+            return not await engine.healthy()
+
+        await wait_until(is_down, 5.0)
+    assert engine._process is not None
+    watcher = engine._process._watcher
+    assert watcher is not None
+
+    async def has_given_up() -> bool:
+        return watcher.done()
+
+    await wait_until(has_given_up, 5.0)
+    with pytest.raises(TransientError):
+        await engine.answer(make_chat(max_tokens=1))
+    await engine.close()
 
 
 async def test_prompt_cache_is_metered_apart(llama: LlamaEngine) -> None:

@@ -32,6 +32,8 @@ class AnswerAssembler:
     def take(self, payload: bytes) -> None:
         """Add one frame."""
         frame = msgspec.json.decode(payload)
+        if "prompt_progress" in frame:
+            return
         self._head["created"] = frame.get("created", 0)
         self._usage = frame.get("usage") or self._usage
         for choice in frame.get("choices", ()):

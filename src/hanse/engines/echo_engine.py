@@ -206,6 +206,7 @@ class EchoEngine:
         if not self._is_running or self.fault.kind in ("refuse", "break"):
             raise TransientError("engine_unavailable", "The fake engine was told to refuse.")
         dimensions = self._settings.embedding_dimensions
+        _get_offset(_get_words(request), 0)
         data = [
             {"object": "embedding", "index": i, "embedding": _make_vector(str(text), dimensions)}
             for i, text in enumerate(body["input"])
@@ -285,7 +286,10 @@ def _get_words(request: EngineRequest) -> list[str]:
 
 
 def _get_offset(words: list[str], seed: int) -> int:
-    digest = hashlib.sha256(f"{seed} {' '.join(words)}".encode()).digest()
+    try:
+        digest = hashlib.sha256(f"{seed} {' '.join(words)}".encode()).digest()
+    except UnicodeEncodeError as error:
+        raise RequestError("invalid_request", "A text holds half of a surrogate pair.") from error
     return int.from_bytes(digest[:8], "big") % max(1, len(words))
 
 

@@ -90,6 +90,7 @@ class Envelope(msgspec.Struct):
     choices: list[_Choice] = []
     usage: WireUsage | None = None
     timings: _Timings | None = None
+    prompt_progress: dict[str, Any] | None = None
     error: Any = None
 
 
@@ -197,6 +198,8 @@ class StreamMeter:
 
     def _take_one(self, payload: bytes, frames: list[bytes]) -> None:
         envelope = read_envelope(payload)
+        if envelope.prompt_progress is not None:
+            return  # llama.cpp's, about the prompt; see `hanse.engines.llama_engine`
         self._meter(envelope)
         if envelope.timings is not None:
             payload = strip_timings(payload)

@@ -290,6 +290,9 @@ class LlamaEngine:
             "stream": True,
             "stream_options": {"include_usage": True},
             "timings_per_token": True,
+            # With it the server sends its head before the prompt is read, and only after its head
+            # does it notice that a caller has left.
+            "return_progress": True,
             "cache_prompt": True,
         }
         return self._get_server().stream_payloads(request.operation.path, body)

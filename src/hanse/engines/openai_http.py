@@ -117,7 +117,7 @@ class OpenAIServer:
     async def _send(
         self, method: str, path: str, body: dict[str, Any] | None, head_s: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        data = None if body is None else msgspec.json.encode(body)
+        data = None if body is None else _encode(body)
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout(head_s):
@@ -162,6 +162,14 @@ class OpenAIServer:
         text = _SECRETS.sub("***", text)
         printable = "".join(c if c.isprintable() else " " for c in text)
         return " ".join(printable.split())[:ERROR_MESSAGE_CHARS_MAX]
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError as error:
+        # JSON can escape half of a surrogate pair, which no encoding of text can hold.
+        raise RequestError("invalid_request", "A text holds half of a surrogate pair.") from error
 
 
 class _ErrorBody(msgspec.Struct):

@@ -240,11 +240,22 @@ def _messages(name: str, value: Any) -> Any:
         role = message.get("role")
         if not isinstance(role, str) or role not in _ROLES:
             raise _invalid(f"{where}.role", f"must be one of {', '.join(sorted(_ROLES))}")
+        if message.get("tool_calls") is not None:
+            _tool_calls(f"{where}.tool_calls", message["tool_calls"])
         content = message.get("content")
         if content is None and role == "assistant" and message.get("tool_calls"):
             continue
         _content(f"{where}.content", content)
     return value
+
+
+def _tool_calls(where: str, calls: Any) -> None:
+    for call in calls if isinstance(calls, list) and calls else [None]:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not all(
+            isinstance(function.get(key), str) for key in ("name", "arguments")
+        ):
+            raise _invalid(where, "must be a list of function calls with a name and arguments")
 
 
 def _content(where: str, content: Any) -> None:
