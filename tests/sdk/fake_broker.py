@@ -214,12 +214,14 @@ class FakeBroker:
         made = self._sign(self._lie_receipt(receipt))
         self.receipts[request_id] = made
         if answer:
-            nonce = bytes(12)
-            sealed = AESGCM(self.answer_keys[request_id]).encrypt(
-                nonce, answer, to_bytes(request_id)
-            )
-            self.answers[request_id] = nonce + sealed
+            self.keep(request_id, answer)
         return made
+
+    def keep(self, request_id: str, answer: bytes) -> None:
+        """Seal an answer for whoever has its key."""
+        nonce = bytes(12)
+        sealed = AESGCM(self.answer_keys[request_id]).encrypt(nonce, answer, to_bytes(request_id))
+        self.answers[request_id] = nonce + sealed
 
     def _sign(self, receipt: Receipt) -> SignedReceipt:
         key = Key(b"\x77" * 32) if self.lie == "signature" else self.key
@@ -232,7 +234,7 @@ class FakeBroker:
             "fee": {"fee": receipt.fee + 1, "cumulative_fee": receipt.cumulative_fee + 1},
             "sequence-gap": {"sequence": receipt.sequence + 1},
             "cumulative-jump": {"cumulative_fee": receipt.cumulative_fee + 1},
-            "usage": {"usage": msgspec.structs.replace(receipt.usage, output_tokens=5)},
+            "usage": {"usage": msgspec.structs.replace(receipt.usage, output_tokens=7)},
             "tokens": {"usage": msgspec.structs.replace(receipt.usage, output_tokens=900)},
             "user": {"user": "0x" + "99" * 20},
         }.get(self.lie, {})
