@@ -111,4 +111,4 @@ def test_decisions_are_numbered_and_listed():
     assert [name for name in records if f"({name})" not in index] == []
     for name in records:
         title = (folder / name).read_text().split("\n", 1)[0]
-        assert title.startswith(f"# {int(name[:4])}. "), f"{name} opens with {title!r}"
+        assert re.match(rf"# 0*{int(name[:4])}[.:] ", title), f"{name} opens with {title!r}"
