@@ -37,6 +37,16 @@ CHAT_MODEL, EMBED_MODEL = "echo-fake", "echo-embed"
 FUNDS = 10**9
 
 
+class MovableClock:
+    """Unix seconds that a test can move on; everybody in a market shares one."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_s
+
+
 class EchoEmbeddings(EchoEngine):
     """An echo engine that only embeds, as an embedding model does."""
 
@@ -63,13 +73,20 @@ class Market:
     gateway: RunningGateway
     hanse: Hanse
     vouchers: VoucherBook
+    clock: MovableClock
     cheap: Seller
     dear: Seller
 
 
 @contextlib.asynccontextmanager
 async def sell(
-    provider: str, secret: int, price: int, funds: int, path: Path, **engine_settings: object
+    provider: str,
+    secret: int,
+    price: int,
+    funds: int,
+    path: Path,
+    clock: MovableClock,
+    **engine_settings: object,
 ) -> AsyncIterator[Seller]:
     receipt_key = Key(bytes([secret]) * 32)
     database = await open_sqlite(path / f"{provider}.sqlite")
@@ -79,7 +96,7 @@ async def sell(
     chat = EchoEngine(Settings(model=CHAT_MODEL, **engine_settings))  # type: ignore[arg-type]
     embed = EchoEmbeddings(Settings(model=EMBED_MODEL))
     server = HttpServer.bind("127.0.0.1", 0)
-    offers, published = OfferBook(time.time), []
+    offers, published = OfferBook(clock), []
     for number, engine in enumerate((chat, embed), 1):
         await engine.start()
         service = Service(number, engine, Prices(price, price, 3 * price))
@@ -98,7 +115,14 @@ async def sell(
                 provider, number, 1, offer_hash, offer.service_type, server.url, receipt_key.address
             )
         )
-    broker = Broker(provider=provider, domain=DOMAIN, book=book, chain_view=view, offers=offers)
+    broker = Broker(
+        provider=provider,
+        domain=DOMAIN,
+        book=book,
+        chain_view=view,
+        offers=offers,
+        now_s=clock,
+    )
     await server.start(broker)
     broker.admitting = True
     try:
@@ -115,11 +139,12 @@ async def open_market(
     path: Path, *, funds: int = FUNDS, **engine_settings: object
 ) -> AsyncIterator[Market]:
     async with contextlib.AsyncExitStack() as stack:
+        clock = MovableClock()
         cheap = await stack.enter_async_context(
-            sell(CHEAP, 2, 100_000, funds, path, **engine_settings)
+            sell(CHEAP, 2, 100_000, funds, path, clock, **engine_settings)
         )
         dear = await stack.enter_async_context(
-            sell(DEAR, 3, 900_000, funds, path, **engine_settings)
+            sell(DEAR, 3, 900_000, funds, path, clock, **engine_settings)
         )
         database = await open_sqlite(path / "user.sqlite")
         stack.push_async_callback(database.close)
@@ -137,9 +162,10 @@ async def open_market(
             book=vouchers,
             chain=chain,
             transport=transport,
+            clock=clock,
         )
         hanse = await stack.enter_async_context(Hanse.join(parts))
         gateway = await stack.enter_async_context(
             run_gateway_here(hanse, GatewaySettings(port=0, drain_s=2.0))
         )
-        yield Market(gateway, hanse, vouchers, cheap, dear)
+        yield Market(gateway, hanse, vouchers, clock, cheap, dear)

@@ -4,9 +4,11 @@ Only the chain is told instead of read, and the engine is a fake.
 """
 
 import asyncio
+import json
 
 import openai
 import pytest
+from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import until
 from tests.gateway.market_parts import (
     CHAT_MODEL,
@@ -21,8 +23,10 @@ from tests.gateway.market_parts import (
 from tests.gateway.openai_js import drive, install
 
 from hanse.engines.echo_engine import Fault
+from hanse.gateway import GatewayApp, GatewaySettings
 from hanse.protocol.wire import decode_receipt
 
+VOUCHER_FORGOTTEN_S = 300  # deadline and twice the clocks' skew
 MESSAGES = [{"role": "user", "content": "one two three four five six seven eight"}]
 
 
@@ -216,3 +220,34 @@ async def test_javascript_buys_whole_and_streamed(market):
     missing = await ask("chat", "nothing")
     assert (missing["error"], missing["code"]) == ("NotFoundError", "model_not_found")
     assert await check_books(market) > 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_leaving_at_any_event_or_moment_keeps_the_books_together(market, stream):
+    gateway = market.gateway
+    app = GatewayApp(GatewaySettings(), market.hanse, gateway.keys)
+    body = json.dumps({"model": CHAT_MODEL, "messages": MESSAGES, "stream": stream}).encode()
+    headers = {"authorization": f"Bearer {gateway.key}"}
+
+    def call(leave_at: int | None = None) -> Caller:
+        return Caller("POST", "/v1/chat/completions", headers, [body], leave_at)
+
+    events = (await call().run(app)).events
+    for leave_at in range(events + 1):
+        await call(leave_at).run(app)
+        assert app.in_flight == 0
+    for moments in range(0, 120, 3):  # turns of the loop: signing, storing, sending, reading ...
+        caller = call()
+        running = asyncio.create_task(caller.run(app))
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        caller.leave()
+        await running
+        assert app.in_flight == 0
+    await market.hanse.wait_idle()
+    market.clock.ahead_s += VOUCHER_FORGOTTEN_S
+    await market.hanse.resume()  # vouchers that certainly were never admitted free their money
+    before = await check_books(market)
+    whole = await call().run(app)  # nothing is locked up: the next request is served
+    assert whole.status == 200
+    assert await check_books(market) > before > 0
