@@ -236,6 +236,25 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             self.state_is_the_same()
             self.named_invariants_hold()
 
+    @rule(
+        provider=providers,
+        early_s=st.sampled_from([0, 0, 1]),
+        made=claims_made,
+        comes_back=st.booleans(),
+    )
+    def leave_and_settle(
+        self, provider: Key, early_s: int, made: list[dict[str, Any]], comes_back: bool
+    ) -> None:
+        """The whole way out; what was signed is claimed when the stake is gone."""
+        self.begin_unbonding(provider)
+        self.hanse.chain.advance(self.hanse.terms.unbonding_time_s - early_s)
+        self.finish_unbonding(USERS[0], provider)
+        self.named_invariants_hold()
+        self.settle(provider, provider, made)
+        self.named_invariants_hold()
+        if comes_back:
+            self.add_stake(provider, 100_000_000)
+
     @rule(user=users)
     def invalidate_intents(self, user: Key) -> None:
         self.both(

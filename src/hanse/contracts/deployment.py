@@ -1,8 +1,8 @@
 """The order and arguments in which the contracts are deployed, as pure data.
 
 Registry names Escrow and Escrow names Registry. Instead of an admin who joins the two later,
-Escrow's address is predicted: a CREATE address depends only on the deployer and its nonce. So
-the three transactions must go out with consecutive nonces, and Escrow reverts if the prediction was wrong.
+Escrow's address is predicted: a CREATE address depends only on the deployer and its nonce. So the
+transactions must go out with consecutive nonces, and Escrow reverts if the prediction was wrong.
 
     for step in plan_deployment(deployer, nonce, terms):
         ...send step.data from `deployer`, expect the contract at step.address
