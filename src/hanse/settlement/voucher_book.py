@@ -280,8 +280,7 @@ class VoucherBook:
                 now_s,
             ),
         )
-        highest = max(row.highest_sequence_max, sequence_max)
-        update_row(tx, replace(row, book=book, highest_sequence_max=highest))
+        update_row(tx, replace(row, book=book))
         signed = SignedVoucher(voucher, request, key.signer, signature)
         return IssuedVoucher(signed, book)
 

@@ -129,13 +129,11 @@ class StoredReceipt:
 class SubAccountBook:
     """One sub-account as the user's side knows it.
 
-    `highest_sequence_max` is the highest ever signed; `disputed` says why no more vouchers are
-    signed for it, "" if they are.
+    `disputed` says why no more vouchers are signed for it, "" if they are.
     """
 
     key: SubAccountKey
     book: UserBook
-    highest_sequence_max: int
     disputed: str
 
     @property

@@ -32,7 +32,6 @@ class BookRow:
 
     number: int
     book: UserBook
-    highest_sequence_max: int
     held: int
     disputed: str
     key: SubAccountKey
@@ -51,10 +50,10 @@ def apply_receipt(
     is_adopted = voucher is None and verification is Verification.ADOPTED
     if not is_adopted and (voucher is None or voucher[3] != row.number):
         return row.book, f"no request {receipt.request_hash} was signed here for this sub-account"
-    if not is_adopted and receipt.sequence > row.highest_sequence_max:
+    if not is_adopted and receipt.sequence > row.book.highest_sequence_max:
         return row.book, (
             f"the receipt has sequence {receipt.sequence}, "
-            f"signed were {row.highest_sequence_max} requests"
+            f"signed were {row.book.highest_sequence_max} requests"
         )
     encoded = msgspec.json.encode(receipt_to_json(signed)).decode()
     known = tx.find_one(sql.FIND_RECEIPT_AT, (row.number, receipt.sequence))
@@ -126,14 +125,16 @@ def _advance(tx: Transaction, row: BookRow, latest: SignedReceipt) -> tuple[User
             break
         maximum_fee = None if reserved is None else int(reserved)
         book = apply_acknowledgement(book, maximum_fee=maximum_fee, fee=fee)
-        if book.acknowledged_fee > book.highest_cumulative_max:  # adopted: signed, but not here
-            book = msgspec.structs.replace(book, highest_cumulative_max=book.acknowledged_fee)
+        book = msgspec.structs.replace(  # adopted ones were signed for too, but not here
+            book,
+            highest_cumulative_max=max(book.highest_cumulative_max, book.acknowledged_fee),
+            highest_sequence_max=max(book.highest_sequence_max, book.acknowledged),
+        )
         held -= 1
         if sequence != latest.receipt.sequence:
             tx.execute(sql.UPDATE_ACKNOWLEDGED, (1, row.number, sequence))
-    highest = max(row.highest_sequence_max, book.acknowledged)
     disputed = objection or row.disputed
-    after = replace(row, book=book, held=held, highest_sequence_max=highest, disputed=disputed)
+    after = replace(row, book=book, held=held, disputed=disputed)
     update_row(tx, after)
     return book, objection
 
@@ -216,7 +217,7 @@ def update_row(tx: Transaction, row: BookRow) -> None:
             book.in_flight,
             str(book.in_flight_fee),
             str(book.highest_cumulative_max),
-            row.highest_sequence_max,
+            book.highest_sequence_max,
             row.held,
             row.disputed,
             row.number,
@@ -230,12 +231,12 @@ def to_row(found: Row) -> BookRow:
     book = UserBook(
         acknowledged, int(fee), in_flight, int(in_flight_fee), int(highest), sequence_max
     )
-    return BookRow(number, book, sequence_max, found[7], found[8], SubAccountKey(*found[9:12]))
+    return BookRow(number, book, found[7], found[8], SubAccountKey(*found[9:12]))
 
 
 def to_sub_account(row: BookRow) -> SubAccountBook:
     """A row as the book shows it."""
-    return SubAccountBook(row.key, row.book, row.highest_sequence_max, row.disputed)
+    return SubAccountBook(row.key, row.book, row.disputed)
 
 
 def to_voucher(found: Row) -> StoredVoucher:
