@@ -1,0 +1,311 @@
+"""One paid request on a local network, from the deposit to the last unit, told while it happens.
+
+    await play_round(network, api_key, show)
+
+Each step is done by the part that would do it in a real market: the wallet opens sub-accounts, an
+unmodified OpenAI client asks the gateway, the broker settles, the refund waits its lock time. What
+is shown is read back from the books and the chain, never from what we meant to do; a step that does
+not come out right raises.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hanse.chain import Rpc
+from hanse.chain.asset import Asset
+from hanse.chain.registry import Registry
+from hanse.cli.local_network import LOCK_TIME_S, LocalNetwork
+from hanse.protocol.errors import InvariantError
+from hanse.protocol.signatures import Address
+from hanse.sdk import Hanse, Settings, verify_receipt_file
+from hanse.sdk.money import Money
+from hanse.settlement.voucher_records import StoredReceipt, Verification
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PURSE = 100_000_000
+"""What the local user's wallet is given once: 100 whole units of the test asset."""
+
+SUB_ACCOUNT = 5_000_000
+"""What each provider's sub-account is filled up to: 5 whole units, some 500,000 short answers."""
+
+PROMPT = "In one sentence: what was the Hanseatic League?"
+
+
+@dataclass
+class Round:
+    """What one round did, as facts.
+
+    Attributes:
+        first_token_s: from the start of the command to the first word of the answer.
+        answer: the text.
+        transactions: hash by step.
+        places: every unit of the asset: (holder, place, amount).
+        minted: what exists in all, by the asset's own count.
+    """
+
+    first_token_s: float = 0.0
+    answer: str = ""
+    transactions: dict[str, str] = field(default_factory=dict)
+    receipt: dict[str, Any] = field(default_factory=dict)
+    places: list[tuple[str, str, int]] = field(default_factory=list)
+    minted: int = 0
+
+
+Show = Callable[["str | RenderableType"], None]
+
+
+async def fund_user(network: LocalNetwork) -> str:
+    """Fill the user's wallet once, and every provider's sub-account up.
+
+    Returns the hash of the transaction, empty if nothing was missing.
+    """
+    async with open_user(network) as hanse:
+        money = await hanse.read_money()
+        if money.total + money.paid == 0:
+            await network.give("user", PURSE)
+        providers = {network.get_key(plan.name).address: plan.name for plan in network.plans}
+        free = {p.provider: p.amount for p in money.places if p.place == "free"}
+        missing = {
+            provider: SUB_ACCOUNT - free.get(provider, 0)
+            for provider in providers
+            if free.get(provider, 0) < SUB_ACCOUNT // 2
+        }
+        if not missing:
+            return ""
+        held = sum(p.amount for p in money.places if p.place == "account")
+        deposit = max(0, sum(missing.values()) - held)
+        entry = await hanse.account.open(deposit, missing)
+        return entry.transaction_hash
+
+
+async def play_round(
+    network: LocalNetwork, api_key: str, model: str, *, started: float, show: Show
+) -> Round:
+    """Buy one answer and follow the money to the end.
+
+    Raises:
+        HanseError: a step failed.
+        InvariantError: what came out does not add up.
+    """
+    played = Round()
+    show(f"[bold]1. Ask[/]   {PROMPT}\n")
+    await _ask(network, api_key, model, played, started, show)
+    async with open_user(network) as hanse:
+        stored = await _find_receipt(hanse)
+        provider = stored.signed.receipt.provider
+        await _show_evidence(network, hanse, stored, played, show)
+        await _settle(network, hanse, provider, played, show)
+        await _refund(network, hanse, provider, played, show)
+        await _account_for(network, await hanse.read_money(), played, show)
+    return played
+
+
+def open_user(network: LocalNetwork) -> AbstractAsyncContextManager[Hanse]:
+    """The local user's side: the wallet's key, and the gateway's as signer of its vouchers."""
+    return Hanse.open(
+        Settings(
+            rpc_url=network.rpc_url,
+            deployment=network.deployment,
+            database=Path(network.session.get_database_path("user")),
+            signer=network.get_key("gateway"),
+            wallet=network.get_key("user"),
+            discover_interval_s=0,
+            resume_interval_s=0,
+        )
+    )
+
+
+async def _ask(
+    network: LocalNetwork, api_key: str, model: str, played: Round, started: float, show: Show
+) -> None:
+    from openai import AsyncOpenAI
+
+    words: list[str] = []
+    async with AsyncOpenAI(base_url=network.gateway_url, api_key=api_key, max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": PROMPT}],
+            max_tokens=96,
+            temperature=0.2,
+            seed=7,
+            stream=True,
+        )
+        async for chunk in stream:
+            text = chunk.choices[0].delta.content if chunk.choices else None
+            if not text:
+                continue
+            if not words:
+                played.first_token_s = time.monotonic() - started
+            words.append(text)
+            show(text)
+    played.answer = "".join(words)
+    if not played.answer:
+        raise InvariantError("internal_error", "the answer was empty")
+    show(f"\n\n   first word {played.first_token_s:.1f} s after the start of this command\n")
+
+
+async def _find_receipt(hanse: Hanse) -> StoredReceipt:
+    (stored,) = await hanse.get_receipts(limit=1)
+    if stored.verification is not Verification.VERIFIED or stored.request_id is None:
+        raise InvariantError(
+            "internal_error", f"the receipt is {stored.verification}: {stored.reason}"
+        )
+    return stored
+
+
+async def _show_evidence(
+    network: LocalNetwork, hanse: Hanse, stored: StoredReceipt, played: Round, show: Show
+) -> None:
+    assert stored.request_id is not None
+    document = await hanse.export_receipt(stored.request_id)
+    path = network.home / "receipts" / f"{stored.request_id[2:14]}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2))
+    verified = verify_receipt_file(path)  # offline: from the file alone
+    played.receipt = document["receipt"]
+    voucher, receipt = verified.voucher.voucher, verified.receipt.receipt
+    units = network.network.units
+    name = _get_name(network, receipt.provider)
+    show(
+        "[bold]2. Voucher[/], signed by the gateway's session key\n"
+        f"   to {name} {receipt.provider}\n"
+        f"   up to {units.format(voucher.cumulative_max)} in all, "
+        f"over {voucher.sequence_max} request(s)\n"
+        f"   for request {voucher.request_hash}\n"
+        f"   signature {_shorten(verified.voucher.signature)}\n"
+    )
+    usage = receipt.usage
+    show(
+        "[bold]3. Receipt[/], signed by the provider's receipt key\n"
+        f"   sequence {receipt.sequence}: {usage.input_tokens} tokens in, "
+        f"{usage.cached_tokens} from cache, {usage.output_tokens} out, "
+        f"{receipt.finish_reason.name.lower()}\n"
+        f"   fee {units.format(receipt.fee)}, cumulative {units.format(receipt.cumulative_fee)}\n"
+        f"   response {receipt.response_hash}, equal to what was received\n"
+        f"   signature {_shorten(verified.receipt.signature)}\n"
+        f"   checked offline: hanse receipts verify {path}\n"
+    )
+
+
+async def _settle(
+    network: LocalNetwork, hanse: Hanse, provider: Address, played: Round, show: Show
+) -> None:
+    due = sum(p.amount for p in (await hanse.read_money()).places if p.place == "accrued")
+    name = _get_name(network, provider)
+    settled = await network.run_command("settle", "--name", name)
+    paid = int(settled["paid"])
+    if not 0 < paid <= due:
+        raise InvariantError("internal_error", f"settled {paid} of {due} due")
+    batch = settled["batches"][-1]
+    played.transactions["settlement"] = batch["transaction_hash"]
+    show(
+        f"[bold]4. Settlement[/] by {name}: {network.network.units.format(paid)} paid\n"
+        f"   transaction {batch['transaction_hash']}, block {batch['block_number']}, "
+        f"{batch['gas_used']} gas\n"
+    )
+
+
+async def _refund(
+    network: LocalNetwork, hanse: Hanse, served: Address, played: Round, show: Show
+) -> None:
+    """Take back what no provider earned, at one that served nothing where there is one."""
+    money = await hanse.read_money()
+    idle = [p for p in money.places if p.place == "free" and p.amount and p.provider != served]
+    place = (idle or [p for p in money.places if p.place == "free" and p.amount])[0]
+    asked = await hanse.account.request_refund(place.provider, place.amount)
+    await network.node.advance_time(LOCK_TIME_S + 1)
+    done = await hanse.account.claim_refund(place.provider)
+    drawn = await hanse.account.withdraw(place.amount)
+    played.transactions |= {
+        "refund_requested": asked.transaction_hash,
+        "refund_completed": done.transaction_hash,
+        "withdrawn": drawn.transaction_hash,
+    }
+    show(
+        f"[bold]5. Refund[/] of {network.network.units.format(place.amount)} that "
+        f"{_get_name(network, place.provider)} did not earn\n"
+        f"   asked     {asked.transaction_hash}\n"
+        f"   completed {done.transaction_hash}, after the lock time of {LOCK_TIME_S // 3600} h\n"
+        "   (only a local chain's clock can be moved: this one's was, by that hour)\n"
+        f"   withdrawn {drawn.transaction_hash}\n"
+    )
+
+
+async def _account_for(network: LocalNetwork, money: Money, played: Round, show: Show) -> None:
+    """Every unit of the asset that exists, by holder and place; raises unless it adds up."""
+    rows = [("user", _describe(network, p.place, p.provider), p.amount) for p in money.places]
+    async with Rpc.connect(network.rpc_url) as rpc:
+        asset = Asset(rpc, network.deployment.asset)
+        registry = Registry(rpc, network.deployment.registry)
+        for plan in network.plans:
+            owner = network.get_key(plan.name).address
+            held = await asset.read_balance(owner, block=money.block)
+            info = await registry.read_provider(owner, block=money.block)
+            rows += [(plan.name, "wallet (paid)", held), (plan.name, "stake", info.stake)]
+        (minted,) = await asset.contract.read("totalSupply", block=money.block)
+        inside = await asset.read_balance(network.deployment.escrow, block=money.block)
+    total = sum(amount for _, _, amount in rows)
+    in_escrow = sum(p.amount for p in money.places if p.place not in ("wallet", "stake"))
+    played.places, played.minted = rows, int(minted)
+    if money.differences or total != minted or in_escrow != inside:
+        raise InvariantError(
+            "invariant_broken",
+            f"{total} of {minted} accounted for, Escrow holds {inside} of {in_escrow}: "
+            f"{'; '.join(money.differences)}",
+        )
+    show(_render(network, rows, int(minted)))
+
+
+def _render(
+    network: LocalNetwork, rows: list[tuple[str, str, int]], minted: int
+) -> "RenderableType":
+    units = network.network.units
+    return network.session.output.table(
+        ("holder", "place", f"{units.symbol}>"),
+        [(who, place, units.format_number(amount)) for who, place, amount in rows if amount],
+        title="6. Where every unit is",
+        footer=("all that was ever minted", "", units.format_number(minted)),
+    )
+
+
+def _describe(network: LocalNetwork, place: str, provider: Address) -> str:
+    if not provider:
+        return place
+    return f"sub-account with {_get_name(network, provider)}, {place}"
+
+
+def _get_name(network: LocalNetwork, provider: Address) -> str:
+    for plan in network.plans:
+        if network.get_key(plan.name).address == provider:
+            return plan.name
+    return provider
+
+
+def _shorten(signature: str) -> str:
+    return f"{signature[:14]}...{signature[-8:]}"
+
+
+def create_api_key_path(home: Path) -> Path:
+    """Where the local application's API key lies (mode 0600)."""
+    return home / "api-key"
+
+
+async def get_api_key(network: LocalNetwork) -> str:
+    """The local application's API key, issued on first use."""
+    path = create_api_key_path(network.home)
+    if not path.exists():
+        made = await network.run_command(
+            "gateway", "keys", "create", f"local-{secrets.token_hex(2)}"
+        )
+        path.touch(mode=0o600)
+        path.write_text(made["api_key"])
+    return path.read_text().strip()

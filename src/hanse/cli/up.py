@@ -1,0 +1,209 @@
+"""`hanse up`: a whole network on this machine, and one paid answer, shown to its settlement."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanse.cli.framework import command, pass_session
+from hanse.cli.session import Session
+
+if TYPE_CHECKING:
+    from hanse.cli.first_round import Round
+    from hanse.cli.local_network import LocalNetwork, ProviderPlan
+
+GATEWAY_PORT = 8440
+"""Where applications find the local gateway; another one is taken, and said, if it is in use."""
+
+MODEL = "smollm2-135m-instruct"
+
+
+@command(
+    "up",
+    short_help="Start a whole network on this machine and buy one answer.",
+    examples=(
+        ("Start, buy one answer, stay until Ctrl-C", "hanse up"),
+        ("Only the round; non-zero if any step failed", "hanse up --once"),
+        ("A second network beside the first", "hanse up --home /tmp/other --port 8450"),
+    ),
+)
+@click.option("--once", is_flag=True, help="Stop after the round instead of staying.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    default=GATEWAY_PORT,
+    show_default=True,
+    help="The gateway's port; a free one is taken if it is in use.",
+)
+@pass_session
+async def up(session: Session, /, once: bool, port: int) -> None:
+    """Start chain, contracts, two providers and a gateway, and buy one real answer.
+
+    Everything is real but the money: a local chain (anvil), the contracts, a language model in each
+    provider's engine, an unmodified OpenAI client. The asset is a test asset. State stays in the
+    home folder; the next start resumes it.
+    """
+    from hanse.cli.local_network import LocalNetwork
+
+    started = time.monotonic()
+    steps = Steps(session)
+    await _prepare_model(session, steps)
+    network = LocalNetwork(session.home, _get_plans(), gateway_port=port, say=steps.say)
+    async with contextlib.AsyncExitStack() as stack:
+        with steps.step("local chain and contracts"):
+            await stack.enter_async_context(network)
+        with steps.step("two providers, the model loaded in each"):
+            await network.start_providers()
+        played = await _play(session, network, steps, started)
+        _show_end(session, network, played, once)
+        if not once:
+            await _stay(network)
+            session.output.note("\nstopping ...")
+    session.output.note("Stopped. The state is kept: the next start resumes it.")
+
+
+class Steps:
+    """Says what is being done and how long it took.
+
+    A live line on a terminal, plain lines in a pipe.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._output = session.output
+        self._status: Any = None
+
+    def say(self, text: str) -> None:
+        """A line on what takes time within a step."""
+        if self._status is not None:
+            self._status.update(f"{text} ...")
+        else:
+            self._output.note(f"  {text} ...")
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """One step, timed."""
+        started = time.monotonic()
+        with self._output.wait(f"{what} ...") as status:
+            self._status = status if hasattr(status, "update") else None
+            try:
+                yield
+            finally:
+                self._status = None
+        self._output.note(f"{time.monotonic() - started:6.1f} s  {what}")
+
+
+def _get_plans() -> "list[ProviderPlan]":
+    """Two providers with the same model; the second asks twice the price."""
+    from hanse.cli.local_network import ProviderPlan
+
+    settings = {"parallel": "2", "context_tokens": "2048"}
+    return [
+        ProviderPlan("lubeck", "0.15", "0.60", engine_settings=settings),
+        ProviderPlan("hamburg", "0.30", "1.20", engine_settings=settings),
+    ]
+
+
+async def _prepare_model(session: Session, steps: Steps) -> None:
+    """Requantise the packaged model once, with a bar; from then on it is in the cache."""
+    from hanse.engines.gguf_files import find_packaged_model, prepare_q4_0
+
+    source = find_packaged_model()
+    if session.output.as_json:
+        await asyncio.to_thread(prepare_q4_0, source, session.home / "cache")
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = session.output.console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("model: SmolLM2-135M to Q4_0, once", total=1.0)
+
+        def progress(what: str, part: float | None) -> None:
+            bar.update(task, description=f"model: {what}", completed=part or 0.0)
+
+        await asyncio.to_thread(prepare_q4_0, source, session.home / "cache", progress)
+
+
+async def _play(session: Session, network: "LocalNetwork", steps: Steps, started: float) -> "Round":
+    from hanse.cli.first_round import fund_user, get_api_key, play_round
+
+    with steps.step("sub-accounts of the user, one transaction"):
+        opened = await fund_user(network)
+    with steps.step("gateway"):
+        api_key = await get_api_key(network)
+        await network.start_gateway()
+    console = session.output.console()
+
+    def show(what: Any) -> None:
+        if session.output.as_json:
+            return
+        # words of the answer come one by one; everything else ends its own lines
+        console.print(
+            what, end="" if isinstance(what, str) else "\n", highlight=False, soft_wrap=True
+        )
+
+    console.print() if not session.output.as_json else None
+    played = await play_round(network, api_key, MODEL, started=started, show=show)
+    if opened:
+        played.transactions["opened"] = opened
+    return played
+
+
+def _show_end(session: Session, network: "LocalNetwork", played: "Round", once: bool) -> None:
+    document = {
+        "first_token_s": round(played.first_token_s, 2),
+        "answer": played.answer,
+        "receipt": played.receipt,
+        "transactions": played.transactions,
+        "places": [
+            {"holder": holder, "place": place, "amount": str(amount)}
+            for holder, place, amount in played.places
+        ],
+        "minted": str(played.minted),
+        "gateway": network.gateway_url,
+    }
+    session.output.show(document, lambda: None if once else _describe_use(network))
+
+
+def _describe_use(network: "LocalNetwork") -> str:
+    from hanse.cli.first_round import create_api_key_path
+
+    key = create_api_key_path(network.home)
+    body = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    return (
+        f"\nThe network is up. Ask it yourself:\n\n"
+        f'  curl {network.gateway_url}/chat/completions -H "Authorization: Bearer $(cat {key})" '
+        f"-H 'Content-Type: application/json' -d '{body}'\n\n"
+        f"  logs: {network.home / 'logs'}    money: hanse money    stop: Ctrl-C\n"
+    )
+
+
+async def _stay(network: "LocalNetwork") -> None:
+    """Until Ctrl-C, SIGTERM, or the end of one of the processes.
+
+    Raises:
+        TransientError: a process ended by itself.
+    """
+    from hanse.protocol.errors import TransientError
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    waits = {
+        asyncio.create_task(child.process.wait()): child for child in network.processes.values()
+    }
+    stopped = asyncio.create_task(stop.wait())
+    done, pending = await asyncio.wait([stopped, *waits], return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    if stopped not in done:
+        child = waits[next(iter(done))]
+        raise TransientError(
+            "engine_unavailable",
+            f"{child.name} ended with {child.process.returncode}; see {child.log_path}",
+        )
