@@ -16,6 +16,7 @@ from chain_parts import (
     lose,
     make_funded_key,
     mine,
+    poll,
 )
 
 from hanse.chain import (
@@ -57,6 +58,19 @@ async def finish(outbox: Outbox, rpc: Rpc, key: str, rounds: int = 30) -> Outbox
     raise AssertionError(f"{entry} is not final after {rounds} rounds")
 
 
+async def step_until_mined(outbox: Outbox, key: str) -> OutboxEntry:
+    """Step without mining; the node answers a broadcast before it has mined it."""
+
+    async def find_mined() -> OutboxEntry | None:
+        await outbox.step()
+        entry = await outbox.find(key)
+        return entry if entry and entry.state is TransactionState.MINED else None
+
+    found = await poll(find_mined)
+    assert isinstance(found, OutboxEntry)
+    return found
+
+
 async def received(rpc: Rpc) -> int:
     return await rpc.fetch_balance(RECEIVER, block=(await rpc.fetch_head()).number)
 
@@ -76,7 +90,7 @@ async def faulty(node: LocalNode) -> AsyncIterator[FaultyTransport]:
 async def test_confirmed_only_at_k_blocks(rpc: Rpc, payer: Key) -> None:
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage())
     await outbox.enqueue("once", pay(5))
-    await outbox.step()  # signed, sent and mined by the node
+    await step_until_mined(outbox, "once")
     seen = []
     for _ in range(K + 1):
         await outbox.step()
@@ -293,11 +307,7 @@ async def test_a_reorganisation_drops_the_transaction_and_it_comes_back(
     snapshot = await rpc.request("evm_snapshot")
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage())
     await outbox.enqueue("once", pay(6))
-    await outbox.step()
-    await outbox.step()
-    entry = await outbox.find("once")
-    assert entry is not None
-    assert entry.state is TransactionState.MINED
+    entry = await step_until_mined(outbox, "once")
     await rpc.request("evm_revert", snapshot)  # the chain forgets the block
     await mine(rpc)
     assert await received(rpc) == 0
@@ -310,14 +320,11 @@ async def test_a_reorganisation_drops_the_transaction_and_it_comes_back(
 async def test_a_reorganisation_that_moves_the_transaction(rpc: Rpc, payer: Key) -> None:
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage())
     await outbox.enqueue("once", pay(6))
-    await outbox.step()
-    await outbox.step()
-    entry = await outbox.find("once")
-    assert entry is not None
+    entry = await step_until_mined(outbox, "once")
     raw = "0x" + entry.attempts[0].raw.hex()
     await rpc.request("anvil_reorg", 1, [])  # an empty block takes the height
     await rpc.request("evm_mine")
-    await rpc.request("eth_sendRawTransaction", raw)
+    await rpc.request("eth_sendRawTransaction", raw)  # and the transaction lands higher up
     done = await finish(outbox, rpc, "once")
     assert done.state is TransactionState.CONFIRMED
     assert done.block_number != entry.block_number
@@ -449,6 +456,11 @@ async def test_a_nonce_that_nobody_holds_is_filled(rpc: Rpc, payer: Key) -> None
     snapshot = await rpc.request("evm_snapshot")
     foreign = sign_transaction(payer, Transaction(CHAIN_ID, 0, 10**9, 10**11, 21_000, pay(50)))
     await rpc.send_raw(foreign.raw)
+
+    async def is_mined() -> bool:
+        return await received(rpc) == 50
+
+    await poll(is_mined)  # the node answers before it mines
     clock = Clock()
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage(), clock=clock)
     await outbox.enqueue("once", pay(1))
