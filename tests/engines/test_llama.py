@@ -149,8 +149,10 @@ async def test_leaving_while_the_prompt_is_read_stops_it(llama: LlamaEngine) -> 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    # One step of the prompt (512 tokens) runs to its end.
-    assert await wait_until(is_idle, 3.0) < 3.0
+    await wait_until(is_idle, 20.0)
+    # Told in tokens, so that a busy machine does not matter: the prompt was not read to its end.
+    read = [slot.get("n_prompt_tokens", 0) for slot in await llama.fetch_slots()]
+    assert 0 < max(read) < 3_000
 
 
 async def test_it_gives_up_after_too_many_deaths() -> None:

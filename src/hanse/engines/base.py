@@ -181,9 +181,9 @@ class Engine(Protocol):
         """The answer part by part; chat and completion only.
 
         The last chunk has a finish reason; if the iteration ends without an exception, the answer
-        is complete. Leaving early through `aclose()` or by cancellation stops the engine's work
-        within a second. Await the first chunk before sending a status: what a caller did wrong is
-        raised there.
+        is complete. Leaving early through `aclose()` or by cancellation stops the engine's work:
+        within a second once tokens come, and while it reads a prompt after the steps under way.
+        Await the first chunk before sending a status: what a caller did wrong is raised there.
         """
 
     async def count_tokens(self, request: EngineRequest) -> int:

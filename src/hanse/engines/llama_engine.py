@@ -1,12 +1,10 @@
 """Engine `llama`: llama.cpp (xllamacpp) in its own process, by default with SmolLM2.
 
 Chat, completion and embeddings (the mean over the last layer's tokens) come from one process; up to
-`parallel` requests are batched together, more wait in its queue. Frames go out as llama.cpp wrote
-them.
+`parallel` requests are batched together, more wait in its queue.
 
 Determinism: the same seed and body give the same text when the engine does nothing else. Requests
-that run together share matrix products, whose rounding then differs, so a later token may differ
-too.
+that run together share matrix products, whose rounding then differs, and so may a later token.
 
 Tokens are exact at every frame (`timings_per_token`), also for a stream that is cut.
 """
@@ -55,8 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         context_tokens: prompt and answer of one request.
         output_tokens_max: of one answer; at most the context.
         threads: processor threads; 0 for all.
-        batch_tokens: prompt tokens in one step: how soon a cancelled prompt stops, and the longest
-            text that can be embedded.
+        batch_tokens: prompt tokens in one step. A cancelled prompt stops after at most two steps
+            (about 0.5 s each on two cores), and no longer text can be embedded.
         prompt_cache_mib: memory for the prompts of idle slots.
         embeddings: serve embeddings.
         ready_timeout_s: the longest that loading may take.
@@ -71,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     context_tokens: int = 4_096
     output_tokens_max: int = 2_048
     threads: int = 0
-    batch_tokens: int = 512
+    batch_tokens: int = 256
     prompt_cache_mib: int = 256
     embeddings: bool = True
     ready_timeout_s: float = 120.0
@@ -208,8 +206,12 @@ class LlamaEngine:
 
     async def count_busy_slots(self) -> int:
         """How many requests are being worked on now."""
-        slots = msgspec.json.decode(await self._get_server().fetch("GET", "/slots"))
-        return sum(bool(slot["is_processing"]) for slot in slots)
+        return sum(bool(slot["is_processing"]) for slot in await self.fetch_slots())
+
+    async def fetch_slots(self) -> list[dict[str, Any]]:
+        """llama.cpp's own view of its slots, for operators and tests."""
+        raw = await self._get_server().fetch("GET", "/slots")
+        return msgspec.json.decode(raw, type=list[dict[str, Any]])
 
     async def _start(self, progress: Progress | None) -> None:
         s = self._settings
