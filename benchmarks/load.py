@@ -1,7 +1,8 @@
-"""A bounded load on one OpenAI-compatible address on this machine, and the processor time of the processes behind it.
+"""A bounded load on one OpenAI-compatible address on this machine, and the processor time of the
+processes behind it.
 
-Streams, like the applications that care about first-token time. The load runs in this process; what is
-measured is other processes' user and system time, read from /proc before and after.
+Streams, like the applications that care about first-token time. The load runs in this process; what
+is measured is other processes' user and system time, read from /proc before and after.
 """
 
 import asyncio
@@ -33,7 +34,9 @@ class LoadResult:
 
     def get_quantile_ms(self, q: float) -> float:
         """The q-quantile (0 .. 1) of the first-token times."""
-        return self.first_token_ms[min(len(self.first_token_ms) - 1, int(q * len(self.first_token_ms)))]
+        return self.first_token_ms[
+            min(len(self.first_token_ms) - 1, int(q * len(self.first_token_ms)))
+        ]
 
 
 def get_cpu_s(pids: list[int]) -> float:
@@ -86,7 +89,9 @@ async def _request(
     first_ms, tail = 0.0, b""
     async with session.post(f"{url}/chat/completions", json=body, headers=headers) as response:
         if response.status != 200:
-            raise RuntimeError(f"{url} answered {response.status}: {(await response.read())[:300]!r}")
+            raise RuntimeError(
+                f"{url} answered {response.status}: {(await response.read())[:300]!r}"
+            )
         async for chunk in response.content.iter_any():
             if not first_ms and b"data:" in chunk:
                 first_ms = (time.perf_counter() - started) * 1e3

@@ -1,7 +1,8 @@
-"""An instant OpenAI-compatible engine for benchmarks: a fake, it answers every prompt with the same words.
+"""An instant OpenAI-compatible engine for benchmarks: a fake, it answers every prompt with the same
+words.
 
-It does as little as a server can: one raw ASGI app that writes prepared frames. What a gateway costs in front of it is
-therefore the gateway's own cost.
+It does as little as a server can: one raw ASGI app that writes prepared frames. What a gateway
+costs in front of it is therefore the gateway's own cost.
 
     python benchmarks/mock_engine.py --port 9000 --tokens 16
 """
@@ -25,7 +26,10 @@ def get_frames(tokens: int) -> list[bytes]:
     def frame(choices: list[dict[str, Any]], **more: Any) -> bytes:
         return b"data: " + json.dumps({**head, "choices": choices, **more}).encode() + b"\n\n"
 
-    words = [frame([{"index": 0, "delta": {"content": f"w{i} "}, "finish_reason": None}]) for i in range(tokens)]
+    words = [
+        frame([{"index": 0, "delta": {"content": f"w{i} "}, "finish_reason": None}])
+        for i in range(tokens)
+    ]
     finish = frame([{"index": 0, "delta": {}, "finish_reason": "stop"}])
     usage = frame([], usage=get_usage(tokens))
     return [*words, finish, usage, b"data: [DONE]\n\n"]
@@ -33,7 +37,11 @@ def get_frames(tokens: int) -> list[bytes]:
 
 def get_usage(tokens: int) -> dict[str, int]:
     """OpenAI's usage object."""
-    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
+    return {
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": tokens,
+        "total_tokens": PROMPT_TOKENS + tokens,
+    }
 
 
 def get_body(tokens: int) -> bytes:
@@ -67,13 +75,20 @@ def build_app(tokens: int) -> Callable[..., Awaitable[None]]:
                 break
         stream = scope["method"] == "POST" and json.loads(request).get("stream")
         kind = b"text/event-stream" if stream else b"application/json"
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]}
+        )
         if stream:
             for frame in frames:
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         else:
-            await send({"type": "http.response.body", "body": body if scope["method"] == "POST" else models})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": body if scope["method"] == "POST" else models,
+                }
+            )
 
     return app
 
@@ -83,5 +98,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--tokens", type=int, default=16)
     options = parser.parse_args()
-    config = uvicorn.Config(build_app(options.tokens), port=options.port, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        build_app(options.tokens), port=options.port, log_level="warning", access_log=False
+    )
     asyncio.run(uvicorn.Server(config).serve())

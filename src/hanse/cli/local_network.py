@@ -343,7 +343,7 @@ class LocalNetwork:
         ports: dict[str, int] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
         port = wanted or ports.get(name, 0)
         if not port or not _is_free(port):
-            port = _find_free_port()
+            port = find_free_port()
         path.write_bytes(msgspec.json.encode({**ports, name: port}))
         return port
 
@@ -387,7 +387,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _find_free_port() -> int:
+def find_free_port() -> int:
+    """A TCP port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,244 @@
+"""What paying and checking cost: processor time and first-token time of gateway + broker, beside
+LiteLLM's proxy.
+
+    make bench-path            make bench-path PEERS=0        one JSON object a line on standard
+    output
+
+The same instant mock engine (a fake) stands behind both. `cpu_us_per_request` is user and system
+time of Hanse's gateway and broker processes together: API key, matching, voucher, admission,
+metering, receipt, its checks, and both durable books. `baseline_cpu_us_per_request` is the mock
+engine's own, asked directly in the same run; the added first-token times are over that baseline, on
+the same machine, with the load generator beside it. LiteLLM runs in an environment of its own, with
+one worker, no database and no logging, which is its cheapest form.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from benchmarks.load import LoadResult, run_load
+from benchmarks.mock_engine import MODEL
+from rich.console import Console
+from rich.table import Table
+
+from hanse.cli.first_round import fund_user, get_api_key
+from hanse.cli.local_network import LocalNetwork, ProviderPlan, find_free_port
+
+LITELLM = "litellm[proxy]==1.106.2"
+CONCURRENCIES = (1, 16, 64)
+RATIO_BAR = 0.1
+"""At most this part of LiteLLM's processor time a request; the benchmark fails above it."""
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[dict[str, Any]]:
+    """Run every case; rows as they are printed."""
+    with run_mock() as (mock_url, mock_pid):
+        bare = await run_series(mock_url, "none", [mock_pid], requests)
+        async with run_hanse(mock_url) as (url, api_key, pids):
+            paid = await run_series(url, api_key, pids, requests)
+        peer: dict[int, LoadResult] = {}
+        if with_peers:
+            async with run_litellm(mock_url) as (url, api_key, pids):
+                peer = await run_series(url, api_key, pids, peer_requests)
+    return [get_row(c, bare[c], paid[c], peer.get(c)) for c in CONCURRENCIES]
+
+
+async def run_series(
+    url: str, api_key: str, pids: list[int], requests: int
+) -> dict[int, LoadResult]:
+    """Warm up, then one load for each concurrency."""
+    results = {}
+    for concurrency in CONCURRENCIES:
+        load = {"api_key": api_key, "model": MODEL, "pids": pids, "concurrency": concurrency}
+        await run_load(url, requests=max(20, concurrency), **load)  # type: ignore[arg-type]
+        results[concurrency] = await run_load(url, requests=requests, **load)  # type: ignore[arg-type]
+        print(
+            f"  {url} at {concurrency}: {results[concurrency].cpu_us_per_request:.0f} us",
+            file=sys.stderr,
+        )
+    return results
+
+
+def get_row(
+    concurrency: int, bare: LoadResult, paid: LoadResult, peer: LoadResult | None
+) -> dict[str, Any]:
+    """One line of output."""
+    row: dict[str, Any] = {
+        "case": "paid",
+        "concurrency": concurrency,
+        "requests": paid.requests,
+        "cpu_us_per_request": round(paid.cpu_us_per_request),
+        "baseline_cpu_us_per_request": round(bare.cpu_us_per_request),
+        "litellm_cpu_us_per_request": round(peer.cpu_us_per_request) if peer else None,
+        "ratio_to_litellm": (
+            round(paid.cpu_us_per_request / peer.cpu_us_per_request, 4) if peer else None
+        ),
+        "requests_per_s": round(paid.requests / paid.wall_s, 1),
+    }
+    for name, q in (("p50", 0.5), ("p99", 0.99)):
+        added = paid.get_quantile_ms(q) - bare.get_quantile_ms(q)
+        row[f"added_first_token_ms_{name}"] = round(added, 2)
+        peer_added = peer.get_quantile_ms(q) - bare.get_quantile_ms(q) if peer else None
+        row[f"litellm_added_first_token_ms_{name}"] = peer_added and round(peer_added, 2)
+    return row
+
+
+@contextlib.contextmanager
+def run_mock() -> Iterator[tuple[str, int]]:
+    """The instant engine in a process of its own."""
+    port = find_free_port()
+    command = [sys.executable, "-m", "benchmarks.mock_engine", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        _wait_port(port)
+        yield f"http://127.0.0.1:{port}/v1", process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.asynccontextmanager
+async def run_hanse(mock_url: str) -> AsyncIterator[tuple[str, str, list[int]]]:
+    """A local network with one provider that resells the mock; URL, API key, process ids."""
+    plan = ProviderPlan(
+        "provider",
+        "0.15",
+        "0.60",
+        engine="upstream",
+        model=MODEL,
+        options=("--upstream-url", mock_url),
+    )
+    with tempfile.TemporaryDirectory(prefix="hanse-bench-") as folder:
+        async with LocalNetwork(Path(folder), [plan]) as network:
+            await network.start_providers()
+            await fund_user(network)
+            api_key = await get_api_key(network)
+            await network.start_gateway()
+            pids = [child.process.pid for child in network.processes.values()]
+            yield network.gateway_url, api_key, pids
+
+
+@contextlib.asynccontextmanager
+async def run_litellm(mock_url: str) -> AsyncIterator[tuple[str, str, list[int]]]:
+    """LiteLLM's proxy in front of the mock; URL, key, process ids."""
+    binary = await asyncio.to_thread(install_litellm)
+    port, key = find_free_port(), "sk-bench"
+    with tempfile.TemporaryDirectory(prefix="litellm-bench-") as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(
+            "model_list:\n"
+            f"  - model_name: {MODEL}\n"
+            "    litellm_params:\n"
+            f"      model: openai/{MODEL}\n"
+            f"      api_base: {mock_url}\n"
+            "      api_key: none\n"
+            f"general_settings:\n  master_key: {key}\n"
+        )
+        command = [str(binary), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+        with (Path(folder) / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                env={"LITELLM_LOG": "ERROR", "PATH": "/usr/bin:/bin"},
+            )
+            try:
+                await _wait_http(f"http://127.0.0.1:{port}/health/liveliness")
+                yield f"http://127.0.0.1:{port}/v1", key, [process.pid]
+            finally:
+                process.terminate()
+                await process.wait()
+
+
+def install_litellm() -> Path:
+    """An environment for LiteLLM alone, made once under .cache/."""
+    folder = ROOT / ".cache" / "peers" / "litellm"
+    binary, stamp = folder / "bin" / "litellm", folder / ".installed"
+    if not stamp.exists() or stamp.read_text() != LITELLM:
+        print(f"installing {LITELLM} into an environment of its own, once", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, stdout=sys.stderr)
+        pip = [str(folder / "bin" / "pip"), "install", "-q", LITELLM]
+        subprocess.run(pip, check=True, stdout=sys.stderr)
+        stamp.write_text(LITELLM)
+    return binary
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A table for people on standard error, one JSON object a line on standard output."""
+    table = Table(title="processor time a streamed request, us; first-token time added, ms")
+    names = ("concurrency", "Hanse", "bare engine", "LiteLLM", "ratio", "p50", "p99", "requests/s")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            *(
+                str(row[key])
+                for key in (
+                    "concurrency",
+                    "cpu_us_per_request",
+                    "baseline_cpu_us_per_request",
+                    "litellm_cpu_us_per_request",
+                    "ratio_to_litellm",
+                    "added_first_token_ms_p50",
+                    "added_first_token_ms_p99",
+                    "requests_per_s",
+                )
+            )
+        )
+        print(json.dumps(row), flush=True)
+    Console(stderr=True).print(table)
+
+
+def _wait_port(port: int) -> None:
+    import socket
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+async def _wait_http(url: str) -> None:
+    deadline = time.monotonic() + 90
+    async with aiohttp.ClientSession() as session:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(url) as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.3)
+    raise TimeoutError(f"{url} does not answer")
+
+
+def main() -> int:
+    """Run it; 1 if a bar was missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=int, default=1, help="0 leaves LiteLLM out")
+    parser.add_argument("--requests", type=int, default=1_000, help="for each case of ours")
+    parser.add_argument("--peer-requests", type=int, default=300, help="for each case of LiteLLM's")
+    options = parser.parse_args()
+    rows = asyncio.run(measure(options.requests, options.peer_requests, bool(options.peers)))
+    show(rows)
+    missed = [r for r in rows if r["ratio_to_litellm"] and r["ratio_to_litellm"] > RATIO_BAR]
+    for row in missed:
+        print(f"missed: {row['ratio_to_litellm']} of LiteLLM's, bar {RATIO_BAR}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
