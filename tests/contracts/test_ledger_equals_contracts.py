@@ -17,7 +17,7 @@ from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of, reverts
 import hanse.contracts
 from hanse.contracts.claims import Claim, get_sub_account_key
 from hanse.protocol import ledger as rules
-from hanse.protocol.errors import RequestError
+from hanse.protocol.errors import ERROR_TABLE, RequestError
 from hanse.protocol.intents import Fund, OpenIntent
 from hanse.protocol.ledger import (
     Emitted,
@@ -674,3 +674,10 @@ def test_every_revert_reason_of_the_sources_is_in_the_ledgers_table() -> None:
         calls = re.sub(r"@deploy.*?\n# -----", "", source, count=1, flags=re.DOTALL)
         reasons |= set(re.findall(r'^ +assert .*"([a-z ]+)"$', calls, re.MULTILINE))
     assert reasons | {""} == set(rules.REVERT_REASONS)
+
+
+def test_revert_reasons_agree_with_the_error_table() -> None:
+    for code, row in ERROR_TABLE.items():
+        if row.revert:
+            assert rules.REVERT_REASONS[row.revert].code == code
+    assert {refusal.code for refusal in rules.REVERT_REASONS.values()} <= set(ERROR_TABLE)
