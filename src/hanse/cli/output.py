@@ -51,8 +51,10 @@ class Output:
         """
         if not self.as_json:
             shown = render()
-            if shown is not None:
-                self.console().print(shown, highlight=False, soft_wrap=isinstance(shown, str))
+            if isinstance(shown, str):
+                self.write(shown + "\n")  # as it is: rich would read brackets as markup
+            elif shown is not None:
+                self.console().print(shown, highlight=False)
             return
         if self._shown:
             raise InvariantError("internal_error", "a command wrote two JSON documents")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     short_help="Serve OpenAI's API, pay providers.",
     examples=(
         ("A key for an application", "hanse gateway keys create notebook"),
-        ("Serve", "hanse gateway start --key user"),
+        ("Serve", "hanse gateway start"),
     ),
 )
 def gateway() -> None:
@@ -29,6 +29,58 @@ def gateway() -> None:
     A gateway spends its owner's money: it listens on loopback unless told otherwise, and answers
     only to API keys that it issued.
     """
+
+
+@gateway.command_of(
+    "start",
+    short_help="Serve until stopped.",
+    has_settings=True,
+    examples=(
+        ("On this machine, paying with the user's money", "hanse gateway start"),
+        (
+            "By a key of its own, so that the wallet's stays offline",
+            "hanse gateway start --key user --signer gateway",
+        ),
+        ("Settings from a file, another port", "hanse gateway start --config g.toml --port 8441"),
+    ),
+)
+@click.option("--key", default="user", help="Whose money: a key of this home.")
+@click.option("--signer", help="Key that signs the vouchers. [default: the user's]")
+@click.option("--keyring", is_flag=True, help="Take the password from the desktop's keyring.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8440, help="Port; 0 takes any.")
+@click.option(
+    "--requests-max", type=click.IntRange(1), default=1_024, help="Requests at work at once."
+)
+@click.option(
+    "--body-bytes-max",
+    type=click.IntRange(1),
+    default=4 * 1024 * 1024,
+    help="Largest request body.",
+)
+@click.option(
+    "--drain-s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    help="Seconds that requests at work may take once it is stopped.",
+)
+@click.option(
+    "--allowed-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Browser origin that may call (CORS); may be repeated.",
+)
+@click.option("--access-log/--no-access-log", default=False, help="One line a request.")
+@pass_session
+def start(session: Session, /, **options: Any) -> None:
+    """Serve OpenAI's API until Ctrl-C, and pay providers with vouchers.
+
+    Applications need the base URL that is shown and a key of `hanse gateway keys create`. Ctrl-C or
+    SIGTERM finishes the requests at work before it ends.
+    """
+    from hanse.cli.gateway_process import serve
+
+    serve(session, options)
 
 
 @gateway.group_of(

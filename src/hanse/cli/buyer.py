@@ -1,0 +1,135 @@
+"""Opens the user's side for a command, with no more keys than the command needs.
+
+| what for | opened with | password of |
+| --- | --- | --- |
+| look (`money`, `account show`, `receipts`) | `open_wallet(..., can_send=False)` | nobody |
+| move (`account deposit`, `fund`, ...) | `open_wallet(..., can_send=True)` | the user's key |
+| buy (`chat`, `gateway start`) | `get_settings` and `Hanse.open` | the signer's key |
+
+The books are HOME/NAME.db, NAME being the user's key. They are shared with a gateway that runs on
+the same home folder; only one command at a time sends transactions, since a key's are numbered.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from hanse.chain import Key, Rpc, verify_deployment
+from hanse.cli.control import hold_folder
+from hanse.cli.network import Network
+from hanse.cli.session import Session
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import InvariantError
+from hanse.protocol.signatures import Address, Signature, parse_address
+from hanse.sdk.account import Account, open_account
+from hanse.sdk.chain_view import IndexedChain, open_chain
+from hanse.sdk.money import Money, read_money
+from hanse.sdk.settings import Settings
+from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
+from hanse.store import open_sqlite
+
+
+@dataclass(frozen=True)
+class Wallet:
+    """One user's money and books, without the market."""
+
+    user: Address
+    signer: Address
+    rpc: Rpc
+    chain: IndexedChain
+    account: Account
+    book: VoucherBook
+    domain: Domain
+
+    async def read_money(self) -> Money:
+        """Every unit of this wallet, by place."""
+        books = await self.book.list_sub_accounts()
+        return await read_money(self.account, self.chain, books, self.user)
+
+
+def get_database_path(session: Session, key: str) -> Path:
+    """The books of a user of this home."""
+    return Path(session.get_database_path(session.get_key_path(key).stem))
+
+
+def get_signer_address(session: Session, key: str, signer: str | None) -> Address:
+    """Who signs the vouchers: a key of this home, or an address; by default the user itself."""
+    if signer is not None and signer.startswith("0x"):
+        return parse_address(signer, "signer")
+    return session.get_key_address(signer or key)
+
+
+@asynccontextmanager
+async def open_wallet(
+    session: Session,
+    network: Network,
+    key: str,
+    *,
+    signer: str | None = None,
+    can_send: bool = False,
+    use_keyring: bool = False,
+) -> AsyncIterator[Wallet]:
+    """Open one user's money and books.
+
+    Raises:
+        HanseError: no such key, a wrong password, no node, or contracts that are not ours.
+    """
+    user, deployment = session.get_key_address(key), network.deployment
+    signer_address = get_signer_address(session, key, signer)
+    wallet = session.unlock_key(key, use_keyring=use_keyring) if can_send else None
+    settings = Settings(
+        network.rpc_url,
+        deployment,
+        get_database_path(session, key),
+        # the account only asks for its address, and signs no voucher
+        cast(Key, _AddressOnly(signer_address)),
+        user=user,
+        wallet=wallet,
+    )
+    async with AsyncExitStack() as stack:
+        if can_send:
+            stack.enter_context(hold_folder(session.home / "sending" / key))
+        database = await open_sqlite(settings.database)
+        stack.push_async_callback(database.close)
+        rpc = await stack.enter_async_context(Rpc.connect(network.rpc_url))
+        if can_send:
+            await verify_deployment(rpc, deployment)
+        domain = Domain(deployment.chain_id, deployment.escrow)
+        chain = await open_chain(rpc, deployment, database, user, signer_address)
+        account = await open_account(rpc, deployment, database, chain, settings)
+        book = await open_voucher_book(database, domain)
+        yield Wallet(user, signer_address, rpc, chain, account, book, domain)
+
+
+def get_settings(
+    session: Session,
+    network: Network,
+    key: str,
+    *,
+    signer: str | None = None,
+    use_keyring: bool = False,
+) -> Settings:
+    """Settings to buy with: the signer's key unlocked, the wallet's left alone.
+
+    Raises:
+        RequestError: no such key, or a wrong password.
+    """
+    return Settings(
+        network.rpc_url,
+        network.deployment,
+        get_database_path(session, key),
+        session.unlock_key(signer or key, use_keyring=use_keyring),
+        user=session.get_key_address(key),
+    )
+
+
+@dataclass(frozen=True)
+class _AddressOnly:
+    """Stands where a signer would, for what signs nothing."""
+
+    address: Address
+
+    def sign_digest(self, digest: bytes) -> Signature:
+        raise InvariantError("internal_error", "a wallet that is only looked at must sign nothing")
