@@ -368,6 +368,25 @@ async def test_a_receipt_from_no_block_of_the_chain_is_not_believed(
     assert await received(rpc) == 8
 
 
+async def test_a_receipt_of_another_fork_is_not_believed(
+    rpc: Rpc, payer: Key, faulty: FaultyTransport
+) -> None:
+    def after(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getTransactionReceipt" and answer is not None:
+            return {**answer, "blockHash": "0x" + "dd" * 32}
+        return answer
+
+    faulty.after = after
+    outbox = make_outbox(Rpc(faulty), payer, MemoryOutboxStorage())
+    await outbox.enqueue("once", pay(2))
+    for _ in range(K + 3):
+        await outbox.step()
+        await mine(rpc)
+    entry = await outbox.find("once")
+    assert entry is not None
+    assert entry.state is TransactionState.SIGNED
+
+
 async def test_a_nonce_taken_by_a_foreign_transaction(rpc: Rpc, payer: Key) -> None:
     await rpc.request("evm_setAutomine", False)
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage())
