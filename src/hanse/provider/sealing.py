@@ -6,50 +6,66 @@ the broker's disk nor a later look at its memory shows the answer.
 
     sealed = nonce (12 bytes) || AES-256-GCM(answer_key, nonce, answer, associated data)
 
-The associated data is the request id's 32 bytes. A key is used once, for one request, by rule of
-the caller; a random nonce keeps it safe all the same.
+The associated data is the request id's 32 bytes. A request is sealed once, and the nonce is a hash
+of its id, so key and nonce meet once even if a careless caller sends one key with several requests.
 
 Source: `docs/protocol.md`, section "Resume"; NIST SP 800-38D.
 """
 
-import os
-from collections.abc import Callable
+import hashlib
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hanse.protocol.limits import ANSWER_RETAINED_BYTES_MAX
-from hanse.protocol.signatures import Hash32, to_bytes
+from hanse.protocol.signatures import Hash32, to_bytes, to_hex
 
 NONCE_BYTES = 12
 
+UNHASHED_BYTES_MAX = 256 * 1024
+"""Sent bytes that wait to be hashed together: one call for hundreds of small frames."""
 
-def seal_answer(
-    answer_key: bytes,
-    request_id: Hash32,
-    answer: bytes,
-    random_bytes: Callable[[int], bytes] = os.urandom,
-) -> bytes:
+
+def seal_answer(answer_key: bytes, request_id: Hash32, answer: bytes) -> bytes:
     """Seal the last `ANSWER_RETAINED_BYTES_MAX` bytes of an answer."""
-    nonce = random_bytes(NONCE_BYTES)
+    data = to_bytes(request_id)
+    nonce = hashlib.sha256(b"hanse answer nonce" + data).digest()[:NONCE_BYTES]
     kept = answer[-ANSWER_RETAINED_BYTES_MAX:]
-    return nonce + AESGCM(answer_key).encrypt(nonce, kept, to_bytes(request_id))
+    return nonce + AESGCM(answer_key).encrypt(nonce, kept, data)
 
 
-class AnswerTail:
-    """The last bytes of a stream, at most about twice `ANSWER_RETAINED_BYTES_MAX` of memory."""
+class SentBytes:
+    """What a stream has sent: its response hash, and its end for keeping.
+
+    Frames are small and many, so they are hashed together once enough have come. Holds about 1.5
+    times `ANSWER_RETAINED_BYTES_MAX` at most.
+    """
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._length = 0
+        self._digest = hashlib.sha256()
+        self._new: list[bytes] = []
+        self._new_bytes = 0
+        self._kept = b""
 
-    def add(self, part: bytes) -> None:
-        """Add bytes as they were sent."""
-        self._parts.append(part)
-        self._length += len(part)
-        if self._length > 2 * ANSWER_RETAINED_BYTES_MAX:
-            kept = self.get_bytes()
-            self._parts, self._length = [kept], len(kept)
+    def add(self, frames: bytes) -> None:
+        """Add whole data frames, exactly as sent."""
+        self._new.append(frames)
+        self._new_bytes += len(frames)
+        if self._new_bytes > UNHASHED_BYTES_MAX:
+            self._fold()
 
-    def get_bytes(self) -> bytes:
-        """The end of what was added."""
-        return b"".join(self._parts)[-ANSWER_RETAINED_BYTES_MAX:]
+    def get_hash(self) -> Hash32:
+        """The response hash so far."""
+        self._fold()
+        return to_hex(self._digest.digest())
+
+    def get_tail(self) -> bytes:
+        """The last bytes so far, at most `ANSWER_RETAINED_BYTES_MAX`."""
+        self._fold()
+        return self._kept
+
+    def _fold(self) -> None:
+        new = b"".join(self._new)
+        self._new.clear()
+        self._new_bytes = 0
+        self._digest.update(new)
+        self._kept = (self._kept + new)[-ANSWER_RETAINED_BYTES_MAX:]

@@ -22,7 +22,7 @@ from types import TracebackType
 
 from hanse.engines import Chunk
 from hanse.protocol.errors import TransientError
-from hanse.protocol.hashing import DONE_FRAME, ResponseHasher
+from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import FinishReason, Usage
 from hanse.protocol.wire import RECEIPT_COMMENT, to_base64url
 from hanse.provider.finishing import Finisher, PaidRequest
@@ -34,7 +34,7 @@ from hanse.provider.http import (
     Send,
     encode_error,
 )
-from hanse.provider.sealing import AnswerTail
+from hanse.provider.sealing import SentBytes
 from hanse.settlement import Admission, FinishedRequest
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -97,8 +97,7 @@ class StreamedAnswer:
         self._admission = admission
         self._send = send
         self._watch = watch
-        self._hasher = ResponseHasher()
-        self._tail = AnswerTail()
+        self._sent = SentBytes()
         self._usage = Usage()
         self._held: list[Chunk] = []
         self._started = False
@@ -156,7 +155,7 @@ class StreamedAnswer:
     async def _end_whole(self) -> None:
         for chunk in self._held:
             self._take(chunk)
-        self._add(DONE_FRAME)
+        self._sent.add(DONE_FRAME)
         reasons = [chunk.finish_reason for chunk in self._held]
         finished = await self._finish((reasons or [None])[0] or FinishReason.STOP)
         if not self._started:
@@ -169,7 +168,7 @@ class StreamedAnswer:
             await self._finish(FinishReason.CANCELLED)
             return
         frame = b"data: " + encode_error(self._finisher.count_error(cut)) + b"\n\n"
-        self._add(frame)
+        self._sent.add(frame)
         finished = await self._finish(FinishReason.ERROR)
         await self._send_end(frame + _to_comment(finished))
 
@@ -178,18 +177,14 @@ class StreamedAnswer:
             self._request,
             self._admission,
             usage=self._usage,
-            response_hash=self._hasher.get_hash(),
+            response_hash=self._sent.get_hash(),
             reason=reason,
-            answer=self._tail.get_bytes(),
+            answer=self._sent.get_tail(),
         )
 
     def _take(self, chunk: Chunk) -> None:
-        self._add(chunk.data)
+        self._sent.add(chunk.data)
         self._usage = chunk.usage
-
-    def _add(self, frames: bytes) -> None:
-        self._hasher.update(frames)
-        self._tail.add(frames)
 
     async def _start(self) -> None:
         self._started = True

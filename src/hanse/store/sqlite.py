@@ -18,7 +18,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from hanse.protocol.errors import TransientError
@@ -50,7 +50,23 @@ class _SqliteTransaction:
         return self._connection.execute(sql, parameters).fetchall()
 
 
-_Write = tuple[Callable[[Transaction], Any], "Future[Any]"]
+_Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
+class _Write:
+    """A write that waits, and the loop and future of its caller."""
+
+    __slots__ = ("function", "future", "loop")
+
+    def __init__(
+        self,
+        function: Callable[[Transaction], Any],
+        loop: asyncio.AbstractEventLoop,
+        future: "asyncio.Future[Any]",
+    ) -> None:
+        self.function = function
+        self.loop = loop
+        self.future = future
 
 
 class SqliteDatabase:
@@ -70,14 +86,15 @@ class SqliteDatabase:
 
     async def write(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database.write`."""
-        future: Future[ResultT] = Future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ResultT] = loop.create_future()
         with self._wake:
             if self._closing:
                 raise TransientError("store_unavailable", "the database is closed")
-            self._queue.append((function, future))
+            self._queue.append(_Write(function, loop, future))
             self._wake.notify()
-        # A caller that is cancelled must not leave a half-known write behind: it runs to its end.
-        return await asyncio.shield(asyncio.wrap_future(future))
+        # A caller that is cancelled stops waiting; what it queued runs to its end all the same.
+        return await future
 
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database.read`."""
@@ -124,29 +141,23 @@ class SqliteDatabase:
             self._commit(batch)
 
     def _commit(self, batch: list[_Write]) -> None:
-        done: list[tuple[Future[Any], Any]] = []
-        failed: list[tuple[Future[Any], BaseException]] = []
+        results: list[_Result] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            for function, future in batch:
+            for write in batch:
                 try:
-                    done.append((future, self._run_one(function)))
+                    results.append((write.future, self._run_one(write.function), None))
                 except Exception as error:
                     if not self._connection.in_transaction:  # the engine gave up on all of it
                         raise
-                    failed.append((future, error))
+                    results.append((write.future, None, error))
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             reason = TransientError("store_unavailable", f"the database refused a commit: {error}")
-            for _, future in batch:
-                _resolve(future, reason)
-            return
-        for future, result in done:
-            future.set_result(result)
-        for future, cause in failed:
-            _resolve(future, cause)
+            results = [(write.future, None, reason) for write in batch]
+        _deliver(batch, results)
 
     def _run_one(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         self._connection.execute("SAVEPOINT one")
@@ -189,9 +200,23 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _resolve(future: "Future[Any]", error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _deliver(batch: list[_Write], results: list[_Result]) -> None:
+    """Wake each loop once for all of its results."""
+    loops = {write.loop for write in batch}
+    for loop in loops:
+        mine = [result for write, result in zip(batch, results, strict=True) if write.loop is loop]
+        with contextlib.suppress(RuntimeError):  # that loop has ended, and with it who waited
+            loop.call_soon_threadsafe(_resolve, mine)
+
+
+def _resolve(results: list[_Result]) -> None:
+    for future, result, error in results:
+        if future.done():
+            continue
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
 
 def _migrate(tx: Transaction, component: str, steps: Sequence[str]) -> None:
