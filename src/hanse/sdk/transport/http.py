@@ -10,9 +10,9 @@ import aiohttp
 
 from hanse.sdk.transport import BrokenError, NotSentError, Response, TransportLimits
 
-KEEP_ALIVE_S = 4.0
-"""An idle connection is dropped before the broker does it (uvicorn after 5 s): a request must not
-meet a connection that is just closing, since its fate would be unknown."""
+KEEP_ALIVE_S = 30.0
+"""An idle connection is dropped long before a broker does it (after 75 s): a request must not meet
+a connection that is just closing, since its fate would be unknown."""
 
 _HEADERS = {"accept-encoding": "identity", "user-agent": "hanse"}
 
