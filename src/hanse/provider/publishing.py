@@ -25,8 +25,6 @@ from hanse.provider.offers import OfferBook, Service, build_offer, sign_offer
 from hanse.provider.settings import BrokerSettings
 from hanse.store import Database, Transaction
 
-OFFERS_PATH = "/hanse/v1/offers"
-
 _COMPONENT = "broker_offers"
 _STEPS = ("CREATE TABLE broker_offers (service_id TEXT PRIMARY KEY, offer TEXT NOT NULL)",)
 _log = logging.getLogger(__name__)
@@ -74,7 +72,8 @@ class Publisher:
         offer = await self._build(service, endpoints, wanted.valid_until, revision)
         signed = sign_offer(offer, self.domain, self.receipt_key)
         await self._store(service.service_id, signed)
-        listing = _to_listing(offer, endpoints[0] + OFFERS_PATH)
+        # the Registry's URI is where the broker answers; users add /hanse/v1/offers to it
+        listing = _to_listing(offer, endpoints[0])
         await submit_anew(
             self.outbox, "publish", self.registry.publish_service(self.settings.provider, listing)
         )
