@@ -83,7 +83,7 @@ from hanse.chain.localnode import LocalNode
 from hanse.chain.outbox import Outbox
 from hanse.chain.outbox.fees import Fee, FeePolicy
 from hanse.chain.outbox.transactions import get_contract_address
-from hanse.chain.registry import ProviderInfo, Registry, ServiceInfo, ServiceListing
+from hanse.chain.registry import ProviderInfo, Registry, ServiceInfo, PublishedService
 from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
 from hanse.chain.storage import (
     Attempt,
@@ -145,6 +145,6 @@ __all__ = [
     "ProviderInfo",
     "Registry",
     "ServiceInfo",
-    "ServiceListing",
+    "PublishedService",
     "get_contract_address",
 ]

@@ -53,7 +53,7 @@ class ServiceInfo:
 
 
 @dataclass(frozen=True)
-class ServiceListing:
+class PublishedService:
     """What `publish_service` announces. Prices are base units per million tokens."""
 
     service_id: int
@@ -157,20 +157,20 @@ class Registry:
 
     # the owner's or the receipt key's calls
 
-    def publish_service(self, provider: str, listing: ServiceListing) -> Call:
+    def publish_service(self, provider: str, published: PublishedService) -> Call:
         """Put an offer on the market or replace it by a higher revision."""
         return self.contract.build(
             "publish_service",
             provider,
-            listing.service_id,
-            listing.revision,
-            to_bytes(listing.offer_hash),
-            listing.service_type,
-            listing.uri,
-            listing.input_price_per_mtok,
-            listing.cached_price_per_mtok,
-            listing.output_price_per_mtok,
-            label=f"publish service {listing.service_id} revision {listing.revision}",
+            published.service_id,
+            published.revision,
+            to_bytes(published.offer_hash),
+            published.service_type,
+            published.uri,
+            published.input_price_per_mtok,
+            published.cached_price_per_mtok,
+            published.output_price_per_mtok,
+            label=f"publish service {published.service_id} revision {published.revision}",
         )
 
     def retire_service(self, provider: str, service_id: int) -> Call:

@@ -23,6 +23,7 @@ Source: anvil 1.7.1 (foundry-rs), its `--state` and `--state-interval`; npm's pa
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -91,6 +92,7 @@ class LocalNode:
         self._copy_interval_s = copy_interval_s
         self._process: subprocess.Popen[bytes] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._copied_digest = b""
         self._rpc: Rpc | None = None
         self.url = ""
 
@@ -271,22 +273,20 @@ class LocalNode:
         draft = self._backup_path.with_suffix(".draft")
         try:
             data = self._state_path.read_bytes()
+            digest = hashlib.sha256(data).digest()
+            if digest == self._copied_digest:
+                return
             json.loads(data)
         except (OSError, ValueError):
             return
         draft.write_bytes(data)
         os.replace(draft, self._backup_path)
+        self._copied_digest = digest
 
     async def _keep_copies(self, interval_s: float) -> None:
-        rpc = self._get_rpc()
-        copied_at = -1
         while True:
             await asyncio.sleep(interval_s)
-            with contextlib.suppress(TransientError):
-                head = await rpc.fetch_head()
-                if head.number != copied_at:
-                    await asyncio.to_thread(self._copy_state)
-                    copied_at = head.number
+            await asyncio.to_thread(self._copy_state)
 
     def _last_words(self) -> str:
         try:
