@@ -1,6 +1,6 @@
 """Model files: finding the packaged one, requantising it once, hashing it once.
 
-The packaged SmolLM2 comes as Q4_1, which llama.cpp runs slowly: as Q4_0 its prompts are read at least
+The packaged SmolLM2 comes as Q4_1, which llama.cpp runs slowly: as Q4_0 its prompts are read about
 twice as fast (measured; docs/decisions/0007). The result is deterministic, so every
 provider has the same hash for its manifest. It lies in a cache folder beside a record of its
 SHA-256; a lock lets two processes that start together do the work once, and a rename makes the file
