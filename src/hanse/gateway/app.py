@@ -20,7 +20,7 @@ import msgspec
 
 from hanse.gateway import metrics as figures
 from hanse.gateway.api_keys import ApiKey, ApiKeys
-from hanse.gateway.client import MarketClient
+from hanse.gateway.client import MarketClient, blame, money_to_json
 from hanse.gateway.cors import add_cors_headers, answer_preflight
 from hanse.gateway.exchange import (
     STATUS_GONE,
@@ -32,7 +32,6 @@ from hanse.gateway.exchange import (
     Watch,
     get_draining,
 )
-from hanse.gateway.money import money_to_json
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import PREFIX, Operation, decode_body, get_operation
 from hanse.gateway.relay import relay_stream, relay_whole
@@ -41,18 +40,6 @@ from hanse.protocol.errors import HanseError, InvariantError, RequestError, Tran
 
 _LOG = logging.getLogger("hanse.gateway")
 _BEARER = b"bearer "
-_OUR_OWN_CODES = frozenset(
-    (
-        "offer_changed",
-        "request_replayed",
-        "fee_too_low",
-        "voucher_too_low",
-        "not_found",
-        "method_not_allowed",
-        "usage",
-    )
-)
-"""What a provider may refuse with besides 401 and 403: between it and this gateway."""
 
 
 class GatewayApp:
@@ -167,7 +154,7 @@ class GatewayApp:
         try:
             answer = await self._client.request(exchange.path, body)
         except HanseError as error:
-            raise _blame(error) from None
+            raise blame(error) from None
         try:
             if answer.is_stream:
                 await relay_stream(exchange, answer)
@@ -268,18 +255,6 @@ class GatewayApp:
 
     async def _get_openapi(self, exchange: Exchange) -> None:
         await exchange.send_whole(200, self._description, [(b"content-type", b"application/json")])
-
-
-def _blame(error: HanseError) -> HanseError:
-    """What the application is told: its own faults as they are, others' as somebody else's."""
-    if error.row.status in (401, 403) or error.code in _OUR_OWN_CODES:
-        return TransientError(
-            "no_provider",
-            f"a provider refused this gateway's voucher ({error.code}); try again, and if it "
-            "stays, tell whoever runs this gateway",
-            details={"cause": error.code},
-        )
-    return error
 
 
 def _report_defect(error: Exception) -> InvariantError:

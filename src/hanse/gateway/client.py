@@ -1,14 +1,31 @@
 """What the gateway needs of the user's side, and nothing more.
 
 `hanse.sdk.Hanse` fulfils it. Written down as a protocol because it is the gateway's one seam: all
-that finds, pays and checks providers is behind it, all that speaks to applications before it.
+that finds, pays and checks providers is behind it, all that speaks to applications before it. What
+crosses the seam towards applications is translated here: whose fault an error is, and money.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.messages import SignedReceipt
-from hanse.sdk.money import Money
+
+if TYPE_CHECKING:  # the chain's libraries take long to import, and keys need none of them
+    from hanse.sdk.money import Money
+
+_OUR_OWN_CODES = frozenset(
+    (
+        "offer_changed",
+        "request_replayed",
+        "fee_too_low",
+        "voucher_too_low",
+        "not_found",
+        "method_not_allowed",
+        "usage",
+    )
+)
+"""What a provider may refuse with besides 401 and 403: between it and this gateway."""
 
 
 class Receipted(Protocol):
@@ -72,6 +89,40 @@ class MarketClient(Protocol):
         """OpenAI's list of what can be bought now."""
         ...
 
-    async def read_money(self) -> Money:
+    async def read_money(self) -> "Money":
         """Every unit of this wallet, by place."""
         ...
+
+
+def blame(error: HanseError) -> HanseError:
+    """What the application is told: its own faults as they are, others' as somebody else's."""
+    if error.row.status in (401, 403) or error.code in _OUR_OWN_CODES:
+        return TransientError(
+            "no_provider",
+            f"a provider refused this gateway's voucher ({error.code}); try again, and if it "
+            "stays, tell whoever runs this gateway",
+            details={"cause": error.code},
+        )
+    return error
+
+
+def money_to_json(money: "Money") -> dict[str, Any]:
+    """Every place with its amount; amounts are decimal strings, as everywhere on the wire."""
+    return {
+        "user": money.user,
+        "block": money.block,
+        "total": str(money.total),
+        "paid": str(money.paid),
+        "places": [
+            {
+                "place": place.place,
+                "amount": str(place.amount),
+                "provider": place.provider,
+                "signer": place.signer,
+                "transaction_hash": place.transaction_hash,
+                "unlock_time_s": place.unlock_time_s,
+            }
+            for place in money.places
+        ],
+        "differences": list(money.differences),
+    }
