@@ -17,9 +17,9 @@ from hanse.chain import (
     MemoryIndexStorage,
     MemoryOutboxStorage,
     Outbox,
+    PublishedService,
     Registry,
     Rpc,
-    ServiceListing,
     deploy,
     load_deployment,
     open_contracts,
@@ -80,8 +80,8 @@ async def test_a_user_goes_through_every_place_of_money(chain: Rpc) -> None:
     assert await registry.read_is_active(provider.address, block=block)
     assert not (await registry.read_provider(depositor.address, block=block)).is_registered
     assert await registry.find_provider_of_key(receipt_key, block=block) == provider.address
-    listing = ServiceListing(7, 1, "0x" + "0f" * 32, "chat", "http://127.0.0.1:1/", 10, 5, 20)
-    block = await provider.do(registry.publish_service(provider.address, listing))
+    published = PublishedService(7, 1, "0x" + "0f" * 32, "chat", "http://127.0.0.1:1/", 10, 5, 20)
+    block = await provider.do(registry.publish_service(provider.address, published))
     service = await registry.read_service(provider.address, 7, block=block)
     assert (service.offer_hash, service.revision, service.active) == ("0x" + "0f" * 32, 1, True)
 

@@ -83,7 +83,7 @@ from hanse.chain.localnode import LocalNode
 from hanse.chain.outbox import Outbox
 from hanse.chain.outbox.fees import Fee, FeePolicy
 from hanse.chain.outbox.transactions import get_contract_address
-from hanse.chain.registry import ProviderInfo, Registry, ServiceInfo, PublishedService
+from hanse.chain.registry import ProviderInfo, PublishedService, Registry, ServiceInfo
 from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
 from hanse.chain.storage import (
     Attempt,
