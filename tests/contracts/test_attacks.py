@@ -108,17 +108,22 @@ def test_reentrancy_is_locked_out_of_every_function_that_calls_the_asset(
 def test_reentrancy_from_a_stakes_payout(
     on_asset: OnAsset, provider: Key, receipt_key: Key
 ) -> None:
+    """While one stake is paid out, the asset tries to complete another's unbonding."""
     hanse = on_asset("ReentrantAsset")
-    hanse.register(provider, receipt_key)
-    hanse.registry_call(provider, "begin_unbonding")
+    other = key_of("other provider")
+    for owner, hot in ((provider, receipt_key), (other, key_of("other receipt key"))):
+        hanse.register(owner, hot)
+        hanse.registry_call(owner, "begin_unbonding")
     hanse.chain.advance(hanse.terms.unbonding_time_s)
-    registry = hanse.chain.artifacts[hanse.registry]
-    payload = registry.encode_call("finish_unbonding", provider.address)
-    hanse.chain.call(key_of("attacker").address, hanse.asset, "arm", hanse.registry, payload)
+    registry, attacker = hanse.chain.artifacts[hanse.registry], key_of("attacker").address
+    payload = registry.encode_call("finish_unbonding", other.address)
+    hanse.chain.call(attacker, hanse.asset, "arm", hanse.registry, payload)
     hanse.registry_call(provider, "finish_unbonding", provider.address)
     assert hanse.chain.view(hanse.asset, "tried") == 1
     assert hanse.chain.view(hanse.asset, "succeeded") == 0
     assert hanse.held(provider.address) == hanse.terms.minimum_stake
+    assert hanse.chain.call(attacker, hanse.asset, "strike").output == (True,)
+    assert hanse.held(other.address) == hanse.terms.minimum_stake
 
 
 @pytest.mark.parametrize("function", ["get_sub_account", "accounts"])
