@@ -15,14 +15,26 @@ reorganisation takes back what it must. Nothing on the request path waits for th
 Source: `Escrow.vy`, `Registry.vy`; `hanse.settlement.index_storage`.
 """
 
+import asyncio
+import logging
 from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
 
-from hanse.chain import Checkpoint, Deployment, Escrow, Event, EventIndex, Registry, Rpc
+from hanse.chain import (
+    ChainError,
+    Checkpoint,
+    Deployment,
+    Escrow,
+    Event,
+    EventIndex,
+    Registry,
+    Rpc,
+)
 from hanse.contracts import decode_results
 from hanse.market import PublishedService
+from hanse.protocol.errors import TransientError
 from hanse.protocol.signatures import Address, Hash32
 from hanse.settlement.index_storage import FindDocument, open_index_storage
 from hanse.settlement.receipt_records import SubAccountFunds
@@ -33,6 +45,11 @@ from hanse.settlement.sub_account_fold import (
     get_document_key,
 )
 from hanse.store.database import Database
+
+FOLLOW_INTERVAL_S = 0.5
+"""Between looks at the head: well under any block time, and one small request."""
+
+_log = logging.getLogger(__name__)
 
 _SERVICE, _PROVIDER, _FUNDS, _JOURNAL = "service:", "provider:", "funds:", "journal:"
 _ACCOUNT = "account"
@@ -111,17 +128,28 @@ class IndexedChain:
         self._signer = signer
         self._documents: dict[str, bytes] = {}
         self._index: EventIndex | None = None
+        # Two rounds at once would read the same blocks and apply them twice.
+        self._lock = asyncio.Lock()
         self.checkpoint: Checkpoint | None = None
 
     async def refresh(self) -> None:
         """See `ChainView`."""
         assert self._index is not None  # set by open_chain
-        self.checkpoint = await self._index.catch_up()
+        async with self._lock:
+            self.checkpoint = await self._index.catch_up()
 
     async def follow(self) -> None:
-        """Take in new blocks for ever; run it as a task."""
-        assert self._index is not None  # set by open_chain
-        await self._index.run()
+        """Take in new blocks for ever; run it as a task.
+
+        Raises:
+            InvariantError: `chain_reorganised`.
+        """
+        while True:
+            try:
+                await self.refresh()
+            except (TransientError, ChainError) as error:
+                _log.warning("the view of the chain waits: %s", error.message)
+            await asyncio.sleep(FOLLOW_INTERVAL_S)
 
     def list_services(self) -> list[PublishedService]:
         """See `ChainView`."""
@@ -224,7 +252,6 @@ async def open_chain(
     """Load what was kept and join it to the chain; `refresh` brings it up to date."""
     chain = IndexedChain(user, signer)
     storage = await open_index_storage(database, f"user:{user}", chain.fold, chain.apply)
-    chain.apply(dict(await storage.read_documents()), None)
     contracts = [
         Escrow(rpc, deployment.escrow).contract,
         Registry(rpc, deployment.registry).contract,
