@@ -7,8 +7,12 @@ A test compares each page with what this writes. A new page is one line in `PAGE
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from hanse.cli.reference import render_reference
+from hanse.contracts import abi_page
+from hanse.contracts.artifacts import ContractName, load_artifact
 from hanse.protocol.errors import ERROR_TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,8 +52,17 @@ def write_errors() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _write_contract(contract: ContractName) -> str:
+    return abi_page.format_page(load_artifact(contract))
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "docs/cli.md": render_reference,
     "docs/errors.md": write_errors,
+    **{
+        f"docs/contracts/{page}": partial(_write_contract, contract)
+        for page, contract in abi_page.PAGES.items()
+    },
 }
 """Path of each generated page, and what writes it."""
 

@@ -49,6 +49,14 @@ def test_links_are_found():
     assert sum(len(re.findall(r"\]\(([^)\s]+)\)", strip_code(text))) for _, text in MARKDOWN) > 20
 
 
+def test_modules_that_the_architecture_names_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`(\w+/[\w/]+(?:\.\w+|/))`", text)
+    assert len(named) > 40
+    here = [name for name in named if not name.startswith(("src/", "tests/"))]
+    assert [name for name in here if not (ROOT / "src" / "hanse" / name).exists()] == []
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_page_is_up_to_date(name):
     assert (ROOT / name).read_text() == PAGES[name](), "run `make generate`"

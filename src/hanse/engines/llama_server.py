@@ -52,20 +52,20 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> None:
     """Serve until standard input ends."""
     # llama.cpp writes its log where it likes; the parent's lines have a descriptor of their own.
-    channel = os.fdopen(os.dup(1), "wb", buffering=0)
+    pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerConfig)
     _die_with_parent(config.parent_pid)
     threading.Thread(target=_exit_at_end_of_input, args=(config.socket_path,), daemon=True).start()
-    _say(channel, {"state": "loading"})
+    _say(pipe, {"state": "loading"})
     try:
         import xllamacpp
 
         server = xllamacpp.Server(_make_params(xllamacpp, config))
     except Exception as error:  # whatever the library throws, the parent must hear of it
-        _say(channel, {"state": "failed", "reason": f"{type(error).__name__}: {error}"[:300]})
+        _say(pipe, {"state": "failed", "reason": f"{type(error).__name__}: {error}"[:300]})
         os._exit(1)
-    _say(channel, {"state": "ready"})
+    _say(pipe, {"state": "ready"})
     threading.Event().wait()
     del server
 
@@ -115,8 +115,8 @@ def _exit_at_end_of_input(socket_path: str) -> None:
     os._exit(0)
 
 
-def _say(channel: Any, message: dict[str, str]) -> None:
-    channel.write(msgspec.json.encode(message) + b"\n")
+def _say(pipe: Any, message: dict[str, str]) -> None:
+    pipe.write(msgspec.json.encode(message) + b"\n")
 
 
 if __name__ == "__main__":

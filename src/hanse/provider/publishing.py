@@ -15,7 +15,7 @@ import msgspec
 from hanse.chain import Call, OutboxEntry, Rpc
 from hanse.chain.asset import Asset
 from hanse.chain.outbox import Outbox
-from hanse.chain.registry import Registry, ServiceListing
+from hanse.chain.registry import PublishedService, Registry
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import Offer, SignedOffer
@@ -73,9 +73,9 @@ class Publisher:
         signed = sign_offer(offer, self.domain, self.receipt_key)
         await self._store(service.service_id, signed)
         # the Registry's URI is where the broker answers; users add /hanse/v1/offers to it
-        listing = _to_listing(offer, endpoints[0])
+        published = _to_published(offer, endpoints[0])
         await submit_anew(
-            self.outbox, "publish", self.registry.publish_service(self.settings.provider, listing)
+            self.outbox, "publish", self.registry.publish_service(self.settings.provider, published)
         )
         self.offers.put(signed, service)
         _log.info("published service %s, revision %s", service.service_id, revision)
@@ -178,8 +178,8 @@ def _says_the_same(offer: Offer, wanted: Offer) -> bool:
     return same == wanted
 
 
-def _to_listing(offer: Offer, uri: str) -> ServiceListing:
-    return ServiceListing(
+def _to_published(offer: Offer, uri: str) -> PublishedService:
+    return PublishedService(
         offer.service_id,
         offer.revision,
         to_hex(offer.struct_hash()),
