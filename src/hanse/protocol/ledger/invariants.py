@@ -1,7 +1,7 @@
 """What must hold after every step, by the names that the contracts' NatSpec and the tests use.
 
-Each check returns nothing or raises `InvariantError`, naming the two values that disagree. Some look
-at one state, some at two neighbours; the two about leaving play it through on the ledger.
+Each check returns nothing or raises `InvariantError`, naming the two values that disagree. Some
+look at one state, some at two neighbours; the two about leaving play it through on the ledger.
 
 Source: `docs/protocol.md`, section "Contracts", "Invariants".
 """
