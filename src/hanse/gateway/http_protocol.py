@@ -9,7 +9,7 @@ Source: uvicorn 0.54, `uvicorn/protocols/http/httptools_impl.py`.
 """
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +19,50 @@ from hanse.protocol.errors import HanseError, RequestError, TransientError
 
 LINGER_S = 1.0
 """How long a refused connection's bytes are still taken and thrown away, for it to read why."""
+
+GATHERED_BYTES_MAX = 64 * 1024
+"""Written at once however early it is: the buffer's high-water mark must see it."""
+
+
+class _Gathering:
+    """A transport that hands what is written in one turn of the loop to the system in one call.
+
+    A head and its first frame, or the frames of one arrival, are one packet instead of several:
+    the system call is most of what a small frame costs.
+    """
+
+    __slots__ = ("_loop", "_parts", "_size", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= GATHERED_BYTES_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._parts and not self._transport.is_closing():
+            self._transport.write(b"".join(self._parts))
+        self._parts.clear()
+        self._size = 0
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def write_eof(self) -> None:
+        self.flush()
+        self._transport.write_eof()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -35,7 +79,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse what is one too many; else give it `head_read_s` for its first head."""
-        super().connection_made(transport)
+        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self.connections_max:
             most = self.connections_max
             self._refuse(TransientError("overloaded", f"{most} connections are open already"))
