@@ -24,8 +24,9 @@ from hanse.engines import Progress
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.protocol.signatures import Address
-from hanse.provider.app import Broker
+from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.chain_view import IndexedChainView
+from hanse.provider.finishing import Failpoint
 from hanse.provider.offers import OfferBook, Service
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
 from hanse.provider.server import HttpServer
@@ -66,6 +67,7 @@ class BrokerProcess:
         services: Sequence[Service],
         progress: Progress | None = None,
         now_s: Callable[[], float] = time.time,
+        failpoint: Failpoint = no_failpoint,
     ) -> "BrokerProcess":
         """Start everything; returns when paid requests are admitted.
 
@@ -76,7 +78,7 @@ class BrokerProcess:
         """
         process = cls(settings, services)
         try:
-            await process._start(keys, progress, now_s)
+            await process._start(keys, progress, now_s, failpoint)
         except BaseException:
             await process._close()
             raise
@@ -111,7 +113,11 @@ class BrokerProcess:
             await self._close()
 
     async def _start(
-        self, keys: BrokerKeys, progress: Progress | None, now_s: Callable[[], float]
+        self,
+        keys: BrokerKeys,
+        progress: Progress | None,
+        now_s: Callable[[], float],
+        failpoint: Failpoint,
     ) -> None:
         settings, deployment = self.settings, self.settings.deployment
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -150,7 +156,9 @@ class BrokerProcess:
         async def fetch_time_s() -> int:
             return (await rpc.fetch_head()).timestamp_s
 
-        self.settler = Settler(book, escrow, outbox, storage, settings.provider, view, fetch_time_s)
+        self.settler = Settler(
+            book, escrow, outbox, storage, settings.provider, view, fetch_time_s, failpoint
+        )
         self.broker = Broker(
             provider=settings.provider,
             domain=domain,
@@ -159,6 +167,7 @@ class BrokerProcess:
             offers=offers,
             limits=settings.limits,
             now_s=now_s,
+            failpoint=failpoint,
         )
         await self.settler.sync_settled()
         await self._show_unsettled()
