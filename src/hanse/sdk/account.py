@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from hanse.chain import (
     Call,
     Deployment,
+    Key,
     Outbox,
     OutboxEntry,
     PermitSignature,
@@ -31,6 +32,7 @@ from hanse.protocol.errors import RequestError, Shortfall
 from hanse.protocol.intents import Fund
 from hanse.protocol.signatures import Address
 from hanse.sdk.chain_view import IndexedChain
+from hanse.sdk.permit import find_permit
 from hanse.sdk.settings import Settings
 from hanse.settlement.outbox_storage import open_outbox_storage
 from hanse.store.database import Database
@@ -49,11 +51,13 @@ class Account:
         user: Address,
         signer: Address,
         outbox: Outbox | None,
+        wallet: Key | None = None,
     ) -> None:
         self._rpc = rpc
         self._deployment = deployment
         self._chain = chain
         self._outbox = outbox
+        self._wallet = wallet
         self.user = user
         self.signer = signer
         self.escrow, self.registry, self.asset = open_contracts(rpc, deployment)
@@ -72,8 +76,12 @@ class Account:
         stack.push_async_callback(stop)
 
     async def deposit(self, amount: int, *, key: str = "") -> OutboxEntry:
-        """Wallet -> account; approves Escrow first if its allowance does not cover it."""
-        await self._approve(amount, key)
+        """Wallet -> account, in one transaction where the asset knows permits (EIP-2612)."""
+        if found := await self._find_earlier(key):
+            return found
+        permit = await self._prepare_allowance(amount, key)
+        if permit is not None:
+            return await self._submit(self.escrow.deposit_with_permit(amount, permit), key)
         return await self._submit(self.escrow.deposit(amount), key)
 
     async def open(
@@ -86,9 +94,12 @@ class Account:
             funds: base units by provider.
             key: idempotency key.
         """
-        if deposit:
-            await self._approve(deposit, key)
+        if found := await self._find_earlier(key):
+            return found
         rows = [Fund(provider, self.signer, amount) for provider, amount in funds.items()]
+        permit = await self._prepare_allowance(deposit, key) if deposit else None
+        if permit is not None:
+            return await self._submit(self.escrow.open_with_permit(deposit, rows, permit), key)
         return await self._submit(self.escrow.open(deposit, rows), key)
 
     async def fund(self, provider: Address, amount: int, *, key: str = "") -> OutboxEntry:
@@ -125,7 +136,8 @@ class Account:
         head = await self._rpc.fetch_head()
         return max(0, head.number - self._deployment.confirmations)
 
-    async def _approve(self, amount: int, key: str) -> None:
+    async def _prepare_allowance(self, amount: int, key: str) -> PermitSignature | None:
+        """Let Escrow take `amount`: by a permit, else by an approval that is sent first."""
         head = await self._rpc.fetch_head()
         held = await self.asset.read_balance(self.user, block=head.number)
         if held < amount:
@@ -135,9 +147,27 @@ class Account:
                 details=Shortfall(amount, held).to_details(),
             )
         escrow = self.escrow.address
-        allowed = await self.asset.read_allowance(self.user, escrow, block=head.number)
-        if allowed < amount:
-            await self._submit(self.asset.approve(escrow, amount), key and f"{key}-approve")
+        if await self.asset.read_allowance(self.user, escrow, block=head.number) >= amount:
+            return None
+        if self._wallet is not None:
+            chain_id = self._deployment.chain_id
+            permit = await find_permit(self.asset, self._wallet, escrow, amount, head, chain_id)
+            if permit is not None:
+                return permit
+        await self._submit(self.asset.approve(escrow, amount), key and f"{key}-approve")
+        return None
+
+    async def _find_earlier(self, key: str) -> OutboxEntry | None:
+        """What a call with this key has already asked for, waited for to its end.
+
+        A permit differs from one call to the next, so the outbox could not tell the repeated wish
+        from another one.
+        """
+        if not key or self._outbox is None or await self._outbox.find(key) is None:
+            return None
+        entry = await self._outbox.wait_final(key)
+        await self._chain.refresh()
+        return entry
 
     async def _submit(self, call: Call, key: str) -> OutboxEntry:
         if self._outbox is None:
@@ -174,4 +204,4 @@ async def open_account(
             confirmations=deployment.confirmations,
         )
     signer = settings.signer.address
-    return Account(rpc, deployment, chain, settings.get_user(), signer, outbox)
+    return Account(rpc, deployment, chain, settings.get_user(), signer, outbox, settings.wallet)

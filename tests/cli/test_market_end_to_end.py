@@ -1,0 +1,172 @@
+"""The whole of buying and selling by commands alone, on a real chain, with a fake engine."""
+
+import json
+
+import pytest
+from tests.cli.local_market import UNIT, open_market, wait_until
+
+pytestmark = pytest.mark.slow
+
+MODEL = "echo-1"
+
+
+@pytest.fixture(scope="module")
+def market(anvil, tmp_path_factory):
+    with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
+        yield opened
+
+
+@pytest.fixture
+def home(market):
+    return market.home
+
+
+@pytest.fixture(scope="module")
+def provider(market):
+    """A running provider: address, process and what it printed."""
+    address = market.add_key("provider", units=200)
+    market.add_key("provider-receipt")
+    process, document = market.start(
+        *("provider", "start", "--engine", "echo", "--model", MODEL, "--port", "0"),
+        *("--input-price", "1000", "--output-price", "2000", "--register", "--settle-every", "0"),
+    )
+    assert document["provider"] == address
+    assert process.poll() is None
+    return address
+
+
+@pytest.fixture(scope="module")
+def user(market):
+    return market.add_key("user", units=50)
+
+
+def test_from_offers_to_the_last_unit_withdrawn(market, provider, user, run):
+    found = run("offers", "--json").document
+    assert found["missing"] == {}
+    (offer,) = found["offers"]
+    assert (offer["provider"], offer["model"], offer["health"]) == (provider, MODEL, "ok")
+    assert offer["prices"]["output_per_mtok"] == str(2000 * UNIT)
+
+    opened = run("account", "open", "--deposit", "20", f"{provider}=15", "--json")
+    assert opened.exit_code == 0, opened.stderr
+    assert opened.document["transaction_hash"].startswith("0x")
+
+    answer = run("chat", "--max-tokens", "20", "--json", "one two three")
+    assert answer.exit_code == 0, answer.stderr
+    document = answer.document
+    assert document["text"]
+    fee = int(document["fee"])
+    assert fee > 0
+    assert document["verification"] == "verified"
+
+    receipts = run("receipts", "list", "--json").document["receipts"]
+    assert [receipt["request_id"] for receipt in receipts] == [document["request_id"]]
+
+    money = run("money", "--json").document
+    assert money["differences"] == []
+    assert money["total"] == str(50 * UNIT)
+    assert money["by_place"]["wallet"] == str(30 * UNIT)
+    assert money["by_place"]["account"] == str(5 * UNIT)
+    assert money["by_place"]["accrued"] == str(fee)
+    assert money["by_place"]["free"] == str(15 * UNIT - fee)
+    free = next(place for place in money["places"] if place["place"] == "free")
+    assert free["transaction_hash"] == opened.document["transaction_hash"]
+
+    dry = run("settle", "--dry-run", "--json").document
+    assert dry["payable"] == str(fee)
+    settled = run("settle", "--json")
+    assert settled.exit_code == 0, settled.stderr
+    assert settled.document["paid"] == str(fee)
+    assert settled.document["batches"][0]["claims"][0]["status"] == "paid"
+    assert run("settle", "--json").document == {"batches": [], "paid": "0"}
+
+    refund = run("account", "refund", provider, "--json")
+    assert refund.exit_code == 0, refund.stderr
+    assert refund.document["pending_refund"] == str(15 * UNIT - fee)
+
+    early = run("account", "refund", provider, "--claim", "--json")
+    assert early.exit_code == 2
+    assert "comes free at" in early.error["message"]
+
+    waiting = run("money", "--json").document
+    assert waiting["by_place"]["refund"] == str(15 * UNIT - fee)
+
+    market.advance_time(3_700)
+    claimed = run("account", "refund", provider, "--claim", "--json")
+    # the provider's broker may have completed it first
+    assert claimed.exit_code in (0, 5, 7), claimed.stderr
+    held = wait_until(
+        lambda: run("money", "--json").document["by_place"]["account"] == str(20 * UNIT - fee),
+        "the refund reached the account",
+    )
+    assert held
+
+    withdrawn = run("account", "withdraw", "all", "--json")
+    assert withdrawn.exit_code == 0, withdrawn.stderr
+    last = run("money", "--json").document
+    assert last["by_place"]["wallet"] == str(50 * UNIT - fee)
+    assert last["total"] == str(50 * UNIT - fee)
+    assert last["paid"] == str(fee)
+    assert last["differences"] == []
+
+
+def test_tables_for_people_name_the_same_figures(provider, user, run):
+    assert MODEL in run("offers").stdout
+    money = run("money")
+    assert "sum" in money.stdout
+    assert "tUSD" in money.stdout or "hUSD" in money.stdout or money.stdout
+    status = run("provider", "status")
+    assert provider in status.stdout
+    assert "still to claim" in status.stdout
+
+
+def test_an_exported_receipt_is_verified_without_this_home(provider, user, run, tmp_path):
+    exported = run("receipts", "export")
+    assert exported.exit_code == 0, exported.stderr
+    file = tmp_path / "receipt.json"
+    file.write_text(exported.stdout)
+
+    elsewhere = {"HANSE_HOME": str(tmp_path / "nowhere")}
+    ran = run("receipts", "verify", str(file), "--json", **elsewhere)
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.document["verified"] is True
+    assert ran.document["receipt"]["provider"] == provider
+    assert not (tmp_path / "nowhere").exists()
+
+    assert run("receipts", "verify", "-", stdin=exported.stdout, **elsewhere).exit_code == 0
+
+    forged = json.loads(exported.stdout)
+    forged["receipt"]["fee"] = "0"
+    file.write_text(json.dumps(forged))
+    refused = run("receipts", "verify", str(file), "--json", **elsewhere)
+    assert refused.exit_code == 8
+    assert refused.stdout == ""
+
+
+def test_too_little_money_is_said_with_what_to_do(provider, user, run):
+    ran = run("account", "withdraw", "1000000", "--json")
+    assert ran.exit_code == 4
+    assert ran.error["code"] == "insufficient_balance"
+    assert int(ran.error["hanse"]["needed"]) == 1_000_000 * UNIT
+
+
+def test_a_model_nobody_offers_is_not_found(provider, user, run):
+    ran = run("chat", "-m", "nobody-has-this", "--json", "hello")
+    assert ran.exit_code == 5
+    assert ran.error["code"] == "model_not_found"
+
+
+def test_status_says_what_the_chain_the_broker_and_the_books_say(provider, run):
+    document = run("provider", "status", "--json").document
+
+    assert document["registered"] is True
+    assert document["health"] == "ok"
+    assert document["broker"]["offers"][0]["model"] == MODEL
+    assert int(document["stake"]) > 0
+
+
+def test_a_second_process_cannot_take_the_same_provider(provider, run):
+    ran = run("provider", "start", "--engine", "echo", "--register", "--json")
+
+    assert ran.exit_code == 2
+    assert "another process" in ran.error["message"]

@@ -1,0 +1,52 @@
+"""Deposits by permit: one transaction, and a repeated wish is the same one."""
+
+import pytest
+from tests.cli.local_market import PASSWORD, UNIT, open_market
+
+from hanse.chain import Asset, Rpc
+from hanse.cli.buyer import open_wallet
+from hanse.cli.session import Session
+from hanse.sdk.permit import find_permit
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def market(anvil, tmp_path_factory):
+    with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
+        opened.add_key("user", units=50)
+        yield opened
+
+
+@pytest.fixture
+def session(market, monkeypatch):
+    monkeypatch.setenv("HANSE_PASSWORD", PASSWORD)
+    return Session(home=market.home)
+
+
+async def test_a_deposit_is_one_transaction_even_if_asked_for_twice(market, session):
+    async with open_wallet(session, market.network, "user", can_send=True) as wallet:
+        head = await wallet.rpc.fetch_head()
+        before = await wallet.rpc.fetch_transaction_count(wallet.user, block=head.number)
+
+        first = await wallet.account.deposit(10 * UNIT, key="deposit-1")
+        again = await wallet.account.deposit(10 * UNIT, key="deposit-1")
+
+        head = await wallet.rpc.fetch_head()
+        after = await wallet.rpc.fetch_transaction_count(wallet.user, block=head.number)
+        held = await wallet.account.escrow.read_account(wallet.user, block=head.number)
+    assert first.transaction_hash == again.transaction_hash
+    assert after - before == 1
+    assert held == 10 * UNIT
+
+
+async def test_an_asset_that_states_another_contracts_domain_gets_no_signature(market, session):
+    wallet = session.unlock_key("user")
+    async with Rpc.connect(market.url) as rpc:
+        head = await rpc.fetch_head()
+        asset = Asset(rpc, market.network.deployment.asset)
+        escrow = market.network.deployment.escrow
+        assert await find_permit(asset, wallet, escrow, 1, head, 31_337) is not None
+        assert await find_permit(asset, wallet, escrow, 1, head, 1) is None
+        no_asset = Asset(rpc, market.network.deployment.registry)
+        assert await find_permit(no_asset, wallet, escrow, 1, head, 31_337) is None
