@@ -111,7 +111,9 @@ class HttpServer:
             OSError: the address is taken or not ours.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # the protocol is named: asyncio turns Nagle's algorithm off only where it can see TCP, and
+        # with it on a stream's first frame waits 40 ms for the caller's delayed acknowledgement
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
