@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path bench-protocol lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-gas: .venv/dev.stamp ## gas of settlements and onboarding, one JSON line a
 
 bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
 	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)
+
+bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
+	$(BIN)/python -m benchmarks.bench_protocol
 
 lock: .venv/dev.stamp ## resolve all dependencies anew and write constraints.txt
 	$(BIN)/python tools/lock.py

@@ -7,21 +7,27 @@ or encoded wrongly in `struct_hash` shows.
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from eth_account.messages import _hash_eip191_message, encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.protocol.made_messages import (
+    addresses,
+    amounts,
+    counts,
     domains,
     make_offer,
     offers,
     queries,
     receipts,
     requests,
+    times,
     vouchers,
 )
 
 from hanse.protocol.eip712 import DOMAIN_TYPE, Domain
+from hanse.protocol.intents import Fund, OpenIntent, authorize_open
 from hanse.protocol.messages import Offer, Query, Receipt, Request, Usage, Voucher
 from hanse.protocol.signatures import to_hex
 
@@ -120,3 +126,54 @@ def test_known_digest():
     domain = Domain(31_337, "0x" + "e5" * 20)
     assert offer_hash == OFFER_HASH
     assert to_hex(domain.separator) == DOMAIN_SEPARATOR
+
+
+intents = st.builds(
+    OpenIntent,
+    user=addresses,
+    deposit=amounts,
+    funds=st.lists(st.builds(Fund, addresses, addresses, amounts), max_size=4).map(tuple),
+    nonce=counts,
+    deadline=times,
+)
+
+
+@given(intent=intents, domain=domains)
+@settings(max_examples=60, deadline=None)
+def test_an_intents_digest_equals_eth_accounts(intent, domain):
+    """An array of structs, which none of the messages above has."""
+    open_type, fund_type = intent.TYPE.replace(")Fund(", ")|Fund(").split("|")
+    assert fund_type == Fund.TYPE
+    fields = get_fields(open_type)[1]
+    funds = [
+        {"provider": fund.provider, "signer": fund.signer, "amount": fund.amount}
+        for fund in intent.funds
+    ]
+    values = (intent.user, intent.deposit, funds, intent.nonce, intent.deadline)
+    typed = {
+        "types": {
+            "EIP712Domain": get_fields(DOMAIN_TYPE)[1],
+            "Open": fields,
+            "Fund": get_fields(fund_type)[1],
+        },
+        "primaryType": "Open",
+        "domain": {
+            "name": "Hanse",
+            "version": "1",
+            "chainId": domain.chain_id,
+            "verifyingContract": domain.escrow,
+        },
+        "message": {f["name"]: value for f, value in zip(fields, values, strict=True)},
+    }
+    expected = bytes(_hash_eip191_message(encode_typed_data(full_message=typed)))
+    assert domain.digest(intent.struct_hash()) == expected
+
+
+@given(intent=intents, domain=domains)
+@settings(max_examples=30)
+def test_an_authorisation_pays_for_one_intent_only(intent, domain):
+    authorisation = authorize_open(intent, domain)
+    other = msgspec.structs.replace(intent, nonce=intent.nonce ^ 1)
+    assert authorisation.nonce != authorize_open(other, domain).nonce
+    assert (authorisation.sender, authorisation.receiver) == (intent.user, domain.escrow)
+    assert authorisation.amount == intent.deposit

@@ -37,7 +37,7 @@ from hanse.chain.registry import Registry
 from hanse.cli.network import FILE_NAME, Network, fetch_network, load_network, save_network
 from hanse.cli.session import Session
 from hanse.contracts.deployment import Terms
-from hanse.protocol.errors import RequestError, TransientError, VerificationError
+from hanse.protocol.errors import InvariantError, RequestError, TransientError, VerificationError
 
 CONFIRMATIONS = 2
 """Blocks on top of a local transaction before it counts; the local chain makes one a second."""
@@ -222,7 +222,7 @@ class LocalNetwork:
         """Run a command of ours with `--json` on this network and return its document.
 
         Raises:
-            TransientError: it failed; the message is its own.
+            InvariantError: it failed; the message is its own.
         """
         process = await asyncio.create_subprocess_exec(
             *self._get_command(arguments, "--json"),
@@ -234,7 +234,7 @@ class LocalNetwork:
         shown, failed = await process.communicate()
         if process.returncode != 0:
             last = failed.decode(errors="replace").strip().splitlines()[-1:]
-            raise TransientError(
+            raise InvariantError(
                 "internal_error", f"hanse {' '.join(arguments)} failed: {''.join(last)}"
             )
         return msgspec.json.decode(shown)
