@@ -94,11 +94,13 @@ class HanseGroup(_Documented, click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
-        extra["standalone_mode"] = False
+        session = Session()
+        extra |= {"standalone_mode": False, "obj": session}
         try:
             code = super().main(arguments, *rest, **extra)
         except (Exception, KeyboardInterrupt) as error:
-            sys.exit(report_failure(error, as_json=is_json_asked(arguments)))
+            as_json = is_json_asked(arguments)
+            sys.exit(report_failure(error, as_json=as_json, home=session.home))
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -193,9 +195,12 @@ def _to_sync(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         work: Coroutine[Any, Any, Any] = function(*args, **kwargs)
-        # asyncio.run turns Ctrl-C into a cancellation, so that open things are closed, and then
-        # into KeyboardInterrupt
-        return asyncio.run(work)
+        import uvloop
+
+        # the runner turns Ctrl-C into a cancellation, so that open things are closed, and then into
+        # KeyboardInterrupt
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
 
     return functools.update_wrapper(run, function)
 
