@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from tests.cli.test_network import NETWORK
 
-from hanse.cli.failures import NEXT_STEPS, is_json_asked
+import hanse.contracts
+from hanse.cli.failures import NEXT_STEPS, REVERT_MEANINGS, is_json_asked
 from hanse.cli.framework import HanseGroup, pass_session
+from hanse.cli.network import save_network
 from hanse.protocol.errors import ERROR_TABLE, HanseError, RequestError
 
 SECRET = "0xsecret"
@@ -150,3 +154,30 @@ def test_a_prompt_without_input_is_a_usage_error():
     result = CliRunner().invoke(root, ["ask"], input="")
     assert result.exit_code == 2
     assert "[usage]" in result.stderr
+
+
+def test_a_revert_reason_is_told_as_a_sentence():
+    error = HanseError(
+        "transaction_failed", "'fund' failed: provider", details={"reason": "provider"}
+    )
+    result = CliRunner().invoke(get_group_raising(error), ["fail"])
+
+    assert "No such provider, or its stake does not stand." in result.stderr
+
+
+def test_every_revert_reason_that_is_explained_is_one_of_the_contracts():
+    contracts = Path(hanse.contracts.__file__).parent
+    sources = "".join(path.read_text("utf-8") for path in contracts.glob("*.vy"))
+    for reason in REVERT_MEANINGS:
+        assert f', "{reason}"' in sources, reason
+
+
+def test_a_shortfall_is_told_in_whole_units(tmp_path):
+    save_network(tmp_path, NETWORK)
+    error = HanseError(
+        "insufficient_balance", "too little", details={"needed": "5000000", "available": "1"}
+    )
+    arguments = ["fail", "--home", str(tmp_path)]
+    result = CliRunner().invoke(get_group_raising(error), arguments)
+
+    assert "Needed are 5 tUSD, there are 0.000001 tUSD." in result.stderr

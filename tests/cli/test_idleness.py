@@ -36,7 +36,8 @@ def test_a_provider_that_is_asked_is_not_idle():
         ({"receipt_key_matches": False}, "another receipt key"),
         ({"published_offers": 0}, "no offer is published"),
         ({"valid_until_s": NOW_S}, "expired"),
-        ({"health": "draining"}, "the broker is draining"),
+        ({"health": "unreachable"}, "the broker is unreachable"),
+        ({"health": "not running", "published_offers": 0}, "hanse provider start"),
         ({"last_request_s": NOW_S - QUIET_S}, "nobody has asked lately"),
     ],
 )

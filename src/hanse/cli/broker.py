@@ -109,7 +109,10 @@ class Beside:
         said: list[str] = []
         while True:
             try:
-                report = await fetch_report(self._session, self._network, self._folder.name)
+                said_of_itself = describe_broker(process, self._receipt_key)
+                report = await fetch_report(
+                    self._session, self._network, self._folder.name, said_of_itself
+                )
                 reasons = explain(report, self._network)
             except HanseError as error:
                 reasons = [error.message]
@@ -266,6 +269,6 @@ def _get_progress(session: Session) -> Any:
     def progress(what: str, part: float | None) -> None:
         if what not in said:
             said.add(what)
-            session.output.note(f"{what} ...")
+            session.output.note(f"engine: {what} ...")
 
     return progress

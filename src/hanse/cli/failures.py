@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,15 +44,38 @@ NEXT_STEPS = {
 }
 """What a person at the command line can do next, where the message alone does not say it."""
 
+REVERT_MEANINGS = {
+    "amount": "The amount is 0, or above what the contract can hold",
+    "asset": "The asset's own contract refused to move it",
+    "balance": "There is less than that",
+    "locked": "The lock time has not passed yet",
+    "no refund": "No refund waits there",
+    "not permitted": "This key may not do that",
+    "not registered": "That provider is not registered",
+    "provider": "No such provider, or its stake does not stand",
+    "received": "The asset delivered another amount than was sent",
+    "stake": "The stake is below the least that counts",
+    "unbonding": "The provider's stake is unbonding",
+}
+"""The contracts' revert reasons that a command can meet, as sentences."""
 
-def report_failure(error: BaseException, *, as_json: bool) -> int:
-    """Write the error to standard error and return the exit code."""
+
+def report_failure(error: BaseException, *, as_json: bool, home: Path | None = None) -> int:
+    """Write the error to standard error and return the exit code.
+
+    Args:
+        error: what ended the command.
+        as_json: whether to write JSON.
+        home: the home folder, to tell amounts in the asset's own units.
+    """
     if os.environ.get("HANSE_DEBUG") == "1" and not isinstance(error, click.ClickException):
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, click.Abort) and not isinstance(error.__context__, EOFError):
         _write("interrupted", "Interrupted.", EXIT_INTERRUPTED, as_json=as_json)
         return EXIT_INTERRUPTED
     body, exit_code, next_step = _describe(error)
+    if isinstance(error, HanseError) and not as_json:
+        next_step = " ".join(filter(None, (_explain(error, home), next_step)))
     facts = body["error"]
     _write(
         facts["code"],
@@ -86,6 +110,23 @@ def _describe(error: BaseException) -> tuple[dict[str, Any], int, str]:
         return error.to_openai(), error.row.exit_code, NEXT_STEPS.get(error.code, "")
     defect = HanseError("internal_error", f"A defect of Hanse: {_place(error)}.")
     return defect.to_openai(), defect.row.exit_code, NEXT_STEPS["internal_error"]
+
+
+def _explain(error: HanseError, home: Path | None) -> str:
+    """What the details say beyond the message: why a contract refused, amounts in whole units."""
+    reason = error.details.get("reason")
+    if error.code == "transaction_failed" and reason in REVERT_MEANINGS:
+        return REVERT_MEANINGS[reason] + "."
+    needed, available = error.details.get("needed"), error.details.get("available")
+    if home is None or not isinstance(needed, str) or not isinstance(available, str):
+        return ""
+    from hanse.cli.network import load_network
+
+    try:
+        units = load_network(home).units
+    except HanseError:
+        return ""
+    return f"Needed are {units.format(int(needed))}, there are {units.format(int(available))}."
 
 
 def _place(error: BaseException) -> str:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 QUIET_S = 300
 """Without a request for so long a running provider is told why that may be."""
 
+NOT_RUNNING = "not running"
+"""Health of a broker that no process of this home is."""
+
 
 @dataclass(frozen=True)
 class ProviderFacts:
@@ -83,10 +86,12 @@ def _explain_unlisted(
         )
     if not facts.receipt_key_matches:
         reasons.append("the Registry names another receipt key than this home's")
+    if facts.health == NOT_RUNNING:
+        return [*reasons, "the broker is not running: hanse provider start"]
     if not facts.published_offers:
         reasons.append("no offer is published")
     elif facts.valid_until_s and facts.valid_until_s <= now_s:
         reasons.append("the published offer has expired; a running broker renews it")
     if facts.health != "ok":
-        reasons.append(f"the broker is {facts.health} at the endpoint that the offer names")
+        reasons.append(f"at the endpoint that the offer names the broker is {facts.health}")
     return reasons

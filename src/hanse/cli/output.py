@@ -19,8 +19,8 @@ from hanse.protocol.errors import InvariantError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-PIPE_COLUMNS = 180
-"""Width of tables that no terminal bounds: two addresses and a hash beside each other."""
+PIPE_COLUMNS = 240
+"""Width of tables that no terminal bounds: two addresses, a hash and some figures in one line."""
 
 
 class Output:

@@ -8,7 +8,7 @@ import aiohttp
 from hanse.chain import Rpc
 from hanse.chain.registry import ProviderInfo, Registry
 from hanse.cli.control import ask_control, is_held
-from hanse.cli.idleness import ProviderFacts, explain_idle
+from hanse.cli.idleness import NOT_RUNNING, ProviderFacts, explain_idle
 from hanse.cli.moments import format_time
 from hanse.cli.network import Network, load_network
 from hanse.cli.session import Session
@@ -45,15 +45,23 @@ class ProviderReport:
         self.totals, self.facts = totals, facts
 
 
-async def fetch_report(session: Session, network: Network, name: str) -> ProviderReport:
+async def fetch_report(
+    session: Session, network: Network, name: str, broker: dict[str, Any] | None = None
+) -> ProviderReport:
     """Ask chain, broker and books.
+
+    Args:
+        session: the home folder.
+        network: the market.
+        name: of the provider.
+        broker: what the broker says of itself, if the caller is the broker.
 
     Raises:
         HanseError: no such key, or the chain's node does not answer.
     """
     address = session.get_key_address(name)
     folder = session.get_provider_folder(name)
-    broker = await _find_broker(folder)
+    broker = broker or await _find_broker(folder)
     offers = broker["offers"] if broker else []
     async with Rpc.connect(network.rpc_url) as rpc:
         head = await rpc.fetch_head()
@@ -73,7 +81,7 @@ async def fetch_report(session: Session, network: Network, name: str) -> Provide
         unbonding_until_s=info.unbonding_until_s,
         receipt_key_matches=broker is None or info.receipt_key == broker["receipt_key"],
         published_offers=published,
-        health=await _fetch_health(broker["endpoint"]) if broker else "not running",
+        health=await _fetch_health(broker["endpoint"]) if broker else NOT_RUNNING,
         valid_until_s=min((offer["valid_until"] for offer in offers), default=0),
         cheaper_offers=0,
         sub_accounts=broker["sub_accounts"] if broker else totals.sub_accounts,
