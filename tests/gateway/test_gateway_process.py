@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here
+from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here, until
 
 from hanse.gateway import GatewaySettings, open_api_keys
 from hanse.protocol.errors import RequestError
@@ -110,3 +110,13 @@ async def test_a_taken_port_is_named():
             async with run_gateway_here(MemoryMarket(), GatewaySettings(port=port)):
                 pass
         assert caught.value.code == "configuration_invalid"
+
+
+async def test_small_frames_do_not_wait_for_the_other_ends_acknowledgement():
+    async with run_gateway_here(MemoryMarket()) as gateway:
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        await until(lambda: gateway.server.server_state.connections)
+        [connection] = gateway.server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        writer.close()
