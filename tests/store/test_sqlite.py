@@ -1,0 +1,248 @@
+"""The SQLite store: group commit, writes that fail alone, a full disk, a process that dies."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from hanse.protocol.errors import TransientError
+from hanse.store import SqliteDatabase, open_sqlite
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest_asyncio.fixture
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = await open_sqlite(tmp_path / "store.sqlite3")
+    await database.migrate("test", ["CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)"])
+    yield database
+    await database.close()
+
+
+def put(name, amount="1"):
+    return lambda tx: tx.execute("INSERT INTO facts VALUES (?, ?)", (name, amount))
+
+
+async def count(database):
+    row = await database.read(lambda tx: tx.find_one("SELECT COUNT(*) FROM facts"))
+    return row[0]
+
+
+class Gate:
+    """Holds the writer inside one write until it is opened, so that others queue up."""
+
+    def __init__(self):
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, tx):
+        self.entered.set()
+        assert self.opened.wait(10)
+
+    async def hold(self, database):
+        task = asyncio.create_task(database.write(self))
+        await asyncio.get_running_loop().run_in_executor(None, self.entered.wait, 10)
+        return task
+
+
+async def test_writes_that_wait_share_one_commit(database):
+    commits = []
+    database._connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+    gate = Gate()
+    first = await gate.hold(database)
+    waiting = [asyncio.create_task(database.write(put(str(i)))) for i in range(100)]
+    await asyncio.sleep(0)  # all are queued
+    gate.opened.set()
+    await asyncio.gather(first, *waiting)
+    assert await count(database) == 100
+    assert len(commits) == 2
+
+
+async def test_write_that_raises_undoes_its_own_statements_and_no_one_elses(database):
+    gate = Gate()
+    first = await gate.hold(database)
+
+    def half(tx):
+        put("half")(tx)
+        raise ValueError("on purpose")
+
+    results = asyncio.gather(
+        database.write(put("before")),
+        database.write(half),
+        database.write(put("after")),
+        database.write(put("before")),  # the same key again
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await first
+    before, failed, after, twice = await results
+    assert (before, after) == (1, 1)
+    assert isinstance(failed, ValueError)
+    assert isinstance(twice, sqlite3.IntegrityError)
+    rows = await database.read(lambda tx: tx.find_all("SELECT name FROM facts ORDER BY name"))
+    assert rows == [("after",), ("before",)]
+
+
+async def test_result_comes_after_the_commit(database, tmp_path):
+    await database.write(put("durable"))
+    other = sqlite3.connect(tmp_path / "store.sqlite3")
+    assert other.execute("SELECT name FROM facts").fetchall() == [("durable",)]
+    other.close()
+
+
+async def test_caller_that_is_cancelled_leaves_a_whole_write(database):
+    gate = Gate()
+    first = await gate.hold(database)
+    left = asyncio.create_task(database.write(put("left")))
+    await asyncio.sleep(0)
+    left.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await left
+    gate.opened.set()
+    await first
+    await database.write(put("next"))
+    assert await count(database) == 2
+
+
+async def test_full_disk_is_transient_nothing_happened_and_it_heals(database):
+    await database.write(put("before"))
+    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
+    database._connection.execute(f"PRAGMA max_page_count={pages}")
+    large = "x" * 100_000
+    results = await asyncio.gather(
+        database.write(put("a", large)), database.write(put("b", large)), return_exceptions=True
+    )
+    assert all(isinstance(result, (TransientError, sqlite3.OperationalError)) for result in results)
+    assert await count(database) == 1
+    database._connection.execute(f"PRAGMA max_page_count={pages + 1_000}")
+    await database.write(put("a", large))
+    assert await count(database) == 2
+
+
+async def test_full_disk_fails_every_write_of_the_shared_commit_the_same_way(database):
+    """A write cannot be told `done` when the commit it shares was lost."""
+    gate = Gate()
+    first = await gate.hold(database)
+    small = asyncio.create_task(database.write(put("small")))
+    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
+    large = asyncio.create_task(database.write(put("large", "x" * 500_000)))
+    await asyncio.sleep(0)
+    database._connection.execute(f"PRAGMA max_page_count={pages + 1}")
+    gate.opened.set()
+    await first
+    results = await asyncio.gather(small, large, return_exceptions=True)
+    stored = await database.read(lambda tx: tx.find_all("SELECT name FROM facts"))
+    told = [name for name, result in zip(("small", "large"), results, strict=True) if result == 1]
+    assert [(name,) for name in told] == stored
+    assert "large" not in told
+
+
+async def test_reads_see_the_last_commit_and_cannot_write(database):
+    await database.write(put("one"))
+    gate = Gate()
+    first = await gate.hold(database)
+    assert await count(database) == 1  # while the writer is busy
+    with pytest.raises(sqlite3.OperationalError):
+        await database.read(put("two"))
+    gate.opened.set()
+    await first
+
+
+async def test_file_is_private_and_migrations_run_once(database, tmp_path):
+    mode = stat.S_IMODE((tmp_path / "store.sqlite3").stat().st_mode)
+    assert mode == 0o600
+    steps = [
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)",
+        "CREATE TABLE more (a TEXT)",
+    ]
+    await database.migrate("test", steps)
+    await database.migrate("test", steps)
+    with pytest.raises(TransientError, match="use a newer one"):
+        await database.migrate("test", steps[:1])
+
+
+async def test_migration_that_fails_leaves_nothing(database):
+    broken = ["CREATE TABLE half (a TEXT); CREATE TABLE oops (", "CREATE TABLE more (a TEXT)"]
+    with pytest.raises(sqlite3.OperationalError):
+        await database.migrate("other", broken)
+    rows = await database.read(
+        lambda tx: tx.find_all("SELECT name FROM sqlite_master WHERE name IN ('half', 'more')")
+    )
+    assert rows == []
+
+
+async def test_close_finishes_what_waits_and_refuses_what_comes(database, tmp_path):
+    gate = Gate()
+    first = await gate.hold(database)
+    waiting = [asyncio.create_task(database.write(put(str(i)))) for i in range(10)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    with pytest.raises(TransientError):
+        await database.write(put("late"))
+    gate.opened.set()
+    await asyncio.gather(first, *waiting, closing)
+    again = await open_sqlite(tmp_path / "store.sqlite3")
+    assert await count(again) == 10
+    await again.close()
+
+
+async def test_file_that_cannot_be_opened_says_so(tmp_path):
+    with pytest.raises(TransientError, match="cannot open"):
+        await open_sqlite(tmp_path / "no" / "such" / "folder.sqlite3")
+    (tmp_path / "not-a-database").write_bytes(b"something else" * 1_000)
+    with pytest.raises(TransientError, match="cannot open"):
+        await open_sqlite(tmp_path / "not-a-database")
+
+
+_CHILD = """
+import asyncio, sys
+from hanse.store import open_sqlite
+
+async def main():
+    database = await open_sqlite(sys.argv[1])
+    await database.migrate("test", ["CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)"])
+    async def write(i):
+        await database.write(lambda tx: (
+            tx.execute("INSERT INTO facts VALUES (?, '1')", (f"{i}-a",)),
+            tx.execute("INSERT INTO facts VALUES (?, '1')", (f"{i}-b",)),
+        ))
+        print(i, flush=True)
+    i = 0
+    while True:
+        await asyncio.gather(*(write(j) for j in range(i, i + 7)))
+        i += 7
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 50, 333])
+async def test_kill_9_keeps_what_was_awaited_and_no_half(tmp_path, lines):
+    path = tmp_path / "store.sqlite3"
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _CHILD, str(path)), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    told = [int(await child.stdout.readline()) for _ in range(lines)]
+    os.kill(child.pid, signal.SIGKILL)
+    rest = await child.stdout.read()
+    await child.wait()
+    told += [int(line) for line in rest.split(b"\n")[:-1]]
+    database = await open_sqlite(path)
+    rows = await database.read(lambda tx: tx.find_all("SELECT name FROM facts"))
+    names = {row[0] for row in rows}
+    assert all(f"{i}-a" in names and f"{i}-b" in names for i in told)
+    first = {name[:-2] for name in names if name.endswith("a")}
+    assert first == {name[:-2] for name in names if name.endswith("b")}
+    await database.close()
