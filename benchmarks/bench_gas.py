@@ -20,11 +20,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.contracts.cold_gas import SPEC
-from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of
-
 from hanse.protocol.intents import Fund, OpenIntent, authorize_open
 from hanse.protocol.signatures import to_compact
+from tests.contracts.cold_gas import SPEC
+from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of
 
 GAS_PER_CLAIM_AT_200_MAX = 13_000
 ONBOARD_GAS_MAX = 150_000

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from benchmarks.load import LoadResult, run_load
-from benchmarks.mock_engine import MODEL
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.load import LoadResult, run_load
+from benchmarks.mock_engine import MODEL
 from hanse.cli.first_round import fund_user, get_api_key
 from hanse.cli.local_network import LocalNetwork, ProviderPlan, find_free_port
 

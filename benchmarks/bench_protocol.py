@@ -9,15 +9,6 @@ import sys
 import timeit
 from collections.abc import Callable
 
-from tests.protocol.made_messages import (
-    DOMAIN,
-    NOW_S,
-    PROVIDER,
-    SIGNER_KEY,
-    make_receipt,
-    make_voucher,
-)
-
 from hanse.protocol.signatures import recover_signer, sign_digest
 from hanse.protocol.verify import verify_voucher
 from hanse.protocol.wire import (
@@ -25,6 +16,14 @@ from hanse.protocol.wire import (
     decode_voucher_header,
     encode_receipt,
     encode_voucher_header,
+)
+from tests.protocol.made_messages import (
+    DOMAIN,
+    NOW_S,
+    PROVIDER,
+    SIGNER_KEY,
+    make_receipt,
+    make_voucher,
 )
 
 CALLS = 2_000

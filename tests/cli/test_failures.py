@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from tests.cli.test_network import NETWORK
 
 import hanse.contracts
 from hanse.cli.failures import NEXT_STEPS, REVERT_MEANINGS, is_json_asked
 from hanse.cli.framework import HanseGroup, pass_session
 from hanse.cli.network import save_network
 from hanse.protocol.errors import ERROR_TABLE, HanseError, RequestError
+from tests.cli.test_network import NETWORK
 
 SECRET = "0xsecret"
 

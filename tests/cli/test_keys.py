@@ -5,6 +5,7 @@ import stat
 
 import pytest
 from eth_account import Account
+
 from tests.cli.conftest import PASSWORD
 
 

@@ -1,8 +1,14 @@
 """The whole of buying and selling by commands alone, on a real chain, with a fake engine."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import pytest
+
 from tests.cli.local_market import UNIT, open_market, wait_until
 
 pytestmark = pytest.mark.slow
@@ -170,3 +176,160 @@ def test_a_second_process_cannot_take_the_same_provider(provider, run):
 
     assert ran.exit_code == 2
     assert "another process" in ran.error["message"]
+
+
+@pytest.fixture(scope="module")
+def slow_provider(market, user):
+    """A provider that takes its time over each token, funded by the user."""
+    address = market.add_key("slow", units=200)
+    market.add_key("slow-receipt")
+    market.start(
+        *("provider", "start", "--name", "slow", "--engine", "echo", "--model", "slow-1"),
+        *("--engine-setting", "token_delay_s=0.05", "--engine-setting", "answer_tokens=1000"),
+        *("--input-price", "1000", "--output-price", "2000", "--port", "0", "--register"),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "hanse.cli", "account", "open", "--deposit", "10", "slow=10"],
+        env=market.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return address
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_ctrl_c_stops_the_answer_and_tells_the_charge(market, slow_provider, user, run, flags):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hanse.cli", "chat", "-m", "slow-1", *flags, "a b c d e f"],
+        env=market.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if flags:
+        in_flight = wait_until(lambda: get_in_flight(run), "the request is at work")
+        assert in_flight == 1
+        shown = ""
+    else:
+        shown = process.stdout.read(4)
+    os.kill(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    newest = run("receipts", "list", "--limit", "1", "--json").document["receipts"][0]["receipt"]
+    assert newest["finish_reason"] == "cancelled"
+    if flags:
+        document = json.loads(stdout)
+        assert document["is_cut"] is True
+        assert document["fee"] == newest["fee"]
+        assert json.loads(stderr)["error"]["code"] == "interrupted"
+    else:
+        assert set((shown + stdout).split()) <= set("abcdef")
+        assert "stopped" in stderr
+        assert f"{newest['output_tokens']} out" in stderr
+        assert 0 < newest["output_tokens"] < 1_000
+
+
+def get_in_flight(run):
+    status = run("provider", "status", "--name", "slow", "--json").document
+    return status["broker"]["in_flight"]
+
+
+def test_a_conversation_at_a_terminal_goes_on_until_its_end(market, slow_provider, user):
+    leader, follower = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hanse.cli", "chat", "-m", "slow-1", "--max-tokens", "3"],
+        env={**market.environment, "NO_COLOR": "1"},
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(follower)
+    os.write(leader, b"one two three\n")
+    os.write(leader, b"four five six\n")
+    os.write(leader, b"\x04")
+    stdout, stderr = process.communicate(timeout=60)
+    os.close(leader)
+
+    assert process.returncode == 0, stderr
+    first, second = stdout.splitlines()
+    assert set(first.split()) == {"one", "two", "three"}
+    assert len(second.split()) == 3
+    assert stderr.count(" tokens in, 3 out, ") == 2
+    assert "\x1b" not in stdout + stderr
+
+
+def test_a_gateway_serves_who_has_a_key(market, provider, user, run):
+    signer = market.add_key("gateway")
+    opened = run(
+        *("account", "open", "--deposit", "5", f"{provider}=5", "--signer", "gateway", "--json")
+    )
+    assert opened.exit_code == 0, opened.stderr
+    process, document = market.start(
+        *("gateway", "start", "--key", "user", "--signer", "gateway", "--port", "0")
+    )
+    assert (document["user"], document["signer"]) == (user, signer)
+    api_key = run("gateway", "keys", "create", "test", "--json").document
+
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    request = urllib.request.Request(
+        document["base_url"] + "/chat/completions",
+        json.dumps(body).encode(),
+        {"authorization": f"Bearer {api_key['api_key']}", "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 200
+        fee = int(answer.headers["hanse-fee"])
+    assert fee > 0
+
+    # what the command line funds now, the running gateway sees, and the other way round
+    money = run("money", "--json").document
+    assert money["differences"] == []
+    accrued = [p for p in money["places"] if p["signer"] == signer and p["place"] == "accrued"]
+    assert [int(place["amount"]) for place in accrued] == [fee]
+
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+
+
+def test_settling_works_without_a_running_broker(market, slow_provider, user, run):
+    due = int(run("settle", "--name", "slow", "--dry-run", "--json").document["payable"])
+    assert due > 0
+    (process,) = [p for p in market.processes if "slow" in p.args and p.poll() is None]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+
+    status = run("provider", "status", "--name", "slow", "--json").document
+    assert status["health"] == "not running"
+    assert "hanse provider start" in status["idle_because"][0]
+    assert status["due"] == str(due)
+
+    settled = run("settle", "--name", "slow", "--json")
+    assert settled.exit_code == 0, settled.stderr
+    assert settled.document["paid"] == str(due)
+
+    away = run("chat", "-m", "slow-1", "--json", "hello")
+    assert away.exit_code in (5, 6)
+    left_out = run("offers", "--json").document["missing"]
+    assert f"{slow_provider}/1" in left_out
+
+
+def test_registering_is_asked_for_and_a_small_stake_refused(market, run):
+    market.add_key("third", units=200)
+    market.add_key("third-receipt")
+    start = ("provider", "start", "--name", "third", "--engine", "echo", "--port", "0", "--json")
+
+    unasked = run(*start)
+    assert unasked.exit_code == 2
+    assert "--register" in unasked.error["message"]
+    small = run(*start, "--register", "--stake", "1")
+    assert small.exit_code == 2
+    assert "below the least that counts" in small.error["message"]
+    wrong = run(*start, "--register", "--threads", "2")
+    assert wrong.exit_code == 2
+    assert "engine 'llama'" in wrong.error["message"]

@@ -1,12 +1,12 @@
 """Deposits by permit: one transaction, and a repeated wish is the same one."""
 
 import pytest
-from tests.cli.local_market import PASSWORD, UNIT, open_market
 
 from hanse.chain import Asset, Rpc
 from hanse.cli.buyer import open_wallet
 from hanse.cli.session import Session
 from hanse.sdk.permit import find_permit
+from tests.cli.local_market import PASSWORD, UNIT, open_market
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from tests.contracts.local_evm import Hanse, Key, LocalEvm, deploy_hanse, key_of
 
 from hanse.contracts.artifacts import Artifact, parse_artifact
 from hanse.contracts.compile import compile_contract
+from tests.contracts.local_evm import Hanse, Key, LocalEvm, deploy_hanse, key_of
 
 ASSETS = Path(__file__).parent / "assets"
 

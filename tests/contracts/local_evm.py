@@ -11,7 +11,6 @@ from typing import Any
 import pyrevm
 import pytest
 from coincurve import PrivateKey
-from tests.contracts.cold_gas import SPEC, measure_gas
 
 from hanse.contracts.artifacts import Artifact, load_artifact
 from hanse.contracts.claims import Claim
@@ -20,6 +19,7 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.intents import Permit, ReceiveAuthorization, get_asset_digest
 from hanse.protocol.messages import Voucher
 from hanse.protocol.signatures import get_address, keccak, sign_digest, to_bytes, to_compact
+from tests.contracts.cold_gas import SPEC, measure_gas
 
 START_S = 1_800_000_000
 CHAIN_ID = 31_337

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.bench_gas import measure
-from tests.contracts.local_evm import CHAIN_ID, Hanse, Key, LocalEvm, key_of, reverts
 
 import hanse.contracts
+from benchmarks.bench_gas import measure
 from hanse.contracts.abi_page import PAGES, format_page
 from hanse.contracts.artifacts import load_artifact
 from hanse.contracts.claims import Claim, ClaimResult, decode_results, encode_settle
@@ -21,6 +20,7 @@ from hanse.contracts.compile import CONTRACTS, compile_contract, format_artifact
 from hanse.contracts.deployment import Terms, get_create_address, plan_deployment
 from hanse.protocol import limits
 from hanse.protocol.ledger import ClaimStatus
+from tests.contracts.local_evm import CHAIN_ID, Hanse, Key, LocalEvm, key_of, reverts
 
 SOURCES = Path(hanse.contracts.__file__).parent
 DOCS = Path(__file__).parents[2] / "docs" / "contracts"

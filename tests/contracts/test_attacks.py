@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from tests.contracts.local_evm import Hanse, Key, key_of, reverts
 
 OnAsset = Callable[[str], Hanse]

@@ -1,6 +1,7 @@
 """Wallet <-> account <-> sub-account: every rule, from both sides."""
 
 import pytest
+
 from tests.contracts.local_evm import Hanse, Key, reverts
 
 AMOUNT_MAX = 2**96 - 1

@@ -2,6 +2,7 @@
 
 import pyrevm
 import pytest
+
 from tests.contracts.local_evm import Hanse, Key, reverts
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from tests.contracts.local_evm import Hanse, Key, Outcome, deploy_hanse, key_of, reverts
 
 from hanse.protocol.intents import Fund, OpenIntent, ReceiveAuthorization, authorize_open
 from hanse.protocol.signatures import to_compact
+from tests.contracts.local_evm import Hanse, Key, Outcome, deploy_hanse, key_of, reverts
 
 
 @dataclass(frozen=True)

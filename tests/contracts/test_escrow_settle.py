@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from tests.contracts.local_evm import Hanse, Key, LocalEvm, Outcome, deploy_hanse, key_of, reverts
 
 from hanse.contracts.claims import ClaimResult, decode_results, get_sub_account_key
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.ledger import ClaimStatus
 from hanse.protocol.signatures import CURVE_ORDER
+from tests.contracts.local_evm import Hanse, Key, LocalEvm, Outcome, deploy_hanse, key_of, reverts
 
 UNKNOWN, BAD, OVER, NOTHING, PARTIAL, PAID = ClaimStatus
 

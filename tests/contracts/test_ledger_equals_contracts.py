@@ -12,7 +12,6 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of, reverts
 
 import hanse.contracts
 from hanse.contracts.claims import Claim, get_sub_account_key
@@ -31,6 +30,7 @@ from hanse.protocol.ledger import (
 from hanse.protocol.ledger import invariants as named
 from hanse.protocol.messages import Prices, Voucher
 from hanse.protocol.signatures import to_bytes, to_compact
+from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of, reverts
 
 USERS = [key_of(f"user {number}") for number in range(2)]
 PROVIDERS = [key_of(f"provider {number}") for number in range(2)]

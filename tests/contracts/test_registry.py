@@ -1,6 +1,7 @@
 """Stakes, keys, payees and services: every rule of Registry, from both sides."""
 
 import pytest
+
 from tests.contracts.local_evm import Hanse, Key, key_of, reverts
 
 ZERO = "0x" + "0" * 40

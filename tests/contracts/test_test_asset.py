@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import pytest
-from tests.contracts.local_evm import Hanse, Key, Outcome, reverts
 
 from hanse.protocol.eip712 import address_word, hash_word, uint_word
 from hanse.protocol.signatures import CURVE_ORDER, keccak, to_bytes
+from tests.contracts.local_evm import Hanse, Key, Outcome, reverts
 
 ZERO = "0x" + "0" * 40
 NONCE = "0x" + "09" * 32

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.engines.openai_front import UPSTREAM_KEY, UPSTREAM_MODEL, make_front, serve
 
 from hanse.engines import Engine, open_engine
 from hanse.engines.echo_engine import EchoEngine
 from hanse.engines.llama_engine import LlamaEngine
+from tests.engines.openai_front import UPSTREAM_KEY, UPSTREAM_MODEL, make_front, serve
 
 # Kept between runs, as requantising takes 5 s; test_gguf_files does it on a file of its own.
 MODELS_DIR = Path(__file__).parents[2] / ".cache" / "models"

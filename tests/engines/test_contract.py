@@ -7,13 +7,13 @@ import struct
 from typing import Any
 
 import pytest
-from tests.engines.conftest import wait_until
 
 from hanse.engines import Answer, Chunk, Engine, EngineRequest, Operation
 from hanse.engines.echo_engine import EchoEngine
 from hanse.engines.llama_engine import LlamaEngine
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import FinishReason, Usage
+from tests.engines.conftest import wait_until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 

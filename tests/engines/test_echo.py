@@ -4,12 +4,12 @@ import asyncio
 import json
 
 import pytest
-from tests.engines.test_contract import collect, make_chat
 
 from hanse.engines import EngineRequest, Operation, list_engines, open_engine
 from hanse.engines.echo_engine import EchoEngine, Fault
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason, Usage
+from tests.engines.test_contract import collect, make_chat
 
 
 async def start_echo(**settings: object) -> EchoEngine:

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.engines.conftest import MODELS_DIR, open_llama, wait_until
-from tests.engines.test_contract import make_chat, make_completion
 
 from hanse.engines import Chunk, Operation
 from hanse.engines.llama_engine import LlamaEngine
 from hanse.engines.llama_process import RESTARTS_MAX
 from hanse.protocol.errors import RequestError, TransientError
+from tests.engines.conftest import MODELS_DIR, open_llama, wait_until
+from tests.engines.test_contract import make_chat, make_completion
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.engines.conftest import open_upstream
-from tests.engines.openai_front import UPSTREAM_KEY, UPSTREAM_MODEL, serve
-from tests.engines.test_contract import collect, make_chat, read_frames
 
 from hanse.engines import Engine, open_engine
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import FRAME_BYTES_MAX
 from hanse.protocol.messages import FinishReason, Usage
+from tests.engines.conftest import open_upstream
+from tests.engines.openai_front import UPSTREAM_KEY, UPSTREAM_MODEL, serve
+from tests.engines.test_contract import collect, make_chat, read_frames
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SHORT = {"connect_s": 1.0, "first_token_s": 0.3, "between_s": 0.3, "total_s": 2.0}

@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import AsyncIterator
 
-from tests.gateway.gateway_parts import MemoryMarket
-
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway
+from tests.gateway.gateway_parts import MemoryMarket
 
 
 @contextlib.asynccontextmanager

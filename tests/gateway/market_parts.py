@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from tests.gateway.gateway_parts import RunningGateway, run_gateway_here
 
 from hanse.chain import Key
 from hanse.engines.base import Capabilities, Operation
@@ -28,6 +27,7 @@ from hanse.sdk.transport.http import HttpTransport
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
 from hanse.store import open_sqlite
+from tests.gateway.gateway_parts import RunningGateway, run_gateway_here
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
 USER = "0x" + "a1" * 20

@@ -8,6 +8,10 @@ import json
 
 import openai
 import pytest
+
+from hanse.engines.echo_engine import Fault
+from hanse.gateway import GatewayApp, GatewaySettings
+from hanse.protocol.wire import decode_receipt
 from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import until
 from tests.gateway.market_parts import (
@@ -21,10 +25,6 @@ from tests.gateway.market_parts import (
     open_market,
 )
 from tests.gateway.openai_js import drive, install
-
-from hanse.engines.echo_engine import Fault
-from hanse.gateway import GatewayApp, GatewaySettings
-from hanse.protocol.wire import decode_receipt
 
 VOUCHER_FORGOTTEN_S = 300  # deadline and twice the clocks' skew
 MESSAGES = [{"role": "user", "content": "one two three four five six seven eight"}]

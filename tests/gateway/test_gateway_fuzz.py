@@ -11,15 +11,15 @@ import schemathesis
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import ignored_auth  # our own tests cover keys
-from tests.gateway.asgi_caller import Caller
-from tests.gateway.gateway_parts import CHUNK_MODEL, FAILURES, MemoryMarket
-from tests.gateway.gateway_thread import GatewayThread
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import OPERATIONS, get_operation
 from hanse.protocol.errors import ERROR_TABLE
 from hanse.store import open_sqlite
+from tests.gateway.asgi_caller import Caller
+from tests.gateway.gateway_parts import CHUNK_MODEL, FAILURES, MemoryMarket
+from tests.gateway.gateway_thread import GatewayThread
 
 KNOWN = [row.path for row in OPERATIONS]
 json_values = st.recursive(

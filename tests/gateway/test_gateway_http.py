@@ -6,6 +6,13 @@ import logging
 import time
 
 import pytest
+
+from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.operations import OPERATIONS
+from hanse.protocol.errors import RequestError
+from hanse.protocol.hashing import DONE_FRAME
+from hanse.protocol.wire import encode_receipt_frame
+from hanse.store import open_sqlite
 from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import (
     CHUNK_MODEL,
@@ -15,13 +22,6 @@ from tests.gateway.gateway_parts import (
     make_receipt,
     until,
 )
-
-from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
-from hanse.gateway.operations import OPERATIONS
-from hanse.protocol.errors import RequestError
-from hanse.protocol.hashing import DONE_FRAME
-from hanse.protocol.wire import encode_receipt_frame
-from hanse.store import open_sqlite
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "a secret prompt"}]

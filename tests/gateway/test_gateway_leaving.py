@@ -7,11 +7,11 @@ import socket
 import time
 
 import pytest
-from tests.gateway.asgi_caller import Caller
-from tests.gateway.gateway_parts import CHUNK_MODEL, MemoryMarket, run_gateway_here, until
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
 from hanse.store import open_sqlite
+from tests.gateway.asgi_caller import Caller
+from tests.gateway.gateway_parts import CHUNK_MODEL, MemoryMarket, run_gateway_here, until
 
 PATH = "/v1/chat/completions"
 

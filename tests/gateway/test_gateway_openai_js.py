@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+
+from hanse.protocol.wire import decode_receipt
 from tests.gateway.gateway_parts import (
     CHUNK_MODEL,
     FEE,
@@ -14,8 +16,6 @@ from tests.gateway.gateway_parts import (
     run_gateway_here,
 )
 from tests.gateway.openai_js import drive, install
-
-from hanse.protocol.wire import decode_receipt
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import openai
 import pytest
+
+from hanse.protocol.wire import decode_receipt
 from tests.gateway.gateway_parts import (
     CHUNK_MODEL,
     FEE,
@@ -15,8 +17,6 @@ from tests.gateway.gateway_parts import (
     run_gateway_here,
     until,
 )
-
-from hanse.protocol.wire import decode_receipt
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 

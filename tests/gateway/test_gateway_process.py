@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here, until
 
 from hanse.gateway import GatewaySettings, open_api_keys
 from hanse.protocol.errors import RequestError
 from hanse.store import open_sqlite
+from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here, until
 
 ROOT = Path(__file__).parents[2]
 

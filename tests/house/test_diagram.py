@@ -4,6 +4,7 @@ import re
 import tomllib
 
 import grimp
+
 from tests.house.repository import ROOT, get_blocks
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from tests.house.repository import ROOT, SRC, get_modules
 
 LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"

@@ -9,6 +9,7 @@ import tokenize
 from pathlib import Path
 
 import pytest
+
 from tests.house.repository import ROOT, get_modules, get_table, get_texts
 from tools.generate import PAGES
 

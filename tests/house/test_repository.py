@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
+
 from tests.house.repository import ROOT, SRC, get_files, get_modules, get_texts
 
 LINES_MAX = 300

@@ -12,6 +12,11 @@ import pytest
 from eth_account.messages import _hash_eip191_message, encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hanse.protocol.eip712 import DOMAIN_TYPE, Domain
+from hanse.protocol.intents import Fund, OpenIntent, authorize_open
+from hanse.protocol.messages import Offer, Query, Receipt, Request, Usage, Voucher
+from hanse.protocol.signatures import to_hex
 from tests.protocol.made_messages import (
     addresses,
     amounts,
@@ -25,11 +30,6 @@ from tests.protocol.made_messages import (
     times,
     vouchers,
 )
-
-from hanse.protocol.eip712 import DOMAIN_TYPE, Domain
-from hanse.protocol.intents import Fund, OpenIntent, authorize_open
-from hanse.protocol.messages import Offer, Query, Receipt, Request, Usage, Voucher
-from hanse.protocol.signatures import to_hex
 
 OFFER_HASH = "0x387534d8550e4761cc724e755bad9081ed63ca4742a597f1e3aa43db4a9312e1"
 DOMAIN_SEPARATOR = "0x9fde0aac5947027181317a3458b45a5450234dbcaf3696393c4abd2a90c576bf"

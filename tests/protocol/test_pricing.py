@@ -2,10 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.made_messages import make_offer, offers
 
 from hanse.protocol.messages import Usage
 from hanse.protocol.pricing import TEMPLATE_TOKENS, get_maximum_fee, get_maximum_usage
+from tests.protocol.made_messages import make_offer, offers
 
 
 @given(

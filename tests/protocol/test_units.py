@@ -5,12 +5,12 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.made_messages import amounts, prices, tokens, usages
 
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import AMOUNT_MAX
 from hanse.protocol.messages import Prices, Usage
 from hanse.protocol.units import format_amount, get_fee, parse_amount
+from tests.protocol.made_messages import amounts, prices, tokens, usages
 
 decimals = st.integers(0, 36)
 

@@ -1,20 +1,6 @@
 """Every check of `verify` fails for its own reason, and passes the right message."""
 
 import pytest
-from tests.protocol.made_messages import (
-    ATTACKER_KEY,
-    DOMAIN,
-    NOW_S,
-    PROVIDER,
-    RECEIPT_ADDRESS,
-    SIGNER,
-    SIGNER_KEY,
-    USER,
-    make_offer,
-    make_receipt,
-    make_voucher,
-    sign_offer,
-)
 
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, VerificationError
@@ -33,6 +19,20 @@ from hanse.protocol.verify import (
     verify_receipt_fee,
     verify_receipt_signature,
     verify_voucher,
+)
+from tests.protocol.made_messages import (
+    ATTACKER_KEY,
+    DOMAIN,
+    NOW_S,
+    PROVIDER,
+    RECEIPT_ADDRESS,
+    SIGNER,
+    SIGNER_KEY,
+    USER,
+    make_offer,
+    make_receipt,
+    make_voucher,
+    sign_offer,
 )
 
 OTHER_CHAIN = Domain(1, DOMAIN.escrow)

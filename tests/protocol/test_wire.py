@@ -8,23 +8,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.made_messages import (
-    NOW_S,
-    PROVIDER,
-    SIGNER,
-    USER,
-    amounts,
-    counts,
-    make_offer,
-    make_receipt,
-    make_voucher,
-    offers,
-    queries,
-    receipts,
-    requests,
-    sign_offer,
-    vouchers,
-)
 
 from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.limits import AMOUNT_MAX, HEADER_BYTES_MAX, SEQUENCE_MAX, TOKENS_MAX
@@ -46,6 +29,23 @@ from hanse.protocol.wire import (
     receipt_from_json,
     receipt_to_json,
     to_base64url,
+)
+from tests.protocol.made_messages import (
+    NOW_S,
+    PROVIDER,
+    SIGNER,
+    USER,
+    amounts,
+    counts,
+    make_offer,
+    make_receipt,
+    make_voucher,
+    offers,
+    queries,
+    receipts,
+    requests,
+    sign_offer,
+    vouchers,
 )
 
 signatures = st.binary(min_size=65, max_size=65).map(lambda raw: "0x" + raw.hex())

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 import msgspec
-from tests.provider.broker_parts import PRICES, run_broker_here
 
 from hanse.chain import Deployment, Key
 from hanse.engines import open_engine
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
+from tests.provider.broker_parts import PRICES, run_broker_here
 
 
 class KillAt:

@@ -12,13 +12,13 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
-from tests.provider.broker_parts import Caller, chat_body, until
-from tests.provider.chain_parts import STAKE, run_market
 
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.hashing import EMPTY_RESPONSE_HASH
 from hanse.protocol.messages import FinishReason
 from hanse.protocol.wire import offer_from_json
+from tests.provider.broker_parts import Caller, chat_body, until
+from tests.provider.chain_parts import STAKE, run_market
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -4,6 +4,10 @@ import asyncio
 import json
 
 import pytest
+
+from hanse.engines.echo_engine import Fault
+from hanse.protocol.messages import FinishReason
+from hanse.provider import ServingLimits
 from tests.provider.broker_parts import (
     FUNDS,
     RECEIPT_KEY,
@@ -13,10 +17,6 @@ from tests.provider.broker_parts import (
     selling,
     until,
 )
-
-from hanse.engines.echo_engine import Fault
-from hanse.protocol.messages import FinishReason
-from hanse.provider import ServingLimits
 
 
 async def test_whole_answer_is_receipted_and_priced():
@@ -176,10 +176,10 @@ async def test_kept_answers_are_unreadable_without_the_callers_key(tmp_path):
 async def test_price_change_does_not_touch_what_is_signed():
     async with selling() as (here, caller):
         import msgspec
-        from tests.provider.broker_parts import DOMAIN
 
         from hanse.protocol.messages import Prices
         from hanse.provider import sign_offer
+        from tests.provider.broker_parts import DOMAIN
 
         signed = caller.sign()
         in_force = here.broker.parts.offers.list_current()[0]

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.provider.broker_parts import Caller, chat_body, until
-from tests.provider.chain_parts import PRICES, STAKE, run_market
 
 from hanse.chain.registry import Registry
 from hanse.engines import open_engine
@@ -15,6 +13,8 @@ from hanse.protocol.errors import RequestError
 from hanse.protocol.verify import verify_offer
 from hanse.protocol.wire import offer_from_json
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
+from tests.provider.broker_parts import Caller, chat_body, until
+from tests.provider.chain_parts import PRICES, STAKE, run_market
 
 pytestmark = pytest.mark.slow
 

@@ -6,6 +6,11 @@ import time
 from collections import Counter
 
 import pytest
+
+from hanse.protocol.errors import HanseError, TransientError
+from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
+from hanse.provider import ServingLimits
+from hanse.settlement import SubAccountFunds
 from tests.provider.broker_parts import (
     CHAT,
     FUNDS,
@@ -17,11 +22,6 @@ from tests.provider.broker_parts import (
     selling,
     until,
 )
-
-from hanse.protocol.errors import HanseError, TransientError
-from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
-from hanse.provider import ServingLimits
-from hanse.settlement import SubAccountFunds
 
 
 async def refused(caller, signed, status, code):

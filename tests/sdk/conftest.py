@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.sdk.fake_broker import FakeBroker
 
 from hanse.chain import Key
 from hanse.market import PublishedService
@@ -17,6 +16,7 @@ from hanse.sdk.transport.asgi import AsgiTransport
 from hanse.settlement.receipt_records import SubAccountFunds
 from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
 from hanse.store.sqlite import SqliteDatabase, open_sqlite
+from tests.sdk.fake_broker import FakeBroker
 
 DOMAIN = Domain(31337, "0x" + "e5" * 20)
 USER = Key(b"\x05" * 32)

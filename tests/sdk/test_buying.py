@@ -4,13 +4,13 @@ import asyncio
 import json
 
 import pytest
-from tests.sdk.conftest import World
 
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.hashing import DONE_FRAME, ResponseHasher
 from hanse.protocol.messages import Prices
 from hanse.sdk import CompletionStream, Needs, Verification
 from hanse.settlement.receipt_records import SubAccountFunds
+from tests.sdk.conftest import World
 
 MESSAGES = [{"role": "user", "content": "What is the answer?"}]
 BODY = json.dumps({"model": "echo", "messages": MESSAGES, "max_tokens": 50}).encode()

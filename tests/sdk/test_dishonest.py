@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from tests.sdk.conftest import World
 
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
 from hanse.sdk import Hanse, TransportLimits, Verification
+from tests.sdk.conftest import World
 
 MESSAGES = [{"role": "user", "content": "What is the answer?"}]
 BODY = json.dumps({"model": "echo", "messages": MESSAGES, "max_tokens": 50}).encode()

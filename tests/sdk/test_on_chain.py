@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.provider.chain_parts import PRICES, STAKE, Market, run_market
 
 from hanse.chain import create_key
 from hanse.chain.asset import Asset
@@ -15,6 +14,7 @@ from hanse.engines import open_engine
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
 from hanse.sdk import CompletionStream, Hanse, HanseSync, Settings, verify_receipt_file
+from tests.provider.chain_parts import PRICES, STAKE, Market, run_market
 
 pytestmark = pytest.mark.slow
 

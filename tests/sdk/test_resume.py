@@ -4,10 +4,10 @@ import asyncio
 import json
 
 import pytest
-from tests.sdk.conftest import World
 
 from hanse.protocol.errors import RequestError, TransientError, VerificationError
 from hanse.sdk import Hanse, Verification
+from tests.sdk.conftest import World
 
 MESSAGES = [{"role": "user", "content": "What is the answer?"}]
 BODY = json.dumps({"model": "echo", "messages": MESSAGES, "max_tokens": 50}).encode()

@@ -7,6 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+
+from hanse.chain import Key
+from hanse.protocol.errors import InvariantError, RequestError, TransientError
+from hanse.protocol.limits import ANSWER_RETAINED_S, RECEIPTS_PER_PAGE_MAX
+from hanse.protocol.messages import FinishReason
+from hanse.protocol.wire import receipt_to_json
+from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
+from hanse.store import open_sqlite
 from tests.settlement.book_parts import (
     DOMAIN,
     NOW_S,
@@ -17,14 +25,6 @@ from tests.settlement.book_parts import (
     outcome_of,
     sign_voucher,
 )
-
-from hanse.chain import Key
-from hanse.protocol.errors import InvariantError, RequestError, TransientError
-from hanse.protocol.limits import ANSWER_RETAINED_S, RECEIPTS_PER_PAGE_MAX
-from hanse.protocol.messages import FinishReason
-from hanse.protocol.wire import receipt_to_json
-from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
-from hanse.store import open_sqlite
 
 FUNDS = SubAccountFunds(10**9, 0)
 SIGNER = SIGNER_KEY.address

@@ -6,6 +6,12 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from hanse.protocol.books import ProviderBook, apply_admission, apply_finish
+from hanse.protocol.errors import HanseError
+from hanse.protocol.verify import verify_receipt_signature
+from hanse.settlement import Admission, SubAccountFunds, open_receipt_book
+from hanse.store import open_sqlite
 from tests.settlement.book_parts import (
     DOMAIN,
     NOW_S,
@@ -16,12 +22,6 @@ from tests.settlement.book_parts import (
     outcome_of,
     sign_voucher,
 )
-
-from hanse.protocol.books import ProviderBook, apply_admission, apply_finish
-from hanse.protocol.errors import HanseError
-from hanse.protocol.verify import verify_receipt_signature
-from hanse.settlement import Admission, SubAccountFunds, open_receipt_book
-from hanse.store import open_sqlite
 
 fees = st.integers(0, 50)
 
