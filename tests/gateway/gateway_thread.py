@@ -21,6 +21,10 @@ class GatewayThread:
         return self._running.base_url.removesuffix("/v1")
 
     @property
+    def port(self) -> int:
+        return self._running.port
+
+    @property
     def key(self) -> str:
         return self._running.key
 
