@@ -111,6 +111,13 @@ def test_words_inside_names_are_found():
     assert get_words("def pay_ticketNow(aCheque): pass") >= {"ticket", "cheque"}
 
 
+def test_the_map_names_every_page():
+    pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    linked = set(re.findall(r"\]\(([\w./-]+\.md)\)", (ROOT / "docs" / "README.md").read_text()))
+    alone = {page for page in pages if not page.startswith(("decisions/0", "README"))}
+    assert sorted(alone - linked) == []
+
+
 def test_decisions_are_numbered_and_listed():
     folder = ROOT / "docs" / "decisions"
     index = (folder / "README.md").read_text()
