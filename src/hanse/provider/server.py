@@ -29,8 +29,49 @@ KEEP_ALIVE_S = 75
 _BACKLOG = 2_048
 
 
+GATHERED_BYTES_MAX = 64 * 1024
+"""Written without waiting for the turn's end: so the transport's own buffer limits are seen."""
+
+
 class _HeadTooLargeError(Exception):
     pass
+
+
+class _GatheringTransport:
+    """Hands everything written in one turn of the loop to the network in one system call.
+
+    A status line and its first frame, or frames that an engine gave together, then travel as one
+    packet. Nothing waits: the call is made before the loop looks at the network again.
+    """
+
+    __slots__ = ("_inner", "_loop", "_parts", "_size")
+
+    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._inner = inner
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > GATHERED_BYTES_MAX:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._inner.close()
+
+    def _flush(self) -> None:
+        if self._parts and not self._inner.is_closing():
+            self._inner.write(b"".join(self._parts))
+        self._parts.clear()
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -41,7 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or close it if there are too many."""
-        super().connection_made(transport)
+        super().connection_made(_GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > CONNECTIONS_MAX:
             transport.abort()
             return
