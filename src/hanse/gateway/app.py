@@ -14,7 +14,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from urllib.parse import unquote
 
 import msgspec
 
@@ -230,7 +229,7 @@ class GatewayApp:
         await exchange.send_json(200, self._client.get_models())
 
     async def _get_model(self, exchange: Exchange) -> None:
-        wanted = unquote(exchange.path[len(PREFIX) :])
+        wanted = exchange.path[len(PREFIX) :]  # the server has decoded it
         for model in self._client.get_models()["data"]:
             if model["id"] == wanted:
                 await exchange.send_json(200, model)

@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager
 from types import FrameType
 
 import uvicorn
-import uvloop
+from uvicorn.loops.auto import auto_loop_factory
 
 from hanse.gateway.api_keys import ApiKeys, open_api_keys
 from hanse.gateway.app import GatewayApp
@@ -132,7 +132,7 @@ def run_gateway(
         finally:
             await database.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(run())
 
 
