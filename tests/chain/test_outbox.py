@@ -484,6 +484,11 @@ async def test_a_nonce_that_nobody_holds_is_filled(rpc: Rpc, payer: Key) -> None
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage(), clock=clock)
     await outbox.enqueue("once", pay(1))
     await outbox.step()
+
+    async def are_both_mined() -> bool:
+        return await received(rpc) == 51
+
+    await poll(are_both_mined)  # else ours would stay in the pool across the revert
     await rpc.request("evm_revert", snapshot)  # takes the foreign one with it
     await mine(rpc)
     await outbox.step()

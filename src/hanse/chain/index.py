@@ -35,8 +35,10 @@ BLOCKS_PER_ROUND_MAX = 2_000
 LINKED_BLOCKS_MAX = 100
 """Up to so many new blocks every header is fetched (one exchange) and its parent hash checked."""
 
-POLL_INTERVAL_S = 0.25
-"""Pause when nothing is new."""
+POLL_INTERVAL_S = 1.0
+"""Pause when nothing is new: no chain of use has faster blocks, and a look costs some
+milliseconds.
+"""
 
 _log = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ Source: EIP-1559 and EIP-155; geth's rules for its transaction pool.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -43,7 +44,10 @@ from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.signatures import DigestSigner
 
 POLL_INTERVAL_S = 0.25
-"""Pause between steps: small against any block time, and an idle step is one read of storage."""
+"""Pause between steps while something is open: small against any block time."""
+
+IDLE_INTERVAL_S = 5.0
+"""Pause while nothing is open; `enqueue` ends it at once, so it bounds only surprises."""
 
 NONCES_AHEAD_MAX = 16
 """Signed and unmined at once; pools keep about 16 to 64 of one sender."""
@@ -83,6 +87,8 @@ class Outbox:
         self._step_lock = asyncio.Lock()
         self._enqueue_lock = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._enqueued = asyncio.Event()
+        self._is_idle = False
         self._is_running = False
         # Hints only, lost in a crash: when each attempt was sent first and last, what must be
         # raised, since when a nonce has been missing.
@@ -114,6 +120,7 @@ class Outbox:
                     f" {call.label!r}; use a new key",
                 )
         self._changed.set()
+        self._enqueued.set()
         return found
 
     async def find(self, key: str) -> OutboxEntry | None:
@@ -164,8 +171,13 @@ class Outbox:
         self._is_running = True
         try:
             while True:
+                self._enqueued.clear()
                 await self._step_or_log()
-                await asyncio.sleep(poll_interval_s)
+                if self._is_idle:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._enqueued.wait(), IDLE_INTERVAL_S)
+                else:
+                    await asyncio.sleep(poll_interval_s)
         finally:
             self._is_running = False
 
@@ -176,7 +188,8 @@ class Outbox:
             TransientError: the node does not answer; nothing is lost.
         """
         async with self._step_lock:
-            if not await self._storage.read_entries(self.scope, open_only=True):
+            self._is_idle = not await self._storage.read_entries(self.scope, open_only=True)
+            if self._is_idle:
                 return
             head = await self._rpc.fetch_head()
             for entry in await self._storage.read_entries(self.scope, open_only=True):
