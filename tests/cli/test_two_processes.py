@@ -1,5 +1,8 @@
 """A gateway and the command line keep one index in one database: both see everything, once."""
 
+import subprocess
+import sys
+
 import pytest
 
 from hanse.chain import Checkpoint, Event, EventBatch
@@ -82,3 +85,40 @@ async def test_a_rollback_of_another_process_is_seen_here(sides):
     await first.rollback_index(Checkpoint(1, "0x1"))
     await second.read_checkpoints()
     assert told_second == {"sum": b"5"}
+
+
+READ = (
+    "import sqlite3, sys\n"
+    "db = sqlite3.connect(sys.argv[1])\n"
+    "print(db.execute('SELECT count(*) FROM facts').fetchone()[0])\n"
+    "db.close()\n"
+)
+
+
+def count_elsewhere(path):
+    """Rows as another process sees them; it opens and closes the file."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+async def test_opening_a_database_twice_in_one_process_keeps_its_locks(tmp_path):
+    """POSIX drops a process's locks on a file when any of its descriptors is closed.
+
+    Without its lock, the next process to close the file deletes the log that this one writes to:
+    what it commits then is seen by nobody, and lost when it dies.
+    """
+    path = tmp_path / "books.db"
+    database = await open_sqlite(path)
+    await database.migrate("facts", ["CREATE TABLE facts (fact TEXT)"])
+    await database.write(lambda tx: tx.execute("INSERT INTO facts VALUES ('first')"))
+
+    second = await open_sqlite(path)
+    assert count_elsewhere(path) == 1
+    await second.close()
+    assert count_elsewhere(path) == 1
+
+    await database.write(lambda tx: tx.execute("INSERT INTO facts VALUES ('second')"))
+    assert count_elsewhere(path) == 2
+    await database.close()

@@ -183,7 +183,7 @@ async def open_sqlite(path: str | os.PathLike[str]) -> SqliteDatabase:
     name = os.fspath(path)
     try:
         if name != ":memory:":
-            os.close(os.open(name, os.O_CREAT | os.O_RDWR, 0o600))
+            _create_private(name)
         return SqliteDatabase(name)
     except (OSError, sqlite3.Error) as error:
         raise TransientError("store_unavailable", f"cannot open {name}: {error}") from None
@@ -240,3 +240,14 @@ def _migrate(tx: Transaction, component: str, steps: Sequence[str]) -> None:
         "ON CONFLICT (component) DO UPDATE SET step = excluded.step",
         (component, len(steps)),
     )
+
+
+def _create_private(name: str) -> None:
+    """Make an empty file of mode 0600, and never touch one that is there.
+
+    POSIX drops all of a process's locks on a file when any of its descriptors is closed. Opened and
+    closed here, a file that SQLite holds in this process would lose its lock, and the next process
+    to close it would delete the log that we go on writing to.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
