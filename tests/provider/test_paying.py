@@ -224,3 +224,26 @@ async def test_state_and_receipts_are_as_the_protocol_says():
             *("in_flight", "cumulative_max", "sequence_max", "funded", "claimed", "chain_block"),
         }
         assert (await caller.fetch_receipts(after=1))[1] == []
+
+
+async def test_caller_that_stops_reading_frees_the_engine_and_owes_what_was_sent():
+    limits = ServingLimits(keep_alive_s=0.05, send_stall_s=0.2)
+    # frames of 200 bytes: more than the sockets' buffers hold
+    settings = {"answer_tokens": 400_000, "output_tokens_max": 400_000}
+    async with selling(limits=limits, **settings) as (here, caller):
+        host, port = here.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1_024)
+        signed = caller.sign(chat_body(stream=True, max_tokens=400_000))
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: {signed.header}\r\nContent-Length: {len(signed.body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + signed.body)
+        await reader.read(100)  # and no more
+        await until(lambda: here.engine.active == 1)
+        await until(lambda: here.broker.in_flight == 0 and here.engine.active == 0)
+        _, receipts = await caller.fetch_receipts()
+        receipt = receipts[0].receipt
+        assert receipt.finish_reason is FinishReason.CANCELLED
+        assert 0 < receipt.usage.output_tokens < 400_000
+        writer.close()

@@ -24,6 +24,7 @@ from hanse.provider.finishing import Failpoint, ServingParts
 from hanse.provider.http import (
     AnswerCutError,
     CallerLeftError,
+    CallerStalledError,
     Header,
     Receive,
     Scope,
@@ -38,6 +39,9 @@ from hanse.provider.queries import QueryService
 from hanse.provider.serve import PaidService
 from hanse.provider.settings import ServingLimits
 from hanse.settlement import ReceiptBook
+
+ABORT = "hanse.abort"
+"""Where the server leaves a way to drop the connection, in the scope's state."""
 
 ANSWERS_PATH = "/hanse/v1/answers/"
 
@@ -131,7 +135,11 @@ class Broker:
         except CallerLeftError:
             pass
         except AnswerCutError as error:
-            self.parts.metrics.count_refusal(str(error))  # the server closes an unfinished answer
+            self.parts.metrics.count_refusal(str(error))
+            abort = scope.get("state", {}).get(ABORT)
+            if isinstance(error, CallerStalledError) and abort is not None:
+                abort()  # else the server would wait for the caller to read the rest
+                await asyncio.sleep(0)
         except Exception as error:
             # Where it was, without the exception's text: that may hold what a caller sent.
             where = "".join(traceback.format_tb(error.__traceback__))

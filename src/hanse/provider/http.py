@@ -12,6 +12,9 @@ import msgspec
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 
+SEND_STALL_S = 30.0
+"""A caller that has not taken anything for so long counts as gone."""
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -30,6 +33,10 @@ class CallerLeftError(Exception):
 
 class AnswerCutError(Exception):
     """An answer was begun and cannot be ended as it should; the connection is to be closed."""
+
+
+class CallerStalledError(AnswerCutError):
+    """The same, because the caller reads no more: what it has not taken is to be dropped."""
 
 
 class BodyBudget:
@@ -100,12 +107,25 @@ async def read_body(scope: Scope, receive: Receive, budget: BodyBudget, time_s: 
 async def send_bytes(
     send: Send, status: int, body: bytes, headers: Sequence[Header], extra: Sequence[Header] = ()
 ) -> None:
-    """One whole answer."""
+    """One whole answer; a caller that reads nothing of it is given up after `SEND_STALL_S`."""
     length = (b"content-length", str(len(body)).encode())
     await send(
         {"type": "http.response.start", "status": status, "headers": [*headers, *extra, length]}
     )
-    await send({"type": "http.response.body", "body": body})
+    await send_within(send, {"type": "http.response.body", "body": body}, SEND_STALL_S)
+
+
+async def send_within(send: Send, message: Message, time_s: float) -> None:
+    """Send the end of an answer to a caller that still reads.
+
+    Raises:
+        CallerStalledError: it took nothing for so long.
+    """
+    try:
+        async with asyncio.timeout(time_s):
+            await send(message)
+    except TimeoutError:
+        raise CallerStalledError("request_timeout") from None
 
 
 async def send_json(send: Send, status: int, data: object, extra: Sequence[Header] = ()) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from hanse.provider.app import ABORT
+
 HEAD_BYTES_MAX = 16 * 1024
 """Request line and headers: the voucher takes 4 kB at most, browsers and proxies add a few more."""
 
@@ -113,6 +115,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there in time."""
         self._disarm()
+        self.scope["state"][ABORT] = self.transport.abort
         super().on_headers_complete()
 
     def _count(self, length: int) -> None:

@@ -21,6 +21,8 @@ class ServingLimits:
         request_time_s: for an answer; a hung engine is cut off and the reservation freed.
         keep_alive_s: a stream that is silent this long gets a comment frame, so that proxies
             between do not hang up.
+        send_stall_s: a caller that reads nothing of its stream this long counts as gone, so that it
+            cannot hold an engine's slot for the price of a prefix.
         retry_after_s: what a refused caller is told to wait.
         choices_max: `n` of one request.
     """
@@ -32,6 +34,7 @@ class ServingLimits:
     body_time_s: float = 30.0
     request_time_s: float = 600.0
     keep_alive_s: float = 10.0
+    send_stall_s: float = 30.0
     retry_after_s: float = 1.0
     choices_max: int = 16
 

@@ -30,9 +30,11 @@ from hanse.provider.http import (
     EVENT_STREAM,
     NO_STORE,
     AnswerCutError,
+    CallerStalledError,
     Receive,
     Send,
     encode_error,
+    send_within,
 )
 from hanse.provider.sealing import SentBytes
 from hanse.settlement import Admission, FinishedRequest
@@ -76,6 +78,10 @@ class CallerWatch:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 break
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Treat the caller as gone."""
         self.left = True
         if self._served is not None:
             self._served.cancel()
@@ -101,7 +107,10 @@ class StreamedAnswer:
         self._usage = Usage()
         self._held: list[Chunk] = []
         self._started = False
-        self._silent = True
+        self._sends_begun = 0
+        self._sends_done = 0
+        self._seen: tuple[int, float] = (0, 0.0)
+        self._stalled = False
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
 
@@ -110,18 +119,19 @@ class StreamedAnswer:
 
         Raises:
             TransientError: `store_unavailable`, and nothing was sent yet.
-            AnswerCutError: the same, after frames were sent: no receipt and no [DONE] follow.
+            AnswerCutError: the same after frames were sent: neither receipt nor [DONE] follow.
+            CallerStalledError: the caller reads no more.
             asyncio.CancelledError: this process is being stopped; the receipt is stored.
         """
         cut: Exception | asyncio.CancelledError | None = None
         try:
             limit_s = self._finisher.parts.limits.request_time_s
             async with self._watch, asyncio.timeout(limit_s), aclosing(chunks):
-                self._arm_keep_alive()
+                self._arm_timer()
                 await self._pass_on(chunks)
         except (Exception, asyncio.CancelledError) as error:
             cut = error
-        await self._disarm_keep_alive()
+        await self._disarm_timer()
         try:
             if cut is None:
                 await self._end_whole()
@@ -133,6 +143,8 @@ class StreamedAnswer:
             if self._started:
                 raise AnswerCutError(error.code) from error
             raise
+        if self._stalled:
+            raise CallerStalledError("request_timeout")
         if isinstance(cut, asyncio.CancelledError) and not self._watch.left:
             raise cut
 
@@ -146,10 +158,11 @@ class StreamedAnswer:
                 await self._start()
             if self._usage.output_tokens == 0 and chunk.usage.output_tokens:
                 parts.metrics.count_first_frame(parts.monotonic() - self._request.begun)
+            self._sends_begun += 1
             await self._send({"type": "http.response.body", "body": chunk.data, "more_body": True})
+            self._sends_done += 1
             # Counted once it is with the network: an interrupted send has sent nothing.
             self._take(chunk)
-            self._silent = False
             parts.failpoint("frame")
 
     async def _end_whole(self) -> None:
@@ -191,24 +204,33 @@ class StreamedAnswer:
         await self._send(_START)
 
     async def _send_end(self, body: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": body})
+        message = {"type": "http.response.body", "body": body}
+        await send_within(self._send, message, self._finisher.parts.limits.send_stall_s)
 
-    def _arm_keep_alive(self) -> None:
-        delay_s = self._finisher.parts.limits.keep_alive_s
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._keep_alive)
+    def _arm_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._finisher.parts.limits.keep_alive_s, self._look)
 
-    def _keep_alive(self) -> None:
-        if self._silent:
+    def _look(self) -> None:
+        """Bridge a silent engine with a comment; give up on a caller that reads nothing."""
+        now = asyncio.get_running_loop().time()
+        begun, since = self._seen
+        if self._sends_begun != begun:
+            self._seen = (self._sends_begun, now)
+        elif self._sends_begun == self._sends_done:
             self._comment = asyncio.create_task(self._send_comment())
-        self._silent = True
-        self._arm_keep_alive()
+        elif now - since >= self._finisher.parts.limits.send_stall_s:
+            self._stalled = True
+            self._watch.give_up()
+            return
+        self._arm_timer()
 
     async def _send_comment(self) -> None:
         if not self._started:
             await self._start()
         await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
-    async def _disarm_keep_alive(self) -> None:
+    async def _disarm_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if self._comment is not None:
