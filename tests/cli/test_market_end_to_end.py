@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import pytest
@@ -264,6 +265,22 @@ def test_a_conversation_at_a_terminal_goes_on_until_its_end(market, slow_provide
     assert "\x1b" not in stdout + stderr
 
 
+def ask(base_url, api_key):
+    """A chat request through a gateway; None while the key is unknown there."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+    request = urllib.request.Request(
+        base_url + "/chat/completions", json.dumps(body).encode(), headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer
+    except urllib.error.HTTPError as error:
+        if error.code != 401:
+            raise
+        return None
+
+
 def test_a_gateway_serves_who_has_a_key(market, provider, user, run):
     signer = market.add_key("gateway")
     opened = run(
@@ -276,15 +293,9 @@ def test_a_gateway_serves_who_has_a_key(market, provider, user, run):
     assert (document["user"], document["signer"]) == (user, signer)
     api_key = run("gateway", "keys", "create", "test", "--json").document
 
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
-    request = urllib.request.Request(
-        document["base_url"] + "/chat/completions",
-        json.dumps(body).encode(),
-        {"authorization": f"Bearer {api_key['api_key']}", "content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        assert answer.status == 200
-        fee = int(answer.headers["hanse-fee"])
+    # a running gateway sees a new key within a second
+    answer = wait_until(lambda: ask(document["base_url"], api_key["api_key"]), "an answer")
+    fee = int(answer.headers["hanse-fee"])
     assert fee > 0
 
     # what the command line funds now, the running gateway sees, and the other way round
@@ -294,6 +305,35 @@ def test_a_gateway_serves_who_has_a_key(market, provider, user, run):
     assert [int(place["amount"]) for place in accrued] == [fee]
 
     process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+
+
+def test_an_idle_provider_is_told_that_another_is_cheaper(market, slow_provider, run):
+    market.add_key("dear", units=200)
+    market.add_key("dear-receipt")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hanse.cli", "provider", "start", "--name", "dear", "--register"]
+        + ["--engine", "echo", "--model", "slow-1", "--port", "0", "--output-price", "2001"],
+        env=market.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    market.processes.append(process)
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "no request has come yet" in line:
+            break
+    text = "".join(said)
+    assert "registering" in text
+    assert "no user has funded a sub-account for this provider yet" in text
+    assert "1 other offer of this model is cheaper" in text
+
+    status = run("provider", "status", "--name", "dear", "--json").document
+    assert any("cheaper" in reason for reason in status["idle_because"])
+    process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
 
 

@@ -107,11 +107,16 @@ class Beside:
 
     async def _watch(self, process: BrokerProcess) -> None:
         said: list[str] = []
+        is_first = True
         while True:
             try:
                 said_of_itself = describe_broker(process, self._receipt_key)
                 report = await fetch_report(
-                    self._session, self._network, self._folder.name, said_of_itself
+                    self._session,
+                    self._network,
+                    self._folder.name,
+                    said_of_itself,
+                    with_market=is_first,
                 )
                 reasons = explain(report, self._network)
             except HanseError as error:
@@ -122,6 +127,7 @@ class Beside:
                 if said and not reasons:
                     self._session.output.note("serving requests")
                 said = reasons
+            is_first = False
             await asyncio.sleep(IDLE_LOOK_S)
 
 

@@ -9,11 +9,12 @@ from hanse.chain import Rpc
 from hanse.chain.registry import ProviderInfo, Registry
 from hanse.cli.control import ask_control, is_held
 from hanse.cli.idleness import NOT_RUNNING, ProviderFacts, explain_idle
+from hanse.cli.market import look_at_market
 from hanse.cli.moments import format_time
 from hanse.cli.network import Network, load_network
 from hanse.cli.session import Session
 from hanse.protocol.errors import HanseError
-from hanse.protocol.signatures import ZERO_ADDRESS
+from hanse.protocol.signatures import ZERO_ADDRESS, Address
 from hanse.settlement.receipt_totals import ReceiptTotals, read_totals
 
 HEALTH_S = 5.0
@@ -46,7 +47,12 @@ class ProviderReport:
 
 
 async def fetch_report(
-    session: Session, network: Network, name: str, broker: dict[str, Any] | None = None
+    session: Session,
+    network: Network,
+    name: str,
+    broker: dict[str, Any] | None = None,
+    *,
+    with_market: bool = False,
 ) -> ProviderReport:
     """Ask chain, broker and books.
 
@@ -55,6 +61,7 @@ async def fetch_report(
         network: the market.
         name: of the provider.
         broker: what the broker says of itself, if the caller is the broker.
+        with_market: whether to compare prices; that reads the Registry's whole history.
 
     Raises:
         HanseError: no such key, or the chain's node does not answer.
@@ -83,7 +90,7 @@ async def fetch_report(
         published_offers=published,
         health=await _fetch_health(broker["endpoint"]) if broker else NOT_RUNNING,
         valid_until_s=min((offer["valid_until"] for offer in offers), default=0),
-        cheaper_offers=0,
+        cheaper_offers=await _count_cheaper(network, address, offers) if with_market else 0,
         sub_accounts=broker["sub_accounts"] if broker else totals.sub_accounts,
         requests=totals.requests,
         last_request_s=totals.last_request_s,
@@ -99,7 +106,8 @@ def explain(report: ProviderReport, network: Network) -> list[str]:
 async def show_status(session: Session, name: str) -> None:
     """`hanse provider status`."""
     network = load_network(session.home)
-    report = await fetch_report(session, network, name)
+    with session.output.wait("asking chain and brokers ..."):
+        report = await fetch_report(session, network, name, with_market=True)
     reasons = explain(report, network)
     info, totals, units, broker = report.info, report.totals, network.units, report.broker
     last = format_time(totals.last_request_s) if totals.last_request_s else "never"
@@ -150,6 +158,20 @@ def describe_offer(offer: dict[str, Any], network: Network) -> str:
         f"{units.format_number(int(offer['input_per_mtok']))} in, "
         f"{units.format(int(offer['output_per_mtok']))} out a million tokens, "
         f"until {format_time(offer['valid_until'])}"
+    )
+
+
+async def _count_cheaper(network: Network, address: Address, offers: list[dict[str, Any]]) -> int:
+    """Healthy offers of others for the same models at a lower output price."""
+    if not offers:
+        return 0
+    prices = {offer["model"]: int(offer["output_per_mtok"]) for offer in offers}
+    report = await look_at_market(network)
+    return sum(
+        seen.health == "ok"
+        and seen.listed.provider != address
+        and seen.listed.offer.prices.output_per_mtok < prices.get(seen.listed.offer.model, 0)
+        for seen in report.offers
     )
 
 
