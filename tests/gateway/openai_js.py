@@ -1,6 +1,7 @@
 """OpenAI's JavaScript SDK, installed once into the checkout's ignored `node_modules`."""
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -46,17 +47,25 @@ def install() -> str:
     """Install what package-lock.json pins, unless it is there; returns node's path."""
     node, npm = find_node()
     CACHE.mkdir(parents=True, exist_ok=True)
-    lock = (SOURCE / "package-lock.json").read_bytes()
-    stamp = CACHE / "installed.json"
-    for file in SOURCE.iterdir():
-        if file.is_file():
-            shutil.copy2(file, CACHE / file.name)
-    if not stamp.exists() or stamp.read_bytes() != lock:
-        command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=peer"]
-        done = subprocess.run(command, cwd=CACHE, capture_output=True, text=True, timeout=INSTALL_S)
-        assert done.returncode == 0, f"npm could not install OpenAI's SDK: {done.stderr[-2000:]}"
-        stamp.write_bytes(lock)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes may run side by side
+        _install(npm)
     return node
+
+
+def _install(npm: list[str]) -> None:
+    for file in SOURCE.iterdir():
+        copy = CACHE / file.name
+        if file.is_file() and not (copy.exists() and copy.read_bytes() == file.read_bytes()):
+            shutil.copy2(file, copy)
+    pinned = (SOURCE / "package-lock.json").read_bytes()
+    stamp = CACHE / "installed.json"
+    if stamp.exists() and stamp.read_bytes() == pinned:
+        return
+    command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=peer"]
+    done = subprocess.run(command, cwd=CACHE, capture_output=True, text=True, timeout=INSTALL_S)
+    assert done.returncode == 0, f"npm could not install OpenAI's SDK: {done.stderr[-2000:]}"
+    stamp.write_bytes(pinned)
 
 
 async def drive(node: str, scenario: str, base_url: str, key: str, model: str) -> dict[str, Any]:

@@ -79,9 +79,9 @@ async def test_a_second_signal_does_not_wait(tmp_path):
     process, port = await start(tmp_path / "gateway.db", drain_s=1_000.0)
     _, writer = await open_stream(port, key)
     process.send_signal(signal.SIGINT)
-    await asyncio.sleep(0)
-    while b" 503 " not in await ask_health(port):
-        pass
+    async with asyncio.timeout(10):
+        while b" 503 " not in await ask_health(port):
+            pass
     process.send_signal(signal.SIGINT)
     assert await asyncio.wait_for(process.wait(), 15) == 0
     writer.close()
