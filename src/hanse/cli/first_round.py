@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from rich.markup import escape
 
 from hanse.chain import Rpc
 from hanse.chain.asset import Asset
 from hanse.chain.registry import Registry
 from hanse.cli.local_network import LOCK_TIME_S, LocalNetwork
-from hanse.protocol.errors import InvariantError
+from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import Address
 from hanse.sdk import Hanse, Settings, verify_receipt_file
 from hanse.sdk.money import Money
 from hanse.settlement.voucher_records import StoredReceipt, Verification
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
     from rich.console import RenderableType
 
 PURSE = 100_000_000
@@ -127,30 +129,44 @@ def open_user(network: LocalNetwork) -> AbstractAsyncContextManager[Hanse]:
 async def _ask(
     network: LocalNetwork, api_key: str, model: str, played: Round, started: float, show: Show
 ) -> None:
-    from openai import AsyncOpenAI
+    from openai import APIError, AsyncOpenAI
 
-    words: list[str] = []
-    async with AsyncOpenAI(base_url=network.gateway_url, api_key=api_key, max_retries=0) as client:
-        stream = await client.chat.completions.create(
-            model=model,
-            messages=[{"role": "user", "content": PROMPT}],
-            max_tokens=96,
-            temperature=0.2,
-            seed=7,
-            stream=True,
-        )
-        async for chunk in stream:
-            text = chunk.choices[0].delta.content if chunk.choices else None
-            if not text:
-                continue
-            if not words:
-                played.first_token_s = time.monotonic() - started
-            words.append(text)
-            show(text)
-    played.answer = "".join(words)
+    try:
+        async with AsyncOpenAI(
+            base_url=network.gateway_url, api_key=api_key, max_retries=0
+        ) as client:
+            await _stream(client, model, played, started, show)
+    except APIError as error:
+        raise TransientError(
+            "provider_unreachable",
+            f"the gateway answered: {error.message}; see {network.home / 'logs'}",
+        ) from None
     if not played.answer:
         raise InvariantError("internal_error", "the answer was empty")
     show(f"\n\n   first word {played.first_token_s:.1f} s after the start of this command\n")
+
+
+async def _stream(
+    client: "AsyncOpenAI", model: str, played: Round, started: float, show: Show
+) -> None:
+    words: list[str] = []
+    stream = await client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": PROMPT}],
+        max_tokens=96,
+        temperature=0.2,
+        seed=7,
+        stream=True,
+    )
+    async for chunk in stream:
+        text = chunk.choices[0].delta.content if chunk.choices else None
+        if not text:
+            continue
+        if not words:
+            played.first_token_s = time.monotonic() - started
+        words.append(text)
+        show(escape(text))
+    played.answer = "".join(words)
 
 
 async def _find_receipt(hanse: Hanse) -> StoredReceipt:
@@ -176,7 +192,7 @@ async def _show_evidence(
     units = network.network.units
     name = _get_name(network, receipt.provider)
     show(
-        "[bold]2. Voucher[/], signed by the gateway's session key\n"
+        "\n[bold]2. Voucher[/], signed by the gateway's session key\n"
         f"   to {name} {receipt.provider}\n"
         f"   up to {units.format(voucher.cumulative_max)} in all, "
         f"over {voucher.sequence_max} request(s)\n"
@@ -185,7 +201,7 @@ async def _show_evidence(
     )
     usage = receipt.usage
     show(
-        "[bold]3. Receipt[/], signed by the provider's receipt key\n"
+        "\n[bold]3. Receipt[/], signed by the provider's receipt key\n"
         f"   sequence {receipt.sequence}: {usage.input_tokens} tokens in, "
         f"{usage.cached_tokens} from cache, {usage.output_tokens} out, "
         f"{receipt.finish_reason.name.lower()}\n"
@@ -208,7 +224,7 @@ async def _settle(
     batch = settled["batches"][-1]
     played.transactions["settlement"] = batch["transaction_hash"]
     show(
-        f"[bold]4. Settlement[/] by {name}: {network.network.units.format(paid)} paid\n"
+        f"\n[bold]4. Settlement[/] by {name}: {network.network.units.format(paid)} paid\n"
         f"   transaction {batch['transaction_hash']}, block {batch['block_number']}, "
         f"{batch['gas_used']} gas\n"
     )
@@ -231,7 +247,7 @@ async def _refund(
         "withdrawn": drawn.transaction_hash,
     }
     show(
-        f"[bold]5. Refund[/] of {network.network.units.format(place.amount)} that "
+        f"\n[bold]5. Refund[/] of {network.network.units.format(place.amount)} that "
         f"{_get_name(network, place.provider)} did not earn\n"
         f"   asked     {asked.transaction_hash}\n"
         f"   completed {done.transaction_hash}, after the lock time of {LOCK_TIME_S // 3600} h\n"
@@ -262,6 +278,7 @@ async def _account_for(network: LocalNetwork, money: Money, played: Round, show:
             f"{total} of {minted} accounted for, Escrow holds {inside} of {in_escrow}: "
             f"{'; '.join(money.differences)}",
         )
+    show("\n")
     show(_render(network, rows, int(minted)))
 
 

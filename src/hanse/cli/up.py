@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -112,8 +113,9 @@ async def _prepare_model(session: Session, steps: Steps) -> None:
     from hanse.engines.gguf_files import find_packaged_model, prepare_q4_0
 
     source = find_packaged_model()
-    if session.output.as_json:
-        await asyncio.to_thread(prepare_q4_0, source, session.home / "cache")
+    if not sys.stderr.isatty() or session.output.as_json:
+        with steps.step("model, requantised once"):
+            await asyncio.to_thread(prepare_q4_0, source, session.home / "cache")
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
