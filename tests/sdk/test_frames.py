@@ -1,0 +1,57 @@
+"""Splitting a stream: whatever the cuts, the same frames, byte for byte."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hanse.protocol.errors import VerificationError
+from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
+
+line = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20)
+frame = st.builds(
+    lambda head, text, end: (head + text).encode() + end,
+    st.sampled_from(["data: ", ":", ": "]),
+    line,
+    st.sampled_from([b"\n\n", b"\r\n\r\n"]),
+)
+
+
+@given(st.lists(frame, max_size=12), st.lists(st.integers(1, 9), min_size=1, max_size=40))
+def test_frames_survive_every_cut(frames: list[bytes], cuts: list[int]) -> None:
+    stream, splitter, found = b"".join(frames), FrameSplitter(), []
+    position, number = 0, 0
+    while position < len(stream):
+        size = cuts[number % len(cuts)]
+        found += splitter.feed(stream[position : position + size])
+        position += size
+        number += 1
+    assert found == frames
+    assert splitter.rest_bytes == 0
+
+
+@given(st.lists(frame, max_size=12))
+def test_one_chunk_gives_the_same_frames(frames: list[bytes]) -> None:
+    assert FrameSplitter().feed(b"".join(frames)) == frames or not frames
+
+
+def test_a_frame_that_has_not_ended_waits() -> None:
+    splitter = FrameSplitter()
+    assert splitter.feed(b"data: a\n") == []
+    assert splitter.rest_bytes == 8
+    assert splitter.feed(b"\n") == [b"data: a\n\n"]
+
+
+@pytest.mark.parametrize("chunk", [b"data: " + b"x" * 100, b"data: " + b"x" * 100 + b"\n\n"])
+def test_long_frames_are_refused(chunk: bytes) -> None:
+    with pytest.raises(VerificationError, match="at most 64"):
+        FrameSplitter(64).feed(chunk)
+
+
+def test_only_data_and_comments_are_known() -> None:
+    assert is_data(b"data: x\n\n")
+    assert not is_data(b": keep-alive\n\n")
+    for strange in (b"event: x\ndata: y\n\n", b": x\ndata: y\n\n", b"id: 1\n\n", b"\ndata: x\n\n"):
+        with pytest.raises(VerificationError):
+            is_data(strange)
+    assert is_done(b"data: [DONE]\n\n")
+    assert not is_done(b'data: [DONE] "\n\n')
