@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hanse.cli.idleness import QUIET_S, ProviderFacts, explain_idle
+from hanse.cli.selling.idleness import QUIET_S, ProviderFacts, explain_idle
 
 NOW_S = 1_800_000_000
 BUSY = ProviderFacts(

@@ -3,7 +3,7 @@
 import pytest
 
 from hanse.chain import Asset, Rpc
-from hanse.cli.buyer import open_wallet
+from hanse.cli.buying.wallet import open_wallet
 from hanse.cli.session import Session
 from hanse.sdk.permit import find_permit
 from tests.cli.local_market import PASSWORD, UNIT, open_market

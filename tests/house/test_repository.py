@@ -40,7 +40,7 @@ LONGER = {
 
 MODULES_MAX = 12
 FULLER = {
-    "cli": (24, "commands stand apart; a folder for the local network is due"),
+    "cli": (15, "what all commands share; a folder for the local network is due"),
     "engines": (13, "one file an engine, and what they share"),
     "provider": (16, "small modules round one application"),
 }

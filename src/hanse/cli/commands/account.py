@@ -55,7 +55,7 @@ async def show(session: Session, /, key: str) -> None:
 
     `hanse money` also shows what is reserved and accrued, and where it came from.
     """
-    from hanse.cli.moves import show_account
+    from hanse.cli.buying.moves import show_account
 
     await show_account(session, key)
 
@@ -70,7 +70,7 @@ async def show(session: Session, /, key: str) -> None:
 @pass_session
 async def deposit(session: Session, /, amount: str, **whose: Any) -> None:
     """Move AMOUNT from the wallet to the account, with a permit: one transaction."""
-    from hanse.cli.moves import move
+    from hanse.cli.buying.moves import move
 
     await move(
         session, whose, "deposit", amount, lambda wallet, units: wallet.account.deposit(units)
@@ -93,7 +93,7 @@ async def open_sub_accounts(
     session: Session, /, funds: tuple[str, ...], deposit: str, **whose: Any
 ) -> None:
     """Deposit, and set AMOUNT aside for each PROVIDER, at most 20 of them."""
-    from hanse.cli.moves import open_funds
+    from hanse.cli.buying.moves import open_funds
 
     await open_funds(session, whose, funds, deposit)
 
@@ -115,7 +115,7 @@ async def open_sub_accounts(
 @pass_session
 async def fund(session: Session, /, provider: str, amount: str, **whose: Any) -> None:
     """Set AMOUNT aside for PROVIDER; a refund that waits is taken back first."""
-    from hanse.cli.moves import get_provider, move
+    from hanse.cli.buying.moves import get_provider, move
 
     address = get_provider(session, provider)
     await move(
@@ -147,7 +147,7 @@ async def refund(
     It comes free after the lock time; the command says when. Then anyone may complete it, and the
     provider's broker usually does; --claim does it yourself. Asking for more restarts the wait.
     """
-    from hanse.cli.moves import refund as do
+    from hanse.cli.buying.moves import refund as do
 
     if claim and cancel:
         raise click.UsageError("--claim and --cancel exclude each other")
@@ -170,7 +170,7 @@ async def refund(
 @pass_session
 async def withdraw(session: Session, /, amount: str, **whose: Any) -> None:
     """Move AMOUNT, or all, from the account to the wallet."""
-    from hanse.cli.moves import move
+    from hanse.cli.buying.moves import move
 
     await move(
         session, whose, "withdraw", amount, lambda wallet, units: wallet.account.withdraw(units)

@@ -38,7 +38,7 @@ async def chat(session: Session, /, text: tuple[str, ...], **options: Any) -> No
     The answer streams; then come the provider, the tokens and the fee. Ctrl-C stops the answer: the
     tokens that were delivered are paid, and the command says how much that was.
     """
-    from hanse.cli.conversation import converse
+    from hanse.cli.buying.conversation import converse
 
     asked = " ".join(text) if text else None
     if asked is None and not sys.stdin.isatty():

@@ -78,7 +78,7 @@ def start(session: Session, /, **options: Any) -> None:
     Applications need the base URL that is shown and a key of `hanse gateway keys create`. Ctrl-C or
     SIGTERM finishes the requests at work before it ends.
     """
-    from hanse.cli.gateway_process import serve
+    from hanse.cli.buying.gateway_process import serve
 
     serve(session, options)
 

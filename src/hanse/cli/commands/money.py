@@ -42,7 +42,7 @@ async def money(session: Session, /, key: str, history: bool) -> None:
     Chain and books are compared; a difference is named and ends with exit code 70. Needs no
     password.
     """  # noqa: D301 - click's mark for lines that must not be joined
-    from hanse.cli.buyer import open_wallet
+    from hanse.cli.buying.wallet import open_wallet
     from hanse.cli.network import load_network
 
     network = load_network(session.home)

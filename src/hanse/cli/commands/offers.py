@@ -8,7 +8,7 @@ from hanse.cli.framework import command, pass_session
 from hanse.cli.session import Session
 
 if TYPE_CHECKING:
-    from hanse.cli.market import SeenOffer
+    from hanse.cli.buying.market import SeenOffer
 
 
 @command(
@@ -28,7 +28,7 @@ async def offers(session: Session, /, model: str | None) -> None:
     Prices are for a million tokens. "checked by" is how the provider's work can be checked:
     reputation means by receipts alone. Needs no key.
     """
-    from hanse.cli.market import look_at_market
+    from hanse.cli.buying.market import look_at_market
     from hanse.cli.network import load_network
 
     output, network = session.output, load_network(session.home)

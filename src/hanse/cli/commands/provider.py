@@ -84,7 +84,7 @@ async def start(session: Session, /, **options: Any) -> None:
     signed offer, then serves. When nobody asks for anything it says why that may be. Ctrl-C or
     SIGTERM finishes the requests at work before it ends.
     """
-    from hanse.cli.broker import serve
+    from hanse.cli.selling.broker import serve
 
     await serve(session, options)
 
@@ -104,6 +104,6 @@ async def status(session: Session, /, name: str) -> None:
 
     Needs no password; the broker may be running or not.
     """
-    from hanse.cli.provider_status import show_status
+    from hanse.cli.selling.provider_status import show_status
 
     await show_status(session, name)

@@ -168,7 +168,7 @@ _FAR_S = 2**40
 def _open_book(session: Session, key: str) -> Any:
     from contextlib import asynccontextmanager
 
-    from hanse.cli.buyer import get_database_path
+    from hanse.cli.buying.wallet import get_database_path
     from hanse.cli.network import load_network
     from hanse.protocol.eip712 import Domain
     from hanse.settlement.voucher_book import open_voucher_book

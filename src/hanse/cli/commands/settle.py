@@ -9,7 +9,7 @@ from hanse.cli.session import Session
 
 if TYPE_CHECKING:
     from hanse.cli.network import Network
-    from hanse.cli.settlements import PayableClaim
+    from hanse.cli.selling.settlements import PayableClaim
 
 
 @command(
@@ -30,8 +30,8 @@ async def settle(session: Session, /, name: str, dry_run: bool, keyring: bool) -
 
     If this provider's broker is running it is asked to settle; else this command does it.
     """
-    from hanse.cli import settlements
     from hanse.cli.network import load_network
+    from hanse.cli.selling import settlements
 
     network = load_network(session.home)
     if dry_run:

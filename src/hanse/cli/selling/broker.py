@@ -14,9 +14,9 @@ from hanse.chain import Rpc
 from hanse.chain.registry import Registry
 from hanse.cli.control import hold_folder, serve_control
 from hanse.cli.network import Network, load_network
-from hanse.cli.provider_status import describe_offer, explain, fetch_report
+from hanse.cli.selling.provider_status import describe_offer, explain, fetch_report
+from hanse.cli.selling.settlements import to_document
 from hanse.cli.session import Session
-from hanse.cli.settlements import to_document
 from hanse.engines import open_engine
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.messages import Prices

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from hanse.cli.buyer import get_settings
+from hanse.cli.buying.wallet import get_settings
 from hanse.cli.network import Network, load_network
 from hanse.cli.session import Session
 from hanse.market import Needs

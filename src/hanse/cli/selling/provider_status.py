@@ -7,11 +7,11 @@ import aiohttp
 
 from hanse.chain import Rpc
 from hanse.chain.registry import ProviderInfo, Registry
+from hanse.cli.buying.market import look_at_market
 from hanse.cli.control import ask_control, is_held
-from hanse.cli.idleness import NOT_RUNNING, ProviderFacts, explain_idle
-from hanse.cli.market import look_at_market
 from hanse.cli.moments import format_time
 from hanse.cli.network import Network, load_network
+from hanse.cli.selling.idleness import NOT_RUNNING, ProviderFacts, explain_idle
 from hanse.cli.session import Session
 from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import ZERO_ADDRESS, Address
@@ -185,7 +185,7 @@ async def _find_broker(folder: Any) -> dict[str, Any] | None:
 
 
 async def _read_totals(session: Session, name: str) -> ReceiptTotals:
-    from hanse.cli.settlements import get_books
+    from hanse.cli.selling.settlements import get_books
     from hanse.store import open_sqlite
 
     try:

@@ -4,7 +4,7 @@ import logging
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from hanse.cli.buyer import get_settings
+from hanse.cli.buying.wallet import get_settings
 from hanse.cli.network import load_network
 from hanse.cli.session import Session
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway

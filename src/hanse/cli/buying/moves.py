@@ -6,7 +6,7 @@ from typing import Any
 
 from hanse.chain import OutboxEntry
 from hanse.cli.amounts import AssetUnits
-from hanse.cli.buyer import Wallet, open_wallet
+from hanse.cli.buying.wallet import Wallet, open_wallet
 from hanse.cli.moments import format_time, format_until
 from hanse.cli.network import Network, load_network
 from hanse.cli.session import Session
