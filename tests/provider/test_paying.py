@@ -1,6 +1,7 @@
 """One paid request, each way, and what it leaves in the books."""
 
 import asyncio
+import dataclasses
 import json
 
 import pytest
@@ -206,6 +207,18 @@ async def test_reads_are_open_and_health_follows_the_state():
         assert (refused.status, refused.error["code"]) == (503, "draining")
         assert int(refused.headers["retry-after"]) > 0
         assert (await caller.get("/hanse/v1/receipts", caller.sign_query())).status == 200
+
+
+async def test_health_is_503_while_no_engine_is_ready():
+    now = [0.0]
+    async with selling() as (here, caller):
+        here.broker.parts = dataclasses.replace(here.broker.parts, monotonic=lambda: now[0])
+        assert (await caller.get("/health")).status == 200
+        here.engine.fault = Fault(kind="refuse")
+        assert (await caller.get("/health")).status == 200  # asked a moment ago
+        now[0] += 2
+        refused = await caller.get("/health")
+        assert (refused.status, refused.error["code"]) == (503, "engine_unavailable")
 
 
 async def test_state_and_receipts_are_as_the_protocol_says():

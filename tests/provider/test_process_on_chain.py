@@ -8,8 +8,10 @@ import pytest
 
 from hanse.chain.registry import Registry
 from hanse.engines import open_engine
+from hanse.engines.echo_engine import Fault
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
+from hanse.protocol.messages import FinishReason
 from hanse.protocol.verify import verify_offer
 from hanse.protocol.wire import offer_from_json
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
@@ -116,6 +118,8 @@ async def test_restart_keeps_registration_offer_and_books(tmp_path, anvil_cache)
             lambda: process.broker.parts.chain_view.find_funds(user.address, signer.address)
         )
         offer_hash = process.broker.parts.offers.list_current()[0].offer_hash
+        with pytest.raises(RequestError, match="another broker runs with"):
+            await start(market, tmp_path, owner=False)
         async with caller_of(market, process, user, signer) as caller:
             first = await caller.buy()
         await process.stop()
@@ -159,3 +163,28 @@ async def test_stop_drains_and_settles_if_asked(tmp_path, anvil_cache):
             await stopping
         sub = await market.read_sub_account(user, signer)
         assert sub.claimed == reply.receipt.receipt.fee > 0
+
+
+async def test_stop_receipts_what_outlasts_the_draining(tmp_path, anvil_cache):
+    async with run_market(tmp_path / "chain", anvil_cache) as market:
+        process = await start(market, tmp_path, drain_time_s=0.1)
+        user, signer = await market.make_user(10**6)
+        await until(
+            lambda: process.broker.parts.chain_view.find_funds(user.address, signer.address)
+        )
+        async with caller_of(market, process, user, signer) as caller:
+            engine = process.broker.parts.offers.list_current()[0].service.engine
+            engine.fault = Fault(kind="hang", after_tokens=2)
+            running = asyncio.create_task(caller.send(caller.sign(chat_body(stream=True))))
+            await until(lambda: process.broker.in_flight == 1)
+            await process.stop()
+            reply = await running
+            assert not reply.ended
+        process = await start(market, tmp_path)
+        async with caller_of(market, process, user, signer) as caller:
+            _, receipts = await caller.fetch_receipts()
+        receipt = receipts[0].receipt
+        assert receipt.finish_reason is FinishReason.CANCELLED
+        assert receipt.usage.output_tokens == 2
+        assert receipt.fee > 0
+        await process.stop()

@@ -43,6 +43,9 @@ from hanse.settlement import ReceiptBook
 ABORT = "hanse.abort"
 """Where the server leaves a way to drop the connection, in the scope's state."""
 
+ENGINE_CHECK_S = 1.0
+"""Health is asked by anyone; the engines behind it hear of it this often at most."""
+
 ANSWERS_PATH = "/hanse/v1/answers/"
 
 _log = logging.getLogger(__name__)
@@ -91,6 +94,8 @@ class Broker:
         self._draining = False
         self._broken: InvariantError | None = None
         self._at_work = 0
+        self._engines_checked = -ENGINE_CHECK_S
+        self._engines_healthy = False
         self._paid = PaidService(self.parts)
         self._queries = QueryService(self.parts)
         self._operations = {operation.path: operation for operation in Operation}
@@ -208,6 +213,7 @@ class Broker:
 
     async def _send_health(self, scope: Scope, send: Send) -> None:
         self._check_admitting()
+        await self._check_engines()
         await send_json(
             send,
             200,
@@ -217,6 +223,19 @@ class Broker:
                 "chain_block": self.parts.chain_view.block,
             },
         )
+
+    async def _check_engines(self) -> None:
+        """Ask the engines, at most once in `ENGINE_CHECK_S` whoever asks us."""
+        now = self.parts.monotonic()
+        if now >= self._engines_checked + ENGINE_CHECK_S:
+            self._engines_checked = now
+            engines = [offer.service.engine for offer in self.parts.offers.list_current()]
+            healthy = await asyncio.gather(*(engine.healthy() for engine in engines))
+            self._engines_healthy = any(healthy)
+        if not self._engines_healthy:
+            raise TransientError(
+                "engine_unavailable", "no engine of this broker is ready", retry_after_s=5.0
+            )
 
     async def _send_metrics(self, scope: Scope, send: Send) -> None:
         self.parts.metrics.chain_block.set(self.parts.chain_view.block)

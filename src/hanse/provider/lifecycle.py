@@ -7,10 +7,13 @@ if asked, close. What a crash skips of that, the next start makes good.
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hanse.chain import Key, Rpc
@@ -22,7 +25,7 @@ from hanse.chain.outbox import Outbox
 from hanse.chain.registry import Registry
 from hanse.engines import Progress
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, InvariantError
+from hanse.protocol.errors import HanseError, InvariantError, RequestError
 from hanse.protocol.signatures import Address
 from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.chain_view import IndexedChainView
@@ -39,6 +42,10 @@ from hanse.settlement.sub_account_fold import create_provider_fold
 from hanse.store import SqliteDatabase, open_sqlite
 
 DATABASE_NAME = "broker.sqlite3"
+LOCK_NAME = "broker.lock"
+
+LAST_RECEIPTS_S = 5.0
+"""For the receipts of answers that were cancelled when draining took too long: one commit each."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +112,7 @@ class BrokerProcess:
         await self.broker.wait_idle(self.settings.drain_time_s)
         try:
             await self.server.stop()
+            await self.broker.wait_idle(LAST_RECEIPTS_S)  # cancelled answers are receipted too
             if self.settings.settle_on_stop and not self.failed.done():
                 await self.settler.settle_now()
         except HanseError as error:
@@ -121,6 +129,7 @@ class BrokerProcess:
     ) -> None:
         settings, deployment = self.settings, self.settings.deployment
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._closers.enter_context(_hold_lock(settings.data_dir / LOCK_NAME))
         database = await open_sqlite(settings.data_dir / DATABASE_NAME)
         self._closers.push_async_callback(database.close)
         rpc = Rpc.connect(settings.rpc_url)
@@ -151,7 +160,7 @@ class BrokerProcess:
         self._publisher = Publisher(
             settings, database, registry, outbox, rpc, domain, keys.receipt, offers, now_s
         )
-        await self._publish()
+        await self._publisher.publish_all(self._services, self._get_endpoints())
 
         async def fetch_time_s() -> int:
             return (await rpc.fetch_head()).timestamp_s
@@ -216,9 +225,8 @@ class BrokerProcess:
             confirmations=deployment.confirmations,
         )
 
-    async def _publish(self) -> None:
-        endpoints = self.settings.endpoints or (self.server.url,)
-        await self._publisher.publish_all(self._services, endpoints)
+    def _get_endpoints(self) -> tuple[str, ...]:
+        return self.settings.endpoints or (self.server.url,)
 
     async def _maintain(self) -> None:
         await self.broker.maintain()
@@ -227,7 +235,7 @@ class BrokerProcess:
         if await self.settler.is_refund_near(self.settings.settle_margin_s):
             await self.settler.settle_now()
         await self.settler.complete_due_refunds()
-        await self._publish()
+        await self._publisher.renew(self._services, self._get_endpoints())
 
     async def _settle_round(self) -> None:
         await self.settler.settle_now(self.settings.settle_minimum)
@@ -270,6 +278,22 @@ class BrokerProcess:
             self.failed.exception()  # looked at, so that nobody warns
         else:
             self.failed.cancel()
+
+
+@contextlib.contextmanager
+def _hold_lock(path: Path) -> Iterator[None]:
+    """Keep a second broker off the book: it would end the first one's requests as a crash does."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RequestError(
+            "configuration_invalid",
+            f"another broker runs with {path.parent}: stop it, or give this one another data_dir",
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 async def run_broker(

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -79,13 +79,15 @@ class _GatheringTransport:
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection, with a bounded head."""
 
+    head_time_s: ClassVar[float] = HEAD_TIME_S
+    connections_max: ClassVar[int] = CONNECTIONS_MAX
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or close it if there are too many."""
         super().connection_made(_GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
-        if len(self.connections) > CONNECTIONS_MAX:
+        if len(self.connections) > self.connections_max:
             transport.abort()
             return
         self._arm()
@@ -124,7 +126,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _HeadTooLargeError  # the parser reports it, and the connection ends with 400
 
     def _arm(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIME_S, self.transport.close)
+        self._head_timer = self.loop.call_later(self.head_time_s, self.transport.close)
 
     def _disarm(self) -> None:
         if self._head_timer is not None:
@@ -173,11 +175,13 @@ class HttpServer:
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    async def start(self, app: Any) -> None:
+    async def start(
+        self, app: Any, protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol
+    ) -> None:
         """Serve; returns once connections are accepted."""
         config = uvicorn.Config(
             app,
-            http=BoundedHttpProtocol,
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
