@@ -1,0 +1,26 @@
+"""One network for all tests of this folder that leave it as they found it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.network.market import Market, open_network, plan
+
+PLANS = [
+    # two that are killed all the time, each the only one with its model
+    plan("wismar", model="echo-wismar"),
+    plan("rostock", model="echo-rostock"),
+    # two with the same model, one dearer
+    plan("lubeck", model="echo-shared", output_price="200"),
+    plan("hamburg", model="echo-shared", output_price="400"),
+]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def market(
+    tmp_path_factory: pytest.TempPathFactory, anvil_cache: Path
+) -> AsyncIterator[Market]:
+    async with open_network(tmp_path_factory.mktemp("network"), anvil_cache, PLANS) as opened:
+        yield opened
