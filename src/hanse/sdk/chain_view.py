@@ -34,7 +34,7 @@ from hanse.chain import (
 )
 from hanse.contracts import decode_results
 from hanse.market import PublishedService
-from hanse.protocol.errors import TransientError
+from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import Address, Hash32
 from hanse.settlement.index_storage import FindDocument, open_index_storage
 from hanse.settlement.receipt_records import SubAccountFunds
@@ -149,6 +149,9 @@ class IndexedChain:
                 await self.refresh()
             except (TransientError, ChainError) as error:
                 _log.warning("the view of the chain waits: %s", error.message)
+            except InvariantError as error:
+                _log.error("the view of the chain stopped: %s", error.message)
+                raise
             await asyncio.sleep(FOLLOW_INTERVAL_S)
 
     def list_services(self) -> list[PublishedService]:

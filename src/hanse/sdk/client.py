@@ -18,7 +18,7 @@ import msgspec
 
 from hanse.market import HealthBook, ListedOffer, Needs, OfferIndex, ProviderHealth
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
@@ -347,5 +347,5 @@ async def _repeat(work: Callable[[], Any], interval_s: float) -> None:
         await asyncio.sleep(interval_s)
         try:
             await work()
-        except (TransientError, RequestError) as error:
+        except HanseError as error:
             _log.warning("a round behind failed, the next comes: %s", error.message)

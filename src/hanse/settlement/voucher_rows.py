@@ -6,6 +6,7 @@ Source: `docs/protocol.md`, sections "Cumulative vouchers" and "Resume".
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 
@@ -56,7 +57,12 @@ def apply_receipt(
             f"signed were {row.book.highest_sequence_max} requests"
         )
     encoded = msgspec.json.encode(receipt_to_json(signed)).decode()
-    known = tx.find_one(sql.FIND_RECEIPT_AT, (row.number, receipt.sequence))
+    is_certainly_new = row.held == 0 and receipt.sequence > row.book.acknowledged
+    known = (
+        None
+        if is_certainly_new
+        else tx.find_one(sql.FIND_RECEIPT_AT, (row.number, receipt.sequence))
+    )
     if known is not None:
         if known[0] != encoded and receipt_from_json(msgspec.json.decode(known[0])) != signed:
             objection = f"two different receipts for sequence {receipt.sequence}"
@@ -71,8 +77,18 @@ def apply_receipt(
     if voucher is not None and voucher[1] == VoucherState.RECEIPTED:
         objection = f"a second receipt, of sequence {receipt.sequence}, for one request"
         return row.book, _keep_conflict(tx, row, signed, encoded, objection, now_s)
-    _insert_receipt(tx, row, signed, encoded, voucher, verification, reason, now_s)
-    return _advance(tx, replace(row, held=row.held + 1), signed)
+    reserved = _insert_receipt(tx, row, signed, encoded, voucher, verification, reason, now_s)
+    held = _Held(receipt.fee, receipt.cumulative_fee, reserved, verification)
+    return _advance(tx, replace(row, held=row.held + 1), receipt.sequence, held)
+
+
+class _Held(NamedTuple):
+    """A receipt that waits to be acknowledged; `reserved` is None if nothing is in flight."""
+
+    fee: int
+    cumulative_fee: int
+    reserved: int | None
+    verification: str
 
 
 def _insert_receipt(
@@ -84,7 +100,8 @@ def _insert_receipt(
     verification: Verification,
     reason: str,
     now_s: int,
-) -> None:
+) -> int | None:
+    """Store a receipt; returns what its request holds in flight."""
     receipt = signed.receipt
     request_id = voucher[0] if voucher else None
     # What it still holds in flight; a released or adopted request holds nothing.
@@ -108,30 +125,29 @@ def _insert_receipt(
     )
     if request_id is not None:
         tx.execute(sql.UPDATE_STATE, (VoucherState.RECEIPTED, reason, request_id))
+    return None if reserved is None else int(reserved)
 
 
-def _advance(tx: Transaction, row: BookRow, latest: SignedReceipt) -> tuple[UserBook, str]:
+def _advance(tx: Transaction, row: BookRow, latest: int, in_hand: _Held) -> tuple[UserBook, str]:
     """Acknowledge every held receipt that is next in line."""
     book, held, objection = row.book, row.held, ""
     while held > 0:
         sequence = book.acknowledged + 1
-        found = tx.find_one(sql.FIND_RECEIPT_AT, (row.number, sequence))
+        found = in_hand if sequence == latest else _find_held(tx, row.number, sequence)
         if found is None:
             break
-        fee, cumulative_fee, reserved = int(found[3]), int(found[4]), found[5]
-        objection = _find_objection(book, sequence, fee, cumulative_fee, found[1])
+        objection = _find_objection(book, sequence, found)
         if objection:
             tx.execute(sql.UPDATE_ACKNOWLEDGED, (0, row.number, sequence))
             break
-        maximum_fee = None if reserved is None else int(reserved)
-        book = apply_acknowledgement(book, maximum_fee=maximum_fee, fee=fee)
+        book = apply_acknowledgement(book, maximum_fee=found.reserved, fee=found.fee)
         book = msgspec.structs.replace(  # adopted ones were signed for too, but not here
             book,
             highest_cumulative_max=max(book.highest_cumulative_max, book.acknowledged_fee),
             highest_sequence_max=max(book.highest_sequence_max, book.acknowledged),
         )
         held -= 1
-        if sequence != latest.receipt.sequence:
+        if sequence != latest:
             tx.execute(sql.UPDATE_ACKNOWLEDGED, (1, row.number, sequence))
     disputed = objection or row.disputed
     after = replace(row, book=book, held=held, disputed=disputed)
@@ -139,18 +155,25 @@ def _advance(tx: Transaction, row: BookRow, latest: SignedReceipt) -> tuple[User
     return book, objection
 
 
-def _find_objection(
-    book: UserBook, sequence: int, fee: int, cumulative_fee: int, verification: str
-) -> str:
+def _find_held(tx: Transaction, number: int, sequence: int) -> _Held | None:
+    found = tx.find_one(sql.FIND_RECEIPT_AT, (number, sequence))
+    if found is None:
+        return None
+    reserved = None if found[5] is None else int(found[5])
+    return _Held(int(found[3]), int(found[4]), reserved, found[1])
+
+
+def _find_objection(book: UserBook, sequence: int, held: _Held) -> str:
     """What speaks against acknowledging the next receipt, "" if nothing."""
-    if cumulative_fee != book.acknowledged_fee + fee:
+    if held.cumulative_fee != book.acknowledged_fee + held.fee:
         return (
-            f"receipt {sequence} says {cumulative_fee} in all, the {book.acknowledged} before it "
-            f"and its fee make {book.acknowledged_fee + fee}"
+            f"receipt {sequence} says {held.cumulative_fee} in all, the {book.acknowledged} before "
+            f"it and its fee make {book.acknowledged_fee + held.fee}"
         )
-    if cumulative_fee > book.highest_cumulative_max and verification != Verification.ADOPTED:
+    is_signed_for = held.cumulative_fee <= book.highest_cumulative_max
+    if not is_signed_for and held.verification != Verification.ADOPTED:
         return (
-            f"receipt {sequence} says {cumulative_fee} in all, "
+            f"receipt {sequence} says {held.cumulative_fee} in all, "
             f"signed were {book.highest_cumulative_max}"
         )
     return ""
