@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from hanse.protocol.errors import TransientError
-from hanse.store import SqliteDatabase, open_sqlite
+from hanse.protocol.errors import RequestError, TransientError
+from hanse.store import SqliteDatabase, hold_folder, open_sqlite
 
 ROOT = Path(__file__).parents[2]
 
@@ -246,3 +246,29 @@ async def test_kill_9_keeps_what_was_awaited_and_no_half(tmp_path, lines):
     first = {name[:-2] for name in names if name.endswith("a")}
     assert first == {name[:-2] for name in names if name.endswith("b")}
     await database.close()
+
+
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from hanse.store import hold_folder
+with hold_folder(Path(sys.argv[1]), "broker"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+async def test_folder_is_held_until_its_process_is_killed(tmp_path):
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _HOLDER, str(tmp_path)), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert await child.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(RequestError, match="another broker runs with"),
+        hold_folder(tmp_path, "broker"),
+    ):
+        pass
+    child.kill()
+    await child.wait()
+    with hold_folder(tmp_path, "broker"):
+        pass

@@ -7,13 +7,10 @@ if asked, close. What a crash skips of that, the next start makes good.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from hanse.chain import Key, Rpc
@@ -25,7 +22,7 @@ from hanse.chain.outbox import Outbox
 from hanse.chain.registry import Registry
 from hanse.engines import Progress
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, InvariantError, RequestError
+from hanse.protocol.errors import HanseError, InvariantError
 from hanse.protocol.signatures import Address
 from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.chain_view import IndexedChainView
@@ -39,10 +36,9 @@ from hanse.settlement.index_storage import open_index_storage
 from hanse.settlement.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
 from hanse.settlement.settler import SettlementBatch, Settler
 from hanse.settlement.sub_account_fold import create_provider_fold
-from hanse.store import SqliteDatabase, open_sqlite
+from hanse.store import SqliteDatabase, hold_folder, open_sqlite
 
 DATABASE_NAME = "broker.sqlite3"
-LOCK_NAME = "broker.lock"
 
 LAST_RECEIPTS_S = 5.0
 """For the receipts of answers that were cancelled when draining took too long: one commit each."""
@@ -129,7 +125,8 @@ class BrokerProcess:
     ) -> None:
         settings, deployment = self.settings, self.settings.deployment
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._closers.enter_context(_hold_lock(settings.data_dir / LOCK_NAME))
+        # A second broker would end the first one's requests as if it had died.
+        self._closers.enter_context(hold_folder(settings.data_dir, "broker"))
         database = await open_sqlite(settings.data_dir / DATABASE_NAME)
         self._closers.push_async_callback(database.close)
         rpc = Rpc.connect(settings.rpc_url)
@@ -278,22 +275,6 @@ class BrokerProcess:
             self.failed.exception()  # looked at, so that nobody warns
         else:
             self.failed.cancel()
-
-
-@contextlib.contextmanager
-def _hold_lock(path: Path) -> Iterator[None]:
-    """Keep a second broker off the book: it would end the first one's requests as a crash does."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise RequestError(
-            "configuration_invalid",
-            f"another broker runs with {path.parent}: stop it, or give this one another data_dir",
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 async def run_broker(
