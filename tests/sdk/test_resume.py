@@ -210,3 +210,32 @@ async def test_asking_for_an_unknown_answer_is_refused(world: World) -> None:
     async with world.open() as hanse:
         with pytest.raises(RequestError, match="no request"):
             await hanse.fetch_answer("0x" + "00" * 32)
+
+
+async def test_a_broker_that_is_gone_does_not_stop_a_start(world: World) -> None:
+    world.only(world.cheap)
+    async with world.open() as hanse:
+        await hanse.request("/v1/chat/completions", BODY)  # and its answer is never read
+    del world.transport.apps["http://cheap"]
+    async with world.open() as hanse:
+        (sub_account,) = await hanse.get_exposures()
+        assert sub_account.book.in_flight == 1, "nothing is known, so nothing is released"
+        (report,) = await hanse.resume()
+        assert report.errors
+        world.transport.apps["http://cheap"] = world.cheap
+        (report,) = await hanse.resume()
+        assert (report.counted, report.still_open) == (1, 0)
+        await world.assert_books_agree(world.cheap)
+
+
+async def test_many_streams_cut_at_once_are_resumed_together(world: World) -> None:
+    """Many streams cut at once are resumed together, in one round of one provider."""
+    world.only(world.cheap)
+    world.cheap.lie = "cut-before-receipt"
+    async with world.open() as hanse:
+        await asyncio.gather(*(read_cut(hanse) for _ in range(20)))
+        await hanse.wait_idle()
+        await world.assert_books_agree(world.cheap)
+        receipts = await hanse.get_receipts()
+        assert len(receipts) == 20
+        assert {r.verification for r in receipts} == {Verification.VERIFIED}

@@ -55,6 +55,9 @@ PAGES_MAX = 200
 PAGE_BYTES_MAX = 1024 * 1024
 """500 receipts of about 1 kB, with room."""
 
+QUERY_S = 10.0
+"""A broker answers queries from its books at once; one that hangs must not hold up a start."""
+
 NONCE_BYTES = 12
 TAG_BYTES = 16
 
@@ -129,7 +132,8 @@ class Resumer:
         providers = {v.signed.voucher.provider for v in await self._list_open()}
         if adopt:
             providers |= {listed.provider for listed in self._parts.offers.list_all()}
-        return [await self.resume_provider(p, adopt=adopt) for p in sorted(providers)]
+        rounds = (self.resume_provider(p, adopt=adopt) for p in sorted(providers))
+        return await asyncio.gather(*rounds)
 
     async def resume_provider(self, provider: Address, *, adopt: bool = False) -> ResumeReport:
         """One round over one provider; errors are in the report."""
@@ -333,7 +337,11 @@ class Resumer:
         for endpoint in await self._find_endpoints(provider):
             try:
                 response = await parts.transport.send(
-                    "GET", endpoint + path, headers, b"", silence_s=parts.limits.silence_s
+                    "GET",
+                    endpoint + path,
+                    headers,
+                    b"",
+                    silence_s=min(QUERY_S, parts.limits.silence_s),
                 )
             except (NotSentError, BrokenError) as error:
                 failure = error
