@@ -181,3 +181,26 @@ def test_a_shortfall_is_told_in_whole_units(tmp_path):
     result = CliRunner().invoke(get_group_raising(error), arguments)
 
     assert "Needed are 5 tUSD, there are 0.000001 tUSD." in result.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("keys",), ("gateway", "keys")])
+def test_without_a_command_the_help_is_shown_as_it_is(run, words):
+    ran = run(*words)
+    assert ran.exit_code == 2
+    assert ran.stdout == ""
+    assert "\nExamples:\n" in ran.stderr
+    assert "[usage]" not in ran.stderr
+
+    as_json = run(*words, "--json")
+    assert as_json.exit_code == 2
+    assert as_json.error["message"] in ("A command is missing.", "Missing command.")
+
+
+def test_a_home_that_cannot_be_made_is_named(run, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    ran = run("gateway", "keys", "list", "--home", str(file / "home"), "--json")
+
+    assert ran.exit_code == 6
+    assert ran.error["code"] == "store_unavailable"
+    assert str(file) in ran.error["message"]

@@ -2,9 +2,9 @@
 
 `report_failure` is called once, by `framework.HanseGroup.main`. A HanseError becomes its code, its
 message and a next step; an error of click (a wrong option) is code `usage`; Ctrl-C is exit code
-130; anything else is a defect of Hanse, of which only type and place are shown, since its text
-might hold a secret. HANSE_DEBUG=1 adds the traceback. With `--json` the same goes to standard error
-in OpenAI's error shape.
+130; a file that cannot be used is named; anything else is a defect of Hanse, of which only type and
+place are shown, since its text might hold a secret. HANSE_DEBUG=1 adds the traceback. With `--json`
+the same goes to standard error in OpenAI's error shape.
 """
 
 import json
@@ -73,6 +73,11 @@ def report_failure(error: BaseException, *, as_json: bool, home: Path | None = N
     if isinstance(error, click.Abort) and not isinstance(error.__context__, EOFError):
         _write("interrupted", "Interrupted.", EXIT_INTERRUPTED, as_json=as_json)
         return EXIT_INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        if not as_json:
+            sys.stderr.write(error.format_message() + "\n")
+            return ERROR_TABLE["usage"].exit_code
+        error = click.UsageError("A command is missing.", error.ctx)
     body, exit_code, next_step = _describe(error)
     if isinstance(error, HanseError) and not as_json:
         next_step = " ".join(filter(None, (_explain(error, home), next_step)))
@@ -108,6 +113,10 @@ def _describe(error: BaseException) -> tuple[dict[str, Any], int, str]:
         )
     if isinstance(error, HanseError):
         return error.to_openai(), error.row.exit_code, NEXT_STEPS.get(error.code, "")
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+        error = HanseError("store_unavailable", text)
+        return error.to_openai(), error.row.exit_code, NEXT_STEPS[error.code]
     defect = HanseError("internal_error", f"A defect of Hanse: {_place(error)}.")
     return defect.to_openai(), defect.row.exit_code, NEXT_STEPS["internal_error"]
 

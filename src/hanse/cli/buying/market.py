@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hanse.chain import Rpc
 from hanse.cli.network import Network
+from hanse.cli.session import Session
 from hanse.market import HealthBook, ListedOffer, OfferIndex
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError
@@ -42,15 +43,17 @@ class MarketReport:
     missing: dict[str, str]
 
 
-async def look_at_market(network: Network) -> MarketReport:
+async def look_at_market(session: Session, network: Network) -> MarketReport:
     """Read the Registry, fetch and verify every offer, ask every broker how it is.
+
+    What was read of the Registry stays in HOME/market.db, so that the next look goes on from there.
 
     Raises:
         TransientError: the chain's node does not answer.
     """
     deployment = network.deployment
     async with AsyncExitStack() as stack:
-        database = await open_sqlite(":memory:")
+        database = await open_sqlite(session.get_database_path("market"))
         stack.push_async_callback(database.close)
         rpc = await stack.enter_async_context(Rpc.connect(network.rpc_url))
         transport = HttpTransport()

@@ -34,7 +34,7 @@ async def offers(session: Session, /, model: str | None) -> None:
     output, network = session.output, load_network(session.home)
     units = network.units
     with output.wait("asking chain and brokers ..."):
-        report = await look_at_market(network)
+        report = await look_at_market(session, network)
     found = [seen for seen in report.offers if model in (None, seen.listed.offer.model)]
     rows = [
         (

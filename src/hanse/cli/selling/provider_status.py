@@ -61,7 +61,7 @@ async def fetch_report(
         network: the market.
         name: of the provider.
         broker: what the broker says of itself, if the caller is the broker.
-        with_market: whether to compare prices; that reads the Registry's whole history.
+        with_market: whether to compare prices; that asks every broker of the market.
 
     Raises:
         HanseError: no such key, or the chain's node does not answer.
@@ -90,7 +90,9 @@ async def fetch_report(
         published_offers=published,
         health=await _fetch_health(broker["endpoint"]) if broker else NOT_RUNNING,
         valid_until_s=min((offer["valid_until"] for offer in offers), default=0),
-        cheaper_offers=await _count_cheaper(network, address, offers) if with_market else 0,
+        cheaper_offers=await _count_cheaper(session, network, address, offers)
+        if with_market
+        else 0,
         sub_accounts=broker["sub_accounts"] if broker else totals.sub_accounts,
         requests=totals.requests,
         last_request_s=totals.last_request_s,
@@ -161,12 +163,14 @@ def describe_offer(offer: dict[str, Any], network: Network) -> str:
     )
 
 
-async def _count_cheaper(network: Network, address: Address, offers: list[dict[str, Any]]) -> int:
+async def _count_cheaper(
+    session: Session, network: Network, address: Address, offers: list[dict[str, Any]]
+) -> int:
     """Healthy offers of others for the same models at a lower output price."""
     if not offers:
         return 0
     prices = {offer["model"]: int(offer["output_per_mtok"]) for offer in offers}
-    report = await look_at_market(network)
+    report = await look_at_market(session, network)
     return sum(
         seen.health == "ok"
         and seen.listed.provider != address
