@@ -64,6 +64,7 @@ class Market:
 
     async def start_crashing(self, name: str, failpoint: str) -> ChildProcess:
         """Start a provider that kills itself at a named step; see `crashing_provider`."""
+        await self.end(name)
         network, chosen = self.network, self.get_plan(name)
         port = network._get_port(name)  # the port that its offer names
         log_path = network.home / "logs" / f"{name}.log"

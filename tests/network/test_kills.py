@@ -11,6 +11,7 @@ import itertools
 import json
 import signal
 import sys
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,13 @@ def find_receipt(after: ProviderSide, purchase: Purchase) -> Any | None:
     return new[0] if new else None
 
 
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Several victims at a time; the first failure stops the others."""
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)
+
+
 async def fetch_words(market: Market, name: str, receipt: Any) -> list[str]:
     """The words of the answer that the receipt is for, as the broker keeps it for the payer."""
     request_id = read_provider(market, name).get_request_id(receipt)
@@ -139,11 +147,9 @@ async def test_broker_killed_at_every_step(market):
     """Exactly there, in the process itself; another process of the user's side resumes."""
 
     async def kill_at(name: str, steps: list[tuple[str, str]]) -> None:
-        await market.end(name)
         for failpoint, charged in steps:
             dying = await market.start_crashing(name, failpoint)
             purchase = await buy_until_dead(market, name, dying)
-            await market.end(name)
             await market.restart_provider(name)
             async with open_user(market.network):  # asks for what is missing, as it opens
                 assert (failpoint, await verify_purchase(market, name, purchase)) == (
@@ -152,7 +158,7 @@ async def test_broker_killed_at_every_step(market):
                 )
         await buy_again(market, market.get_plan(name).model)
 
-    await asyncio.gather(kill_at("wismar", STEPS[::2]), kill_at("rostock", STEPS[1::2]))
+    await together(kill_at("wismar", STEPS[::2]), kill_at("rostock", STEPS[1::2]))
     await read_units(market)
 
 
@@ -192,7 +198,7 @@ async def test_broker_killed_at_any_moment(market):
             seen.append((moment_s, purchase.outcome, await verify_purchase(market, name, purchase)))
         await buy_again(market, market.get_plan(name).model)
 
-    await asyncio.gather(sweep("wismar", MOMENTS_S[::2]), sweep("rostock", MOMENTS_S[1::2]))
+    await together(sweep("wismar", MOMENTS_S[::2]), sweep("rostock", MOMENTS_S[1::2]))
     assert len(seen) == POINTS
     # a dead broker's streams cost nothing, unless their receipt was stored: never a prefix
     assert {charged for _, _, charged in seen} <= {"never admitted", "nothing", "whole"}, seen
@@ -339,7 +345,7 @@ async def test_broker_killed_while_it_settles(market):
         again = await market.network.run_command("settle", "--name", name)
         assert again == {"batches": [], "paid": "0"}
 
-    await asyncio.gather(
+    await together(
         settle_through("wismar", [0.0, 0.1, 0.3, 0.6], ["settling"]),
         settle_through("rostock", [0.05, 0.2, 0.4], ["settle_enqueued", "settle_confirmed"]),
     )
