@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
+import multiprocessing
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -66,8 +68,26 @@ class Pair:
         return mine.book.acknowledged_fee
 
 
+class Clock:
+    """The real time and what a test adds to it, for both sides alike."""
+
+    ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_s
+
+
+@dataclass
+class Selling:
+    """The broker's side of a pair."""
+
+    receipts: ReceiptBook
+    engine: EchoEngine
+    published: PublishedService
+
+
 @contextlib.asynccontextmanager
-async def run_pair(folder: Path, **engine_settings: Any) -> AsyncIterator[Pair]:
+async def run_broker(folder: Path, clock: Clock, **engine_settings: Any) -> AsyncIterator[Selling]:
     async with contextlib.AsyncExitStack() as stack:
         theirs = await open_sqlite(folder / "broker.db")
         stack.push_async_callback(theirs.close)
@@ -91,7 +111,12 @@ async def run_pair(folder: Path, **engine_settings: Any) -> AsyncIterator[Pair]:
         )
         offers.put(sign_offer(offer, DOMAIN, RECEIPT_KEY), service)
         broker = Broker(
-            provider=PROVIDER, domain=DOMAIN, book=receipts, chain_view=view, offers=offers
+            provider=PROVIDER,
+            domain=DOMAIN,
+            book=receipts,
+            chain_view=view,
+            offers=offers,
+            now_s=clock,
         )
         await server.start(broker)
         stack.push_async_callback(server.stop)
@@ -105,7 +130,15 @@ async def run_pair(folder: Path, **engine_settings: Any) -> AsyncIterator[Pair]:
             server.url,
             RECEIPT_KEY.address,
         )
-        mine = await open_sqlite(folder / "user.db")
+        yield Selling(receipts, engine, published)
+
+
+@contextlib.asynccontextmanager
+async def run_client(
+    database: Path, published: PublishedService, clock: Clock
+) -> AsyncIterator[tuple[Hanse, VoucherBook]]:
+    async with contextlib.AsyncExitStack() as stack:
+        mine = await open_sqlite(database)
         stack.push_async_callback(mine.close)
         vouchers = await open_voucher_book(mine, DOMAIN)
         transport = HttpTransport()
@@ -117,9 +150,18 @@ async def run_pair(folder: Path, **engine_settings: Any) -> AsyncIterator[Pair]:
             book=vouchers,
             chain=FixedChain([published], {PROVIDER: FUNDS}),
             transport=transport,
+            clock=clock,
         )
-        hanse = await stack.enter_async_context(Hanse.join(parts))
-        yield Pair(hanse, vouchers, receipts, engine)
+        yield await stack.enter_async_context(Hanse.join(parts)), vouchers
+
+
+@contextlib.asynccontextmanager
+async def run_pair(folder: Path, **engine_settings: Any) -> AsyncIterator[Pair]:
+    clock = Clock()
+    async with run_broker(folder, clock, **engine_settings) as selling:
+        client = run_client(folder / "user.db", selling.published, clock)
+        async with client as (hanse, vouchers):
+            yield Pair(hanse, vouchers, selling.receipts, selling.engine)
 
 
 async def test_whole_and_streamed_answers_are_paid_and_verified(tmp_path: Path) -> None:
@@ -210,3 +252,71 @@ async def test_a_client_that_died_finds_its_answer(tmp_path: Path) -> None:
         assert fetched.is_verified
         assert json.loads(fetched.body)["choices"]
         assert await pair.assert_books_agree() > 0
+
+
+async def buy_until_killed(database: Path, published: PublishedService) -> None:
+    """What a process does that will be killed: streams and whole answers, four at once."""
+    async with run_client(database, published, Clock()) as (hanse, _):
+
+        async def buy(is_stream: bool) -> None:
+            while True:
+                fields = {"model": MODEL, "messages": MESSAGES, "stream": is_stream}
+                answer = await hanse.request("/v1/chat/completions", fields)
+                if is_stream:
+                    async for _ in answer.frames():
+                        pass
+                else:
+                    await answer.read()
+
+        await asyncio.gather(*(buy(number % 2 == 0) for number in range(4)))
+
+
+def run_killed(database: str, fields: dict[str, Any]) -> None:
+    asyncio.run(buy_until_killed(Path(database), PublishedService(**fields)))
+
+
+@pytest.mark.slow
+async def test_a_client_killed_again_and_again_loses_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    context = multiprocessing.get_context("spawn")
+    async with run_broker(tmp_path, clock, token_delay_s=0.001) as selling:
+        for round_ in range(1, 4):
+            child = context.Process(
+                target=run_killed,
+                args=(str(tmp_path / "user.db"), dataclasses.asdict(selling.published)),
+                daemon=True,
+            )
+            child.start()
+            await until_sequence(selling.receipts, round_ * 37)
+            child.kill()
+            await asyncio.to_thread(child.join)
+        await until_quiet(selling.receipts)
+        clock.ahead_s = 400  # past the deadlines of vouchers that were signed and never sent
+        client = run_client(tmp_path / "user.db", selling.published, clock)
+        async with client as (hanse, vouchers):
+            pair = Pair(hanse, vouchers, selling.receipts, selling.engine)
+            await hanse.resume()
+            fees = await pair.assert_books_agree()
+            receipts = await hanse.get_receipts(limit=100_000)
+            assert sum(r.signed.receipt.fee for r in receipts) == fees > 0
+            assert {r.verification for r in receipts} == {Verification.VERIFIED}
+
+
+async def until_sequence(receipts: ReceiptBook, sequence: int) -> None:
+    ends = time.monotonic() + 30
+    while True:
+        state = await receipts.find_state(USER.address, USER.address)
+        if state is not None and state.book.sequence >= sequence:
+            return
+        assert time.monotonic() < ends, f"sequence {sequence} was not reached"
+        await asyncio.sleep(0.003)
+
+
+async def until_quiet(receipts: ReceiptBook) -> None:
+    ends = time.monotonic() + 30
+    while True:
+        state = await receipts.find_state(USER.address, USER.address)
+        if state is not None and state.book.in_flight == 0:
+            return
+        assert time.monotonic() < ends, "the broker is still at work"
+        await asyncio.sleep(0.02)
