@@ -18,11 +18,13 @@ SIGTERM or SIGINT, drains, settles if asked, and returns. To drive one from a pr
 `StaticChainView` stands in for a chain.
 
 app        routing, error shapes          serve      the path of a paid request
-paid_body  what money depends on          streaming  frames, hold-back, disconnects
-offers     build, sign, publish           chain_view what the chain shows of each sub-account
-queries    the signed read endpoints      sealing    answers under the caller's key
-settings   limits of this process         metrics    Prometheus
-lifecycle  start, drain, stop, loops      http       bodies, headers and answers
+paid_body  what money depends on          finishing  every request's end: fee and receipt
+streaming  frames, hold-back, leaving     sealing    answers under the caller's key
+offers     build and sign                 publishing register, publish, renew
+chain_view the chain's sub-accounts       queries    the signed read endpoints
+slots      what may be at work at once    metrics    Prometheus
+settings   limits of this process         http       bodies, headers and answers
+lifecycle  start, drain, stop, loops      server     uvicorn with bounds
 """
 
 from hanse.provider.app import Broker
