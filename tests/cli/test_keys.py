@@ -2,6 +2,7 @@
 
 import json
 import stat
+from importlib.util import find_spec
 
 import pytest
 from eth_account import Account
@@ -88,3 +89,12 @@ def test_no_password_is_ever_shown(run):
     for arguments in (("keys", "create", "user", "--light"), ("keys", "list")):
         ran = run(*arguments)
         assert PASSWORD not in ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif(find_spec("keyring") is not None, reason="the keyring is installed here")
+def test_a_keyring_that_is_missing_is_named_before_a_key_is_made(run, home):
+    ran = run("keys", "create", "user", "--light", "--keyring", "--json")
+
+    assert ran.exit_code == 2
+    assert "hanse[keyring]" in ran.error["message"]
+    assert not (home / "keys").exists()

@@ -2,10 +2,12 @@
 
 import pytest
 
-from hanse.chain import Asset, Rpc
+from hanse.chain import Asset, Outbox, Rpc
 from hanse.cli.buying.wallet import open_wallet
 from hanse.cli.session import Session
 from hanse.sdk.permit import find_permit
+from hanse.settlement.outbox_storage import open_outbox_storage
+from hanse.store import open_sqlite
 from tests.cli.local_market import PASSWORD, UNIT, open_market
 
 pytestmark = pytest.mark.slow
@@ -38,6 +40,27 @@ async def test_a_deposit_is_one_transaction_even_if_asked_for_twice(market, sess
     assert first.transaction_hash == again.transaction_hash
     assert after - before == 1
     assert held == 10 * UNIT
+
+
+async def test_what_an_interrupted_command_left_is_finished_first(market, session, capsys):
+    async with open_wallet(session, market.network, "user", can_send=True) as wallet:
+        head = await wallet.rpc.fetch_head()
+        before = await wallet.account.escrow.read_account(wallet.user, block=head.number)
+    database = await open_sqlite(market.home / "user.db")
+    async with Rpc.connect(market.url) as rpc:
+        key = session.unlock_key("user")
+        storage = await open_outbox_storage(database)
+        outbox = Outbox(rpc, key, storage, chain_id=31_337, confirmations=2)
+        call = wallet.account.escrow.withdraw(before)
+        await outbox.enqueue("left-behind", call)
+    await database.close()
+
+    async with open_wallet(session, market.network, "user", can_send=True) as wallet:
+        block = await wallet.account.read_block()
+        assert await wallet.account.escrow.read_account(wallet.user, block=block) == 0
+    said = capsys.readouterr().err
+    assert f"finishing an earlier transaction first: withdraw {before}" in said
+    assert "it is confirmed: 0x" in said
 
 
 async def test_an_asset_that_states_another_contracts_domain_gets_no_signature(market, session):

@@ -1,7 +1,9 @@
 """Moves money for `hanse account`: one transaction each, shown until it is confirmed."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hanse.chain import OutboxEntry
@@ -150,9 +152,19 @@ def _open(session: Session, network: Network, whose: dict[str, Any]) -> Any:
     )
 
 
-def _wait(session: Session, network: Network, text: str) -> Any:
+@contextmanager
+def _wait(session: Session, network: Network, text: str) -> Iterator[None]:
+    """Show that a transaction is on its way; say what becomes of it if Ctrl-C ends the wait."""
     blocks = network.deployment.confirmations
-    return session.output.wait(f"{text}: until {blocks} blocks confirm it ...")
+    try:
+        with session.output.wait(f"{text}: until {blocks} blocks confirm it ..."):
+            yield
+    except asyncio.CancelledError:
+        session.output.note(
+            "The transaction may be on its way already: do not repeat it. The next hanse account "
+            "command that sends one waits for it first; hanse money shows what came of it."
+        )
+        raise
 
 
 async def _read_amount(wallet: Wallet, units: AssetUnits, name: str, text: str) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from hanse.chain import Key, Rpc, verify_deployment
+from hanse.chain import ChainError, Key, Outbox, Rpc, verify_deployment
 from hanse.cli.control import hold_folder
 from hanse.cli.network import Network
 from hanse.cli.session import Session
@@ -27,8 +27,9 @@ from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import IndexedChain, open_chain
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.settings import Settings
+from hanse.settlement.outbox_storage import open_outbox_storage
 from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
-from hanse.store import open_sqlite
+from hanse.store import Database, open_sqlite
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ async def open_wallet(
         chain = await open_chain(rpc, deployment, database, user, signer_address)
         account = await open_account(rpc, deployment, database, chain, settings)
         book = await open_voucher_book(database, domain)
+        if wallet is not None:
+            await _finish_earlier(session, network, rpc, wallet, database)
         yield Wallet(user, signer_address, rpc, chain, account, book, domain)
 
 
@@ -123,6 +126,28 @@ def get_settings(
         session.unlock_key(signer or key, use_keyring=use_keyring),
         user=session.get_key_address(key),
     )
+
+
+async def _finish_earlier(
+    session: Session, network: Network, rpc: Rpc, wallet: Key, database: Database
+) -> None:
+    """Wait for what an interrupted command has left in the outbox, and say how it ended."""
+    storage, deployment = await open_outbox_storage(database), network.deployment
+    outbox = Outbox(
+        rpc,
+        wallet,
+        storage,
+        chain_id=deployment.chain_id,
+        confirmations=deployment.confirmations,
+    )
+    for entry in await storage.read_entries(outbox.scope, open_only=True):
+        session.output.note(f"finishing an earlier transaction first: {entry.call.label}")
+        try:
+            final = await outbox.wait_final(entry.key)
+        except ChainError as error:
+            session.output.note(f"it failed, and moved nothing: {error.message}")
+        else:
+            session.output.note(f"it is confirmed: {final.transaction_hash}")
 
 
 @dataclass(frozen=True)

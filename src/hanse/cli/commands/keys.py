@@ -1,5 +1,7 @@
 """`hanse keys`: create and list this home's encrypted keys."""
 
+import importlib.util
+
 import click
 
 from hanse.cli.framework import group, pass_session
@@ -50,6 +52,11 @@ def create(session: Session, /, name: str, keyring: bool, light: bool) -> None:
     path = session.get_key_path(name)
     if path.exists():
         raise RequestError("usage", f"{path} exists; a key file is never replaced")
+    if keyring and importlib.util.find_spec("keyring") is None:
+        raise RequestError(
+            "configuration_invalid",
+            "the keyring is asked for but not installed: pip install 'hanse[keyring]'",
+        )
     password = get_password(name, prompt=_ask_twice)
     key = create_keystore(path, password, scrypt=Scrypt.LIGHT if light else Scrypt.STANDARD)
     if keyring:
