@@ -29,13 +29,17 @@ class Served:
 
 @dataclass(frozen=True)
 class ProviderSide:
-    """The provider's row of the sub-account with the gateway's key."""
+    """The provider's row of the sub-account with the gateway's key.
+
+    `fees` are those of all its sub-accounts.
+    """
 
     sequence: int = 0
     cumulative_fee: int = 0
     reserved: int = 0
     in_flight: int = 0
     requests: tuple[Served, ...] = ()
+    fees: int = 0
 
     @property
     def receipts(self) -> list[Any]:
@@ -66,10 +70,10 @@ class UserSide:
 def read_provider(market: Market, name: str) -> ProviderSide:
     network = market.network
     user, signer = (network.get_key(key).address for key in ("user", "gateway"))
-    rows, found = _read(
+    rows, found, fees = _read(
         network.home / name / "broker.sqlite3",
         (
-            "SELECT sequence, cumulative_fee, reserved, in_flight, number "
+            "SELECT sequence, cumulative_fee, reserved, in_flight "
             "FROM receipt_sub_accounts WHERE user_address = ? AND signer = ?",
             (user, signer),
         ),
@@ -77,14 +81,16 @@ def read_provider(market: Market, name: str) -> ProviderSide:
             "SELECT request_id, maximum_fee, receipt FROM receipt_requests WHERE signer = ?",
             (signer,),
         ),
+        ("SELECT cumulative_fee FROM receipt_sub_accounts", ()),
     )
     requests = tuple(
         Served(row[0], int(row[1]), _decode(row[2]) if row[2] else None) for row in found
     )
     if not rows:
         return ProviderSide()
-    sequence, fee, reserved, in_flight, _ = rows[0]
-    return ProviderSide(sequence, int(fee), int(reserved), in_flight, requests)
+    sequence, fee, reserved, in_flight = rows[0]
+    in_all = sum(int(row[0]) for row in fees)
+    return ProviderSide(sequence, int(fee), int(reserved), in_flight, requests, in_all)
 
 
 def read_user(market: Market, name: str) -> UserSide:
@@ -203,7 +209,7 @@ async def read_units(market: Market) -> Units:
     """Read every place, and check that the places are all that was ever minted."""
     network = market.network
     deployment = network.deployment
-    user, signer = (network.get_key(name).address for name in ("user", "gateway"))
+    user = network.get_key("user").address
     names = {plan.name: market.get_address(plan.name) for plan in network.plans}
     async with Rpc.connect(network.rpc_url) as rpc:
         asset, escrow = Asset(rpc, deployment.asset), Escrow(rpc, deployment.escrow)
@@ -212,7 +218,12 @@ async def read_units(market: Market) -> Units:
         (minted,) = await asset.contract.read("totalSupply", block=block)
         account = await escrow.read_account(user, block=block)
         held = {
-            name: await escrow.read_sub_account(user, address, signer, block=block)
+            name: [
+                await escrow.read_sub_account(
+                    user, address, network.get_key(signer).address, block=block
+                )
+                for signer in market.signers
+            ]
             for name, address in names.items()
         }
         others = 0
@@ -222,8 +233,8 @@ async def read_units(market: Market) -> Units:
             int(minted),
             await asset.read_balance(user, block=block),
             account,
-            {name: sub_account.balance for name, sub_account in held.items()},
-            {name: sub_account.claimed for name, sub_account in held.items()},
+            {name: sum(found.balance for found in all_of) for name, all_of in held.items()},
+            {name: sum(found.claimed for found in all_of) for name, all_of in held.items()},
             {
                 name: await asset.read_balance(address, block=block)
                 for name, address in names.items()

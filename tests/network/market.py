@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,12 @@ def plan(name: str, *, model: str, output_price: str = "200") -> ProviderPlan:
 
 @dataclass
 class Market:
-    """A running network with its application's client."""
+    """A running network with its application's client; `signers` have the user's sub-accounts."""
 
     network: LocalNetwork
     api_key: str
     client: AsyncOpenAI
+    signers: list[str] = field(default_factory=lambda: ["gateway"])
 
     def get_plan(self, name: str) -> ProviderPlan:
         return next(plan for plan in self.network.plans if plan.name == name)
