@@ -35,6 +35,12 @@ def test_input_is_held_to_the_context():
     assert get_maximum_usage(offer, 1_000_000, 5).input_tokens == 2_048
 
 
+def test_the_texts_of_an_embeddings_request_are_not_held_to_one_context():
+    """Each may fill a context of its own, so many long texts must be authorised as such."""
+    offer = make_offer(context_tokens=2_048)
+    assert get_maximum_usage(offer, 1_000_000, 0).input_tokens == 1_000_000 + TEMPLATE_TOKENS
+
+
 def test_maximum_fee_by_hand():
     offer = make_offer()  # 100 in, 10 cached, 300 out per million
     assert get_maximum_fee(offer, 488, 100) == 1  # 1000 x 100 + 100 x 300 = 0.13 of a base unit

@@ -20,9 +20,12 @@ def get_maximum_usage(offer: Offer, body_bytes: int, output_tokens_max: int) -> 
     Args:
         offer: whose limits apply.
         body_bytes: length of the request's body.
-        output_tokens_max: output tokens asked for, over all choices (`n` times `max_tokens`).
+        output_tokens_max: output tokens asked for, over all choices (`n` times `max_tokens`); 0
+            for embeddings.
     """
-    input_tokens = min(body_bytes + TEMPLATE_TOKENS, offer.context_tokens)
+    input_tokens = body_bytes + TEMPLATE_TOKENS
+    if output_tokens_max > 0:  # an embeddings request has a context for each of its texts
+        input_tokens = min(input_tokens, offer.context_tokens)
     return Usage(input_tokens=input_tokens, output_tokens=output_tokens_max)
 
 
