@@ -51,11 +51,11 @@ def apply_receipt(
     is_adopted = voucher is None and verification is Verification.ADOPTED
     if not is_adopted and (voucher is None or voucher[3] != row.number):
         return row.book, f"no request {receipt.request_hash} was signed here for this sub-account"
-    if not is_adopted and receipt.sequence > row.book.highest_sequence_max:
-        return row.book, (
-            f"the receipt has sequence {receipt.sequence}, "
-            f"signed were {row.book.highest_sequence_max} requests"
-        )
+    # adopted ones come in order, and no voucher of this book bounds them
+    next_held = row.book.acknowledged + row.held + 1
+    if receipt.sequence > (next_held if is_adopted else row.book.highest_sequence_max):
+        signed_for = f"signed were {row.book.highest_sequence_max} requests"
+        return row.book, f"the receipt has sequence {receipt.sequence}, {signed_for}"
     encoded = msgspec.json.encode(receipt_to_json(signed)).decode()
     is_certainly_new = row.held == 0 and receipt.sequence > row.book.acknowledged
     known = (

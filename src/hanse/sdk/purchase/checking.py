@@ -191,6 +191,12 @@ def _find_usage_objection(usage: Usage, stated: _Usage | None, length_bytes: int
                 f"the answer states {stated.prompt_tokens} input and {stated.completion_tokens} "
                 f"output tokens, the receipt {input_tokens} and {usage.output_tokens}"
             )
+        before = stated.prompt_tokens_details
+        cached = before.cached_tokens if before else None
+        if cached is not None and min(cached, stated.prompt_tokens) != usage.cached_tokens:
+            return (
+                f"the answer states {cached} cached input tokens, the receipt {usage.cached_tokens}"
+            )
         details = stated.completion_tokens_details
         hidden = (details.reasoning_tokens or 0) if details else 0
     if usage.output_tokens - hidden > length_bytes + SPECIAL_TOKENS_MAX:

@@ -189,12 +189,15 @@ class Resumer:
             self._behind.discard(provider)
 
     async def _resume(self, provider: Address, report: ResumeReport, adopt: bool) -> None:
+        before = -1
         for _ in range(PAGES_MAX):
-            asked_at = self._parts.clock()
-            page = await self._fetch_page(provider)
-            before = report.counted
+            after = await self._find_acknowledged(provider)
+            if after == before:
+                break  # nothing new on the page before: there may be more of that for ever
+            before, asked_at = after, self._parts.clock()
+            page = await self._fetch_page(provider, after)
             await self._count(provider, page.receipts, report, adopt)
-            if not page.more or report.counted == before:
+            if not page.more:
                 break
         if not page.more:
             await self._release_forgotten(provider, set(page.in_flight), asked_at, report)
@@ -241,6 +244,9 @@ class Resumer:
         )
         received = Received(voucher.response_hash, voucher.response_bytes, voucher.is_complete)
         checked = check_receipt(signed, terms, self._parts.domain, received)
+        if voucher.state is VoucherState.RELEASED and checked.fee:
+            reason = f"it refused this request, or had none such, and charges {checked.fee} for it"
+            return CheckedReceipt(signed, Verification.MISMATCHED, reason)
         is_active = voucher.signed.request.request_id in self._find_active()
         if checked.verification is not Verification.UNVERIFIED or is_active:
             return checked
@@ -250,6 +256,8 @@ class Resumer:
             return CheckedReceipt(
                 signed, Verification.UNVERIFIED, f"{checked.reason}; {error.message}"
             )
+        if len(body) >= ANSWER_RETAINED_BYTES_MAX:
+            return checked  # only its end is kept
         prefix_hash = hash_response(body[: voucher.response_bytes])
         if voucher.response_hash not in (None, prefix_hash):
             reason = (
@@ -258,8 +266,6 @@ class Resumer:
             )
             return CheckedReceipt(signed, Verification.MISMATCHED, reason)
         fetched = Received(hash_response(body), len(body), True, _find_usage_source(body))
-        if len(body) >= ANSWER_RETAINED_BYTES_MAX:
-            return checked  # only its end is kept
         return check_receipt(signed, terms, self._parts.domain, fetched)
 
     def _verify_adopted(self, signed: SignedReceipt) -> None:
@@ -294,10 +300,11 @@ class Resumer:
             and provider in (None, voucher.sub_account.provider)
         ]
 
-    async def _fetch_page(self, provider: Address) -> _Page:
-        key = self._parts.get_key(provider)
-        known = await self._parts.book.find_sub_account(key)
-        after = known.book.acknowledged if known else 0
+    async def _find_acknowledged(self, provider: Address) -> int:
+        known = await self._parts.book.find_sub_account(self._parts.get_key(provider))
+        return known.book.acknowledged if known else 0
+
+    async def _fetch_page(self, provider: Address, after: int) -> _Page:
         try:
             body = await self._query(provider, "/hanse/v1/receipts", after, PAGE_BYTES_MAX)
         except RequestError as error:
