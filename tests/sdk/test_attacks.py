@@ -173,3 +173,30 @@ async def test_cached_tokens_charged_as_fresh_are_caught(world: World) -> None:
     async with world.open() as hanse:
         with pytest.raises(VerificationError, match="cached"):
             await buy(hanse, BODY)
+
+
+class AsksToWait(Attack):
+    """Refuses for a time that is no number, or beyond all numbers."""
+
+    retry_after = ""
+
+    async def sell(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"retry-after", self.retry_after.encode())]
+        body = msgspec.json.encode({"error": {"message": "busy", "code": "overloaded"}})
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+@pytest.mark.parametrize("retry_after", ["\u00b2", "9" * 400, "-1", "1e5", " 5", "0x10"])
+async def test_a_wait_that_is_no_number_stops_nobody(world: World, retry_after: str) -> None:
+    attack = AsksToWait(world.cheap)
+    attack.retry_after = retry_after
+    world.transport.apps[world.cheap.url] = attack
+    async with world.open() as hanse:
+        assert b"forty" in await buy(hanse, BODY), "the next provider serves"
+    world.only(world.cheap)
+    async with world.open() as hanse:
+        with pytest.raises(HanseError) as caught:
+            await buy(hanse, BODY)
+        assert (caught.value.retry_after_s or 0) < 86_400, "a caller can be told so many seconds"

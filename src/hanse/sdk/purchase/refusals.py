@@ -35,6 +35,9 @@ MESSAGE_CHARS_MAX = 500
 ERROR_BODY_BYTES_MAX = 1024 * 1024
 """An error's body: 500 receipts of about 1 kB at most come with a 402, with room."""
 
+RETRY_AFTER_DIGITS_MAX = 4
+"""Of a provider's wish to be left alone, in seconds; longer ones, and dates, are not followed."""
+
 _ELSEWHERE = frozenset(
     {
         "insufficient_balance",
@@ -90,7 +93,7 @@ def read_refusal(provider: Address, status: int, body: bytes, retry_after: str |
         found = msgspec.json.decode(body, type=_Body).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = _Error()
-    retry_after_s = float(retry_after) if retry_after and retry_after.isdigit() else None
+    retry_after_s = _read_seconds(retry_after or "")
     code = found.code or ""
     details = found.hanse or {}
     is_known = code in ERROR_TABLE and ERROR_TABLE[code].status == status
@@ -107,6 +110,11 @@ def read_refusal(provider: Address, status: int, body: bytes, retry_after: str |
     kept = {name: details[name] for name in _AMOUNTS if isinstance(details.get(name), str)}
     refused = RequestError(code, message, details=kept, param=found.param)
     return Refusal(refused, code != "request_replayed", code in _ELSEWHERE, details)
+
+
+def _read_seconds(text: str) -> float | None:
+    is_number = len(text) <= RETRY_AFTER_DIGITS_MAX and text.isascii() and text.isdigit()
+    return float(text) if is_number else None
 
 
 _AMOUNTS = ("needed", "available", "missing", "cumulative_fee", "reserved", "maximum_fee")
