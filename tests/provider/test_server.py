@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 
 import aiohttp
 import pytest
@@ -104,3 +105,123 @@ async def test_frames_of_one_turn_travel_together_and_in_order():
     ):
         body = await answer.read()
     assert body == b"".join(b"%d," % number for number in range(50)) + b"x" * 200_000
+
+
+class Watchful(BoundedHttpProtocol):
+    head_time_s = 0.2
+
+
+@contextlib.asynccontextmanager
+async def attacked(app=answer_ok, protocol=Watchful):
+    http = HttpServer.bind("127.0.0.1", 0)
+    await http.start(app, protocol=protocol)
+    host, port = http.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        await http.stop()
+
+
+async def send_until_closed(reader, writer, data, pause_s, limit_s=5.0):
+    """Go on sending; True if the server hung up within the limit."""
+
+    async def read_all():
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass
+
+    reading = asyncio.create_task(read_all())
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while not reading.done():
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+    hung_up = reading.done()
+    reading.cancel()
+    return hung_up
+
+
+@pytest.mark.parametrize(
+    ("first", "drip"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n", b"x"),
+    ],
+    ids=["empty lines between requests", "rest of a body that nobody reads"],
+)
+async def test_attacker_cannot_hold_a_connection_by_dripping(first, drip):
+    async with attacked() as (reader, writer):
+        writer.write(first)
+        assert await send_until_closed(reader, writer, drip, pause_s=0.05)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: ",
+        b"GET / HTTP/1.1\r\nHost: x\r\n",
+        b"GET /",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+    ],
+    ids=["value", "name", "url", "trailer", "chunk extension"],
+)
+async def test_attacker_cannot_fill_memory_with_a_header_that_never_ends(start):
+    sent = 0
+    async with attacked(protocol=BoundedHttpProtocol) as (_, writer):
+        writer.write(start)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(3):
+                while sent < 200 * 1024 * 1024:
+                    writer.write(b"a" * 65_536)
+                    await writer.drain()
+                    sent += 65_536
+    assert sent < 32 * 1024 * 1024  # what the system's buffers take, and no more
+
+
+async def test_attacker_cannot_queue_thousands_of_requests_ahead():
+    served = 0
+    release = asyncio.Event()
+
+    async def count(scope, receive, send):
+        nonlocal served
+        served += 1
+        await release.wait()
+        await answer_ok(scope, receive, send)
+
+    async with attacked(count) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" * 5_000)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        release.set()
+    assert served <= 1
+
+
+async def test_garbage_behind_a_request_is_not_mixed_into_its_answer():
+    async def stream(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(50):
+            await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+            await asyncio.sleep(0.005)
+
+    async with attacked(stream) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        got = await reader.readuntil(b"data: x\n\n")
+        writer.write(b"\x00garbage\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            got += await asyncio.wait_for(reader.read(), 5)
+    assert got.count(b"HTTP/1.1 ") == 1
+
+
+async def test_connections_stay_below_the_descriptors_that_there_are():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
+    try:
+        assert server.get_connections_max() == 300 - server.DESCRIPTORS_KEPT
+        server.raise_descriptor_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -17,6 +17,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hanse.gateway.settings import HEAD_BYTES_MAX, HEAD_READ_S
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 
+PIPELINED_MAX = 8
+"""Requests sent ahead on one connection: each takes 2 kB, and one read can hold 10,000 of them."""
+
+CLOSE_S = 5.0
+"""For the other end to take what was sent before a closed connection is dropped."""
+
 LINGER_S = 1.0
 """How long a refused connection's bytes are still taken and thrown away, for it to read why."""
 
@@ -75,6 +81,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _refused = False
     _head_bytes = 0
     _read_bytes = 0
+    _idle_bytes = 0
+    _has_advanced = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -92,17 +100,35 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bound a head that comes in pieces, by bytes and by time."""
+        """Bound what comes in pieces, by bytes and by time.
+
+        The parser reports a header at its end only, and a trailer behind a chunked body likewise:
+        so bytes count that bring the request no further.
+        """
         if self._refused or self.transport.is_closing():
             return
         self._read_bytes = len(data)
+        self._has_advanced = False
         super().data_received(data)
+        if self._refused or self.transport.is_closing():
+            return
+        self._idle_bytes = 0 if self._has_advanced else self._idle_bytes + len(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(_get_head_error())
-            elif self._head_timer is None:
-                self._start_timer()
+        if max(self._head_bytes if self._in_head else 0, self._idle_bytes) > HEAD_BYTES_MAX:
+            self._refuse(_get_head_error())
+        elif self._head_timer is None and (self._in_head or self._is_unattended()):
+            self._start_timer()
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body."""
+        self._has_advanced = True
+        super().on_body(body)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; a trailer, which nobody asked for, is dropped."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -113,6 +139,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head is complete; one that came in a single large read is measured here."""
         self._in_head = False
+        self._has_advanced = True
         self._stop_timer()
         if self._read_bytes > HEAD_BYTES_MAX:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -121,10 +148,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 raise ValueError("head too large")  # makes the parser stop
         self.scope["state"]["hanse.abort"] = self.transport.abort
         super().on_headers_complete()
+        if len(self.pipeline) > PIPELINED_MAX:
+            self.transport.abort()
+            raise ValueError("too much sent ahead")  # makes the parser stop
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that idles, also if its other end does not read."""
+        self.transport.close()
+        self.loop.call_later(CLOSE_S, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(RequestError("invalid_request", "this is not a well-formed HTTP/1.1 request"))
+
+    def _is_unattended(self) -> bool:
+        """Whether bytes came while nothing is served and no timer runs.
+
+        uvicorn stops its idle timer at any byte, and starts it after an answer only.
+        """
+        idle = self.cycle is None or (self.cycle.response_complete and not self.pipeline)
+        return idle and self.timeout_keep_alive_task is None
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(self.head_read_s, self._time_out)

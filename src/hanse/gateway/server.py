@@ -10,6 +10,7 @@ is left then is cancelled (and its delivered prefix paid). A second signal does 
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
@@ -30,6 +31,9 @@ from hanse.store import open_sqlite
 
 CLOSING_S = 5
 """For cancelled requests to hang up on their providers and tell their applications."""
+
+DESCRIPTORS_KEPT = 128
+"""Descriptors that connections may not take: the books, the chain and logs need some."""
 
 BACKLOG = 1_024
 """Connections that the system accepts before this process takes them."""
@@ -160,9 +164,25 @@ def _listen(settings: GatewaySettings) -> socket.socket:
     return listener
 
 
+def grant_connections(wanted: int) -> int:
+    """Connections that this process may hold: raises its descriptors as far as the system lets.
+
+    Without descriptors left nothing works: neither the books nor a request to a provider.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + DESCRIPTORS_KEPT  # one to the application, one to the provider
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    else:
+        needed = max(needed, soft)
+    return max(1, min(wanted, (needed - DESCRIPTORS_KEPT) // 2))
+
+
 def _get_config(settings: GatewaySettings, app: GatewayApp) -> uvicorn.Config:
     class Protocol(BoundedHttpProtocol):
-        connections_max = settings.connections_max
+        connections_max = grant_connections(settings.connections_max)
 
     return uvicorn.Config(
         app,
@@ -170,6 +190,7 @@ def _get_config(settings: GatewaySettings, app: GatewayApp) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # its warnings are one line for each malformed request
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -1,12 +1,14 @@
 """uvicorn with the limits that it lacks, run inside a loop of our own.
 
-uvicorn bounds neither the length of a request's head nor the time it may take to arrive, nor, in a
-way that suits us, the number of connections; `BoundedHttpProtocol` does. Signals stay ours, because
-draining has to come before the listener closes.
+uvicorn bounds neither the length of a request's head nor the time it may take to arrive, nor what
+is sent ahead or left unread, nor, in a way that suits us, the number of connections;
+`BoundedHttpProtocol` does. Signals stay ours, because draining has to come before the listener
+closes.
 """
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -20,10 +22,21 @@ HEAD_BYTES_MAX = 16 * 1024
 """Request line and headers: the voucher takes 4 kB at most, browsers and proxies add a few more."""
 
 HEAD_TIME_S = 10.0
-"""For a head to arrive once its first byte, or the connection, is there."""
+"""For a head to arrive once its first byte, or the connection, is there; and for whatever else
+comes while nothing is being served, such as the rest of a body that was refused.
+"""
+
+PIPELINED_MAX = 8
+"""Requests sent ahead on one connection: each takes 2 kB, and one read can hold 10,000 of them."""
+
+CLOSE_TIME_S = 5.0
+"""For the other end to take what was sent before a closed connection is dropped."""
 
 CONNECTIONS_MAX = 8_192
-"""Open connections; more are closed at once."""
+"""Open connections; more are closed at once. Fewer where the system grants fewer descriptors."""
+
+DESCRIPTORS_KEPT = 128
+"""Descriptors that connections may not take: the store, the engines and the chain need some."""
 
 KEEP_ALIVE_S = 75
 """An idle connection is kept this long: longer than the pools of common clients."""
@@ -36,6 +49,10 @@ GATHERED_BYTES_MAX = 64 * 1024
 
 
 class _HeadTooLargeError(Exception):
+    pass
+
+
+class _SentAheadError(Exception):
     pass
 
 
@@ -82,12 +99,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     head_time_s: ClassVar[float] = HEAD_TIME_S
     connections_max: ClassVar[int] = CONNECTIONS_MAX
     _head_bytes = 0
+    _in_head = False
+    _idle_bytes = 0
+    _has_advanced = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or close it if there are too many."""
         super().connection_made(_GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
-        if len(self.connections) > self.connections_max:
+        if len(self.connections) > min(self.connections_max, get_connections_max()):
             transport.abort()
             return
         self._arm()
@@ -97,10 +117,41 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._disarm()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Bound what the parser keeps to itself, and how long it may come while nothing is served.
+
+        The parser reports a header at its end only, and a trailer behind a chunked body likewise:
+        so bytes count that bring the request no further.
+        """
+        self._has_advanced = False
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._idle_bytes = 0 if self._has_advanced else self._idle_bytes + len(data)
+        is_idle = self.cycle is None or (self.cycle.response_complete and not self.pipeline)
+        if self._idle_bytes > HEAD_BYTES_MAX:
+            self.send_400_response("This is more than a head may have.")
+        elif is_idle and self._head_timer is None and self.timeout_keep_alive_task is None:
+            # uvicorn stops its idle timer at any byte, and starts it after an answer only.
+            self._arm()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP; into an answer that has begun nothing is mixed."""
+        if self.cycle is not None and self.cycle.response_started != self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body."""
+        self._has_advanced = True
+        super().on_body(body)
+
     def on_message_begin(self) -> None:
         """A new head begins."""
         super().on_message_begin()
         self._head_bytes = 0
+        self._in_head = True
         if self._head_timer is None:
             self._arm()
 
@@ -112,13 +163,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        if self._in_head:  # else a trailer, which nobody asked for
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is there in time."""
         self._disarm()
+        self._in_head = False
+        self._has_advanced = True
         self.scope["state"][ABORT] = self.transport.abort
         super().on_headers_complete()
+        if len(self.pipeline) > PIPELINED_MAX:
+            self.transport.abort()
+            raise _SentAheadError
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that idles, also if its other end does not read."""
+        self._close()
 
     def _count(self, length: int) -> None:
         self._head_bytes += length
@@ -126,12 +187,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _HeadTooLargeError  # the parser reports it, and the connection ends with 400
 
     def _arm(self) -> None:
-        self._head_timer = self.loop.call_later(self.head_time_s, self.transport.close)
+        self._head_timer = self.loop.call_later(self.head_time_s, self._close)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self.loop.call_later(CLOSE_TIME_S, self.transport.abort)
 
     def _disarm(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def get_connections_max() -> int:
+    """Connections for which this process has descriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = CONNECTIONS_MAX + DESCRIPTORS_KEPT if soft == resource.RLIM_INFINITY else soft
+    return max(1, most - DESCRIPTORS_KEPT)
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as connections may need, up to what the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):
@@ -179,12 +261,14 @@ class HttpServer:
         self, app: Any, protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol
     ) -> None:
         """Serve; returns once connections are accepted."""
+        raise_descriptor_limit()
         config = uvicorn.Config(
             app,
             http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # its warnings are one line for each malformed request
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -1,0 +1,98 @@
+"""Attacks on the gateway's socket that hold connections or fill memory without an API key."""
+
+import asyncio
+import contextlib
+import resource
+
+import pytest
+
+from hanse.gateway import server
+from hanse.gateway.settings import HEAD_READ_S
+from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here
+
+
+@contextlib.asynccontextmanager
+async def attacked(head_read_s=HEAD_READ_S):
+    async with run_gateway_here(MemoryMarket()) as gateway:
+        gateway.server.config.http_protocol_class.head_read_s = head_read_s
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("first", "drip"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"),
+        (b"POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n", b"x"),
+    ],
+    ids=["empty lines between requests", "rest of a body that nobody reads"],
+)
+async def test_attacker_cannot_hold_a_connection_by_dripping(first, drip):
+    async with attacked(head_read_s=0.2) as (reader, writer):
+
+        async def read_all():
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(65_536):
+                    pass
+
+        reading = asyncio.create_task(read_all())
+        writer.write(first)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(5):
+                while not reading.done():
+                    writer.write(drip)
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+        assert reading.done()
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: ", b"a"),
+        (b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+        (b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ", b"a"),
+        (b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a"),
+    ],
+    ids=["header", "trailers", "one trailer", "chunk extension"],
+)
+async def test_attacker_cannot_fill_memory_behind_or_in_a_head(start, piece):
+    sent = 0
+    async with attacked() as (reader, writer):
+        writer.write(start)
+        data = piece * (65_536 // len(piece))
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(3):
+                while sent < 200 * 1024 * 1024:
+                    writer.write(data)
+                    await writer.drain()
+                    sent += len(data)
+                    if reader.at_eof():
+                        break
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0):
+                            await reader.read(1_024)
+    assert sent < 32 * 1024 * 1024  # what the system's buffers take, and no more
+
+
+async def test_attacker_cannot_queue_thousands_of_requests_ahead():
+    async with attacked() as (reader, writer):
+        writer.write(b"GET /health HTTP/1.1\r\n\r\n" * 5_000)
+        with contextlib.suppress(ConnectionError):
+            got = await asyncio.wait_for(reader.read(), 5)
+            assert got.count(b"HTTP/1.1 200") < 50
+
+
+async def test_connections_stay_below_the_descriptors_that_there_are():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
+        granted = server.grant_connections(1_000)
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert soft > 300
+        assert 2 * granted + server.DESCRIPTORS_KEPT <= soft
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
