@@ -1,0 +1,216 @@
+"""`hanse up` as a person runs it: real model, real chain, real client."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from hanse.cli.local_network import find_free_port
+from tests.network.market import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+
+LIMIT_S = 120
+
+
+@dataclass
+class Ran:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.stdout)
+
+
+async def begin(home: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """One of our commands, as a shell would start it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HANSE_")}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hanse.cli", *arguments, "--home", str(home)),
+        env=kept,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+async def run(home: Path, *arguments: str) -> Ran:
+    process = await begin(home, *arguments)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), LIMIT_S)
+    return Ran(process.returncode, stdout.decode(), stderr.decode())
+
+
+def find_processes_of(home: Path) -> list[str]:
+    """Command lines of all processes that name this home, ours excepted."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if str(home) in line:
+                    found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, anvil_cache: Path) -> Path:
+    """A fresh home whose downloads are those of this checkout."""
+    made = tmp_path_factory.mktemp("up") / "home"
+    (made / "cache").mkdir(parents=True)
+    if (anvil_cache / "node_modules").is_dir():
+        (made / "cache" / "node_modules").symlink_to((anvil_cache / "node_modules").resolve())
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def staying(home: Path) -> AsyncIterator[tuple[Any, asyncio.subprocess.Process]]:
+    """The first start in a home, which stays until it is stopped: its document and the process."""
+    port = find_free_port()
+    process = await begin(home, "up", "--json", "--port", str(port))
+    try:
+        shown = await asyncio.wait_for(process.stdout.readline(), LIMIT_S)
+        assert shown, (await process.communicate())[1].decode()
+        document = json.loads(shown)
+        assert document["gateway"] == f"http://127.0.0.1:{port}/v1"  # it was free, so it is taken
+        yield document, process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 60)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def interrupted(home: Path, staying: tuple[Any, asyncio.subprocess.Process]) -> Ran:
+    """Ctrl-C during the stay; tests of the stay itself come before those that use this."""
+    _, process = staying
+    assert len(find_processes_of(home)) >= 5  # ours, anvil, two providers, a gateway
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
+    return Ran(process.returncode, stdout.decode(), stderr.decode())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def second(home: Path, interrupted: Ran) -> Ran:
+    """The next start in the same home, which ends after its round."""
+    return await run(home, "up", "--once", "--json", "--port", str(find_free_port()))
+
+
+def verify_adds_up(document: dict[str, Any]) -> None:
+    places = {
+        (place["holder"], place["place"]): int(place["amount"]) for place in document["places"]
+    }
+    assert len(places) == len(document["places"])
+    assert sum(places.values()) == int(document["minted"]) > 0
+    assert int(document["receipt"]["fee"]) > 0
+    assert document["answer"]
+    assert document["transactions"]["settlement"].startswith("0x")
+
+
+async def test_one_answer_is_bought_and_every_unit_is_somewhere(staying):
+    document, _ = staying
+    verify_adds_up(document)
+    assert document["receipt"]["sequence"] == "1"
+    assert {"opened", "settlement", "refund_requested", "refund_completed", "withdrawn"} == set(
+        document["transactions"]
+    )
+    paid = sum(int(p["amount"]) for p in document["places"] if p["place"] == "wallet (paid)")
+    assert paid == int(document["receipt"]["fee"])
+
+
+async def test_its_receipt_verifies_offline_and_an_altered_one_does_not(home, staying, tmp_path):
+    document, _ = staying
+    (path,) = (home / "receipts").iterdir()
+    nowhere = tmp_path / "no-network-here"
+    verified = await run(nowhere, "receipts", "verify", str(path), "--json")
+    assert verified.exit_code == 0, verified.stderr
+    assert document["receipt"]["signer"] in verified.stdout
+
+    altered = json.loads(path.read_text())
+    altered["receipt"]["output_tokens"] = str(int(altered["receipt"]["output_tokens"]) + 1)
+    forged = tmp_path / "forged.json"
+    forged.write_text(json.dumps(altered))
+    refused = await run(nowhere, "receipts", "verify", str(forged), "--json")
+    assert refused.exit_code in (3, 8), refused.stdout
+    assert not refused.stdout
+
+
+async def test_the_gateway_answers_while_it_stays(home, staying):
+    document, _ = staying
+    key = (home / "api-key").read_text().strip()
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
+        session.post(
+            f"{document['gateway']}/chat/completions",
+            json={
+                "model": "smollm2-135m-instruct",
+                "messages": [{"role": "user", "content": "Hello!"}],
+                "max_tokens": 8,
+            },
+        ) as answer,
+    ):
+        body = await answer.json()
+    assert answer.status == 200, body
+    assert body["choices"][0]["message"]["content"]
+
+
+async def test_a_home_in_use_is_refused_in_one_line(home, staying):
+    refused = await run(home, "up", "--once")
+    assert refused.exit_code == 2
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("hanse:")]
+    assert "already running" in line
+    assert "use another --home" in line
+    assert "Traceback" not in refused.stderr
+
+
+async def test_a_step_that_fails_says_what_to_do(home, staying, tmp_path):
+    """A file of the home is damaged: nothing is left running, and one line names the file."""
+    broken_home = tmp_path / "home"
+    broken_home.mkdir()
+    (broken_home / "cache").symlink_to(home / "cache")
+    (broken_home / "network.json").write_text("{}")
+    broken = await run(broken_home, "up", "--once")
+    assert broken.exit_code == 2, broken.stderr
+    (line,) = [line for line in broken.stderr.splitlines() if line.startswith("hanse:")]
+    assert "network.json" in line
+    assert "Traceback" not in broken.stderr
+    assert find_processes_of(broken_home) == []
+
+
+async def test_ctrl_c_ends_everything(home, staying, interrupted):
+    document, _ = staying
+    assert interrupted.exit_code == 0, interrupted.stderr
+    assert "Traceback" not in interrupted.stderr
+    await until(lambda: not find_processes_of(home), 10, "every process has ended")
+    with socket.socket() as probe:
+        port = int(document["gateway"].split(":")[2].split("/")[0])
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def test_the_next_start_resumes_chain_keys_and_books(home, staying, second):
+    document, _ = staying
+    assert second.exit_code == 0, second.stderr
+    resumed = second.document
+    verify_adds_up(resumed)
+    for name in ("provider", "signer", "user"):
+        assert resumed["receipt"][name] == document["receipt"][name]
+    assert resumed["minted"] == document["minted"]
+    # one answer of each round, and the one that a test asked for in between
+    assert resumed["receipt"]["sequence"] == "3"
+    fees = [int(found["receipt"]["fee"]) for found in (document, resumed)]
+    assert int(resumed["receipt"]["cumulative_fee"]) > sum(fees)
+    assert len(list((home / "receipts").iterdir())) == 2
+    assert find_processes_of(home) == []
