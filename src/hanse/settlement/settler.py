@@ -13,7 +13,7 @@ confirmed block: `sync_settled` copies it into the book, and nothing else does.
 | --- | --- | --- |
 | paid | all that was due | done, once the view shows it |
 | partial | what was left after a refund | claimed again once there are funds |
-| nothing new | claimed before | done, once the view shows it |
+| nothing new | claimed before, or the chain's sequence is ahead of ours | as any other |
 | any other | our book is wrong about it | reported, not tried again by this process |
 
 Source: `Escrow.settle`; `docs/protocol.md`.
@@ -49,6 +49,10 @@ STATUS_NAMES = {
     5: "partial",
     6: "paid",
 }
+
+REFUNDS_PER_ROUND_MAX = 10
+"""Refunds completed in one go: each takes a confirmation's time, and meanwhile nobody looks for
+refunds that draw near. Anyone can make many of them."""
 
 _SETTLE_PREFIX = "settle:"
 _log = logging.getLogger(__name__)
@@ -172,7 +176,7 @@ class Settler:
         went away finds everything in one place.
 
         Returns:
-            How many refunds were completed.
+            How many refunds were completed, the largest first; the rest is left to the next round.
 
         Raises:
             TransientError: the node or the store does not answer.
@@ -189,7 +193,8 @@ class Settler:
             return 0
         await self.settle_now()
         completed = 0
-        for user, signer, funds in due:
+        due.sort(key=lambda entry: -entry[2].pending_refund)
+        for user, signer, funds in due[:REFUNDS_PER_ROUND_MAX]:
             call = self._escrow.claim_refund(user, self._provider, signer)
             key = f"refund:{user}:{signer}:{funds.refund_unlock_s}:{self._view.block}"
             try:
@@ -226,7 +231,7 @@ class Settler:
         batch = await self._read_batch(entry, claims)
         await self._wait_for_view(entry)
         for claim, settled in zip(claims, batch.claims, strict=True):
-            if settled.status <= 3:
+            if settled.status <= 4:  # "nothing new" stays so: another broker may be ahead of us
                 self._refused.add((claim.user, claim.signer, claim.cumulative_fee))
                 _log.error(
                     "claim on %s / %s refused: %s", claim.user, claim.signer, settled.status_name
