@@ -16,14 +16,29 @@ import pytest_asyncio
 
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.store import SqliteDatabase, hold_folder, open_sqlite
+from hanse.store.sqlite import COMMITS_PER_CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 
 
+TABLES = ["CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)"]
+NEVER, ALWAYS = 0.0, 1_000.0
+"""Commit times up to which commits run on the loop."""
+
+
 @pytest_asyncio.fixture
 async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = await open_sqlite(tmp_path / "store.sqlite3")
-    await database.migrate("test", ["CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)"])
+    """With a writer thread, so that a test can hold a write without holding its own loop."""
+    database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=NEVER)
+    await database.migrate("test", TABLES)
+    yield database
+    await database.close()
+
+
+@pytest_asyncio.fixture
+async def on_loop(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS)
+    await database.migrate("test", TABLES)
     yield database
     await database.close()
 
@@ -66,6 +81,85 @@ async def test_writes_that_wait_share_one_commit(database):
     await asyncio.gather(first, *waiting)
     assert await count(database) == 100
     assert len(commits) == 2
+
+
+async def test_on_the_loop_writes_of_one_turn_share_one_commit_without_the_thread(on_loop):
+    commits, threads = [], set()
+    on_loop._loop_connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+
+    def put_here(name):
+        threads.add(threading.get_ident())
+        return put(name)
+
+    await asyncio.gather(*(on_loop.write(put_here(str(i))) for i in range(100)))
+    assert len(commits) == 1
+    assert threads == {threading.get_ident()}
+    assert await count(on_loop) == 100
+
+
+async def test_on_the_loop_a_write_that_raises_fails_alone(on_loop):
+    def half(tx):
+        put("half")(tx)
+        raise ValueError("on purpose")
+
+    before, failed, after, twice = await asyncio.gather(
+        *(on_loop.write(f) for f in (put("before"), half, put("after"), put("before"))),
+        return_exceptions=True,
+    )
+    assert (before, after) == (1, 1)
+    assert isinstance(failed, ValueError)
+    assert isinstance(twice, sqlite3.IntegrityError)
+    assert await count(on_loop) == 2
+
+
+async def test_a_file_that_another_process_holds_is_waited_for_in_the_thread(on_loop, tmp_path):
+    other = sqlite3.connect(tmp_path / "store.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(on_loop.write(put("waits")))
+    for _ in range(100):
+        await asyncio.sleep(0)  # the loop turns while the thread waits
+    assert not waiting.done()
+    other.execute("COMMIT")
+    other.close()
+    async with asyncio.timeout(10):
+        assert await waiting == 1
+    assert await count(on_loop) == 1
+
+
+async def test_slow_commits_go_to_the_thread(tmp_path):
+    database = await open_sqlite(tmp_path / "slow.sqlite3", loop_commit_s_max=1e-9)
+    await database.migrate("test", TABLES)  # on the loop, and found to be too slow
+    threads = []
+    await database.write(lambda tx: threads.append(threading.get_ident()))
+    assert threads != [threading.get_ident()]
+    await database.close()
+
+
+async def test_a_loop_that_ended_does_not_hold_up_another(on_loop):
+    async def leave():
+        task = asyncio.ensure_future(on_loop.write(put("left")))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    def run_and_end():
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave())
+        loop.close()
+
+    await asyncio.get_running_loop().run_in_executor(None, run_and_end)
+    async with asyncio.timeout(10):
+        await on_loop.write(put("next"))
+        await on_loop.write(put("last"))
+    assert await count(on_loop) >= 2
+
+
+async def test_the_wal_is_moved_into_the_file_behind_the_loop(on_loop, tmp_path):
+    for i in range(2 * COMMITS_PER_CHECKPOINT):
+        await on_loop.write(put(str(i), "x" * 1_000))
+    size_bytes = (tmp_path / "store.sqlite3").stat().st_size
+    assert size_bytes > COMMITS_PER_CHECKPOINT * 1_000
 
 
 async def test_write_that_raises_undoes_its_own_statements_and_no_one_elses(database):
@@ -211,7 +305,7 @@ import asyncio, sys
 from hanse.store import open_sqlite
 
 async def main():
-    database = await open_sqlite(sys.argv[1])
+    database = await open_sqlite(sys.argv[1], loop_commit_s_max=float(sys.argv[2]))
     await database.migrate("test", ["CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)"])
     async def write(i):
         await database.write(lambda tx: (
@@ -228,11 +322,14 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("loop_commit_s_max", [NEVER, ALWAYS])
 @pytest.mark.parametrize("lines", [1, 50, 333])
-async def test_kill_9_keeps_what_was_awaited_and_no_half(tmp_path, lines):
+async def test_kill_9_keeps_what_was_awaited_and_no_half(tmp_path, lines, loop_commit_s_max):
     path = tmp_path / "store.sqlite3"
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _CHILD, str(path)), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", _CHILD, str(path), str(loop_commit_s_max)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
     )
     told = [int(await child.stdout.readline()) for _ in range(lines)]
     os.kill(child.pid, signal.SIGKILL)

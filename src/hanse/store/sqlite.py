@@ -1,11 +1,15 @@
-"""SQLite with one writer thread and group commit.
+"""SQLite with group commit, on the caller's loop while the disk is fast, else in a writer thread.
 
 Every commit waits for the disk (`synchronous=FULL`), about 0.2-5 ms. One commit a request would
-make that the ceiling of a whole broker, so the writer takes all writes that wait, runs each in a
-savepoint, and commits them together: under load the disk is waited for once for dozens of requests,
-and alone a request waits for one commit.
+make that the ceiling of a whole broker, so all writes that wait are run, each in a savepoint of its
+own, and committed together: under load the disk is waited for once for dozens of requests.
 
-Reads run on a second connection in a thread of its own (WAL: readers see the last commit and block
+Where commits take less than `LOOP_COMMIT_S_MAX` they run on the event loop itself: waking a thread
+and being woken by it costs more processor time than such a commit (measured: 0.5 ms a write). As
+soon as they take longer, or another process holds the file, the writer thread takes over, and the
+loop never waits for a slow disk more than once.
+
+Reads run on a connection and in a thread of their own (WAL: readers see the last commit and block
 nobody). For `:memory:` they run on the writer's connection.
 
 Source: SQLite's documentation on WAL, savepoints and `synchronous`.
@@ -16,6 +20,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +33,17 @@ ResultT = TypeVar("ResultT")
 
 WRITES_PER_COMMIT_MAX = 256
 """Writes that share one commit; bounds how long the first of them waits for the last."""
+
+LOOP_COMMIT_S_MAX = 0.004
+"""Average commit time up to which commits may run on the loop; a stream's frame waits as long."""
+
+GATHER_S = 0.003
+"""Under load, when the last commit was shared, the next comes no sooner than this after it: waiting
+for the disk costs more processor time than the wait costs a caller."""
+
+COMMITS_PER_CHECKPOINT = 500
+"""After so many commits on the loop the writer thread moves the WAL's pages into the file, which
+takes milliseconds; the WAL stays at a few MB."""
 
 BUSY_TIMEOUT_MS = 10_000
 """How long another process may hold the file (a backup, a second command) before a write fails."""
@@ -72,13 +88,23 @@ class _Write:
 class SqliteDatabase:
     """A `Database` over one SQLite file. Open it with `open_sqlite`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, loop_commit_s_max: float = LOOP_COMMIT_S_MAX) -> None:
         self._path = path
         self._queue: deque[_Write] = deque()
         self._wake = threading.Condition()
         self._closing = False
-        self._connection = _connect(path)
-        self._transaction = _SqliteTransaction(self._connection)
+        self._connection = _connect(path, BUSY_TIMEOUT_MS)
+        # On the loop nobody waits for another process: a file that is held goes to the thread.
+        self._loop_connection = self._connection
+        if path != ":memory:":
+            self._loop_connection = _connect(path, 0)
+            self._loop_connection.execute("PRAGMA wal_autocheckpoint=0")
+        self._loop_commit_s_max = loop_commit_s_max
+        self._commit_s = 0.0
+        self._turn = threading.Lock()  # held by whoever runs a transaction
+        self._next_flush_at = 0.0  # loop time; in the past unless commits are being shared
+        self._flush_loop: asyncio.AbstractEventLoop | None = None  # where a flush is due
+        self._commits_since_checkpoint = 0
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="hanse-store-read")
         self._reader: sqlite3.Connection | None = None
         self._writer = threading.Thread(target=self._run, name="hanse-store-write", daemon=True)
@@ -92,7 +118,15 @@ class SqliteDatabase:
             if self._closing:
                 raise TransientError("store_unavailable", "the database is closed")
             self._queue.append(_Write(function, loop, future))
-            self._wake.notify()
+            if self._commit_s >= self._loop_commit_s_max or self._flush_loop not in (None, loop):
+                self._flush_loop = None
+                self._wake.notify()
+            elif self._flush_loop is None:
+                self._flush_loop = loop
+                if self._next_flush_at > loop.time():
+                    loop.call_at(self._next_flush_at, self._flush, loop)
+                else:
+                    loop.call_soon(self._flush, loop)
         # A caller that is cancelled stops waiting; what it queued runs to its end all the same.
         return await future
 
@@ -117,11 +151,12 @@ class SqliteDatabase:
         await loop.run_in_executor(None, self._readers.shutdown)
         if self._reader is not None:
             self._reader.close()
+        self._loop_connection.close()
         self._connection.close()
 
     def _read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         if self._reader is None:
-            self._reader = _connect(self._path)
+            self._reader = _connect(self._path, BUSY_TIMEOUT_MS)
             self._reader.execute("PRAGMA query_only=ON")
         self._reader.execute("BEGIN")
         try:
@@ -129,53 +164,99 @@ class SqliteDatabase:
         finally:
             self._reader.execute("ROLLBACK")
 
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit on the loop what its tasks wrote since its last turn."""
+        with self._wake:
+            self._flush_loop = None
+            if not self._turn.acquire(blocking=False):
+                self._wake.notify()
+                return
+            batch = self._take()
+        try:
+            is_held = not batch or not self._commit(batch, self._loop_connection, loop)
+        finally:
+            self._turn.release()
+        self._commits_since_checkpoint += 1
+        self._next_flush_at = loop.time() + GATHER_S if len(batch) > 1 else 0.0
+        with self._wake:
+            if is_held:
+                self._queue.extendleft(reversed(batch))
+            if self._queue or self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT:
+                self._wake.notify()
+
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._queue and not self._closing:
+                while not self._has_work() and not self._closing:
                     self._wake.wait()
-                count = min(len(self._queue), WRITES_PER_COMMIT_MAX)
-                batch = [self._queue.popleft() for _ in range(count)]
-                if not batch:
-                    return
-            self._commit(batch)
+            with self._turn:
+                with self._wake:
+                    batch = self._take()
+                    if not batch and self._closing:
+                        return
+                if batch:
+                    self._commit(batch, self._connection)
+                if self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT:
+                    self._commits_since_checkpoint = 0
+                    with contextlib.suppress(sqlite3.Error):  # the next one will do
+                        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def _commit(self, batch: list[_Write]) -> None:
+    def _has_work(self) -> bool:
+        return (
+            bool(self._queue) and self._flush_loop is None
+        ) or self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT
+
+    def _take(self) -> list[_Write]:
+        count = min(len(self._queue), WRITES_PER_COMMIT_MAX)
+        return [self._queue.popleft() for _ in range(count)]
+
+    def _commit(
+        self,
+        batch: list[_Write],
+        connection: sqlite3.Connection,
+        own_loop: asyncio.AbstractEventLoop | None = None,
+    ) -> bool:
+        """Run and commit one batch.
+
+        Returns:
+            False, and nothing happened, if on the loop the file is held by another process.
+        """
         results: list[_Result] = []
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if own_loop is not None:
+                return False
+            _deliver(batch, _refuse(batch, error), None)
+            return True
+        try:
             for write in batch:
                 try:
-                    results.append((write.future, self._run_one(write.function), None))
+                    results.append((write.future, _run_one(connection, write.function), None))
                 except Exception as error:
-                    if not self._connection.in_transaction:  # the engine gave up on all of it
+                    if not connection.in_transaction:  # the engine gave up on all of it
                         raise
                     results.append((write.future, None, error))
-            self._connection.execute("COMMIT")
+            started = time.perf_counter()
+            connection.execute("COMMIT")
+            took = time.perf_counter() - started
+            self._commit_s += (took - self._commit_s) / 8
         except Exception as error:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            reason = TransientError("store_unavailable", f"the database refused a commit: {error}")
-            results = [(write.future, None, reason) for write in batch]
-        _deliver(batch, results)
-
-    def _run_one(self, function: Callable[[Transaction], ResultT]) -> ResultT:
-        self._connection.execute("SAVEPOINT one")
-        try:
-            result = function(self._transaction)
-        except BaseException:
-            with contextlib.suppress(sqlite3.OperationalError):
-                self._connection.execute("ROLLBACK TO one")
-                self._connection.execute("RELEASE one")
-            raise
-        self._connection.execute("RELEASE one")
-        return result
+                connection.execute("ROLLBACK")
+            results = _refuse(batch, error)
+        _deliver(batch, results, own_loop)
+        return True
 
 
-async def open_sqlite(path: str | os.PathLike[str]) -> SqliteDatabase:
+async def open_sqlite(
+    path: str | os.PathLike[str], *, loop_commit_s_max: float = LOOP_COMMIT_S_MAX
+) -> SqliteDatabase:
     """Open a database file, or create it with mode 0600.
 
-    `:memory:` is one that ends with the process.
+    Args:
+        path: the file; `:memory:` is one that ends with the process.
+        loop_commit_s_max: average commit time up to which commits run on the loop; 0 for never.
 
     Raises:
         TransientError: `store_unavailable` if the file cannot be opened.
@@ -184,27 +265,49 @@ async def open_sqlite(path: str | os.PathLike[str]) -> SqliteDatabase:
     try:
         if name != ":memory:":
             _create_private(name)
-        return SqliteDatabase(name)
+        return SqliteDatabase(name, loop_commit_s_max)
     except (OSError, sqlite3.Error) as error:
         raise TransientError("store_unavailable", f"cannot open {name}: {error}") from None
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, busy_timeout_ms: int) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
 
 
-def _deliver(batch: list[_Write], results: list[_Result]) -> None:
-    """Wake each loop once for all of its results."""
-    loops = {write.loop for write in batch}
-    for loop in loops:
+def _run_one(connection: sqlite3.Connection, function: Callable[[Transaction], ResultT]) -> ResultT:
+    connection.execute("SAVEPOINT one")
+    try:
+        result = function(_SqliteTransaction(connection))
+    except BaseException:
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("ROLLBACK TO one")
+            connection.execute("RELEASE one")
+        raise
+    connection.execute("RELEASE one")
+    return result
+
+
+def _refuse(batch: list[_Write], error: Exception) -> list[_Result]:
+    reason = TransientError("store_unavailable", f"the database refused a commit: {error}")
+    return [(write.future, None, reason) for write in batch]
+
+
+def _deliver(
+    batch: list[_Write], results: list[_Result], own_loop: asyncio.AbstractEventLoop | None
+) -> None:
+    """Wake each loop once for all of its results; `own_loop` runs this and needs no waking."""
+    for loop in {write.loop for write in batch}:
         mine = [result for write, result in zip(batch, results, strict=True) if write.loop is loop]
+        if loop is own_loop:
+            _resolve(mine)
+            continue
         with contextlib.suppress(RuntimeError):  # that loop has ended, and with it who waited
             loop.call_soon_threadsafe(_resolve, mine)
 
