@@ -117,8 +117,8 @@ async def open_network(
         funds = {network.get_key(plan.name).address: SUB_ACCOUNT for plan in plans}
         async with open_user(network) as hanse:
             await hanse.account.open(sum(funds.values()), funds)
-        await network.start_gateway()
         api_key = await get_api_key(network)
+        await network.start_gateway()
         async with AsyncOpenAI(
             base_url=network.gateway_url, api_key=api_key, max_retries=0, timeout=60
         ) as client:
