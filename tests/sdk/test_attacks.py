@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hanse.protocol.books import ProviderBook
 from hanse.protocol.errors import HanseError, VerificationError
 from hanse.protocol.hashing import hash_response
 from hanse.protocol.limits import ANSWER_RETAINED_BYTES_MAX, SEQUENCE_MAX
@@ -200,3 +201,19 @@ async def test_a_wait_that_is_no_number_stops_nobody(world: World, retry_after: 
         with pytest.raises(HanseError) as caught:
             await buy(hanse, BODY)
         assert (caught.value.retry_after_s or 0) < 86_400, "a caller can be told so many seconds"
+
+
+async def test_a_sequence_that_is_left_out_is_held_against_the_provider(world: World) -> None:
+    """Receipts behind a gap are never acknowledged, so their maxima stay claimable for ever."""
+    world.only(world.cheap)
+    world.cheap.lie = "crash"
+    async with world.open() as hanse:
+        with pytest.raises(HanseError):
+            await buy(hanse, BODY)
+        world.clock.now += 5
+        world.cheap.lie = ""
+        world.cheap.book = ProviderBook(sequence=1)
+        await buy(hanse, BODY)
+        report = await hanse._resumer.resume_provider(world.cheap.provider)
+        assert "receipt 1 is missing" in report.errors[0]
+        assert hanse.get_offers()[0].health.is_down(world.clock() + 3_000)

@@ -196,18 +196,30 @@ class Resumer:
                 break  # nothing new on the page before: there may be more of that for ever
             before, asked_at = after, self._parts.clock()
             page = await self._fetch_page(provider, after)
-            await self._count(provider, page.receipts, report, adopt)
+            await self._count(provider, page.receipts, report, adopt, after)
             if not page.more:
                 break
         if not page.more:
             await self._release_forgotten(provider, set(page.in_flight), asked_at, report)
 
     async def _count(
-        self, provider: Address, items: list[_Item], report: ResumeReport, adopt: bool
+        self,
+        provider: Address,
+        items: list[_Item],
+        report: ResumeReport,
+        adopt: bool,
+        after: int | None = None,
     ) -> None:
         parts = self._parts
-        for item in items:
+        for number, item in enumerate(items, 1):
             signed = receipt_from_json(item.receipt)
+            if after is not None and signed.receipt.sequence != after + number:
+                # Behind a gap nothing is acknowledged: the maxima would stay claimable for ever.
+                raise VerificationError(
+                    "receipt_invalid",
+                    f"receipt {after + number} is missing, {provider} shows "
+                    f"{signed.receipt.sequence} in its place",
+                )
             if signed.receipt.provider != provider:
                 raise VerificationError("receipt_invalid", "the receipt is another provider's")
             voucher = await parts.book.find_voucher_by_hash(signed.receipt.request_hash)
