@@ -48,7 +48,7 @@ def open_upstream(base_url: str, key_file: Path, **settings: object) -> Engine:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def llama() -> AsyncIterator[LlamaEngine]:
-    engine = open_llama()
+    engine = open_llama(grammar=True)
     await engine.start()
     yield engine
     await engine.close()

@@ -33,13 +33,16 @@ from hanse.engines.gguf_files import describe_file, find_packaged_model, prepare
 from hanse.engines.llama_process import LlamaProcess
 from hanse.engines.llama_server import ServerConfig
 from hanse.engines.openai_http import OpenAIServer, Timeouts
-from hanse.engines.parameters import check_request, wants_usage
+from hanse.engines.parameters import check_request, refuse_patterns, wants_usage
 from hanse.engines.sse import DONE
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.messages import FinishReason
 
 HEALTH_S = 1.0
 """A server that does not say so within this is not healthy."""
+
+STUCK_LOOKS = 4
+"""How often within `stuck_s` the server's loop is asked whether it still turns."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +60,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             (about 0.5 s each on two cores), and no longer text can be embedded.
         prompt_cache_mib: memory for the prompts of idle slots.
         embeddings: serve embeddings.
+        grammar: take GBNF grammars and JSON schemas with a `pattern`. Both are programs that
+            llama.cpp runs without a bound: forty short lines took 20 GB and never ended. For
+            callers that are trusted only.
+        memory_max_mib: of the server process without the model's file; it ends and is restarted
+            above. 0 for 4 GiB and four times the model file.
+        stuck_s: a server whose loop has not turned for so long is ended and restarted; far above
+            the time of one step.
         ready_timeout_s: the longest that loading may take.
         log_path: file for llama.cpp's own log (errors only); none if empty.
         timeouts: how long each stage of a request may take.
@@ -72,6 +82,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_tokens: int = 256
     prompt_cache_mib: int = 256
     embeddings: bool = True
+    grammar: bool = False
+    memory_max_mib: int = 0
+    stuck_s: float = 60.0
     ready_timeout_s: float = 120.0
     log_path: str = ""
     timeouts: Timeouts = Timeouts(connect_s=2.0, first_token_s=300.0, between_s=60.0)
@@ -96,6 +109,7 @@ class LlamaEngine:
         self._process: LlamaProcess | None = None
         self._server: OpenAIServer | None = None
         self._capabilities: Capabilities | None = None
+        self._guard: asyncio.Task[None] | None = None
         self._quantisation = "unknown"
 
     @property
@@ -124,6 +138,10 @@ class LlamaEngine:
         """End the server process and its connections."""
         server, self._server = self._server, None
         process, self._process = self._process, None
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.cancel()
+            await asyncio.gather(guard, return_exceptions=True)
         if server is not None:
             await server.close()
         if process is not None:
@@ -235,6 +253,20 @@ class LlamaEngine:
             timeouts=s.timeouts,
         )
         await self._learn_capabilities(self._server)
+        self._guard = asyncio.create_task(self._end_when_stuck(self._process, self._server))
+
+    async def _end_when_stuck(self, process: LlamaProcess, server: OpenAIServer) -> None:
+        """End a server whose loop hangs; its HTTP threads would call it healthy for ever."""
+        limit_s = self._settings.stuck_s
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(limit_s / STUCK_LOOKS)
+            pid, began_s = process.pid, clock()
+            try:
+                await server.fetch("GET", "/slots", head_s=limit_s)
+            except HanseError:
+                if clock() - began_s >= limit_s:
+                    process.kill(pid)
 
     def _check_model_path(self) -> Path:
         path = Path(self._settings.model_path).expanduser()
@@ -262,7 +294,7 @@ class LlamaEngine:
             parallel=s.parallel,
             logprobs=True,
             seed=True,
-            grammar=True,
+            grammar=s.grammar,
             json_schema=True,
             tools=bool(props.chat_template_caps.get("supports_tools")),
             embedding_dimensions=dimensions,
@@ -281,11 +313,19 @@ class LlamaEngine:
             batch_tokens=s.batch_tokens,
             prompt_cache_mib=s.prompt_cache_mib,
             embeddings=s.embeddings,
+            memory_max_mib=s.memory_max_mib or self._get_memory_mib(),
             parent_pid=parent_pid,
         )
 
+    def _get_memory_mib(self) -> int:
+        assert self._path is not None
+        return 4_096 + 4 * self._path.stat().st_size // 2**20
+
     def _open_stream(self, request: EngineRequest) -> AsyncGenerator[list[bytes], None]:
         body = check_request(request, self.capabilities)
+        if not self._settings.grammar:
+            refuse_patterns("response_format", body.get("response_format"))
+            refuse_patterns("tools", body.get("tools"))
         if "messages" in body:
             body["messages"] = _adapt_messages(body["messages"])
         body |= {

@@ -37,6 +37,11 @@ RESTART_WINDOW_S = 300.0
 RESTART_DELAY_S = 0.2
 """Between a death and the restart, so that a child that dies at once does not fill a core."""
 
+OWN_VARIABLES = "HANSE_"
+"""Of these none is passed on: among them is the password of our keys, and native code that reads
+strangers' prompts has no use for it.
+"""
+
 STOP_S = 3.0
 """A child gets this long to leave by itself before it is killed; it has nothing to save."""
 
@@ -84,6 +89,12 @@ class LlamaProcess:
         await self._launch(progress)
         self._watcher = asyncio.create_task(self._watch(), name="llama-watch")
 
+    def kill(self, pid: int | None) -> None:
+        """End this child at once, if it still is ours; a new one takes its place."""
+        if self._child is not None and self._child.pid == pid and self._child.returncode is None:
+            self.is_ready = False
+            self._child.kill()
+
     async def stop(self) -> None:
         """End the child and remove the socket."""
         self.is_ready = False
@@ -114,7 +125,8 @@ class LlamaProcess:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket_path)
         # Idle threads of OpenMP spin by default; on busy cores that costs nine tenths of the speed.
-        env = {**os.environ, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(OWN_VARIABLES)}
+        env |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
         log = open(self._log_path, "ab") if self._log_path else None  # noqa: ASYNC230, SIM115
         try:
             self._child = await asyncio.create_subprocess_exec(

@@ -9,6 +9,7 @@ loads.
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         batch_tokens: prompt tokens in one step; also the longest text that can be embedded.
         prompt_cache_mib: memory for prompts of idle slots.
         embeddings: serve them too, by the mean over tokens.
+        memory_max_mib: of this process, the model's file not counted; Linux only.
         parent_pid: whose end is ours.
     """
 
@@ -46,6 +48,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int
     prompt_cache_mib: int
     embeddings: bool
+    memory_max_mib: int
     parent_pid: int
 
 
@@ -56,6 +59,7 @@ def main() -> None:
     os.dup2(2, 1)
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerConfig)
     _die_with_parent(config.parent_pid)
+    _bound_memory(config.memory_max_mib)
     threading.Thread(target=_exit_at_end_of_input, args=(config.socket_path,), daemon=True).start()
     _say(pipe, {"state": "loading"})
     try:
@@ -102,6 +106,15 @@ def _die_with_parent(parent_pid: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def _bound_memory(mib: int) -> None:
+    """A runaway request ends this process, not the machine."""
+    if sys.platform == "linux":
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = mib * 2**20
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def _exit_at_end_of_input(socket_path: str) -> None:
