@@ -8,6 +8,8 @@ so that a benchmark measures everything but the engine. Faults are set on the ru
 import asyncio
 import hashlib
 import math
+import struct
+from base64 import b64encode
 from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
@@ -199,17 +201,15 @@ class EchoEngine:
 
     def _embed(self, request: EngineRequest) -> Answer:
         body = check_request(request, self.capabilities)
-        if body.get("encoding_format") == "base64":
-            raise RequestError(
-                "unsupported_parameter", "The fake gives floats only.", param="encoding_format"
-            )
         if not self._is_running or self.fault.kind in ("refuse", "break"):
             raise TransientError("engine_unavailable", "The fake engine was told to refuse.")
         dimensions = self._settings.embedding_dimensions
         _get_offset(_get_words(request), 0)
+        vectors = [_make_vector(str(text), dimensions) for text in body["input"]]
+        is_packed = body.get("encoding_format") == "base64"
         data = [
-            {"object": "embedding", "index": i, "embedding": _make_vector(str(text), dimensions)}
-            for i, text in enumerate(body["input"])
+            {"object": "embedding", "index": i, "embedding": _pack(v) if is_packed else v}
+            for i, v in enumerate(vectors)
         ]
         tokens = len(_get_words(request))
         self._check_context(tokens)
@@ -299,6 +299,11 @@ def _make_vector(text: str, dimensions: int) -> list[float]:
     numbers = [int.from_bytes(raw[2 * i : 2 * i + 2], "big") - 32_767.5 for i in range(dimensions)]
     length = math.hypot(*numbers)
     return [number / length for number in numbers]
+
+
+def _pack(vector: list[float]) -> str:
+    """As OpenAI's `base64`: little-endian 32-bit floats."""
+    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _to_wire(usage: Usage) -> dict[str, int]:
