@@ -7,7 +7,6 @@ place are shown, since its text might hold a secret. HANSE_DEBUG=1 adds the trac
 the same goes to standard error in OpenAI's error shape.
 """
 
-import json
 import os
 import sys
 import traceback
@@ -16,6 +15,7 @@ from typing import Any
 
 import click
 
+from hanse.cli.output import clean, encode_document
 from hanse.protocol.errors import ERROR_TABLE, HanseError
 
 EXIT_INTERRUPTED = 130
@@ -167,11 +167,11 @@ def _write(
             error["next_step"] = next_step
         if details:
             error["hanse"] = details
-        sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+        sys.stderr.write(encode_document({"error": error}) + "\n")
         return
     if code == "interrupted":
         sys.stderr.write(message + "\n")
         return
-    sys.stderr.write(f"hanse: {' '.join(message.split())} [{code}]\n")
+    sys.stderr.write(f"hanse: {clean(' '.join(message.split()))} [{code}]\n")
     if next_step:
-        sys.stderr.write(f"       {next_step}\n")
+        sys.stderr.write(f"       {clean(next_step)}\n")

@@ -4,12 +4,18 @@ Results go to standard output, everything else (progress, notes, errors) to stan
 a pipe gets the result alone. With `--json` there is exactly one document on standard output and no
 notes at all. Colour is left to rich, which respects NO_COLOR and pipes.
 
+Answers, names and messages are strangers' words. `clean` takes out of them what a terminal would
+obey: escape sequences that write the clipboard, retitle or repaint the screen, or that turn text
+around so that it reads as something else. Pipes get it cleaned too, since a log is read at a
+terminal one day; `--json` keeps every character, escaped.
+
     output.show({"address": address}, lambda: output.table(("address",), [(address,)]))
     output.note("waiting for 2 confirmations ...")
 """
 
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -21,6 +27,35 @@ if TYPE_CHECKING:
 
 PIPE_COLUMNS = 240
 """Width of tables that no terminal bounds: two addresses, a hash and some figures in one line."""
+
+
+_KEPT = frozenset("\n\t")
+_OBEYED = ("Cc", "Cs")  # control characters (C0, DEL, C1), halves of surrogate pairs
+_TURNING = frozenset(
+    chr(code) for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+)
+"""Characters that turn the direction of what follows."""
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD in place of every character that a terminal obeys."""
+    if text.isprintable() and text.isascii():
+        return text
+    return "".join("\ufffd" if _is_obeyed(character) else character for character in text)
+
+
+def _is_obeyed(character: str) -> bool:
+    if character in _KEPT:
+        return False
+    return character in _TURNING or unicodedata.category(character) in _OBEYED
+
+
+def encode_document(document: dict[str, Any], indent: int | None = None) -> str:
+    """JSON in which characters that a terminal obeys are escaped, and other scripts are not."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    if text.isprintable() and text.isascii():
+        return text
+    return "".join(f"\\u{ord(c):04x}" if _is_obeyed(c) else c for c in text)
 
 
 class Output:
@@ -60,18 +95,18 @@ class Output:
             raise InvariantError("internal_error", "a command wrote two JSON documents")
         self._shown = True
         indent = 2 if sys.stdout.isatty() else None
-        sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
+        sys.stdout.write(encode_document(document, indent) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Say on standard error what is happening; silent with `--json`."""
         if not self.as_json:
-            self.console(stderr=True).print(text, style="dim", markup=False, highlight=False)
+            self.console(stderr=True).print(clean(text), style="dim", markup=False, highlight=False)
 
     def write(self, text: str) -> None:
         """Write a piece of streamed text at once; silent with `--json`."""
         if not self.as_json:
-            sys.stdout.write(text)
+            sys.stdout.write(clean(text))
             sys.stdout.flush()
 
     def wait(self, text: str) -> AbstractContextManager[object]:
@@ -112,7 +147,7 @@ class Output:
                 footer=Text(footer[index]) if footer else "",
             )
         for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
+            table.add_row(*(Text(clean(str(cell))) for cell in row))
         return table
 
     def fields(self, pairs: Iterable[tuple[str, object]]) -> "RenderableType":
@@ -124,5 +159,5 @@ class Output:
         grid.add_column(style="bold")
         grid.add_column(overflow="fold")
         for name, value in pairs:
-            grid.add_row(Text(name), Text(str(value)))
+            grid.add_row(Text(name), Text(clean(str(value))))
         return grid

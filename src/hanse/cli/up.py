@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli.framework import command, pass_session
+from hanse.cli.output import clean
 from hanse.cli.session import Session
 
 if TYPE_CHECKING:
@@ -144,9 +145,10 @@ async def _play(session: Session, network: "LocalNetwork", steps: Steps, started
         if session.output.as_json:
             return
         # words of the answer come one by one; everything else ends its own lines
-        console.print(
-            what, end="" if isinstance(what, str) else "\n", highlight=False, soft_wrap=True
-        )
+        if isinstance(what, str):
+            console.print(clean(what), end="", highlight=False, soft_wrap=True)
+        else:
+            console.print(what, highlight=False, soft_wrap=True)
 
     console.print() if not session.output.as_json else None
     played = await play_round(network, api_key, MODEL, started=started, show=show)
