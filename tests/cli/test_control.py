@@ -1,6 +1,7 @@
 """One process a folder, and questions only from who can read its token."""
 
 import asyncio
+import contextlib
 import json
 import stat
 
@@ -64,3 +65,27 @@ async def test_who_does_not_know_the_token_gets_nothing_and_moves_nothing(tmp_pa
 async def test_nobody_there_is_said_so(tmp_path):
     with pytest.raises(TransientError, match="takes no questions"):
         await ask_control(tmp_path, {})
+
+
+async def test_attacker_cannot_break_the_control_port_with_nesting_or_a_browser(tmp_path, caplog):
+    async def answer(question):
+        return {"done": True}
+
+    hostile = [
+        b"[" * 200_000 + b"\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n\r\n{}\n",
+        b'{"token": "\\ud800"}\n',
+        b'{"token": ' + b"9" * 10_000 + b"}\n",
+        b"x" * 2_000_000,
+        b"\xff\x00\n",
+    ]
+    async with serve_control(tmp_path, answer):
+        port = json.loads((tmp_path / "control.json").read_text())["port"]
+        for data in hostile:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(data)
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+        assert await ask_control(tmp_path, {"do": "x"}) == {"done": True}
+    assert not caplog.records

@@ -70,7 +70,7 @@ async def serve_control(folder: Path, answer: Answer) -> AsyncIterator[None]:
             document = await _answer(answer, question)
             writer.write(json.dumps(document).encode() + b"\n")
             await writer.drain()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # whoever it was cannot be answered
         finally:
             writer.close()
