@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 from chain_parts import CHAIN_ID, poll
 
@@ -208,5 +209,31 @@ async def test_time_can_be_moved_and_does_not_run_ahead_by_itself(
             head = await rpc.fetch_head()
             (confirmed,) = await rpc.fetch_headers(head.number - 2, head.number - 2)
             assert 3_600 <= confirmed.timestamp_s - now < 3_660
+    finally:
+        await node.stop()
+
+
+async def test_web_pages_get_no_leave_to_call_and_the_node_no_password(
+    tmp_path: Path, anvil_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page in this machine's browser may only call what answers its preflight."""
+    monkeypatch.setenv("HANSE_PASSWORD", "marker-of-a-password")
+    node = make_node(tmp_path, anvil_cache)
+    url = await node.start()
+    try:
+        page = {"origin": "https://attacker.example"}
+        asks = {"access-control-request-method": "POST"}
+        asks["access-control-request-headers"] = "content-type"
+        body = '{"jsonrpc":"2.0","id":1,"method":"eth_accounts","params":[]}'
+        async with aiohttp.ClientSession() as session:
+            async with session.options(url, headers={**page, **asks}) as answer:
+                assert "access-control-allow-origin" not in answer.headers
+            # What a page may send without asking first.
+            plain = {**page, "content-type": "text/plain"}
+            async with session.post(url, data=body, headers=plain) as answer:
+                assert "access-control-allow-origin" not in answer.headers
+                assert "result" not in await answer.text()
+        environment = Path(f"/proc/{node.pid}/environ").read_bytes()  # noqa: ASYNC240
+        assert b"marker-of-a-password" not in environment
     finally:
         await node.stop()

@@ -182,7 +182,8 @@ class LocalNode:
     async def _launch(self, binary: Path, port: int) -> bool:
         command = [str(binary), "--host", "127.0.0.1", "--port", str(port), "--quiet"]
         command += ["--chain-id", str(self.chain_id), "--state", str(self._state_path)]
-        command += ["--state-interval", str(STATE_INTERVAL_S)]
+        # By default any web page could send it requests through the browser that shows the page.
+        command += ["--state-interval", str(STATE_INTERVAL_S), "--no-cors"]
         with self._log_path.open("wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches us, not anvil, so that we stop it
             # in order.
@@ -192,6 +193,8 @@ class LocalNode:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # It has no use for our keys' password.
+                env={k: v for k, v in os.environ.items() if not k.startswith("HANSE_")},
             )
         self._pid_path.write_text(f"{process.pid}\n")
         rpc = Rpc.connect(f"http://127.0.0.1:{port}")
