@@ -1,5 +1,6 @@
 """A provider that wants more money than it earned: each attack ends with the loss in bounds."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from hanse.protocol.hashing import hash_response
 from hanse.protocol.limits import ANSWER_RETAINED_BYTES_MAX, SEQUENCE_MAX
 from hanse.protocol.messages import FinishReason, SignedReceipt, Usage
 from hanse.protocol.wire import encode_receipt, receipt_to_json
-from hanse.sdk import Verification
+from hanse.sdk import TransportLimits, Verification
 from tests.sdk.conftest import World
 from tests.sdk.fake_broker import FakeBroker
 from tests.sdk.test_dishonest import BODY, STREAM, buy
@@ -217,3 +218,34 @@ async def test_a_sequence_that_is_left_out_is_held_against_the_provider(world: W
         report = await hanse._resumer.resume_provider(world.cheap.provider)
         assert "receipt 1 is missing" in report.errors[0]
         assert hanse.get_offers()[0].health.is_down(world.clock() + 3_000)
+
+
+class Drips(Attack):
+    """Sends its receipts a byte at a time, each well before anybody calls it silent."""
+
+    async def show_receipts(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.sleep(0.01)
+
+
+async def test_receipts_that_drip_do_not_hold_up_a_request(world: World) -> None:
+    world.limits = TransportLimits(silence_s=0.5, whole_s=0.5, total_s=0.3)
+    world.transport.apps[world.cheap.url] = Drips(world.cheap)
+    world.cheap.refuse = (402, "voucher_too_low")
+    async with world.open() as hanse, asyncio.timeout(10):
+        assert b"forty" in await buy(hanse, BODY), "the next provider serves"
+
+
+@pytest.mark.parametrize("code", ["voucher_too_low", "fee_too_low", "model_not_found"])
+async def test_a_provider_that_refuses_everybody_is_left_alone_for_a_while(
+    world: World, code: str
+) -> None:
+    """Else a few cheap ones that refuse at no cost would stand before every request."""
+    world.cheap.refuse = (404 if code == "model_not_found" else 402, code)
+    async with world.open() as hanse:
+        assert b"forty" in await buy(hanse, BODY)
+        asked = world.cheap.paid_requests
+        assert b"forty" in await buy(hanse, BODY)
+        assert world.cheap.paid_requests == asked

@@ -48,6 +48,9 @@ PROVIDERS_TRIED_MAX = 3
 DEADLINE_S = 120
 """A broker must admit within this; short, so that money of lost requests is free again soon."""
 
+_OF_THE_CHAIN = ("insufficient_balance", "sub_account_unknown")
+"""Refusals that pass by themselves, once both sides have seen the same block."""
+
 
 @dataclass(frozen=True)
 class BuyerParts:
@@ -212,6 +215,9 @@ class Buyer:
             except VerificationError as error:
                 self._parts.health.report_dishonest(provider, error.message)
                 raise _NextProviderError(error) from None
+            except (TransientError, RequestError) as error:  # it answers no query for them
+                self._parts.health.report_failure(provider, error.message)
+                raise _NextProviderError(error) from None
             refusal = await self._send(ask, candidate)
         if isinstance(refusal, Answer):
             return refusal
@@ -338,7 +344,7 @@ class Buyer:
             health.report_failure(provider, error.message, error.retry_after_s)
         elif error.code == "offer_changed":
             self._rediscover()
-        elif error.row.status == 401:
+        elif refusal.is_elsewhere and error.code not in _OF_THE_CHAIN:
             health.report_failure(provider, error.message)
         return _NextProviderError(error) if refusal.is_elsewhere else error
 

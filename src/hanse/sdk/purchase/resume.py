@@ -58,6 +58,9 @@ PAGE_BYTES_MAX = 1024 * 1024
 QUERY_S = 10.0
 """A broker answers queries from its books at once; one that hangs must not hold up a start."""
 
+QUERY_WHOLE_S = 60.0
+"""For a whole page, a MiB at most: bytes that drip are no silence, and must not hold up a start."""
+
 NONCE_BYTES = 12
 TAG_BYTES = 16
 
@@ -355,26 +358,28 @@ class Resumer:
         failure: TransientError | None = None
         for endpoint in await self._find_endpoints(provider):
             try:
-                response = await parts.transport.send(
-                    "GET",
-                    endpoint + path,
-                    headers,
-                    b"",
-                    silence_s=min(QUERY_S, parts.limits.silence_s),
-                )
+                async with asyncio.timeout(min(QUERY_WHOLE_S, parts.limits.total_s)):
+                    status, body = await self._fetch(endpoint + path, headers, bytes_max)
             except (NotSentError, BrokenError) as error:
                 failure = error
                 continue
-            try:
-                body = await read_body(response, bytes_max)
-            finally:
-                response.close()
-            if response.status == 200:
+            except TimeoutError:
+                failure = BrokenError(f"the answer of {provider} to a query does not end")
+                continue
+            if status == 200:
                 return body
-            raise read_refusal(provider, response.status, body, None).error
+            raise read_refusal(provider, status, body, None).error
         raise failure or TransientError(
             "provider_unreachable", f"no endpoint of {provider} is known"
         )
+
+    async def _fetch(self, url: str, headers: dict[str, str], most: int) -> tuple[int, bytes]:
+        silence_s = min(QUERY_S, self._parts.limits.silence_s)
+        response = await self._parts.transport.send("GET", url, headers, b"", silence_s=silence_s)
+        try:
+            return response.status, await read_body(response, most)
+        finally:
+            response.close()
 
     async def _find_endpoints(self, provider: Address) -> list[str]:
         """Where it answers: by its present offers, else by those that were bought from."""
