@@ -148,7 +148,7 @@ async def open_market(
         )
         database = await open_sqlite(path / "user.sqlite")
         stack.push_async_callback(database.close)
-        transport = HttpTransport(TransportLimits())
+        transport = HttpTransport(TransportLimits(), reaches_private=True)
         stack.push_async_callback(transport.close)
         vouchers = await open_voucher_book(database, DOMAIN)
         chain = FixedChain(

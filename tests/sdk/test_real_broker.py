@@ -141,7 +141,7 @@ async def run_client(
         mine = await open_sqlite(database)
         stack.push_async_callback(mine.close)
         vouchers = await open_voucher_book(mine, DOMAIN)
-        transport = HttpTransport()
+        transport = HttpTransport(reaches_private=True)
         stack.push_async_callback(transport.close)
         parts = HanseParts(
             domain=DOMAIN,

@@ -37,12 +37,15 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         asset_symbol: such as `USDC`.
         asset_decimals: decimal places of one whole unit.
         deployment: which contracts.
+        private_endpoints: whether brokers at loopback and private addresses are called; null: on
+            a development chain only.
     """
 
     rpc_url: str
     asset_symbol: str
     asset_decimals: int
     deployment: Deployment
+    private_endpoints: bool | None = None
 
     @property
     def units(self) -> AssetUnits:

@@ -136,7 +136,9 @@ class Hanse:
             user, signer = settings.get_user(), settings.signer
             chain = await open_chain(rpc, deployment, database, user, signer.address)
             account = await open_account(rpc, deployment, database, chain, settings)
-            transport = settings.transport or HttpTransport(settings.limits)
+            transport = settings.transport or HttpTransport(
+                settings.limits, reaches_private=settings.reaches_private
+            )
             stack.push_async_callback(transport.close)
             parts = HanseParts(
                 domain=domain,

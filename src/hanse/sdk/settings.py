@@ -9,6 +9,9 @@ from hanse.chain import Deployment, Key, Rpc, verify_deployment
 from hanse.protocol.signatures import Address
 from hanse.sdk.transport import Transport, TransportLimits
 
+DEVELOPMENT_CHAIN_ID = 31_337
+"""The chain id of development nodes, on which a whole market runs on one machine."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +26,8 @@ class Settings:
         wallet: sends transactions; None where only bought is (a session key needs none).
         limits: of the requests to brokers.
         transport: to the brokers; None for HTTP.
+        private_endpoints: whether brokers at loopback and private addresses are called. Anybody
+            with a stake may publish any endpoint. None: on a development chain only.
         discover_interval_s: between looks at the market; 0 for none.
         resume_interval_s: between rounds over requests of unknown end; 0 for none.
     """
@@ -35,6 +40,7 @@ class Settings:
     wallet: Key | None = None
     limits: TransportLimits = field(default_factory=TransportLimits)
     transport: Transport | None = None
+    private_endpoints: bool | None = None
     discover_interval_s: float = 15.0
     resume_interval_s: float = 30.0
 
@@ -43,6 +49,11 @@ class Settings:
         if self.user:
             return self.user.lower()
         return self.wallet.address if self.wallet else self.signer.address
+
+    @property
+    def reaches_private(self) -> bool:
+        """Whether brokers at private addresses are called."""
+        return reaches_private(self.private_endpoints, self.deployment)
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Rpc]:
@@ -54,3 +65,8 @@ class Settings:
         async with Rpc.connect(self.rpc_url) as rpc:
             await verify_deployment(rpc, self.deployment)
             yield rpc
+
+
+def reaches_private(asked: bool | None, deployment: Deployment) -> bool:
+    """Whether brokers at private addresses are called: as asked, else on a development chain."""
+    return deployment.chain_id == DEVELOPMENT_CHAIN_ID if asked is None else asked

@@ -17,6 +17,7 @@ from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import ZERO_ADDRESS
 from hanse.sdk.chain_view import open_chain
 from hanse.sdk.discovery import Discovery
+from hanse.sdk.settings import reaches_private
 from hanse.sdk.transport import Transport, read_body
 from hanse.sdk.transport.http import HttpTransport
 from hanse.store import open_sqlite
@@ -56,7 +57,9 @@ async def look_at_market(session: Session, network: Network) -> MarketReport:
         database = await open_sqlite(session.get_database_path("market"))
         stack.push_async_callback(database.close)
         rpc = await stack.enter_async_context(Rpc.connect(network.rpc_url))
-        transport = HttpTransport()
+        transport = HttpTransport(
+            reaches_private=reaches_private(network.private_endpoints, deployment)
+        )
         stack.push_async_callback(transport.close)
         index, now_s = OfferIndex(), time.time
         discovery = Discovery(

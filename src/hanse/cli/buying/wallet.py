@@ -88,6 +88,7 @@ async def open_wallet(
         cast(Key, _AddressOnly(signer_address)),
         user=user,
         wallet=wallet,
+        private_endpoints=network.private_endpoints,
     )
     async with AsyncExitStack() as stack:
         if can_send:
@@ -125,6 +126,7 @@ def get_settings(
         get_database_path(session, key),
         session.unlock_key(signer or key, use_keyring=use_keyring),
         user=session.get_key_address(key),
+        private_endpoints=network.private_endpoints,
     )
 
 

@@ -1,9 +1,13 @@
 """`Transport` over aiohttp: one pooled session for all brokers.
 
 No redirects (a voucher must not be handed on), no cookies, no proxies from the environment, no
-compression (the receipt's hash is over the bytes as they were sent).
+compression (the receipt's hash is over the bytes as they were sent), and, unless it is asked for,
+no connection to a private address: anybody with a stake may publish an endpoint, and must not get
+this machine to send requests to what only this machine can reach.
 """
 
+import ipaddress
+import socket
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
@@ -14,16 +18,37 @@ KEEP_ALIVE_S = 30.0
 """An idle connection is dropped long before a broker does it (after 75 s): a request must not meet
 a connection that is just closing, since its fate would be unknown."""
 
+PRIVATE_REFUSED = (
+    "the endpoint is at a private address, which a published endpoint may not be; "
+    "set private_endpoints if this market is your own"
+)
+
 _HEADERS = {"accept-encoding": "identity", "user-agent": "hanse"}
+
+
+class _PrivateAddressError(OSError):
+    """The endpoint's address is not one of the open network."""
 
 
 class HttpTransport:
     """`Transport` over the network; create it inside a running event loop."""
 
-    def __init__(self, limits: TransportLimits | None = None) -> None:
+    def __init__(
+        self, limits: TransportLimits | None = None, *, reaches_private: bool = False
+    ) -> None:
+        """Open no connection yet.
+
+        Args:
+            limits: how long and how much.
+            reaches_private: whether loopback, link-local and private addresses may be called.
+        """
         self._limits = limits or TransportLimits()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE_S,
+                socket_factory=None if reaches_private else _open_public_socket,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
             auto_decompress=False,
@@ -47,8 +72,10 @@ class HttpTransport:
                 allow_redirects=False,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if isinstance(getattr(error, "os_error", None), _PrivateAddressError):
+                raise NotSentError(PRIVATE_REFUSED) from None
             raise NotSentError(f"cannot connect ({type(error).__name__})") from None
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise NotSentError("the endpoint is not a valid URL") from None
         except TimeoutError:
             raise BrokenError(f"no answer within {silence_s:g} s") from None
@@ -85,3 +112,14 @@ class _HttpResponse:
             self._answer.release()
         else:
             self._answer.close()
+
+
+def _open_public_socket(address_info: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for one resolved address: after the name was looked up, so no name gets around."""
+    family, kind, protocol, _, address = address_info
+    host = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    if not host.is_global:
+        raise _PrivateAddressError(f"{host} is not a public address")
+    return socket.socket(family, kind, protocol)
