@@ -13,7 +13,7 @@ from hanse.protocol.limits import ANSWER_RETAINED_BYTES_MAX, SEQUENCE_MAX
 from hanse.protocol.messages import FinishReason, SignedReceipt, Usage
 from hanse.protocol.wire import encode_receipt, receipt_to_json
 from hanse.sdk import TransportLimits, Verification
-from tests.sdk.conftest import World
+from tests.sdk.conftest import World, to_service
 from tests.sdk.fake_broker import FakeBroker
 from tests.sdk.test_dishonest import BODY, STREAM, buy
 
@@ -249,3 +249,38 @@ async def test_a_provider_that_refuses_everybody_is_left_alone_for_a_while(
         asked = world.cheap.paid_requests
         assert b"forty" in await buy(hanse, BODY)
         assert world.cheap.paid_requests == asked
+
+
+class DripsAnswers(Attack):
+    """Its 402 brings receipts of cut answers, and each kept answer drips when it is fetched."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if "/answers/" not in scope["path"]:
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.sleep(0.01)
+
+
+async def test_many_kept_answers_that_drip_do_not_hold_up_a_request(world: World) -> None:
+    world.limits = TransportLimits(silence_s=0.5, whole_s=0.5, total_s=0.5)
+    world.only(world.cheap)
+    cut = 8
+    async with world.open() as hanse:
+        world.cheap.lie = "crash-admitted"
+        for _ in range(cut):
+            with pytest.raises(HanseError):
+                await buy(hanse, BODY)
+            world.clock.now += 61
+        for signed in world.cheap.vouchers.values():
+            world.cheap._finish(signed, Usage(10, 0, 6), "0x" + "77" * 32, FinishReason.STOP, b"")
+    world.cheap.lie = ""
+    world.cheap.refuse = (402, "voucher_too_low")
+    world.transport.apps[world.cheap.url] = DripsAnswers(world.cheap)
+    world.chain.services.append(to_service(world.dear))
+    async with world.open() as hanse:
+        started = asyncio.get_running_loop().time()
+        assert b"forty" in await buy(hanse, BODY), "the next provider serves"
+        assert asyncio.get_running_loop().time() - started < cut * world.limits.total_s / 2

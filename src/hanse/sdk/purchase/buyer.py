@@ -48,6 +48,9 @@ PROVIDERS_TRIED_MAX = 3
 DEADLINE_S = 120
 """A broker must admit within this; short, so that money of lost requests is free again soon."""
 
+MISSED_RECEIPTS_S = 60.0
+"""For all receipts that a 402 says are missing: a caller waits for them."""
+
 _OF_THE_CHAIN = ("insufficient_balance", "sub_account_unknown")
 """Refusals that pass by themselves, once both sides have seen the same block."""
 
@@ -209,9 +212,13 @@ class Buyer:
             more = bool(refusal.details.get("more", True))
             provider = candidate.listed.provider
             try:
-                await self._count_receipts(
-                    provider, receipts if isinstance(receipts, list) else [], more
-                )
+                async with asyncio.timeout(min(MISSED_RECEIPTS_S, self._parts.limits.total_s)):
+                    await self._count_receipts(
+                        provider, receipts if isinstance(receipts, list) else [], more
+                    )
+            except TimeoutError:
+                late = BrokenError("the receipts that it says are missing do not come to an end")
+                raise self._fail(provider, late) from None
             except VerificationError as error:
                 self._parts.health.report_dishonest(provider, error.message)
                 raise _NextProviderError(error) from None
