@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sqlite3
@@ -207,6 +208,32 @@ async def test_caller_that_is_cancelled_leaves_a_whole_write(database):
     await first
     await database.write(put("next"))
     assert await count(database) == 2
+
+
+@pytest.mark.parametrize("ends_by", ["cancellation", "its coroutine's end"])
+async def test_failure_that_nobody_waits_for_is_not_logged(database, caplog, ends_by):
+    def fail(tx):
+        raise ValueError("what a user sent")
+
+    gate = Gate()
+    first = await gate.hold(database)
+    if ends_by == "cancellation":
+        task = asyncio.create_task(database.write(fail))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+    else:  # as when a loop ends and what waits on it is thrown away
+        waiting = database.write(fail)
+        waiting.send(None)
+        waiting.close()
+        del waiting
+    gate.opened.set()
+    await first
+    await database.write(put("next"))
+    gc.collect()
+    assert "what a user sent" not in caplog.text
+    assert await count(database) == 1
 
 
 async def test_full_disk_is_transient_nothing_happened_and_it_heals(database):

@@ -128,7 +128,11 @@ class SqliteDatabase:
                 else:
                     loop.call_soon(self._flush, loop)
         # A caller that is cancelled stops waiting; what it queued runs to its end all the same.
-        return await future
+        try:
+            return await future
+        finally:
+            # With nobody left to take it, asyncio would log a failure with its text.
+            future.cancel()
 
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database.read`."""
