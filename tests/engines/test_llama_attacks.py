@@ -117,3 +117,16 @@ async def test_a_process_that_hangs_is_replaced() -> None:
     await wait_until(is_up_again, 30.0)
     assert (await engine.answer(make_chat(max_tokens=2))).usage.output_tokens == 2
     await engine.close()
+
+
+@pytest.mark.parametrize("shared_cache", [True, False])
+async def test_cached_tokens_tell_of_other_users_only_where_the_cache_is_shared(
+    shared_cache: bool,
+) -> None:
+    engine = open_llama(embeddings=False, parallel=1, shared_cache=shared_cache)
+    await engine.start()
+    victim = make_chat("The patient's name is Quetzal and he has measles.", max_tokens=2)
+    await engine.answer(victim)
+    guess = await engine.answer(victim)
+    assert (guess.usage.cached_tokens > 0) is shared_cache
+    await engine.close()

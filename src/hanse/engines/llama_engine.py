@@ -59,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         batch_tokens: prompt tokens in one step. A cancelled prompt stops after at most two steps
             (about 0.5 s each on two cores), and no longer text can be embedded.
         prompt_cache_mib: memory for the prompts of idle slots.
+        shared_cache: let a prompt start from whoever's earlier one begins alike. That is faster and
+            cheaper, but the cached tokens of a receipt then tell every user whether some user has
+            sent a certain beginning before. False reads each prompt anew.
         embeddings: serve embeddings.
         grammar: take GBNF grammars and JSON schemas with a `pattern`. Both are programs that
             llama.cpp runs without a bound: forty short lines took 20 GB and never ended. For
@@ -81,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: int = 0
     batch_tokens: int = 256
     prompt_cache_mib: int = 256
+    shared_cache: bool = True
     embeddings: bool = True
     grammar: bool = False
     memory_max_mib: int = 0
@@ -311,7 +315,7 @@ class LlamaEngine:
             context_tokens=s.context_tokens,
             threads=s.threads or os.cpu_count() or 1,
             batch_tokens=s.batch_tokens,
-            prompt_cache_mib=s.prompt_cache_mib,
+            prompt_cache_mib=s.prompt_cache_mib if s.shared_cache else 0,
             embeddings=s.embeddings,
             memory_max_mib=s.memory_max_mib or self._get_memory_mib(),
             parent_pid=parent_pid,
@@ -335,7 +339,7 @@ class LlamaEngine:
             # With it the server sends its head before the prompt is read, and only after its head
             # does it notice that a caller has left.
             "return_progress": True,
-            "cache_prompt": True,
+            "cache_prompt": self._settings.shared_cache,
         }
         return self._get_server().stream_payloads(request.operation.path, body)
 
