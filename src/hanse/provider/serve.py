@@ -12,6 +12,7 @@ Source: `docs/protocol.md`.
 import asyncio
 
 from hanse.engines import EngineRequest, Operation
+from hanse.engines.parameters import check_request
 from hanse.protocol.errors import RequestError, Shortfall
 from hanse.protocol.hashing import hash_body, hash_response
 from hanse.protocol.messages import SignedVoucher
@@ -83,7 +84,8 @@ class PaidService:
         self, operation: Operation, body: bytes, signed: SignedVoucher, in_force: OfferInForce
     ) -> PaidBody:
         offer = in_force.signed.offer
-        if operation not in in_force.service.engine.capabilities.operations:
+        capabilities = in_force.service.engine.capabilities
+        if operation not in capabilities.operations:
             raise RequestError("not_found", f"model {offer.model} does not offer {operation.path}")
         checked = check_body(decode_body(body), operation, offer, self.parts.limits.choices_max)
         if checked.model != offer.model:
@@ -101,6 +103,9 @@ class PaidService:
                 "authorise as much or ask for fewer tokens",
                 details=Shortfall(needed, given).to_details(),
             )
+        # Engines check it too, but an error after admission would cost us rows and them nothing.
+        asked = EngineRequest(operation=operation, body=checked.fields, answer_id="")
+        check_request(asked, capabilities)
         return checked
 
     async def _get_funds(self, signed: SignedVoucher) -> SubAccountFunds:
