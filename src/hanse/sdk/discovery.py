@@ -19,6 +19,7 @@ import msgspec
 from hanse.market import HealthBook, ListedOffer, OfferIndex, PublishedService
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
+from hanse.protocol.messages import SignedOffer
 from hanse.protocol.signatures import Address
 from hanse.protocol.verify import verify_offer
 from hanse.protocol.wire import offer_from_json
@@ -48,6 +49,14 @@ class DiscoveryReport:
 
     listed: int = 0
     errors: dict[str, str] = field(default_factory=dict)
+
+
+class _ReadOffers:
+    """A broker's offers, read once however many services it published; still unverified."""
+
+    def __init__(self) -> None:
+        self.by_service: dict[tuple[Address, int], list[SignedOffer]] = {}
+        self.problem = ""
 
 
 class Discovery:
@@ -129,9 +138,10 @@ class Discovery:
                 self._health.report_failure(service.provider, reason)
             return []
         listed = []
+        read = _read_offers(items)
         for service in wanted:
             try:
-                listed.append(self._find_offer(items, service))
+                listed.append(self._find_offer(read, service))
             except VerificationError as error:
                 report.errors[_name(service)] = error.message
         return listed
@@ -152,18 +162,11 @@ class Discovery:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise VerificationError("offer_invalid", "its offers are malformed") from None
 
-    def _find_offer(self, items: list[Any], service: PublishedService) -> ListedOffer:
+    def _find_offer(self, read: "_ReadOffers", service: PublishedService) -> ListedOffer:
         """The offer that the Registry published, verified."""
-        seen = ""
-        for item in items:
-            try:
-                signed = offer_from_json(item)
-            except VerificationError as error:
-                seen = error.message
-                continue
+        seen = read.problem
+        for signed in read.by_service.get((service.provider, service.service_id), ()):
             offer = signed.offer
-            if (offer.provider, offer.service_id) != (service.provider, service.service_id):
-                continue
             offer_hash = "0x" + offer.struct_hash().hex()
             if offer_hash != service.offer_hash:
                 seen = f"the offer hashes to {offer_hash}, published was {service.offer_hash}"
@@ -176,6 +179,19 @@ class Discovery:
             verify_offer(signed, self._domain, service.receipt_key, int(self._clock()))
             return ListedOffer(signed, offer_hash, service.receipt_key)
         raise VerificationError("offer_invalid", seen or "the broker does not have the offer")
+
+
+def _read_offers(items: list[Any]) -> _ReadOffers:
+    found = _ReadOffers()
+    for item in items:
+        try:
+            signed = offer_from_json(item)
+        except VerificationError as error:
+            found.problem = error.message
+            continue
+        key = (signed.offer.provider, signed.offer.service_id)
+        found.by_service.setdefault(key, []).append(signed)
+    return found
 
 
 def _name(service: PublishedService) -> str:
