@@ -130,8 +130,9 @@ async def stream_words(
 ) -> str:
     """Stream one answer word by word into `words`; says how it ended.
 
-    "ended": with its end. "cut": after its head. "refused": with an HTTP error. "gone": nobody
-    answered.
+    "ended": whole. "cut": after its head. "cut at its end": after the frame that says why it ended,
+    which a broker sends only once the receipt is stored. "refused": with an HTTP error. "gone":
+    nobody answered.
     """
     try:
         stream = await client.chat.completions.create(
@@ -152,7 +153,7 @@ async def stream_words(
             if chunk.choices and chunk.choices[0].finish_reason:
                 reason = chunk.choices[0].finish_reason
     except Exception:  # whatever the SDK makes of a connection that is reset
-        return "cut"
+        return "cut at its end" if reason else "cut"
     return "ended" if reason else "cut"
 
 
