@@ -25,6 +25,7 @@ from hanse.engines.sse import DONE
 from hanse.protocol.errors import TransientError
 from hanse.protocol.limits import TOKENS_MAX
 from hanse.protocol.messages import FinishReason, Usage
+from hanse.protocol.nesting import is_nested_too_deep
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
 _TIMINGS = b',"timings":{'
@@ -103,6 +104,8 @@ def read_envelope(payload: bytes) -> Envelope:
     Raises:
         TransientError: it is not what OpenAI's format says, or it carries an error.
     """
+    if is_nested_too_deep(payload):
+        raise TransientError("engine_unavailable", "The engine's answer is nested too deep.")
     try:
         envelope = _decode_envelope(payload)
     except (msgspec.DecodeError, RecursionError) as error:

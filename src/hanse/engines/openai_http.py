@@ -17,6 +17,7 @@ import msgspec
 from hanse.engines.sse import FrameSplitter
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
+from hanse.protocol.nesting import is_nested_too_deep
 
 ERROR_BODY_BYTES_MAX = 65_536
 """Of an error's body no more is read."""
@@ -182,6 +183,8 @@ class _ErrorBody(msgspec.Struct):
 
 def _read_error_body(raw: bytes) -> _ErrorBody:
     try:
+        if is_nested_too_deep(raw):
+            raise RecursionError
         error = msgspec.json.decode(raw)["error"]
         param = error.get("param")
         kind = f"{error.get('code')} {error.get('type')}"

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import NAME_CHARS_MAX, TOKENS_MAX
+from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 
 CHOICES_MAX = 128
 """Answers to one request (`n`), as in OpenAI's API."""
@@ -219,6 +220,8 @@ def decode_body(operation: Operation, body: bytes) -> Body:
         RequestError: `invalid_request`; `param` names the field as OpenAI does.
     """
     assert operation.body is not None, operation.name
+    if is_nested_too_deep(body):
+        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:
         return _DECODE[operation.body](body)
     except msgspec.ValidationError as error:

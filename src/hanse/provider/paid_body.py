@@ -15,6 +15,7 @@ import msgspec
 from hanse.engines import Operation
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import Offer
+from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ def decode_body(body: bytes) -> dict[str, Any]:
     Raises:
         RequestError: `invalid_request` if it is not one.
     """
+    if is_nested_too_deep(body):
+        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -12,6 +12,7 @@ import msgspec
 
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
+from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 
 SERVICE_TYPES_BY_PATH = {
     "/v1/chat/completions": "chat",
@@ -62,6 +63,8 @@ def read_ask(path: str, body: bytes) -> Ask:
             "request_too_large",
             f"the body has {len(body)} bytes, at most {REQUEST_BODY_BYTES_MAX} are taken",
         )
+    if is_nested_too_deep(body):
+        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:
         fields = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -30,6 +30,7 @@ from hanse.protocol.messages import (
     SignedVoucher,
     Usage,
 )
+from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.pricing import get_maximum_usage
 from hanse.protocol.signatures import Address, Hash32
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
@@ -208,7 +209,7 @@ def _find_usage_objection(usage: Usage, stated: _Usage | None, length_bytes: int
 
 
 def _find_stated_usage(source: bytes | None) -> _Usage | None:
-    if source is None:
+    if source is None or is_nested_too_deep(source):
         return None
     if source.startswith(b"data:"):
         source = source[5:].strip()

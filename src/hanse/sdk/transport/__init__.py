@@ -15,6 +15,7 @@ from typing import Protocol
 
 from hanse.protocol.errors import TransientError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
+from hanse.protocol.nesting import is_nested_too_deep
 
 
 class NotSentError(TransientError):
@@ -95,7 +96,7 @@ async def read_body(response: Response, bytes_max: int) -> bytes:
     """The whole body.
 
     Raises:
-        BrokenError: it breaks off, or is longer than `bytes_max`.
+        BrokenError: it breaks off, is longer than `bytes_max`, or is JSON nested too deep.
     """
     parts: list[bytes] = []
     length = 0
@@ -106,4 +107,7 @@ async def read_body(response: Response, bytes_max: int) -> bytes:
                 f"the answer has {length} bytes or more, at most {bytes_max} are read"
             )
         parts.append(chunk)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    if is_nested_too_deep(body):
+        raise BrokenError("the answer is nested too deep")
+    return body
