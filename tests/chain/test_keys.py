@@ -172,3 +172,14 @@ def test_an_absent_keyring_says_how_to_install_it() -> None:
             get_password("user", environment={}, use_keyring=True, is_interactive=False)
     else:
         pytest.skip("the keyring is installed here")
+
+
+def test_no_folder_on_the_way_to_a_key_is_open_to_others(tmp_path: Path) -> None:
+    """Who can write to a folder above can put another in place of the one with the keys."""
+    before = os.umask(0)
+    try:
+        create_keystore(tmp_path / "home" / "deep" / "keys" / "k.json", "p", scrypt=Scrypt.LIGHT)
+    finally:
+        os.umask(before)
+    for folder in ("home", "home/deep", "home/deep/keys"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700

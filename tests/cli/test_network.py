@@ -32,6 +32,15 @@ def test_the_node_of_the_environment_overrides_the_file(home, monkeypatch):
     assert load_network(home).rpc_url == "http://127.0.0.1:9"
 
 
+def test_a_home_that_anybody_may_write_to_is_not_believed(home):
+    """As `./.hanse` would be that somebody put into /tmp, with a node of their own."""
+    save_network(home, NETWORK)
+    home.chmod(0o777)
+
+    with pytest.raises(RequestError, match="can be written by anybody"):
+        load_network(home)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -117,7 +117,7 @@ def create_keystore(
     """
     if not password:
         raise RequestError("keystore_locked", f"the password for {path} is empty; choose one")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_private(path.parent)
     _verify_mode(path.parent, 0o700)
     key = key or create_key()
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -239,6 +239,17 @@ def _read_password_file(path: Path) -> str:
             "keystore_locked", f"{path} must hold 1 .. {PASSWORD_CHARS_MAX} characters"
         )
     return password
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and those above it that are missing, all with mode 0700.
+
+    `mkdir(parents=True)` gives its mode to the last one only: whoever may write to one above could
+    put another folder in its place.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True, mode=0o700)
 
 
 def _verify_mode(path: Path, allowed: int) -> None:

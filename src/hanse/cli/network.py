@@ -11,6 +11,7 @@ the contracts' code on the chain with this version of Hanse first.
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 import msgspec
@@ -80,6 +81,7 @@ def load_network(home: Path) -> Network:
             get one.
     """
     path = home / FILE_NAME
+    _verify_owner(home)
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -107,6 +109,24 @@ def save_network(home: Path, network: Network) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(home / FILE_NAME)
+
+
+def _verify_owner(home: Path) -> None:
+    """Refuse a home folder that another user prepared, as `./.hanse` under /tmp may be.
+
+    Who may write there chooses the node that is believed, and the contracts that are paid.
+    """
+    try:
+        found = home.stat()
+    except OSError:
+        return  # the file is not there either, which has a message of its own
+    me = os.geteuid()  # root works in mounted folders of any owner
+    if (me and found.st_uid not in (me, 0)) or found.st_mode & stat.S_IWOTH:
+        raise RequestError(
+            "configuration_invalid",
+            f"{home} belongs to another user or can be written by anybody: "
+            "use another --home, or take it into your own hands (chown, chmod 700)",
+        )
 
 
 def _checked(network: Network) -> Network:
