@@ -42,9 +42,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 STREAM_S = TOKENS * TOKEN_DELAY_S
 POINTS = 10
-"""Moments of each sweep: from before the request is sent to after its end."""
+"""Moments of each sweep: from the request's sending on, over the stream, to after its end."""
 
-MOMENTS_S = [round(STREAM_S * 1.25 * point / (POINTS - 1), 3) for point in range(POINTS)]
+AFTER_END = -1.0
+MOMENTS_S = [round(STREAM_S * point / (POINTS - 2), 3) for point in range(POINTS - 1)] + [AFTER_END]
 
 _numbers = itertools.count(1)
 
@@ -77,6 +78,14 @@ def find_receipt(after: ProviderSide, purchase: Purchase) -> Any | None:
     new = after.receipts[purchase.before.sequence :]
     assert len(new) <= 1
     return new[0] if new else None
+
+
+async def wait_moment(moment_s: float, *answers: "asyncio.Task[str]") -> None:
+    """A sweep's points are moments in time; only its last one is an event."""
+    if moment_s == AFTER_END:
+        await asyncio.wait(answers)
+    else:
+        await asyncio.sleep(moment_s)
 
 
 async def together(*works: Coroutine[Any, Any, None]) -> None:
@@ -190,7 +199,7 @@ async def test_broker_killed_at_any_moment(market):
             await buy_again(market, market.get_plan(name).model)
             await wait_agreed(market, name)
             purchase, answer = begin_purchase(market, name)
-            await asyncio.sleep(moment_s)
+            await wait_moment(moment_s, answer)
             await market.end(name)
             purchase.outcome = await answer
             await market.restart_provider(name)
@@ -214,7 +223,7 @@ async def test_gateway_killed_at_any_moment(market):
     seen = []
     for moment_s in MOMENTS_S:
         begun = {name: begin_purchase(market, name) for name in names}
-        await asyncio.sleep(moment_s)
+        await wait_moment(moment_s, *(answer for _, answer in begun.values()))
         await market.end("gateway")
         for name in names:
             purchase, answer = begun[name]
