@@ -6,9 +6,9 @@ import resource
 
 import pytest
 
-from hanse.gateway import server
+from hanse.gateway import GatewaySettings, server
 from hanse.gateway.settings import HEAD_READ_S
-from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here
+from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here, until
 
 
 @contextlib.asynccontextmanager
@@ -96,3 +96,31 @@ async def test_connections_stay_below_the_descriptors_that_there_are():
         assert 2 * granted + server.DESCRIPTORS_KEPT <= soft
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_one_key_cannot_have_gigabytes_of_bodies_held():
+    settings = GatewaySettings(
+        port=0, drain_s=1.0, body_bytes_max=1_000_000, body_bytes_in_flight_max=2_500_000
+    )
+    async with run_gateway_here(MemoryMarket(), settings) as gateway:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
+        head += gateway.key.encode() + b"\r\n"
+        held = []
+        for length in (b"content-length: 1000000", b"transfer-encoding: chunked"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(head + length + b"\r\n\r\n")
+            held.append((reader, writer))
+        await until(lambda: gateway.server.gateway.in_flight == 2)
+
+        async def ask():
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(head + b"content-length: 900000\r\n\r\n" + b"x" * 900_000)
+            with contextlib.suppress(ConnectionError):
+                return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            return b""
+
+        assert b"HTTP/1.1 503" in await ask()
+        for _, writer in held:
+            writer.transport.abort()
+        await until(lambda: gateway.server.gateway.in_flight == 0)
+        assert b"HTTP/1.1 400" in await ask()  # not JSON, and read to its end

@@ -60,6 +60,7 @@ class GatewayApp:
         self._random_bytes = random_bytes
         self._watches: set[Watch] = set()
         self._in_flight = 0
+        self._body_bytes = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._handlers = {
@@ -140,6 +141,18 @@ class GatewayApp:
                 self._idle.set()
 
     async def _sell(self, exchange: Exchange, operation: Operation) -> None:
+        held = exchange.get_body_bytes(self._settings.body_bytes_max)
+        most = self._settings.body_bytes_in_flight_max
+        if self._body_bytes + held > most:
+            exchange.extra_headers.append((b"connection", b"close"))
+            raise TransientError("overloaded", f"more than {most} bytes of requests are at work")
+        self._body_bytes += held
+        try:
+            await self._sell_held(exchange, operation)
+        finally:
+            self._body_bytes -= held
+
+    async def _sell_held(self, exchange: Exchange, operation: Operation) -> None:
         body = await exchange.read_body(self._settings.body_bytes_max, self._settings.body_read_s)
         decode_body(operation, body)
         async with Watch(exchange, self._settings.send_stall_s) as watch:

@@ -70,6 +70,16 @@ class Exchange:
                 self.wanted_headers = value
         self._abort: Callable[[], None] | None = scope.get("state", {}).get("hanse.abort")
 
+    def get_body_bytes(self, bytes_max: int) -> int:
+        """What the body may take in memory: as declared, the most if nothing is.
+
+        One that is declared too large is thrown away as it comes.
+        """
+        if not self.length.isdigit() or len(self.length) >= 20:
+            return bytes_max
+        declared = int(self.length)
+        return declared if declared <= bytes_max else 0
+
     async def read_body(self, bytes_max: int, within_s: float) -> bytes:
         """The whole body.
 

@@ -39,6 +39,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         host: address to listen on. Loopback by default: the gateway spends its owner's money.
         port: TCP port; 0 lets the system choose one.
         body_bytes_max: largest request body, refused with 413 above it.
+        body_bytes_in_flight_max: bodies held at once, over all requests at work; above it 503
+            `overloaded`. Without it one API key could have 4 GiB held.
         body_read_s: time for a request body to arrive in full, refused with 408 after it.
         send_stall_s: how long an application may leave a full send buffer untouched before it
             counts as gone and its request is cancelled.
@@ -57,6 +59,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     host: str = "127.0.0.1"
     port: int = 8440
     body_bytes_max: int = REQUEST_BODY_BYTES_MAX
+    body_bytes_in_flight_max: int = 256 * 1024 * 1024
     body_read_s: float = 30.0
     send_stall_s: float = 60.0
     requests_max: int = 1_024
@@ -78,6 +81,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             _refuse("port", self.port, "0 .. 65535")
         if not 0 < self.body_bytes_max <= REQUEST_BODY_BYTES_MAX:
             _refuse("body_bytes_max", self.body_bytes_max, f"1 .. {REQUEST_BODY_BYTES_MAX}")
+        if self.body_bytes_in_flight_max < self.body_bytes_max:
+            _refuse(
+                "body_bytes_in_flight_max",
+                self.body_bytes_in_flight_max,
+                f"at least body_bytes_max, {self.body_bytes_max}",
+            )
         for name in (
             "body_read_s",
             "send_stall_s",
