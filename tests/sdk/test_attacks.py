@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hanse.chain import Key
 from hanse.protocol.books import ProviderBook
 from hanse.protocol.errors import HanseError, VerificationError
 from hanse.protocol.hashing import hash_response
@@ -284,3 +285,25 @@ async def test_many_kept_answers_that_drip_do_not_hold_up_a_request(world: World
         started = asyncio.get_running_loop().time()
         assert b"forty" in await buy(hanse, BODY), "the next provider serves"
         assert asyncio.get_running_loop().time() - started < cut * world.limits.total_s / 2
+
+
+async def test_a_receipt_key_that_changed_meanwhile_does_not_lock_a_sub_account(
+    world: World,
+) -> None:
+    """Signed by the new key for a voucher made under the old one: counted once the chain shows it.
+
+    Never counted, it would keep every later receipt from being acknowledged.
+    """
+    world.only(world.cheap)
+    async with world.open() as hanse:
+        world.cheap.key = Key(b"\x33" * 32)
+        with pytest.raises(VerificationError, match="the provider's receipt key is"):
+            await buy(hanse, BODY)
+        report = await hanse._resumer.resume_provider(world.cheap.provider)
+        assert report.errors, "before the chain shows it, it could be anybody's"
+        world.cheap.offer = world.cheap._sign_offer(world.cheap.offer.offer.prices, "echo")
+        world.only(world.cheap)
+        await hanse.discover()
+        report = await hanse._resumer.resume_provider(world.cheap.provider)
+        assert not report.errors
+        await world.assert_books_agree(world.cheap)

@@ -16,7 +16,7 @@ Source: `docs/protocol.md`, section "Resume"; `docs/decisions/0009-user-side.md`
 
 import asyncio
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -258,7 +258,14 @@ class Resumer:
             voucher.output_tokens_max,
         )
         received = Received(voucher.response_hash, voucher.response_bytes, voucher.is_complete)
-        checked = check_receipt(signed, terms, self._parts.domain, received)
+        try:
+            checked = check_receipt(signed, terms, self._parts.domain, received)
+        except VerificationError:
+            present = self._find_receipt_key(signed.receipt.provider)
+            if present in (None, terms.receipt_key):
+                raise
+            terms = replace(terms, receipt_key=present)  # it changed after the voucher was signed
+            checked = check_receipt(signed, terms, self._parts.domain, received)
         if voucher.state is VoucherState.RELEASED and checked.fee:
             reason = f"it refused this request, or had none such, and charges {checked.fee} for it"
             return CheckedReceipt(signed, Verification.MISMATCHED, reason)
@@ -285,11 +292,14 @@ class Resumer:
 
     def _verify_adopted(self, signed: SignedReceipt) -> None:
         provider = signed.receipt.provider
-        for listed in self._parts.offers.list_all():
-            if listed.provider == provider:
-                verify_receipt_signature(signed, self._parts.domain, listed.receipt_key)
-                return
-        raise VerificationError("receipt_invalid", f"no offer of {provider} names its receipt key")
+        receipt_key = self._find_receipt_key(provider)
+        if receipt_key is None:
+            raise VerificationError("receipt_invalid", f"no offer of {provider} names its key")
+        verify_receipt_signature(signed, self._parts.domain, receipt_key)
+
+    def _find_receipt_key(self, provider: Address) -> Address | None:
+        listed = self._parts.offers.list_all()
+        return next((offer.receipt_key for offer in listed if offer.provider == provider), None)
 
     async def _release_forgotten(
         self, provider: Address, in_flight: set[str], asked_at: float, report: ResumeReport
