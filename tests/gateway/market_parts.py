@@ -20,10 +20,10 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Prices
 from hanse.protocol.signatures import ZERO_HASH, to_hex
 from hanse.provider import Broker, OfferBook, Service, StaticChainView, build_offer, sign_offer
-from hanse.provider.server import HttpServer
 from hanse.sdk import FixedChain, Hanse, HanseParts
 from hanse.sdk.transport import TransportLimits
 from hanse.sdk.transport.http import HttpTransport
+from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
 from hanse.store import open_sqlite

@@ -46,7 +46,7 @@ from hanse.provider import (
     sign_offer,
 )
 from hanse.provider.finishing import Failpoint
-from hanse.provider.server import HttpServer
+from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.store import open_sqlite
 

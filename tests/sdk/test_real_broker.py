@@ -28,9 +28,9 @@ from hanse.provider import (
     build_offer,
     sign_offer,
 )
-from hanse.provider.server import HttpServer
 from hanse.sdk import CompletionStream, FixedChain, Hanse, HanseParts, Verification
 from hanse.sdk.transport.http import HttpTransport
+from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
 from hanse.store.sqlite import open_sqlite

@@ -10,7 +10,6 @@ is left then is cancelled (and its delivered prefix paid). A second signal does 
 
 import asyncio
 import os
-import resource
 import signal
 import socket
 import time
@@ -24,19 +23,10 @@ from uvicorn.loops.auto import auto_loop_factory
 from hanse.gateway.api_keys import ApiKeys, open_api_keys
 from hanse.gateway.app import GatewayApp
 from hanse.gateway.client import MarketClient
-from hanse.gateway.http_protocol import BoundedHttpProtocol
 from hanse.gateway.settings import GatewaySettings
-from hanse.protocol.errors import HanseError, RequestError
+from hanse.protocol.errors import HanseError
+from hanse.serving import CLOSING_S, create_config, listen
 from hanse.store import open_sqlite
-
-CLOSING_S = 5
-"""For cancelled requests to hang up on their providers and tell their applications."""
-
-DESCRIPTORS_KEPT = 128
-"""Descriptors that connections may not take: the books, the chain and logs need some."""
-
-BACKLOG = 1_024
-"""Connections that the system accepts before this process takes them."""
 
 OnReady = Callable[["GatewayServer", int], None]
 """Told once the socket listens, with the server and the real port."""
@@ -100,9 +90,15 @@ async def serve_gateway(
         keys: who may ask.
         on_ready: told once the socket listens, with the server and the real port.
     """
-    listener = _listen(settings)
+    listener = listen(settings.host, settings.port)
     app = GatewayApp(settings, client, keys)
-    server = GatewayServer(_get_config(settings, app), app, settings.drain_s, on_ready)
+    config = create_config(
+        app,
+        connections_max=settings.connections_max,
+        descriptors_each=2,  # one to the application, one to the provider
+        keep_alive_s=settings.keep_alive_s,
+    )
+    server = GatewayServer(config, app, settings.drain_s, on_ready)
     server.loop = asyncio.get_running_loop()
     refreshing = asyncio.create_task(_refresh(keys, settings.keys_refresh_s))
     try:
@@ -138,66 +134,6 @@ def run_gateway(
 
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(run())
-
-
-def _listen(settings: GatewaySettings) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        RequestError: `configuration_invalid` if the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        listener = socket.create_server(
-            (settings.host, settings.port), family=family, backlog=BACKLOG, reuse_port=False
-        )
-    except OSError as error:
-        raise RequestError(
-            "configuration_invalid",
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
-            "name another port, or stop what listens there",
-            param="port",
-        ) from None
-    # Accepted sockets inherit it. asyncio sets it only on sockets whose protocol number is given,
-    # and a stream of small frames without it waits 40 ms for the other end's delayed ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
-def grant_connections(wanted: int) -> int:
-    """Connections that this process may hold: raises its descriptors as far as the system lets.
-
-    Without descriptors left nothing works: neither the books nor a request to a provider.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * wanted + DESCRIPTORS_KEPT  # one to the application, one to the provider
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    else:
-        needed = max(needed, soft)
-    return max(1, min(wanted, (needed - DESCRIPTORS_KEPT) // 2))
-
-
-def _get_config(settings: GatewaySettings, app: GatewayApp) -> uvicorn.Config:
-    class Protocol(BoundedHttpProtocol):
-        connections_max = grant_connections(settings.connections_max)
-
-    return uvicorn.Config(
-        app,
-        http=Protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",  # its warnings are one line for each malformed request
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=CLOSING_S,
-    )
 
 
 async def _refresh(keys: ApiKeys, every_s: float) -> None:

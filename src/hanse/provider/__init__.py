@@ -24,7 +24,7 @@ offers     build and sign                 publishing register, publish, renew
 chain_view the chain's sub-accounts       queries    the signed read endpoints
 slots      what may be at work at once    metrics    Prometheus
 settings   limits of this process         http       bodies, headers and answers
-lifecycle  start, drain, stop, loops      server     uvicorn with bounds
+lifecycle  start, drain, stop, loops
 """
 
 from hanse.provider.app import Broker

@@ -38,10 +38,8 @@ from hanse.provider.offers import OfferBook
 from hanse.provider.queries import QueryService
 from hanse.provider.serve import PaidService
 from hanse.provider.settings import ServingLimits
+from hanse.serving import ABORT
 from hanse.settlement import ReceiptBook
-
-ABORT = "hanse.abort"
-"""Where the server leaves a way to drop the connection, in the scope's state."""
 
 ENGINE_CHECK_S = 1.0
 """Health is asked by anyone; the engines behind it hear of it this often at most."""

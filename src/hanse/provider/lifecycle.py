@@ -29,8 +29,8 @@ from hanse.provider.chain_view import IndexedChainView
 from hanse.provider.finishing import Failpoint
 from hanse.provider.offers import OfferBook, Service
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
-from hanse.provider.server import HttpServer
 from hanse.provider.settings import BrokerKeys, BrokerSettings
+from hanse.serving import HttpServer
 from hanse.settlement import SubAccountFunds, open_receipt_book
 from hanse.settlement.index_storage import open_index_storage
 from hanse.settlement.outbox_storage import DatabaseOutboxStorage, open_outbox_storage

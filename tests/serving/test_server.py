@@ -7,8 +7,9 @@ import resource
 import aiohttp
 import pytest
 
-from hanse.provider import server
-from hanse.provider.server import HEAD_BYTES_MAX, BoundedHttpProtocol, HttpServer
+from hanse.protocol.errors import RequestError
+from hanse.serving import HEAD_BYTES_MAX, HEAD_READ_S, HttpServer, grant_connections, listen
+from hanse.serving.listener import CONNECTIONS_MAX, DESCRIPTORS_KEPT
 
 
 async def answer_ok(scope, receive, send):
@@ -43,22 +44,19 @@ async def test_head_within_the_bound_is_served():
 
 
 @pytest.mark.parametrize("pieces", [1, 40])
-async def test_head_that_is_too_long_ends_with_400(pieces):
+async def test_head_that_is_too_long_is_refused(pieces):
     async with listening() as address:
         header = b"A: " + b"a" * (2 * HEAD_BYTES_MAX // pieces) + b"\r\n"
         answer = await talk(address, b"GET / HTTP/1.1\r\nHost: x\r\n" + header * pieces + b"\r\n")
-        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.startswith(b"HTTP/1.1 413")
 
 
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nA: b"], ids=["none", "half"])
 async def test_head_that_does_not_come_is_hung_up_on(data):
-    class Impatient(BoundedHttpProtocol):
-        head_time_s = 0.1
-
     http = HttpServer.bind("127.0.0.1", 0)
-    await http.start(answer_ok, protocol=Impatient)
+    await http.start(answer_ok, head_read_s=0.1)
     host, port = http.url.removeprefix("http://").split(":")
-    assert await talk((host, int(port)), data) == b""
+    assert (await talk((host, int(port)), data)).startswith(b"HTTP/1.1 408")
     # and a second head on a connection that has been served
     first = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -66,29 +64,28 @@ async def test_head_that_does_not_come_is_hung_up_on(data):
     assert await reader.readuntil(b"ok")
     writer.write(b"GET / HTTP/1.1\r\nHo")
     rest = await asyncio.wait_for(reader.read(), 5)
-    assert b"HTTP/1.1" not in rest
+    assert b"HTTP/1.1 408" in rest
+    assert rest.count(b"HTTP/1.1") == 1
     writer.close()
     await http.stop()
 
 
-async def test_connection_one_too_many_is_closed():
-    class Crowded(BoundedHttpProtocol):
-        connections_max = 2
-
+async def test_connection_one_too_many_is_told_so():
     http = HttpServer.bind("127.0.0.1", 0)
-    await http.start(answer_ok, protocol=Crowded)
+    await http.start(answer_ok, connections_max=2)
     host, port = http.url.removeprefix("http://").split(":")
     first = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
     await asyncio.sleep(0)
-    with contextlib.suppress(ConnectionError):
-        assert await talk((host, int(port)), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+    refused = await talk((host, int(port)), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert b'"code":"overloaded"' in refused
     for _, writer in first:
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await first[0][0].read(100)).startswith(b"HTTP/1.1 200")
     for _, writer in first:
         writer.close()
     await http.stop()
-    assert server.CONNECTIONS_MAX > 1_000
+    assert CONNECTIONS_MAX > 1_000
 
 
 async def test_frames_of_one_turn_travel_together_and_in_order():
@@ -107,14 +104,10 @@ async def test_frames_of_one_turn_travel_together_and_in_order():
     assert body == b"".join(b"%d," % number for number in range(50)) + b"x" * 200_000
 
 
-class Watchful(BoundedHttpProtocol):
-    head_time_s = 0.2
-
-
 @contextlib.asynccontextmanager
-async def attacked(app=answer_ok, protocol=Watchful):
+async def attacked(app=answer_ok, head_read_s=0.2):
     http = HttpServer.bind("127.0.0.1", 0)
-    await http.start(app, protocol=protocol)
+    await http.start(app, head_read_s=head_read_s)
     host, port = http.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -171,7 +164,7 @@ async def test_attacker_cannot_hold_a_connection_by_dripping(first, drip):
 )
 async def test_attacker_cannot_fill_memory_with_a_header_that_never_ends(start):
     sent = 0
-    async with attacked(protocol=BoundedHttpProtocol) as (_, writer):
+    async with attacked(head_read_s=HEAD_READ_S) as (_, writer):
         writer.write(start)
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(3):
@@ -216,12 +209,23 @@ async def test_garbage_behind_a_request_is_not_mixed_into_its_answer():
     assert got.count(b"HTTP/1.1 ") == 1
 
 
-async def test_connections_stay_below_the_descriptors_that_there_are():
+@pytest.mark.parametrize("each", [1, 2])
+def test_connections_stay_below_the_descriptors_that_there_are(each):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
     try:
-        assert server.get_connections_max() == 300 - server.DESCRIPTORS_KEPT
-        server.raise_descriptor_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 300
+        granted = grant_connections(1_000_000, each)
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert soft > 300  # as far as the system lets
+        assert soft - each < each * granted + DESCRIPTORS_KEPT <= soft
+        assert grant_connections(10, each) == 10
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_an_address_that_is_taken_is_refused_by_name():
+    with contextlib.closing(listen("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(RequestError, match=f"port {port}") as refused:
+            listen("127.0.0.1", port)
+    assert refused.value.code == "configuration_invalid"

@@ -1,9 +1,13 @@
 """uvicorn's HTTP protocol with the bounds that it lacks.
 
 uvicorn's httptools protocol reads heads of any length for any time, and starts its idle timer only
-after the first answer: a few thousand silent connections would hold a gateway for ever. This one
-bounds a head's bytes and time and the number of connections, answers what is not HTTP in OpenAI's
-error shape, and lets the application drop a connection whose other end has stopped reading.
+after the first answer: a few thousand silent connections would hold a process for ever. This one
+bounds a head's bytes and time, what is sent ahead and the number of connections, and lets the
+application drop a connection whose other end has stopped reading.
+
+Whoever is refused is told why in OpenAI's error shape, then hung up on. A user's side that reads a
+refusal knows that its request was not admitted, and takes its voucher back at once; a connection
+that merely ends leaves it asking for a receipt.
 
 Source: uvicorn 0.54, `uvicorn/protocols/http/httptools_impl.py`.
 """
@@ -14,8 +18,21 @@ from typing import Any, ClassVar
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hanse.gateway.settings import HEAD_BYTES_MAX, HEAD_READ_S
 from hanse.protocol.errors import HanseError, RequestError, TransientError
+
+ABORT = "hanse.abort"
+"""Where a request's scope holds, in its state, a function that drops the connection."""
+
+HEAD_BYTES_MAX = 32 * 1024
+"""Request line and headers together: a voucher takes 4 kB at most, OpenAI's SDKs send about 1 kB,
+browsers with cookies and proxies add a few.
+"""
+
+HEAD_READ_S = 10.0
+"""From a connection's first byte (or its opening) to the end of its headers. An honest client needs
+one round trip; a slow one holds a file descriptor for no longer than this. The same for whatever
+else comes while nothing is being served, such as the rest of a body that was refused.
+"""
 
 PIPELINED_MAX = 8
 """Requests sent ahead on one connection: each takes 2 kB, and one read can hold 10,000 of them."""
@@ -26,15 +43,19 @@ CLOSE_S = 5.0
 LINGER_S = 1.0
 """How long a refused connection's bytes are still taken and thrown away, for it to read why."""
 
+LINGER_BYTES_MAX = 8 * 1024 * 1024
+"""Of those bytes, so many: a whole body may be on its way already; more is no honest caller's."""
+
 GATHERED_BYTES_MAX = 64 * 1024
 """Written at once however early it is: the buffer's high-water mark must see it."""
 
 
-class _Gathering:
+class _GatheringTransport:
     """A transport that hands what is written in one turn of the loop to the system in one call.
 
     A head and its first frame, or the frames of one arrival, are one packet instead of several:
-    the system call is most of what a small frame costs.
+    the system call is most of what a small frame costs. Nothing waits for it: the call is made
+    before the loop looks at the network again.
     """
 
     __slots__ = ("_loop", "_parts", "_size", "_transport")
@@ -72,13 +93,14 @@ class _Gathering:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. `create_config` makes a class of it that has its limits."""
 
-    connections_max: ClassVar[int] = 4_096
-    head_read_s: ClassVar[float] = HEAD_READ_S
+    connections_max: ClassVar[int]
+    head_read_s: ClassVar[float]
 
     _in_head = False
     _refused = False
+    _lingering_bytes = 0
     _head_bytes = 0
     _read_bytes = 0
     _idle_bytes = 0
@@ -87,7 +109,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse what is one too many; else give it `head_read_s` for its first head."""
-        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(_GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self.connections_max:
             most = self.connections_max
             self._refuse(TransientError("overloaded", f"{most} connections are open already"))
@@ -105,7 +127,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         The parser reports a header at its end only, and a trailer behind a chunked body likewise:
         so bytes count that bring the request no further.
         """
-        if self._refused or self.transport.is_closing():
+        if self._refused:
+            self._lingering_bytes += len(data)
+            if self._lingering_bytes > LINGER_BYTES_MAX:
+                self.transport.abort()
+            return
+        if self.transport.is_closing():
             return
         self._read_bytes = len(data)
         self._has_advanced = False
@@ -146,7 +173,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if size > HEAD_BYTES_MAX:
                 self._refuse(_get_head_error())
                 raise ValueError("head too large")  # makes the parser stop
-        self.scope["state"]["hanse.abort"] = self.transport.abort
+        self.scope["state"][ABORT] = self.transport.abort
         super().on_headers_complete()
         if len(self.pipeline) > PIPELINED_MAX:
             self.transport.abort()
