@@ -109,8 +109,10 @@ class Account:
     async def request_refund(self, provider: Address, amount: int, *, key: str = "") -> OutboxEntry:
         """Ask for sub-account -> account; free after the lock time. Restarts a pending one's wait.
 
+        The provider's claims come first until then: what it is owed by vouchers is not refunded.
+
         Raises:
-            RequestError: `insufficient_balance` if the provider's vouchers may still claim it.
+            ChainError: the sub-account holds less than `amount` beside what is already asked for.
         """
         return await self._submit(self.escrow.request_refund(provider, self.signer, amount), key)
 
