@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from hanse.engines import EngineRequest, Operation
 from hanse.engines.llama_engine import LlamaEngine
 from hanse.protocol.errors import RequestError, TransientError
 from tests.engines.conftest import open_llama, wait_until
@@ -75,6 +76,31 @@ async def test_a_schema_that_takes_seconds_to_compile_is_refused(plain: LlamaEng
         with pytest.raises(RequestError) as caught:
             await plain.answer(make_chat(max_tokens=4, response_format=asked))
         assert caught.value.code == "invalid_request"
+
+
+HELLO = {"role": "user", "content": "hello"}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{**HELLO, "name": {"a": [1]}}],
+        [{**HELLO, "reasoning_content": 5}],
+        [HELLO, {"role": "tool", "content": "x", "tool_call_id": 7}],
+        [HELLO, {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": 5}]}],
+    ],
+    ids=["name", "reasoning_content", "tool_call_id", "id of a call"],
+)
+async def test_a_callers_fault_does_not_make_the_engine_look_broken(
+    plain: LlamaEngine, messages: list[dict[str, object]]
+) -> None:
+    """It would open the breaker of everybody who shares the caller's gateway."""
+    body = {"model": "m", "messages": messages, "max_tokens": 2}
+    request = EngineRequest(operation=Operation.CHAT, body=body, answer_id="c")
+    with pytest.raises(RequestError) as caught:
+        await plain.answer(request)
+    assert caught.value.code == "invalid_request"
 
 
 async def test_the_engine_process_does_not_know_our_password(plain: LlamaEngine) -> None:

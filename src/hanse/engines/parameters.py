@@ -240,6 +240,8 @@ def _messages(name: str, value: Any) -> Any:
         role = message.get("role")
         if not isinstance(role, str) or role not in _ROLES:
             raise _invalid(f"{where}.role", f"must be one of {', '.join(sorted(_ROLES))}")
+        for key in ("name", "reasoning_content", "tool_call_id"):
+            _text_or_nothing(f"{where}.{key}", message.get(key))
         if message.get("tool_calls") is not None:
             _tool_calls(f"{where}.tool_calls", message["tool_calls"])
         content = message.get("content")
@@ -250,12 +252,21 @@ def _messages(name: str, value: Any) -> Any:
 
 
 def _tool_calls(where: str, calls: Any) -> None:
-    for call in calls if isinstance(calls, list) and calls else [None]:
-        function = call.get("function") if isinstance(call, dict) else None
+    for given in calls if isinstance(calls, list) and calls else [None]:
+        call = given if isinstance(given, dict) else {}
+        function = call.get("function")
         if not isinstance(function, dict) or not all(
             isinstance(function.get(key), str) for key in ("name", "arguments")
         ):
             raise _invalid(where, "must be a list of function calls with a name and arguments")
+        for key in ("id", "type"):
+            _text_or_nothing(f"{where}.{key}", call.get(key))
+
+
+def _text_or_nothing(where: str, value: Any) -> None:
+    """Engines end with an internal error over another type, as if they were broken."""
+    if value is not None and not isinstance(value, str):
+        raise _invalid(where, "must be a string")
 
 
 def _content(where: str, content: Any) -> None:
