@@ -6,8 +6,9 @@ import resource
 
 import pytest
 
-from hanse.gateway import GatewaySettings, server
-from hanse.gateway.settings import HEAD_READ_S
+from hanse.gateway import GatewaySettings
+from hanse.serving import HEAD_READ_S
+from hanse.serving.listener import DESCRIPTORS_KEPT
 from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here, until
 
 
@@ -90,10 +91,11 @@ async def test_connections_stay_below_the_descriptors_that_there_are():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-        granted = server.grant_connections(1_000)
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        async with run_gateway_here(MemoryMarket()) as gateway:
+            granted = gateway.server.config.http_protocol_class.connections_max
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         assert soft > 300
-        assert 2 * granted + server.DESCRIPTORS_KEPT <= soft
+        assert 2 * granted + DESCRIPTORS_KEPT <= soft
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

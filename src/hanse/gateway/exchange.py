@@ -16,6 +16,7 @@ import msgspec
 
 from hanse.gateway.settings import DISCARD_BYTES_MAX
 from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.serving import ABORT
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -68,7 +69,7 @@ class Exchange:
                 self.length = value
             elif name == b"access-control-request-headers":
                 self.wanted_headers = value
-        self._abort: Callable[[], None] | None = scope.get("state", {}).get("hanse.abort")
+        self._abort: Callable[[], None] | None = scope.get("state", {}).get(ABORT)
 
     def get_body_bytes(self, bytes_max: int) -> int:
         """What the body may take in memory: as declared, the most if nothing is.

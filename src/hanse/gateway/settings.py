@@ -9,14 +9,6 @@ import msgspec
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 
-HEAD_BYTES_MAX = 32 * 1024
-"""Request line and headers together. OpenAI's SDKs send about 1 kB; browsers with cookies a few."""
-
-HEAD_READ_S = 10.0
-"""From a connection's first byte (or its opening) to the end of its headers. An honest client needs
-one round trip; a slow one holds a file descriptor for no longer than this.
-"""
-
 DISCARD_BYTES_MAX = 64 * 1024 * 1024
 """Of a body that is too large, so much is still read and thrown away, so that the client is done
 sending when the 413 comes and can read it; past that the connection is closed.
