@@ -107,6 +107,16 @@ async def test_a_restart_goes_on_where_it_was(rpc: Rpc, minter: Minter) -> None:
     assert amounts(storage) == [1, 2, 3, 4]
 
 
+async def test_two_who_advance_at_once_apply_each_block_once(rpc: Rpc, minter: Minter) -> None:
+    storage = MemoryIndexStorage()
+    index = make_index(rpc, minter, storage)
+    for amount in (1, 2, 3):
+        await minter.mint(amount)
+    await mine(rpc, K)
+    await asyncio.gather(*(index.catch_up() for _ in range(4)))
+    assert amounts(storage) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("exchange", range(6))
 async def test_a_crash_at_any_exchange_repeats_a_round_or_not(
     rpc: Rpc, minter: Minter, faulty: FaultyTransport, exchange: int

@@ -61,6 +61,7 @@ class EventIndex:
         self._start_block = start_block
         self._confirmations = confirmations
         self._range_blocks = BLOCKS_PER_ROUND_MAX
+        self._turn = asyncio.Lock()  # two rounds at once would apply the same blocks twice
 
     async def read_checkpoint(self) -> Checkpoint | None:
         """The block up to which everything is applied; None before the first round."""
@@ -70,11 +71,17 @@ class EventIndex:
     async def advance(self) -> EventBatch | None:
         """Apply the next blocks, if there are any, and return what was applied.
 
+        Callers take turns: one that waited goes on where the one before it ended.
+
         Raises:
             TransientError: the node does not answer, lags, or its chain changed while we read; try
                 again.
             InvariantError: `chain_reorganised`: a block that was applied has left the chain.
         """
+        async with self._turn:
+            return await self._advance()
+
+    async def _advance(self) -> EventBatch | None:
         checkpoint = await self.read_checkpoint()
         head = await self._rpc.fetch_head()
         first = self._start_block if checkpoint is None else checkpoint.number + 1
@@ -118,12 +125,13 @@ class EventIndex:
     async def rewind(self) -> Checkpoint | None:
         """Undo all above the newest checkpoint that is still on the chain; None if that is all."""
         ancestor = None
-        for checkpoint in await self._storage.read_checkpoints():
-            header = await self._rpc.fetch_header(checkpoint.number)
-            if header is not None and header.hash == checkpoint.hash:
-                ancestor = checkpoint
-                break
-        await self._storage.rollback_index(ancestor)
+        async with self._turn:
+            for checkpoint in await self._storage.read_checkpoints():
+                header = await self._rpc.fetch_header(checkpoint.number)
+                if header is not None and header.hash == checkpoint.hash:
+                    ancestor = checkpoint
+                    break
+            await self._storage.rollback_index(ancestor)
         return ancestor
 
     async def _verify_checkpoint(self, checkpoint: Checkpoint, head: Header) -> None:
