@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from hanse.cli.buying.wallet import get_settings
+from hanse.cli.memory import set_started_aside
 from hanse.cli.network import load_network
 from hanse.cli.session import Session
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway
@@ -42,6 +43,7 @@ def serve(session: Session, options: dict[str, Any]) -> None:
         return Hanse.open(buyer)
 
     def show(_: GatewayServer, port: int) -> None:
+        set_started_aside()
         url = f"http://{gateway.host}:{port}/v1"
         document = {"base_url": url, "user": buyer.get_user(), "signer": buyer.signer.address}
         session.output.show(

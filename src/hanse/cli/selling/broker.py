@@ -13,6 +13,7 @@ import click
 from hanse.chain import Rpc
 from hanse.chain.registry import Registry
 from hanse.cli.control import hold_folder, serve_control
+from hanse.cli.memory import set_started_aside
 from hanse.cli.network import Network, load_network
 from hanse.cli.selling.provider_status import describe_offer, explain, fetch_report
 from hanse.cli.selling.settlements import to_document
@@ -72,6 +73,7 @@ class Beside:
 
     def start(self, process: BrokerProcess) -> None:
         """Show that the broker serves, and begin."""
+        set_started_aside()
         self._show(process)
         for work in (self._control(process), self._watch(process)):
             task = asyncio.create_task(work)
