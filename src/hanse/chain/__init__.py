@@ -46,56 +46,142 @@ Public API (import from here). Reads name their block: use head.number - confirm
     LocalNode(folder, chain_id=31337, port=0, block_time_s=1.0 or None, confirmations=2)
     await node.start() -> url      node.url      await node.stop()
     await node.mine(n) | node.advance_time(seconds) | node.fund(address, wei)
+
+Each name is imported when it is first used: the node client and the ABI codec take half a second,
+and most commands need neither.
 """
 
-from hanse.chain.asset import Asset
-from hanse.chain.chain_types import (
-    BlockNumber,
-    Call,
-    ChainError,
-    Event,
-    Header,
-    Log,
-    TransactionReceipt,
-)
-from hanse.chain.contract import Contract
-from hanse.chain.deployment import (
-    Deployment,
-    deploy,
-    load_deployment,
-    open_contracts,
-    save_deployment,
-    verify_deployment,
-)
-from hanse.chain.escrow import Escrow, EscrowTerms, PermitSignature, SubAccount
-from hanse.chain.index import EventIndex
-from hanse.chain.keys import (
-    Key,
-    Scrypt,
-    create_key,
-    create_keystore,
-    get_password,
-    read_keystore_address,
-    store_in_keyring,
-    unlock_keystore,
-)
-from hanse.chain.localnode import LocalNode
-from hanse.chain.outbox import Outbox
-from hanse.chain.outbox.fees import Fee, FeePolicy
-from hanse.chain.outbox.transactions import get_contract_address
-from hanse.chain.registry import ProviderInfo, PublishedService, Registry, ServiceInfo
-from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
-from hanse.chain.storage import (
-    Attempt,
-    Checkpoint,
-    EventBatch,
-    IndexStorage,
-    MemoryIndexStorage,
-    MemoryOutboxStorage,
-    OutboxEntry,
-    OutboxStorage,
-    TransactionState,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hanse.chain.asset import Asset
+    from hanse.chain.chain_types import (
+        BlockNumber,
+        Call,
+        ChainError,
+        Event,
+        Header,
+        Log,
+        TransactionReceipt,
+    )
+    from hanse.chain.contract import Contract
+    from hanse.chain.deployment import (
+        Deployment,
+        deploy,
+        load_deployment,
+        open_contracts,
+        save_deployment,
+        verify_deployment,
+    )
+    from hanse.chain.escrow import Escrow, EscrowTerms, PermitSignature, SubAccount
+    from hanse.chain.index import EventIndex
+    from hanse.chain.keys import (
+        Key,
+        Scrypt,
+        create_key,
+        create_keystore,
+        get_password,
+        read_keystore_address,
+        store_in_keyring,
+        unlock_keystore,
+    )
+    from hanse.chain.localnode import LocalNode
+    from hanse.chain.outbox import Outbox
+    from hanse.chain.outbox.fees import Fee, FeePolicy
+    from hanse.chain.outbox.transactions import get_contract_address
+    from hanse.chain.registry import ProviderInfo, PublishedService, Registry, ServiceInfo
+    from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
+    from hanse.chain.storage import (
+        Attempt,
+        Checkpoint,
+        EventBatch,
+        IndexStorage,
+        MemoryIndexStorage,
+        MemoryOutboxStorage,
+        OutboxEntry,
+        OutboxStorage,
+        TransactionState,
+    )
+
+_NAMES_BY_MODULE = {
+    "asset": ("Asset",),
+    "chain_types": (
+        "BlockNumber",
+        "Call",
+        "ChainError",
+        "Event",
+        "Header",
+        "Log",
+        "TransactionReceipt",
+    ),
+    "contract": ("Contract",),
+    "deployment": (
+        "Deployment",
+        "deploy",
+        "load_deployment",
+        "open_contracts",
+        "save_deployment",
+        "verify_deployment",
+    ),
+    "escrow": (
+        "Escrow",
+        "EscrowTerms",
+        "PermitSignature",
+        "SubAccount",
+    ),
+    "index": ("EventIndex",),
+    "keys": (
+        "Key",
+        "Scrypt",
+        "create_key",
+        "create_keystore",
+        "get_password",
+        "read_keystore_address",
+        "store_in_keyring",
+        "unlock_keystore",
+    ),
+    "localnode": ("LocalNode",),
+    "outbox": ("Outbox",),
+    "outbox.fees": (
+        "Fee",
+        "FeePolicy",
+    ),
+    "outbox.transactions": ("get_contract_address",),
+    "registry": (
+        "ProviderInfo",
+        "PublishedService",
+        "Registry",
+        "ServiceInfo",
+    ),
+    "rpc": (
+        "HttpTransport",
+        "Rpc",
+        "RpcTransport",
+    ),
+    "storage": (
+        "Attempt",
+        "Checkpoint",
+        "EventBatch",
+        "IndexStorage",
+        "MemoryIndexStorage",
+        "MemoryOutboxStorage",
+        "OutboxEntry",
+        "OutboxStorage",
+        "TransactionState",
+    ),
+}
+_MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "BlockNumber",
