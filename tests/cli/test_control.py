@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import stat
+import sys
 
 import pytest
 
@@ -67,7 +68,18 @@ async def test_nobody_there_is_said_so(tmp_path):
         await ask_control(tmp_path, {})
 
 
-async def test_attacker_cannot_break_the_control_port_with_nesting_or_a_browser(tmp_path, caplog):
+@pytest.fixture
+def raised_recursion_limit():
+    """As py_ecc raises it in every process that opens a keystore: a deep text then ends it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+async def test_attacker_cannot_break_the_control_port_with_nesting_or_a_browser(
+    tmp_path, caplog, raised_recursion_limit
+):
     async def answer(question):
         return {"done": True}
 

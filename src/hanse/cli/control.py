@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.nesting import is_nested_too_deep
 
 LOCK_NAME = "lock"
 CONTROL_NAME = "control.json"
@@ -64,7 +65,10 @@ async def serve_control(folder: Path, answer: Answer) -> AsyncIterator[None]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(QUESTION_TIME_S):
-                question = json.loads(await reader.readline())
+                line = await reader.readline()
+            if is_nested_too_deep(line):
+                return
+            question = json.loads(line)
             if not hmac.compare_digest(str(question.pop("token")).encode(), token.encode()):
                 return
             document = await _answer(answer, question)
