@@ -27,7 +27,7 @@ from hanse.chain import (
     verify_deployment,
 )
 from hanse.contracts.deployment import Terms
-from hanse.protocol.errors import RequestError, VerificationError
+from hanse.protocol.errors import RequestError
 from hanse.protocol.intents import Fund
 
 K = 1
@@ -158,7 +158,7 @@ async def test_the_file_is_checked_against_the_chain(chain: Rpc, tmp_path: Path)
         "no code": {"escrow": "0x" + "77" * 20},
     }
     for words, change in wrong.items():
-        with pytest.raises(VerificationError, match=words):
+        with pytest.raises(RequestError, match=words):
             await verify_deployment(chain, msgspec.structs.replace(deployment, **change))
 
 

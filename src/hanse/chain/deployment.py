@@ -26,7 +26,7 @@ from hanse.chain.registry import Registry
 from hanse.chain.rpc import Rpc
 from hanse.contracts.artifacts import Artifact
 from hanse.contracts.deployment import Terms, plan_deployment
-from hanse.protocol.errors import RequestError, VerificationError
+from hanse.protocol.errors import RequestError
 
 FILE_BYTES_MAX = 16_384
 """A deployment file has under 1 kB."""
@@ -99,7 +99,7 @@ async def verify_deployment(rpc: Rpc, deployment: Deployment) -> None:
     """Check chain, code and the contracts' own words against the file.
 
     Raises:
-        VerificationError: `configuration_invalid`, naming what differs.
+        RequestError: `configuration_invalid`, naming what differs.
     """
     _verify_equal("chain id", await rpc.fetch_chain_id(), deployment.chain_id)
     _verify_equal("hash of block 0", await _fetch_genesis_hash(rpc), deployment.genesis_hash)
@@ -180,8 +180,8 @@ def _verify_equal(what: str, found: object, expected: object) -> None:
         raise _differs(what, found, expected)
 
 
-def _differs(what: str, found: object, expected: object) -> VerificationError:
-    return VerificationError(
+def _differs(what: str, found: object, expected: object) -> RequestError:
+    return RequestError(
         "configuration_invalid",
         f"{what}: the chain has {found}, the deployment file {expected}; use the file of this"
         " chain or deploy anew",

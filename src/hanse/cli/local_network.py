@@ -37,7 +37,7 @@ from hanse.chain.registry import Registry
 from hanse.cli.network import FILE_NAME, Network, fetch_network, load_network, save_network
 from hanse.cli.session import Session
 from hanse.contracts.deployment import Terms
-from hanse.protocol.errors import InvariantError, RequestError, TransientError, VerificationError
+from hanse.protocol.errors import InvariantError, RequestError, TransientError
 
 CONFIRMATIONS = 2
 """Blocks on top of a local transaction before it counts; the local chain makes one a second."""
@@ -271,9 +271,10 @@ class LocalNetwork:
 
     async def _load_or_deploy(self) -> Network:
         if (self.home / FILE_NAME).exists():
+            deployment = load_network(self.home).deployment
             try:
-                network = await fetch_network(self.rpc_url, load_network(self.home).deployment)
-            except VerificationError as error:
+                network = await fetch_network(self.rpc_url, deployment)
+            except RequestError as error:
                 raise RequestError(
                     "configuration_invalid",
                     f"{error.message}; the books in {self.home} belong to another chain: "

@@ -58,7 +58,7 @@ async def fetch_network(rpc_url: str, deployment: Deployment) -> Network:
     """Check a deployment against its chain, and ask the asset how it is written.
 
     Raises:
-        VerificationError: the chain and the deployment disagree.
+        RequestError: `configuration_invalid` if the chain and the deployment disagree.
         TransientError: the node does not answer.
     """
     from hanse.chain.contract import Contract
