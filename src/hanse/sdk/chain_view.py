@@ -274,7 +274,9 @@ def _fold_registry(event: Event, find: FindDocument) -> Iterator[tuple[str, byte
     provider = fields.get("provider")
     key = f"{_PROVIDER}{provider}"
     if event.name in ("Registered", "ReceiptKeyChanged"):
-        yield key, msgspec.json.encode(_Provider(fields["receipt_key"]))
+        known = find(key) if event.name == "ReceiptKeyChanged" else None  # also while unbonding
+        is_unbonding = known is not None and msgspec.json.decode(known, type=_Provider).is_unbonding
+        yield key, msgspec.json.encode(_Provider(fields["receipt_key"], is_unbonding))
     elif event.name in ("UnbondingBegun", "UnbondingCancelled", "UnbondingFinished"):
         known = find(key)
         if known is not None:
