@@ -5,8 +5,11 @@ import stat
 from importlib.util import find_spec
 
 import pytest
+from click.testing import CliRunner
 from eth_account import Account
 
+from hanse.cli.session import LOCAL_PASSWORD, Session
+from hanse.protocol.errors import RequestError
 from tests.cli.conftest import PASSWORD
 
 
@@ -83,6 +86,27 @@ def test_an_unknown_key_says_how_to_make_it(run):
 
     assert ran.exit_code == 5
     assert "hanse keys create nobody" in ran.stderr
+
+
+def test_an_unknown_key_says_which_there_are(run):
+    run("keys", "create", "lubeck", "--light")
+    run("keys", "create", "hamburg", "--light")
+    assert "there are: hamburg, lubeck" in run("keys", "show-address", "provider").stderr
+
+
+def test_a_local_network_says_where_its_password_is(run, home):
+    run("keys", "create", "user", "--light")
+    session = Session(home=home)
+    wrong = {"HANSE_PASSWORD": "wrong"}
+    with CliRunner().isolation(env=wrong), pytest.raises(RequestError) as plain:
+        session.unlock_key("user")
+    assert "HANSE_PASSWORD_FILE=" not in plain.value.message
+
+    (home / LOCAL_PASSWORD).write_text(PASSWORD)
+    with CliRunner().isolation(env=wrong), pytest.raises(RequestError) as local:
+        session.unlock_key("user")
+    assert local.value.code == "keystore_locked"
+    assert f"HANSE_PASSWORD_FILE={home / LOCAL_PASSWORD}" in local.value.message
 
 
 def test_no_password_is_ever_shown(run):

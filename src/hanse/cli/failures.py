@@ -22,7 +22,10 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report a Ctrl-C."""
 
 NEXT_STEPS = {
-    "insufficient_balance": "Put more there with: hanse account fund PROVIDER AMOUNT",
+    "insufficient_balance": (
+        "See what is where, and who signs for it, with: hanse account show. "
+        "Set more aside with: hanse account fund PROVIDER AMOUNT"
+    ),
     "sub_account_unknown": "Fund the provider first: hanse account fund PROVIDER AMOUNT",
     "voucher_too_low": "Put more there with: hanse account fund PROVIDER AMOUNT",
     "model_not_found": "See what is offered with: hanse offers",
@@ -33,7 +36,9 @@ NEXT_STEPS = {
         "names, or by the keyring."
     ),
     "keystore_permissions": "Close it to others: chmod 700 HOME/keys; chmod 600 HOME/keys/*.json",
-    "chain_unavailable": "Check rpc_url in network.json and that the node runs.",
+    "chain_unavailable": (
+        "Check rpc_url in network.json and that the node runs; a local one starts with: hanse up"
+    ),
     "rate_limited": "Wait, then try again.",
     "overloaded": "Wait, then try again.",
     "store_unavailable": "Check the disk, and that no other process holds this home folder.",

@@ -26,7 +26,7 @@ from hanse.cli.local_network import LOCK_TIME_S, LocalNetwork
 from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import Address
 from hanse.sdk import Hanse, Settings, verify_receipt_file
-from hanse.sdk.money import Money
+from hanse.sdk.money import Money, Place
 from hanse.settlement.voucher_records import StoredReceipt, Verification
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ async def fund_user(network: LocalNetwork) -> str:
         if money.total + money.paid == 0:
             await network.give("user", PURSE)
         providers = {network.get_key(plan.name).address: plan.name for plan in network.plans}
-        free = {p.provider: p.amount for p in money.places if p.place == "free"}
+        free = {p.provider: p.amount for p in _list_free(hanse, money)}
         missing = {
             provider: SUB_ACCOUNT - free.get(provider, 0)
             for provider in providers
@@ -87,6 +87,12 @@ async def fund_user(network: LocalNetwork) -> str:
         deposit = max(0, sum(missing.values()) - held)
         entry = await hanse.account.open(deposit, missing)
         return entry.transaction_hash
+
+
+def _list_free(hanse: Hanse, money: Money) -> list[Place]:
+    """What is free for the gateway's vouchers; the user may have funds of its own beside it."""
+    signer = hanse.account.signer
+    return [p for p in money.places if p.place == "free" and p.signer == signer]
 
 
 async def play_round(
@@ -235,8 +241,8 @@ async def _refund(
 ) -> None:
     """Take back what no provider earned, at one that served nothing where there is one."""
     money = await hanse.read_money()
-    idle = [p for p in money.places if p.place == "free" and p.amount and p.provider != served]
-    place = (idle or [p for p in money.places if p.place == "free" and p.amount])[0]
+    free = [place for place in _list_free(hanse, money) if place.amount]
+    place = ([p for p in free if p.provider != served] or free)[0]
     asked = await hanse.account.request_refund(place.provider, place.amount)
     await network.node.advance_time(LOCK_TIME_S + 1)
     done = await hanse.account.claim_refund(place.provider)
@@ -258,7 +264,7 @@ async def _refund(
 
 async def _account_for(network: LocalNetwork, money: Money, played: Round, show: Show) -> None:
     """Every unit of the asset that exists, by holder and place; raises unless it adds up."""
-    rows = [("user", _describe(network, p.place, p.provider), p.amount) for p in money.places]
+    rows = [("user", _describe(network, place), place.amount) for place in money.places]
     async with Rpc.connect(network.rpc_url) as rpc:
         asset = Asset(rpc, network.deployment.asset)
         registry = Registry(rpc, network.deployment.registry)
@@ -294,10 +300,12 @@ def _render(
     )
 
 
-def _describe(network: LocalNetwork, place: str, provider: Address) -> str:
-    if not provider:
-        return place
-    return f"sub-account with {_get_name(network, provider)}, {place}"
+def _describe(network: LocalNetwork, place: Place) -> str:
+    if not place.provider:
+        return place.place
+    names = {network.get_key("gateway").address: "", network.get_key("user").address: " by user"}
+    whose = names.get(place.signer, f" by {place.signer}")
+    return f"sub-account with {_get_name(network, place.provider)}{whose}, {place.place}"
 
 
 def _get_name(network: LocalNetwork, provider: Address) -> str:

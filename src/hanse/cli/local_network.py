@@ -35,7 +35,7 @@ from hanse.chain.localnode import LocalNode
 from hanse.chain.outbox import Outbox
 from hanse.chain.registry import Registry
 from hanse.cli.network import FILE_NAME, Network, fetch_network, load_network, save_network
-from hanse.cli.session import Session
+from hanse.cli.session import LOCAL_PASSWORD, Session
 from hanse.contracts.deployment import Terms
 from hanse.protocol.errors import InvariantError, RequestError, TransientError
 
@@ -365,7 +365,7 @@ class LocalNetwork:
 
 def _load_password(home: Path) -> str:
     """The local keys' password, made on first use: it guards nothing but test money."""
-    path = home / "password"
+    path = home / LOCAL_PASSWORD
     if not path.exists():
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "w") as file:

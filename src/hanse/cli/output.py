@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 240
 """Width of tables that no terminal bounds: two addresses, a hash and some figures in one line."""
 
+UNBOUNDED_COLUMNS = 10_000
+"""Wider than any table, to ask how wide one would like to be."""
+
 
 _KEPT = frozenset("\n\t")
 _OBEYED = ("Cc", "Cs")  # control characters (C0, DEL, C1), halves of surrogate pairs
@@ -134,10 +137,15 @@ class Output:
         title: str | None = None,
         footer: Sequence[str] | None = None,
     ) -> "RenderableType":
-        """A table; a column whose name ends in ">" is numbers, aligned to the right."""
+        """A table; a column whose name ends in ">" is numbers, aligned to the right.
+
+        Where the terminal is too narrow for whole addresses and hashes, every row becomes a block
+        of names and values instead: what is broken over lines cannot be copied.
+        """
         from rich.table import Table
         from rich.text import Text
 
+        texts = [[clean(str(cell)) for cell in row] for row in rows]
         table = Table(title=title, title_justify="left", show_footer=footer is not None)
         for index, name in enumerate(columns):
             table.add_column(
@@ -146,9 +154,28 @@ class Output:
                 overflow="fold",
                 footer=Text(footer[index]) if footer else "",
             )
+        for row in texts:
+            table.add_row(*(Text(cell) for cell in row))
+        console = self.console()
+        unbounded = console.options.update(width=UNBOUNDED_COLUMNS)
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            return table
+        return self._blocks(columns, [*texts, *([list(footer)] if footer else [])], title)
+
+    def _blocks(
+        self, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None
+    ) -> "RenderableType":
+        """What is in a table too wide for the terminal, one block a row, without empty cells."""
+        from rich.console import Group
+        from rich.text import Text
+
+        names = [name.removesuffix(">") for name in columns]
+        blocks: list[RenderableType] = [Text(title, style="italic")] if title else []
         for row in rows:
-            table.add_row(*(Text(clean(str(cell))) for cell in row))
-        return table
+            if blocks:
+                blocks.append(Text(""))
+            blocks.append(self.fields(pair for pair in zip(names, row, strict=True) if pair[1]))
+        return Group(*blocks)
 
     def fields(self, pairs: Iterable[tuple[str, object]]) -> "RenderableType":
         """Names and values below one another, without lines."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 HOME_VARIABLE = "HANSE_HOME"
 HOME_DEFAULT = ".hanse"
 
+LOCAL_PASSWORD = "password"  # noqa: S105 - a file's name, not a password
+"""File in the home folder with the password of a local network's keys; `hanse up` writes it."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -84,7 +87,16 @@ class Session:
         from hanse.chain.keys import get_password, unlock_keystore
 
         path = self._get_existing(name)
-        return unlock_keystore(path, get_password(name, use_keyring=use_keyring))
+        try:
+            return unlock_keystore(path, get_password(name, use_keyring=use_keyring))
+        except RequestError as error:
+            local = self.home / LOCAL_PASSWORD
+            if error.code != "keystore_locked" or not local.is_file():
+                raise
+            raise RequestError(
+                error.code,
+                f"{error.message}; this local network's is in a file: HANSE_PASSWORD_FILE={local}",
+            ) from None
 
     def get_key_address(self, name: str) -> str:
         """The address of one of this home's keys, without its password."""
@@ -98,7 +110,10 @@ class Session:
         if not path.is_file():
             raise RequestError(
                 "not_found",
-                f"there is no key {name!r} in {self.keys_folder}; "
-                f"make it with: hanse keys create {name}",
+                f"there is no key {name!r} in {self.keys_folder} "
+                f"(there are: {self._list_names()}); make it with: hanse keys create {name}",
             )
         return path
+
+    def _list_names(self) -> str:
+        return ", ".join(sorted(path.stem for path in self.keys_folder.glob("*.json"))) or "none"

@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hanse.cli.framework import command, pass_session
 from hanse.cli.output import clean
-from hanse.cli.session import Session
+from hanse.cli.session import LOCAL_PASSWORD, Session
 
 if TYPE_CHECKING:
     from hanse.cli.first_round import Round
@@ -63,7 +64,7 @@ async def up(session: Session, /, once: bool, port: int) -> None:
         played = await _play(session, network, steps, started)
         _show_end(session, network, played, once)
         if not once:
-            await _stay(network)
+            await _stay(network, session.output.note)
             session.output.note("\nstopping ...")
     session.output.note("Stopped. The state is kept: the next start resumes it.")
 
@@ -176,21 +177,30 @@ def _show_end(session: Session, network: "LocalNetwork", played: "Round", once: 
 def _describe_use(network: "LocalNetwork") -> str:
     from hanse.cli.first_round import create_api_key_path
 
-    key = create_api_key_path(network.home)
+    key, home = create_api_key_path(network.home), network.home
     body = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    # a name that the shell finds, also in a checkout whose environment is not active
+    program = "hanse" if shutil.which("hanse") else sys.argv[0]
+    variables = f"HANSE_HOME={home} HANSE_PASSWORD_FILE={home / LOCAL_PASSWORD}"
     return (
-        f"\nThe network is up. Ask it yourself:\n\n"
+        f"\nThe network is up. Ask it yourself, from another terminal:\n\n"
         f'  curl {network.gateway_url}/chat/completions -H "Authorization: Bearer $(cat {key})" '
         f"-H 'Content-Type: application/json' -d '{body}'\n\n"
-        f"  logs: {network.home / 'logs'}    money: hanse money    stop: Ctrl-C\n"
+        f"Or with the commands, which find network and keys here:\n\n"
+        f"  export {variables}\n"
+        f'  {program} chat --signer gateway "Hello!"\n'
+        f"  {program} money\n\n"
+        f"  logs: {home / 'logs'}    stop: Ctrl-C\n"
     )
 
 
-async def _stay(network: "LocalNetwork") -> None:
-    """Until Ctrl-C, SIGTERM, or the end of one of the processes.
+async def _stay(network: "LocalNetwork", note: Callable[[str], None]) -> None:
+    """Until Ctrl-C, SIGTERM, or the end of the gateway or of the last provider.
+
+    A market outlives one of its providers: its end is told, and whoever asks goes to the other.
 
     Raises:
-        TransientError: a process ended by itself.
+        TransientError: nothing can be bought here any more.
     """
     from hanse.protocol.errors import TransientError
 
@@ -202,12 +212,22 @@ async def _stay(network: "LocalNetwork") -> None:
         asyncio.create_task(child.process.wait()): child for child in network.processes.values()
     }
     stopped = asyncio.create_task(stop.wait())
-    done, pending = await asyncio.wait([stopped, *waits], return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    if stopped not in done:
-        child = waits[next(iter(done))]
-        raise TransientError(
-            "engine_unavailable",
-            f"{child.name} ended with {child.process.returncode}; see {child.log_path}",
-        )
+    try:
+        while True:
+            done, _ = await asyncio.wait([stopped, *waits], return_when=asyncio.FIRST_COMPLETED)
+            if stopped in done:
+                return
+            ended = [waits.pop(task) for task in list(waits) if task in done]
+            said = ", ".join(
+                f"{child.name} ended with {child.process.returncode} (log: {child.log_path})"
+                for child in ended
+            )
+            left = [child.name for child in waits.values()]
+            if "gateway" not in left or left == ["gateway"]:
+                raise TransientError(
+                    "engine_unavailable", f"{said}; the network was stopped, `hanse up` resumes it"
+                )
+            note(f"{said}; {', '.join(left)} go on. To have it back: Ctrl-C, then hanse up")
+    finally:
+        for task in (stopped, *waits):
+            task.cancel()

@@ -15,13 +15,13 @@ from typing import Any
 
 import click
 
+from hanse.cli.buying.moves import get_provider
 from hanse.cli.buying.wallet import get_settings
 from hanse.cli.network import Network, load_network
 from hanse.cli.session import Session
 from hanse.market import Needs
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import SignedReceipt
-from hanse.protocol.signatures import parse_address
 from hanse.protocol.wire import receipt_to_json
 from hanse.sdk import Hanse
 from hanse.sdk.completion import CompletionStream
@@ -154,13 +154,15 @@ async def converse(session: Session, text: str | None, options: dict[str, Any]) 
         signer=options["signer"],
         use_keyring=options["keyring"],
     )
-    async with Hanse.open(settings) as hanse:
+    async with contextlib.AsyncExitStack() as stack:
+        with session.output.wait("asking chain and brokers ..."):
+            hanse = await stack.enter_async_context(Hanse.open(settings))
         talk = Conversation(
             session,
             network,
             hanse,
             options["model"] or _choose_model(hanse),
-            _get_needs(network, options),
+            _get_needs(session, network, options),
             _get_parameters(options),
         )
         if options["system"]:
@@ -246,11 +248,11 @@ def _choose_model(hanse: Hanse) -> str:
     return models[0]
 
 
-def _get_needs(network: Network, options: dict[str, Any]) -> Needs:
+def _get_needs(session: Session, network: Network, options: dict[str, Any]) -> Needs:
     max_fee = options["max_fee"]
     return Needs(
         max_fee=network.units.parse(max_fee) if max_fee is not None else None,
-        providers=frozenset(parse_address(text, "provider") for text in options["provider"]),
+        providers=frozenset(get_provider(session, text) for text in options["provider"]),
     )
 
 

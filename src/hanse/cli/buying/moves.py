@@ -1,7 +1,6 @@
 """Moves money for `hanse account`: one transaction each, shown until it is confirmed."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +27,7 @@ async def show_account(session: Session, key: str) -> None:
     async with open_wallet(session, network, key) as wallet:
         money = await wallet.read_money()
         native_wei = await wallet.rpc.fetch_balance(wallet.user, block=money.block)
+        now_s = (await wallet.rpc.fetch_head()).timestamp_s
         funds = wallet.chain.list_funds()
     held = {p.place: p.amount for p in money.places if p.place in ("wallet", "account")}
     rows = [
@@ -36,7 +36,7 @@ async def show_account(session: Session, key: str) -> None:
             signer if signer != money.user else "user",
             units.format_number(of.balance),
             units.format_number(of.pending_refund),
-            format_until(of.refund_unlock_s, int(time.time())) if of.pending_refund else "",
+            format_until(of.refund_unlock_s, now_s) if of.pending_refund else "",
             units.format_number(of.claimed),
         )
         for provider, signer, of in funds
@@ -120,6 +120,7 @@ async def refund(
         held = await wallet.account.escrow.read_sub_account(
             wallet.user, address, wallet.signer, block=block
         )
+        now_s = (await wallet.rpc.fetch_head()).timestamp_s
     more = {
         "provider": address,
         "pending_refund": str(held.refund),
@@ -127,7 +128,7 @@ async def refund(
     }
     _show(session, units, f"refund {what}", amount, entry, more)
     if what == "request":
-        until = format_until(held.unlock_time_s, int(time.time()))
+        until = format_until(held.unlock_time_s, now_s)  # by the chain's clock, which decides
         session.output.note(
             f"{units.format(held.refund)} come free at {format_time(held.unlock_time_s)}, {until}; "
             f"then: hanse account refund {provider} --claim"

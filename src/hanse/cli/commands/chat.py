@@ -27,7 +27,7 @@ from hanse.cli.session import Session
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 is the likeliest answer.")
 @click.option("--seed", type=int, help="The same answer again, where the engine can.")
 @click.option("--max-fee", help="Most that one answer may cost.")
-@click.option("--provider", multiple=True, help="Only from this one; may be repeated.")
+@click.option("--provider", multiple=True, help="Only from this address or key; may be repeated.")
 @click.option("--key", default="user", help="Who pays: a key of this home.")
 @click.option("--signer", help="Key that signs the vouchers. [default: the user's]")
 @click.option("--keyring", is_flag=True, help="Take the password from the desktop's keyring.")

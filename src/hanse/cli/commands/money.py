@@ -1,6 +1,5 @@
 """`hanse money`: every unit of a wallet, by place."""
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -49,15 +48,17 @@ async def money(session: Session, /, key: str, history: bool) -> None:
     with session.output.wait("reading chain and books ..."):
         async with open_wallet(session, network, key) as wallet:
             found = await wallet.read_money()
-    _show(session, network, found, history=history)
+            now_s = (await wallet.rpc.fetch_head()).timestamp_s  # its clock decides
+    _show(session, network, found, now_s, history=history)
     if found.differences:
         raise InvariantError("invariant_broken", "; ".join(found.differences))
 
 
-def _show(session: Session, network: "Network", found: "Money", *, history: bool) -> None:
+def _show(
+    session: Session, network: "Network", found: "Money", now_s: int, *, history: bool
+) -> None:
     output, units = session.output, network.units
     places = [place for place in found.places if place.amount or not place.provider]
-    now_s = int(time.time())
     rows = [
         (
             place.place,
@@ -70,7 +71,7 @@ def _show(session: Session, network: "Network", found: "Money", *, history: bool
         )
         for place in places
     ]
-    columns = ("place", "provider", f"{units.symbol}>", "free at", "put there by transaction")
+    columns = ("place", "provider", f"{units.symbol}>", "free at", "transaction")
     footer = ("sum", "", units.format_number(found.total), "", "")
     output.show(
         _to_document(found),

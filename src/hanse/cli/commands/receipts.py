@@ -65,7 +65,16 @@ async def list_receipts(session: Session, /, key: str, limit: int) -> None:
         )
         for stored in found
     ]
-    columns = ("request", "finished", "provider", "in>", "out>", f"fee, {units.symbol}>", "end", "")
+    columns = (
+        "request",
+        "finished",
+        "provider",
+        "in>",
+        "out>",
+        f"fee, {units.symbol}>",
+        "end",
+        "answer",
+    )
     output.show(
         {"receipts": [_to_document(stored) for stored in found]},
         lambda: output.table(columns, rows) if rows else "No receipts yet.",
