@@ -20,14 +20,14 @@ import contextlib
 import os
 import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hanse.protocol.errors import TransientError
-from hanse.store.database import Row, Transaction
+from hanse.store.database import Transaction
+from hanse.store.group_commit import SqliteTransaction, Write, deliver, refuse, run_shared
 
 ResultT = TypeVar("ResultT")
 
@@ -49,48 +49,12 @@ BUSY_TIMEOUT_MS = 10_000
 """How long another process may hold the file (a backup, a second command) before a write fails."""
 
 
-class _SqliteTransaction:
-    """`Transaction` over one connection."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        return self._connection.execute(sql, parameters).rowcount
-
-    def find_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-        row: Row | None = self._connection.execute(sql, parameters).fetchone()
-        return row
-
-    def find_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        return self._connection.execute(sql, parameters).fetchall()
-
-
-_Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
-
-
-class _Write:
-    """A write that waits, and the loop and future of its caller."""
-
-    __slots__ = ("function", "future", "loop")
-
-    def __init__(
-        self,
-        function: Callable[[Transaction], Any],
-        loop: asyncio.AbstractEventLoop,
-        future: "asyncio.Future[Any]",
-    ) -> None:
-        self.function = function
-        self.loop = loop
-        self.future = future
-
-
 class SqliteDatabase:
     """A `Database` over one SQLite file. Open it with `open_sqlite`."""
 
     def __init__(self, path: str, loop_commit_s_max: float = LOOP_COMMIT_S_MAX) -> None:
         self._path = path
-        self._queue: deque[_Write] = deque()
+        self._queue: deque[Write] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._connection = _connect(path, BUSY_TIMEOUT_MS)
@@ -117,7 +81,7 @@ class SqliteDatabase:
         with self._wake:
             if self._closing:
                 raise TransientError("store_unavailable", "the database is closed")
-            self._queue.append(_Write(function, loop, future))
+            self._queue.append(Write(function, loop, future))
             if self._commit_s >= self._loop_commit_s_max or self._flush_loop not in (None, loop):
                 self._flush_loop = None
                 self._wake.notify()
@@ -164,7 +128,7 @@ class SqliteDatabase:
             self._reader.execute("PRAGMA query_only=ON")
         self._reader.execute("BEGIN")
         try:
-            return function(_SqliteTransaction(self._reader))
+            return function(SqliteTransaction(self._reader))
         finally:
             self._reader.execute("ROLLBACK")
 
@@ -210,13 +174,13 @@ class SqliteDatabase:
             bool(self._queue) and self._flush_loop is None
         ) or self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT
 
-    def _take(self) -> list[_Write]:
+    def _take(self) -> list[Write]:
         count = min(len(self._queue), WRITES_PER_COMMIT_MAX)
         return [self._queue.popleft() for _ in range(count)]
 
     def _commit(
         self,
-        batch: list[_Write],
+        batch: list[Write],
         connection: sqlite3.Connection,
         own_loop: asyncio.AbstractEventLoop | None = None,
     ) -> bool:
@@ -225,31 +189,16 @@ class SqliteDatabase:
         Returns:
             False, and nothing happened, if on the loop the file is held by another process.
         """
-        results: list[_Result] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             if own_loop is not None:
                 return False
-            _deliver(batch, _refuse(batch, error), None)
+            deliver(batch, refuse(batch, error), None)
             return True
-        try:
-            for write in batch:
-                try:
-                    results.append((write.future, _run_one(connection, write.function), None))
-                except Exception as error:
-                    if not connection.in_transaction:  # the engine gave up on all of it
-                        raise
-                    results.append((write.future, None, error))
-            started = time.perf_counter()
-            connection.execute("COMMIT")
-            took = time.perf_counter() - started
-            self._commit_s += (took - self._commit_s) / 8
-        except Exception as error:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            results = _refuse(batch, error)
-        _deliver(batch, results, own_loop)
+        results, took = run_shared(batch, connection)
+        self._commit_s += (took - self._commit_s) / 8
+        deliver(batch, results, own_loop)
         return True
 
 
@@ -283,47 +232,6 @@ def _connect(path: str, busy_timeout_ms: int) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
-
-
-def _run_one(connection: sqlite3.Connection, function: Callable[[Transaction], ResultT]) -> ResultT:
-    connection.execute("SAVEPOINT one")
-    try:
-        result = function(_SqliteTransaction(connection))
-    except BaseException:
-        with contextlib.suppress(sqlite3.OperationalError):
-            connection.execute("ROLLBACK TO one")
-            connection.execute("RELEASE one")
-        raise
-    connection.execute("RELEASE one")
-    return result
-
-
-def _refuse(batch: list[_Write], error: Exception) -> list[_Result]:
-    reason = TransientError("store_unavailable", f"the database refused a commit: {error}")
-    return [(write.future, None, reason) for write in batch]
-
-
-def _deliver(
-    batch: list[_Write], results: list[_Result], own_loop: asyncio.AbstractEventLoop | None
-) -> None:
-    """Wake each loop once for all of its results; `own_loop` runs this and needs no waking."""
-    for loop in {write.loop for write in batch}:
-        mine = [result for write, result in zip(batch, results, strict=True) if write.loop is loop]
-        if loop is own_loop:
-            _resolve(mine)
-            continue
-        with contextlib.suppress(RuntimeError):  # that loop has ended, and with it who waited
-            loop.call_soon_threadsafe(_resolve, mine)
-
-
-def _resolve(results: list[_Result]) -> None:
-    for future, result, error in results:
-        if future.done():
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
 
 
 def _migrate(tx: Transaction, component: str, steps: Sequence[str]) -> None:
