@@ -239,21 +239,25 @@ async def _settle(
 async def _refund(
     network: LocalNetwork, hanse: Hanse, served: Address, played: Round, show: Show
 ) -> None:
-    """Take back what no provider earned, at one that served nothing where there is one."""
+    """Take back half of what no provider earned, at one that served nothing where there is one.
+
+    The other half stays, so that the gateway has where to go when the first provider is stopped.
+    """
     money = await hanse.read_money()
     free = [place for place in _list_free(hanse, money) if place.amount]
     place = ([p for p in free if p.provider != served] or free)[0]
-    asked = await hanse.account.request_refund(place.provider, place.amount)
+    amount = (place.amount + 1) // 2
+    asked = await hanse.account.request_refund(place.provider, amount)
     await network.node.advance_time(LOCK_TIME_S + 1)
     done = await hanse.account.claim_refund(place.provider)
-    drawn = await hanse.account.withdraw(place.amount)
+    drawn = await hanse.account.withdraw(amount)
     played.transactions |= {
         "refund_requested": asked.transaction_hash,
         "refund_completed": done.transaction_hash,
         "withdrawn": drawn.transaction_hash,
     }
     show(
-        f"\n[bold]5. Refund[/] of {network.network.units.format(place.amount)} that "
+        f"\n[bold]5. Refund[/] of {network.network.units.format(amount)} that "
         f"{_get_name(network, place.provider)} did not earn\n"
         f"   asked     {asked.transaction_hash}\n"
         f"   completed {done.transaction_hash}, after the lock time of {LOCK_TIME_S // 3600} h\n"

@@ -54,11 +54,11 @@ async def up(session: Session, /, once: bool, port: int) -> None:
 
     started = time.monotonic()
     steps = Steps(session)
-    await _prepare_model(session, steps)
     network = LocalNetwork(session.home, _get_plans(), gateway_port=port, say=steps.say)
     async with contextlib.AsyncExitStack() as stack:
         with steps.step("local chain and contracts"):
             await stack.enter_async_context(network)
+        await _prepare_model(session, steps)
         with steps.step("two providers, the model loaded in each"):
             await network.start_providers()
         played = await _play(session, network, steps, started)
@@ -178,7 +178,8 @@ def _describe_use(network: "LocalNetwork") -> str:
     from hanse.cli.first_round import create_api_key_path
 
     key, home = create_api_key_path(network.home), network.home
-    body = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    message = '{"role": "user", "content": "Hello!"}'
+    body = f'{{"model": "{MODEL}", "messages": [{message}], "max_tokens": 64}}'
     # a name that the shell finds, also in a checkout whose environment is not active
     program = "hanse" if shutil.which("hanse") else sys.argv[0]
     variables = f"HANSE_HOME={home} HANSE_PASSWORD_FILE={home / LOCAL_PASSWORD}"

@@ -76,7 +76,7 @@ def _explain_unlisted(
 ) -> list[str]:
     reasons = []
     if not facts.is_registered:
-        return ["not registered: run hanse provider start --register"]
+        return ["not registered: run hanse provider start --register, with --name NAME"]
     if facts.unbonding_until_s:
         reasons.append("the stake is unbonding, so no user can fund this provider")
     elif facts.stake < facts.minimum_stake:
@@ -87,7 +87,7 @@ def _explain_unlisted(
     if not facts.receipt_key_matches:
         reasons.append("the Registry names another receipt key than this home's")
     if facts.health == NOT_RUNNING:
-        return [*reasons, "the broker is not running: hanse provider start"]
+        return [*reasons, "the broker is not running: hanse provider start --name NAME"]
     if not facts.published_offers:
         reasons.append("no offer is published")
     elif facts.valid_until_s and facts.valid_until_s <= now_s:
