@@ -44,7 +44,7 @@ from hanse.settlement.receipt_records import (
     SubAccountFunds,
     SubAccountState,
 )
-from hanse.store.database import Database, Row, Transaction
+from hanse.store.database import Database, Row, Transaction, get_or_insert
 
 ANSWERS_PER_SUB_ACCOUNT_MAX = IN_FLIGHT_PER_SUB_ACCOUNT_MAX
 """Sealed answers kept of one sub-account: as many as can have been at work when its caller died."""
@@ -259,14 +259,9 @@ async def open_receipt_book(
     await database.migrate(sql.COMPONENT, sql.STEPS)
     owner = (provider, str(domain.chain_id), domain.escrow)
 
-    def claim(tx: Transaction) -> tuple[str, ...]:
-        found = tx.find_one(sql.FIND_OWNER)
-        if found is None:
-            tx.execute(sql.INSERT_OWNER, owner)
-            return owner
-        return tuple(found)
-
-    found = await database.write(claim)
+    found = await database.write(
+        lambda tx: get_or_insert(tx, sql.FIND_OWNER, sql.INSERT_OWNER, owner)
+    )
     if found != owner:
         raise RequestError(
             "configuration_invalid",

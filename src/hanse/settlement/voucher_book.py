@@ -54,7 +54,7 @@ from hanse.settlement.voucher_rows import (
     to_voucher,
     update_row,
 )
-from hanse.store.database import Database, Transaction
+from hanse.store.database import Database, Transaction, get_or_insert
 
 SUB_ACCOUNTS_LISTED_MAX = 10_000
 """Sub-accounts of one wallet in one listing; a gateway has one a provider."""
@@ -294,14 +294,9 @@ async def open_voucher_book(database: Database, domain: Domain) -> VoucherBook:
     await database.migrate(sql.COMPONENT, sql.STEPS)
     owner = (str(domain.chain_id), domain.escrow)
 
-    def claim(tx: Transaction) -> tuple[str, ...]:
-        found = tx.find_one(sql.FIND_OWNER)
-        if found is None:
-            tx.execute(sql.INSERT_OWNER, owner)
-            return owner
-        return tuple(found)
-
-    found = await database.write(claim)
+    found = await database.write(
+        lambda tx: get_or_insert(tx, sql.FIND_OWNER, sql.INSERT_OWNER, owner)
+    )
     if found != owner:
         raise RequestError(
             "configuration_invalid",

@@ -62,3 +62,12 @@ class Database(Protocol):
     async def close(self) -> None:
         """Finish the waiting writes and let go of the file."""
         ...
+
+
+def get_or_insert(tx: Transaction, find: str, insert: str, row: Row) -> Row:
+    """The one row that `find` gives; `row`, through `insert`, where there is none yet."""
+    found = tx.find_one(find)
+    if found is None:
+        tx.execute(insert, row)
+        return row
+    return tuple(found)
