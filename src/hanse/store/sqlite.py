@@ -4,10 +4,10 @@ Every commit waits for the disk (`synchronous=FULL`), about 0.2-5 ms. One commit
 make that the ceiling of a whole broker, so all writes that wait are run, each in a savepoint of its
 own, and committed together: under load the disk is waited for once for dozens of requests.
 
-Where commits take less than `LOOP_COMMIT_S_MAX` they run on the event loop itself: waking a thread
-and being woken by it costs more processor time than such a commit (measured: 0.5 ms a write). As
-soon as they take longer, or another process holds the file, the writer thread takes over, and the
-loop never waits for a slow disk more than once.
+While commits take less than `LOOP_COMMIT_S_MAX` on average they run on the event loop itself:
+waking a thread and being woken by it costs more processor time than such a commit. Once the average
+is above it, or while another process holds the file, the writer thread has them: a disk that is ten
+times slower is noticed at its first commit, one that is a little slower after a dozen.
 
 Reads run on a connection and in a thread of their own (WAL: readers see the last commit and block
 nobody). For `:memory:` they run on the writer's connection.
@@ -197,7 +197,8 @@ class SqliteDatabase:
             deliver(batch, refuse(batch, error), None)
             return True
         results, took = run_shared(batch, connection)
-        self._commit_s += (took - self._commit_s) / 8
+        if took:
+            self._commit_s += (took - self._commit_s) / 8
         deliver(batch, results, own_loop)
         return True
 
