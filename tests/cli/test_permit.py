@@ -6,7 +6,7 @@ from hanse.chain import Asset, Outbox, Rpc
 from hanse.cli.buying.wallet import open_wallet
 from hanse.cli.session import Session
 from hanse.sdk.permit import find_permit
-from hanse.settlement.outbox_storage import open_outbox_storage
+from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.store import open_sqlite
 from tests.cli.local_market import PASSWORD, UNIT, open_market
 

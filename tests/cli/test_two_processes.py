@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from hanse.chain import Checkpoint, Event, EventBatch
-from hanse.settlement.index_storage import open_index_storage
+from hanse.settlement.chain_state.index_storage import open_index_storage
 from hanse.store import open_sqlite
 
 

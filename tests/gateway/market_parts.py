@@ -25,7 +25,7 @@ from hanse.sdk.transport import TransportLimits
 from hanse.sdk.transport.http import HttpTransport
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
-from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.store import open_sqlite
 from tests.gateway.gateway_parts import RunningGateway, run_gateway_here
 

@@ -18,7 +18,7 @@ from hanse.provider.chain_view import ABSENT_KEPT_S, LOOKUPS_PER_S_MAX
 from hanse.provider.offers import REPLACED_KEPT_S, get_manifest_root
 from hanse.provider.sealing import UNHASHED_BYTES_MAX, SentBytes, seal_answer
 from hanse.settlement import SubAccountFunds
-from hanse.settlement.sub_account_fold import encode_funds, get_document_key
+from hanse.settlement.chain_state.sub_account_fold import encode_funds, get_document_key
 from tests.provider.broker_parts import (
     DOMAIN,
     PROVIDER,

@@ -13,8 +13,8 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Prices
 from hanse.sdk import FixedChain, Hanse, HanseParts, TransportLimits
 from hanse.sdk.transport.asgi import AsgiTransport
-from hanse.settlement.receipt_records import SubAccountFunds
-from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.store.sqlite import SqliteDatabase, open_sqlite
 from tests.sdk.fake_broker import FakeBroker
 

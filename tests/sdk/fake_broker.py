@@ -44,7 +44,7 @@ from hanse.protocol.wire import (
     offer_to_json,
     receipt_to_json,
 )
-from hanse.settlement.receipt_records import SubAccountFunds
+from hanse.settlement.books.receipt_records import SubAccountFunds
 
 WORDS = ("The", " answer", " is", " forty", "-two", ".")
 

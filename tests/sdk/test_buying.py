@@ -9,7 +9,7 @@ from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.hashing import DONE_FRAME, ResponseHasher
 from hanse.protocol.messages import Prices
 from hanse.sdk import CompletionStream, Needs, Verification
-from hanse.settlement.receipt_records import SubAccountFunds
+from hanse.settlement.books.receipt_records import SubAccountFunds
 from tests.sdk.conftest import World
 
 MESSAGES = [{"role": "user", "content": "What is the answer?"}]

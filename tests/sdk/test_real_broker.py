@@ -32,7 +32,7 @@ from hanse.sdk import CompletionStream, FixedChain, Hanse, HanseParts, Verificat
 from hanse.sdk.transport.http import HttpTransport
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
-from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.store.sqlite import open_sqlite
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)

@@ -38,9 +38,9 @@ from hanse.protocol.messages import (
     Usage,
 )
 from hanse.protocol.signatures import ZERO_HASH, verify_signature
-from hanse.settlement.receipt_records import SubAccountFunds
-from hanse.settlement.voucher_book import Purchase, VoucherBook, open_voucher_book
-from hanse.settlement.voucher_records import SubAccountKey, Verification, VoucherState
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.books.voucher_book import Purchase, VoucherBook, open_voucher_book
+from hanse.settlement.books.voucher_records import SubAccountKey, Verification, VoucherState
 from hanse.store.sqlite import SqliteDatabase, open_sqlite
 
 DOMAIN = Domain(31337, "0x" + "e5" * 20)

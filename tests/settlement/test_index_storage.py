@@ -10,9 +10,9 @@ from hanse.chain import Attempt, Call, Checkpoint, Event, EventBatch, OutboxEntr
 from hanse.chain.storage import CHECKPOINTS_KEPT, MemoryOutboxStorage
 from hanse.contracts import get_sub_account_key
 from hanse.settlement import SubAccountFunds
-from hanse.settlement.index_storage import open_index_storage
-from hanse.settlement.outbox_storage import open_outbox_storage
-from hanse.settlement.sub_account_fold import (
+from hanse.settlement.chain_state.index_storage import open_index_storage
+from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
+from hanse.settlement.chain_state.sub_account_fold import (
     create_provider_fold,
     decode_funds,
     find_funds,

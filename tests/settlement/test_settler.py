@@ -19,10 +19,10 @@ from hanse.protocol.messages import Request, SignedVoucher, Voucher
 from hanse.protocol.signatures import to_hex
 from hanse.provider import IndexedChainView
 from hanse.settlement import ReceiptBook, open_receipt_book
-from hanse.settlement.index_storage import open_index_storage
-from hanse.settlement.outbox_storage import open_outbox_storage
-from hanse.settlement.settler import Settler
-from hanse.settlement.sub_account_fold import create_provider_fold
+from hanse.settlement.chain_state.index_storage import open_index_storage
+from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
+from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
+from hanse.settlement.netting.settler import Settler
 from hanse.store import open_sqlite
 from tests.provider.broker_parts import until
 from tests.provider.chain_parts import STAKE, Market, run_market

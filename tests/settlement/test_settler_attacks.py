@@ -10,7 +10,7 @@ from hanse.contracts import Claim
 from hanse.protocol.intents import Fund
 from hanse.protocol.messages import Voucher
 from hanse.protocol.signatures import ZERO_HASH, to_bytes, to_compact
-from hanse.settlement.settler import REFUNDS_PER_ROUND_MAX
+from hanse.settlement.netting.settler import REFUNDS_PER_ROUND_MAX
 from tests.settlement.test_settler import run_desk
 
 pytestmark = pytest.mark.slow

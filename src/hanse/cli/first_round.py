@@ -27,7 +27,7 @@ from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import Address
 from hanse.sdk import Hanse, Settings, verify_receipt_file
 from hanse.sdk.money import Money, Place
-from hanse.settlement.voucher_records import StoredReceipt, Verification
+from hanse.settlement.books.voucher_records import StoredReceipt, Verification
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

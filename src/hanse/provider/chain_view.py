@@ -16,8 +16,8 @@ from hanse.chain import Checkpoint
 from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import Address
 from hanse.settlement import SubAccountFunds
-from hanse.settlement.index_storage import DatabaseIndexStorage
-from hanse.settlement.sub_account_fold import decode_funds, find_names
+from hanse.settlement.chain_state.index_storage import DatabaseIndexStorage
+from hanse.settlement.chain_state.sub_account_fold import decode_funds, find_names
 
 LOOKUPS_PER_S_MAX = 5.0
 """Sub-accounts unknown to the index that are looked up in one second, over all callers."""

@@ -32,10 +32,10 @@ from hanse.provider.publishing import Publisher, fetch_confirmed_block, register
 from hanse.provider.settings import BrokerKeys, BrokerSettings
 from hanse.serving import HttpServer
 from hanse.settlement import SubAccountFunds, open_receipt_book
-from hanse.settlement.index_storage import open_index_storage
-from hanse.settlement.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
-from hanse.settlement.settler import SettlementBatch, Settler
-from hanse.settlement.sub_account_fold import create_provider_fold
+from hanse.settlement.chain_state.index_storage import open_index_storage
+from hanse.settlement.chain_state.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
+from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
+from hanse.settlement.netting.settler import SettlementBatch, Settler
 from hanse.store import SqliteDatabase, hold_folder, open_sqlite
 
 DATABASE_NAME = "broker.sqlite3"

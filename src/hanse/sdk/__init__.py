@@ -70,7 +70,7 @@ from hanse.sdk.purchase.resume import FetchedAnswer, ResumeReport
 from hanse.sdk.settings import Settings
 from hanse.sdk.sync import HanseSync
 from hanse.sdk.transport import TransportLimits
-from hanse.settlement.voucher_records import StoredReceipt, SubAccountBook, Verification
+from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook, Verification
 
 __all__ = [
     "Hanse",

@@ -34,7 +34,7 @@ from hanse.protocol.signatures import Address
 from hanse.sdk.chain_view import IndexedChain
 from hanse.sdk.permit import find_permit
 from hanse.sdk.settings import Settings
-from hanse.settlement.outbox_storage import open_outbox_storage
+from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.store.database import Database
 
 __all__ = ["Account", "PermitSignature", "open_account"]

@@ -8,11 +8,11 @@ reorganisation takes back what it must. Nothing on the request path waits for th
 | --- | --- |
 | `service:<provider>:<id>` | Registry.ServicePublished, ServiceRetired |
 | `provider:<provider>` | Registry.Registered, StakeAdded, UnbondingBegun, ... |
-| `funds:<provider>/...` | Escrow, by `hanse.settlement.sub_account_fold` |
+| `funds:<provider>/...` | Escrow, by `hanse.settlement.chain_state.sub_account_fold` |
 | `account` | Escrow.Deposited, Withdrawn, Funded, RefundClaimed |
 | `journal:<block>:<index>` | every event that moved this user's money, with its transaction |
 
-Source: `Escrow.vy`, `Registry.vy`; `hanse.settlement.index_storage`.
+Source: `Escrow.vy`, `Registry.vy`; `hanse.settlement.chain_state.index_storage`.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from hanse.contracts import decode_results
 from hanse.market import PublishedService
 from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import Address, Hash32
-from hanse.settlement.index_storage import FindDocument, open_index_storage
-from hanse.settlement.receipt_records import SubAccountFunds
-from hanse.settlement.sub_account_fold import (
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.chain_state.index_storage import FindDocument, open_index_storage
+from hanse.settlement.chain_state.sub_account_fold import (
     create_provider_fold,
     decode_funds,
     find_names,

@@ -34,8 +34,8 @@ from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
 from hanse.sdk.settings import Settings
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.transport.http import HttpTransport
-from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
-from hanse.settlement.voucher_records import StoredReceipt, SubAccountBook
+from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook
 from hanse.store.sqlite import open_sqlite
 
 _log = logging.getLogger(__name__)

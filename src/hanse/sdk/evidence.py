@@ -20,7 +20,7 @@ from hanse.protocol.messages import Offer, Request, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, parse_address, recover_signer, verify_signature
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
 from hanse.protocol.wire import offer_from_json, offer_to_json, receipt_from_json, receipt_to_json
-from hanse.settlement.voucher_records import StoredReceipt, StoredVoucher
+from hanse.settlement.books.voucher_records import StoredReceipt, StoredVoucher
 
 FORMAT = "hanse-receipt-1"
 

@@ -23,8 +23,8 @@ from hanse.protocol.books import UserBook
 from hanse.protocol.signatures import Address, Hash32
 from hanse.sdk.account import Account
 from hanse.sdk.chain_view import IndexedChain, JournalEntry
-from hanse.settlement.receipt_records import SubAccountFunds
-from hanse.settlement.voucher_records import SubAccountBook
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.books.voucher_records import SubAccountBook
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hanse.sdk.discovery import DiscoveryReport
 from hanse.sdk.money import Money
 from hanse.sdk.purchase.resume import FetchedAnswer, ResumeReport
 from hanse.sdk.settings import Settings
-from hanse.settlement.voucher_records import StoredReceipt
+from hanse.settlement.books.voucher_records import StoredReceipt
 
 ResultT = TypeVar("ResultT")
 

@@ -3,12 +3,12 @@
 Provider's side: `ReceiptBook` (what was admitted, served and is owed). User's side: `voucher_book`.
 """
 
-from hanse.settlement.receipt_book import (
+from hanse.settlement.books.receipt_book import (
     ReceiptBook,
     decode_stored_receipt,
     open_receipt_book,
 )
-from hanse.settlement.receipt_records import (
+from hanse.settlement.books.receipt_records import (
     Admission,
     DueClaim,
     FinishedRequest,

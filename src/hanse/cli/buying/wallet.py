@@ -27,8 +27,8 @@ from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import IndexedChain, open_chain
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.settings import Settings
-from hanse.settlement.outbox_storage import open_outbox_storage
-from hanse.settlement.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.store import Database, open_sqlite
 
 

@@ -14,7 +14,7 @@ from hanse.protocol.errors import HanseError, RequestError
 
 if TYPE_CHECKING:
     from hanse.sdk.evidence import VerifiedReceipt
-    from hanse.settlement.voucher_records import StoredReceipt
+    from hanse.settlement.books.voucher_records import StoredReceipt
 
 
 @group(
@@ -180,7 +180,7 @@ def _open_book(session: Session, key: str) -> Any:
     from hanse.cli.buying.wallet import get_database_path
     from hanse.cli.network import load_network
     from hanse.protocol.eip712 import Domain
-    from hanse.settlement.voucher_book import open_voucher_book
+    from hanse.settlement.books.voucher_book import open_voucher_book
     from hanse.store import open_sqlite
 
     deployment = load_network(session.home).deployment

@@ -15,7 +15,7 @@ from hanse.cli.selling.idleness import NOT_RUNNING, ProviderFacts, explain_idle
 from hanse.cli.session import Session
 from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import ZERO_ADDRESS, Address
-from hanse.settlement.receipt_totals import ReceiptTotals, read_totals
+from hanse.settlement.books.receipt_totals import ReceiptTotals, read_totals
 
 HEALTH_S = 5.0
 """A broker answers /health from memory; one that takes longer is as good as gone."""

@@ -38,9 +38,9 @@ from hanse.sdk.transport import (
     TransportLimits,
     read_body,
 )
-from hanse.settlement.receipt_records import SubAccountFunds
-from hanse.settlement.voucher_book import Purchase, VoucherBook
-from hanse.settlement.voucher_records import SubAccountKey
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.books.voucher_book import Purchase, VoucherBook
+from hanse.settlement.books.voucher_records import SubAccountKey
 
 PROVIDERS_TRIED_MAX = 3
 """Providers that one request tries: with each, one more maximum fee may be in flight."""

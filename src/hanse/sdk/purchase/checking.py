@@ -34,7 +34,7 @@ from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.pricing import get_maximum_usage
 from hanse.protocol.signatures import Address, Hash32
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
-from hanse.settlement.voucher_records import Verification
+from hanse.settlement.books.voucher_records import Verification
 
 SPECIAL_TOKENS_MAX = 64
 """Tokens without text of their own (ends of turn, markers of tool calls) in one choice."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hanse.protocol.books import UserBook
 from hanse.protocol.signatures import Address
-from hanse.settlement.receipt_records import SubAccountFunds
+from hanse.settlement.books.receipt_records import SubAccountFunds
 
 
 class FundsView(Protocol):

@@ -43,7 +43,7 @@ from hanse.sdk.purchase.buyer import Background, BuyerParts
 from hanse.sdk.purchase.checking import CheckedReceipt, Received, Terms, check_receipt
 from hanse.sdk.purchase.refusals import read_refusal
 from hanse.sdk.transport import BrokenError, NotSentError, read_body
-from hanse.settlement.voucher_records import (
+from hanse.settlement.books.voucher_records import (
     StoredVoucher,
     Verification,
     VoucherState,

@@ -14,9 +14,9 @@ from hanse.protocol.books import UserBook, apply_acknowledgement, apply_release
 from hanse.protocol.messages import Request, SignedReceipt, SignedVoucher, Voucher
 from hanse.protocol.signatures import Hash32
 from hanse.protocol.wire import offer_from_json, receipt_from_json, receipt_to_json
-from hanse.settlement import voucher_tables as sql
-from hanse.settlement.receipt_records import SubAccountFunds
-from hanse.settlement.voucher_records import (
+from hanse.settlement.books import voucher_tables as sql
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.books.voucher_records import (
     StoredReceipt,
     StoredVoucher,
     SubAccountBook,

@@ -32,8 +32,8 @@ from hanse.chain.outbox import Outbox
 from hanse.contracts import Claim, ClaimResult, decode_results
 from hanse.protocol.limits import CLAIMS_PER_SETTLEMENT_MAX
 from hanse.protocol.signatures import Address, to_bytes, to_compact
-from hanse.settlement.receipt_book import ReceiptBook
-from hanse.settlement.receipt_records import DueClaim, SubAccountFunds
+from hanse.settlement.books.receipt_book import ReceiptBook
+from hanse.settlement.books.receipt_records import DueClaim, SubAccountFunds
 
 VIEW_POLL_S = 0.05
 """Pause between looks at the chain view while it catches up with a settled block."""

@@ -24,8 +24,8 @@ import msgspec
 from hanse.chain import Event
 from hanse.contracts import decode_results, get_sub_account_key
 from hanse.protocol.signatures import Address
-from hanse.settlement.index_storage import FindDocument, Fold
-from hanse.settlement.receipt_records import SubAccountFunds
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.chain_state.index_storage import FindDocument, Fold
 
 KEY_PREFIX_BYTES = 15
 """Of a sub-account's key, as a settlement's results carry it."""

@@ -34,8 +34,8 @@ from hanse.protocol.limits import (
 from hanse.protocol.messages import FinishReason, Receipt, SignedReceipt, SignedVoucher, Usage
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.protocol.wire import receipt_from_json, receipt_to_json
-from hanse.settlement import receipt_tables as sql
-from hanse.settlement.receipt_records import (
+from hanse.settlement.books import receipt_tables as sql
+from hanse.settlement.books.receipt_records import (
     Admission,
     DueClaim,
     FinishedRequest,

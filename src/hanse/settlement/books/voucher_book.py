@@ -33,9 +33,9 @@ from hanse.protocol.messages import (
 )
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.protocol.wire import offer_to_json, receipt_from_json
-from hanse.settlement import voucher_tables as sql
-from hanse.settlement.receipt_records import SubAccountFunds
-from hanse.settlement.voucher_records import (
+from hanse.settlement.books import voucher_tables as sql
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.books.voucher_records import (
     IssuedVoucher,
     StoredReceipt,
     StoredVoucher,
@@ -43,7 +43,7 @@ from hanse.settlement.voucher_records import (
     SubAccountKey,
     Verification,
 )
-from hanse.settlement.voucher_rows import (
+from hanse.settlement.books.voucher_rows import (
     apply_receipt,
     apply_released,
     find_row,

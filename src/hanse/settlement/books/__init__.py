@@ -1,0 +1,1 @@
+"""Both sides' durable books: receipts at the provider, vouchers at the user."""
