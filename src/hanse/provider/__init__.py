@@ -24,7 +24,7 @@ offers     build and sign                 publishing register, publish, renew
 chain_view the chain's sub-accounts       queries    the signed read endpoints
 slots      what may be at work at once    metrics    Prometheus
 settings   limits of this process         http       bodies, headers and answers
-lifecycle  start, drain, stop, loops
+lifecycle  start, drain, stop             loops      duties again and again
 """
 
 from hanse.provider.app import Broker

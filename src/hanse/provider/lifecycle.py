@@ -1,8 +1,9 @@
-"""A broker from its settings to its end: engines, chain, database, server, loops.
+"""A broker from its settings to its end: engines, chain, database, server.
 
 Start: recover the book, start engines, index the chain, register and publish, serve. Stop: refuse
 new requests with 503 `draining`, let those at work finish within a limit, stop the server, settle
-if asked, close. What a crash skips of that, the next start makes good.
+if asked, close. What a crash skips of that, the next start makes good. What it does in between is
+in `hanse.provider.loops`.
 """
 
 import asyncio
@@ -10,8 +11,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from hanse.chain import Key, Rpc
 from hanse.chain.asset import Asset
@@ -22,11 +22,12 @@ from hanse.chain.outbox import Outbox
 from hanse.chain.registry import Registry
 from hanse.engines import Progress
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, InvariantError
+from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import Address
 from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.chain_view import IndexedChainView
 from hanse.provider.finishing import Failpoint
+from hanse.provider.loops import Loops, Rounds
 from hanse.provider.offers import OfferBook, Service
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
 from hanse.provider.settings import BrokerKeys, BrokerSettings
@@ -53,14 +54,11 @@ class BrokerProcess:
         self.settings = settings
         self._services = services
         self._closers = contextlib.AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done, with the reason, when a background loop has ended and the process must stop."""
+        self._loops = Loops(self._begin_draining)
         self.broker: Broker
         self.settler: Settler
         self.server: HttpServer
-        self._publisher: Publisher
-        self._index: EventIndex
+        self._rounds: Rounds
 
     @classmethod
     async def start(
@@ -92,11 +90,14 @@ class BrokerProcess:
         """Where it listens."""
         return self.server.url
 
+    @property
+    def failed(self) -> "asyncio.Future[None]":
+        """See `Loops.failed`."""
+        return self._loops.failed
+
     async def settle_now(self) -> list[SettlementBatch]:
         """See `Settler.settle_now`."""
-        batches = await self.settler.settle_now()
-        await self._show_unsettled()
-        return batches
+        return await self._rounds.settle_now()
 
     async def complete_due_refunds(self) -> int:
         """See `Settler.complete_due_refunds`."""
@@ -154,10 +155,13 @@ class BrokerProcess:
         await register_if_needed(settings, rpc, registry, asset, keys.receipt, owner_outbox)
 
         offers = OfferBook(now_s)
-        self._publisher = Publisher(
+        publisher = Publisher(
             settings, database, registry, outbox, rpc, domain, keys.receipt, offers, now_s
         )
-        await self._publisher.publish_all(self._services, self._get_endpoints())
+        await publisher.publish_all(self._services, self._get_endpoints())
+
+        async def renew_offers() -> None:
+            await publisher.renew(self._services, self._get_endpoints())
 
         async def fetch_time_s() -> int:
             return (await rpc.fetch_head()).timestamp_s
@@ -175,12 +179,17 @@ class BrokerProcess:
             now_s=now_s,
             failpoint=failpoint,
         )
-        await self.settler.sync_settled()
-        await self._show_unsettled()
-        self._spawn(outbox.run())
-        self._spawn(self._repeat(settings.maintenance_interval_s, self._maintain))
-        if settings.settle_interval_s > 0:
-            self._spawn(self._repeat(settings.settle_interval_s, self._settle_round))
+        self._rounds = Rounds(
+            self.broker,
+            self.settler,
+            renew_offers,
+            settle_margin_s=settings.settle_margin_s,
+            settle_minimum=settings.settle_minimum,
+        )
+        await self._rounds.look()
+        self._loops.spawn(outbox.run())
+        self._loops.repeat(settings.maintenance_interval_s, self._rounds.maintain)
+        self._loops.repeat(settings.settle_interval_s, self._rounds.settle)
         await self.server.start(self.broker)
         self.broker.admitting = True
 
@@ -209,7 +218,7 @@ class BrokerProcess:
             confirmations=deployment.confirmations,
         )
         await index.catch_up()
-        self._spawn(index.run())
+        self._loops.spawn(index.run())
         return view
 
     def _create_outbox(self, rpc: Rpc, key: Key, storage: DatabaseOutboxStorage) -> Outbox:
@@ -225,56 +234,14 @@ class BrokerProcess:
     def _get_endpoints(self) -> tuple[str, ...]:
         return self.settings.endpoints or (self.server.url,)
 
-    async def _maintain(self) -> None:
-        await self.broker.maintain()
-        await self.settler.sync_settled()
-        await self._show_unsettled()
-        if await self.settler.is_refund_near(self.settings.settle_margin_s):
-            await self.settler.settle_now()
-        await self.settler.complete_due_refunds()
-        await self._publisher.renew(self._services, self._get_endpoints())
-
-    async def _settle_round(self) -> None:
-        await self.settler.settle_now(self.settings.settle_minimum)
-        await self._show_unsettled()
-
-    async def _show_unsettled(self) -> None:
-        due = sum(claim.due for claim in await self.broker.parts.book.read_due_claims())
-        self.broker.parts.metrics.unsettled.set(due)
-
-    async def _repeat(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await work()
-            except InvariantError:
-                raise
-            except HanseError as error:
-                _log.warning("will try again in %s s: %s", interval_s, error.message)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._on_ended)
-        self._tasks.append(task)
-
-    def _on_ended(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or self.failed.done():
-            return
-        error = task.exception()
-        _log.error("a loop of the broker ended: %s", type(error).__name__)
+    def _begin_draining(self) -> None:
         if hasattr(self, "broker"):
             self.broker.begin_draining()
-        self.failed.set_exception(error or RuntimeError("a loop ended"))
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loops.stop()
         await self._closers.aclose()
-        if self.failed.done():
-            self.failed.exception()  # looked at, so that nobody warns
-        else:
-            self.failed.cancel()
+        self._loops.close()
 
 
 async def run_broker(

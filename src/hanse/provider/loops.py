@@ -1,0 +1,124 @@
+"""What a broker does again and again, and what follows when one of these loops fails.
+
+    loops = Loops(on_failed=broker.begin_draining)
+    loops.spawn(index.run())                      # runs for ever; its end ends the broker
+    loops.repeat(30.0, rounds.maintain)           # one line for another duty
+    await loops.stop()
+
+A `HanseError` of a repeated duty is logged and the duty is tried again after its interval; an
+`InvariantError` and everything unexpected ends the process, since nothing that goes wrong with
+money may go on unseen.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from hanse.protocol.errors import HanseError, InvariantError
+from hanse.provider.app import Broker
+from hanse.settlement.netting.settler import SettlementBatch, Settler
+
+_log = logging.getLogger(__name__)
+
+
+class Loops:
+    """The background tasks of one process."""
+
+    def __init__(self, on_failed: Callable[[], None] = lambda: None) -> None:
+        self._on_failed = on_failed
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when a loop has ended and the process must stop."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that never ends."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._on_ended)
+        self._tasks.append(task)
+
+    def repeat(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` every `interval_s`, for the first time after one interval; 0 for never."""
+        if interval_s > 0:
+            self.spawn(_repeat(interval_s, work))
+
+    async def stop(self) -> None:
+        """Cancel all loops and wait for them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def close(self) -> None:
+        """Let go of `failed`, once nobody waits for it any more."""
+        if self.failed.done():
+            self.failed.exception()  # looked at, so that nobody warns
+        else:
+            self.failed.cancel()
+
+    def _on_ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or self.failed.done():
+            return
+        error = task.exception()
+        _log.error("a loop of the broker ended: %s", type(error).__name__)
+        self._on_failed()
+        self.failed.set_exception(error or RuntimeError("a loop ended"))
+
+
+class Rounds:
+    """The broker's own duties: looking after requests, refunds and offers, and settling."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        settler: Settler,
+        renew_offers: Callable[[], Awaitable[None]],
+        *,
+        settle_margin_s: float,
+        settle_minimum: int,
+    ) -> None:
+        self._broker = broker
+        self._settler = settler
+        self._renew_offers = renew_offers
+        self._settle_margin_s = settle_margin_s
+        self._settle_minimum = settle_minimum
+
+    async def maintain(self) -> None:
+        """Requests left unfinished, refunds that draw near or are due, offers that end soon."""
+        await self._broker.maintain()
+        await self.look()
+        if await self._settler.is_refund_near(self._settle_margin_s):
+            await self._settler.settle_now()
+        await self._settler.complete_due_refunds()
+        await self._renew_offers()
+
+    async def settle(self) -> None:
+        """One round of settlement."""
+        await self._settler.settle_now(self._settle_minimum)
+        await self.show_unsettled()
+
+    async def settle_now(self) -> list[SettlementBatch]:
+        """See `Settler.settle_now`."""
+        batches = await self._settler.settle_now()
+        await self.show_unsettled()
+        return batches
+
+    async def look(self) -> None:
+        """Copy what the chain shows as claimed into the book, and show what is left."""
+        await self._settler.sync_settled()
+        await self.show_unsettled()
+
+    async def show_unsettled(self) -> None:
+        """Set the gauge of what is owed."""
+        due = sum(claim.due for claim in await self._broker.parts.book.read_due_claims())
+        self._broker.parts.metrics.unsettled.set(due)
+
+
+async def _repeat(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await work()
+        except InvariantError:
+            raise
+        except HanseError as error:
+            _log.warning("will try again in %s s: %s", interval_s, error.message)
