@@ -107,6 +107,41 @@ async def test_a_restart_goes_on_where_it_was(rpc: Rpc, minter: Minter) -> None:
     assert amounts(storage) == [1, 2, 3, 4]
 
 
+async def test_a_filter_takes_one_holders_transfers_and_misses_none_of_them(
+    rpc: Rpc, minter: Minter, faulty: FaultyTransport
+) -> None:
+    """A busy asset costs its other holders nothing; a forgotten log is found out."""
+    holder = "0x" + "a1" * 20
+    word = bytes(12) + bytes.fromhex(holder[2:])
+    topic = minter.asset.contract.artifact.events["Transfer"].topic
+    storage = MemoryIndexStorage()
+
+    def make(rpc: Rpc) -> EventIndex:
+        return EventIndex(
+            rpc,
+            [minter.asset.contract],
+            storage,
+            start_block=1,
+            confirmations=0,
+            filters=((topic, word), (topic, None, word)),
+        )
+
+    await minter.mint(100)
+    await make(rpc).catch_up()
+    assert storage.events == []
+    await minter.outbox.submit("to", minter.asset.transfer(holder, 7), poll_interval_s=0.002)
+
+    def forget(method: str, params: list[Any], result: Any) -> Any:
+        return [] if method == "eth_getLogs" else result
+
+    faulty.after = forget
+    with pytest.raises(TransientError, match="log index lags"):
+        await make(Rpc(faulty, retry_pause_s=0)).catch_up()
+    await make(rpc).catch_up()
+    assert amounts(storage) == [7]
+    assert [e.fields["receiver"] for e in storage.events] == [holder]
+
+
 async def test_two_who_advance_at_once_apply_each_block_once(rpc: Rpc, minter: Minter) -> None:
     storage = MemoryIndexStorage()
     index = make_index(rpc, minter, storage)

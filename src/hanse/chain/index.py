@@ -40,11 +40,14 @@ POLL_INTERVAL_S = 1.0
 milliseconds.
 """
 
+LogFilter = tuple[bytes | None, ...]
+"""Topics that a log must have, by position; None takes any. A log counts if one filter fits."""
+
 _log = logging.getLogger(__name__)
 
 
 class EventIndex:
-    """One reader of one set of contracts. See the module's docstring."""
+    """One reader of one set of contracts, or of those of their logs that `filters` take."""
 
     def __init__(
         self,
@@ -54,8 +57,10 @@ class EventIndex:
         *,
         start_block: BlockNumber,
         confirmations: int,
+        filters: Sequence[LogFilter] = ((),),
     ) -> None:
         self._rpc = rpc
+        self._filters = filters
         self._contracts = {contract.address: contract for contract in contracts}
         self._storage = storage
         self._start_block = start_block
@@ -191,7 +196,7 @@ class EventIndex:
         """Logs of as much of the range as the node will answer, and where that ends."""
         while True:
             try:
-                logs = await self._rpc.fetch_logs(list(self._contracts), first=first, last=last)
+                logs = await self._fetch_filtered(first, last)
                 break
             except ChainError:
                 if last == first:
@@ -202,6 +207,16 @@ class EventIndex:
         self._range_blocks = min(BLOCKS_PER_ROUND_MAX, self._range_blocks * 2)
         inside = [log for log in logs if first <= log.block_number <= last]
         return [log for log in inside if log.address in self._contracts], last
+
+    async def _fetch_filtered(self, first: BlockNumber, last: BlockNumber) -> list[Log]:
+        found: dict[tuple[BlockNumber, int], Log] = {}
+        for filter_ in self._filters:
+            topics = [None if topic is None else "0x" + topic.hex() for topic in filter_]
+            for log in await self._rpc.fetch_logs(
+                list(self._contracts), first=first, last=last, topics=topics
+            ):
+                found[log.block_number, log.log_index] = log
+        return [found[place] for place in sorted(found)]
 
     async def _fetch_headers(
         self, first: BlockNumber, last: BlockNumber, logs: Sequence[Log]
@@ -236,7 +251,7 @@ class EventIndex:
         for number, header in headers.items():
             if number in with_logs or not self._may_hold_ours(header.logs_bloom):
                 continue
-            if await self._rpc.fetch_has_logs(number, frozenset(self._contracts)):
+            if await self._rpc.fetch_has_logs(number, frozenset(self._contracts), self._filters):
                 raise TransientError(
                     "chain_unavailable",
                     f"the node answers no logs for block {number}, whose receipts hold some:"
@@ -247,6 +262,7 @@ class EventIndex:
         return any(
             _bloom_has(bloom, to_bytes(address))
             and any(_bloom_has(bloom, e.topic) for e in contract.artifact.events.values())
+            and any(all(t is None or _bloom_has(bloom, t) for t in f) for f in self._filters)
             for address, contract in self._contracts.items()
         )
 

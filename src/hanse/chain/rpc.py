@@ -234,13 +234,23 @@ class Rpc:
         logs = [_log(raw) for raw in await self.request("eth_getLogs", query)]
         return sorted(logs, key=lambda log: (log.block_number, log.log_index))
 
-    async def fetch_has_logs(self, block: BlockNumber, addresses: frozenset[str]) -> bool:
-        """Whether the block's receipts hold logs of these; False if the node cannot say."""
+    async def fetch_has_logs(
+        self,
+        block: BlockNumber,
+        addresses: frozenset[str],
+        filters: Sequence[tuple[bytes | None, ...]] = ((),),
+    ) -> bool:
+        """Whether its receipts hold logs that a filter takes; False if the node cannot say."""
         try:
             receipts = await self.request("eth_getBlockReceipts", hex(block))
         except ChainError:
             return False
-        return any(log["address"].lower() in addresses for r in receipts or () for log in r["logs"])
+        return any(
+            log["address"].lower() in addresses
+            and any(_has_topics(log["topics"], wanted) for wanted in filters)
+            for r in receipts or ()
+            for log in r["logs"]
+        )
 
     async def call(self, call: Call, *, block: BlockNumber, sender: str | None = None) -> bytes:
         """Run a call on the state after `block` without a transaction; returns what it returned.
@@ -334,6 +344,13 @@ def _call_object(call: Call, sender: str | None) -> dict[str, str]:
     if sender is not None:
         found["from"] = sender
     return found
+
+
+def _has_topics(topics: list[str], wanted: tuple[bytes | None, ...]) -> bool:
+    return len(topics) >= len(wanted) and all(
+        topic is None or _bytes(found) == topic
+        for found, topic in zip(topics, wanted, strict=False)
+    )
 
 
 def _int(raw: Any) -> int:
