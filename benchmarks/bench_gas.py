@@ -6,7 +6,8 @@ to standard error, one JSON object a line to standard output; the exit status is
 
 `settle` is the steady state, a sub-account that was claimed from before; `settle_first` is each
 sub-account's first claim. In both the payee has been paid before. `onboard` is a new user's first
-transaction to one provider on an Escrow in use.
+transaction to one provider on an Escrow in use. `commit` is a recorder's, `commit_first`
+and `commit_second` its first two, which pay for a fresh slot each.
 """
 
 import json
@@ -27,6 +28,7 @@ from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of
 
 GAS_PER_CLAIM_AT_200_MAX = 13_000
 ONBOARD_GAS_MAX = 150_000
+COMMIT_GAS_MAX = 60_000
 CLAIM_COUNTS = (1, 10, 50, 200)
 MILLION = 1_000_000
 
@@ -65,6 +67,17 @@ def measure() -> Iterator[dict[str, Any]]:
         data = encode(hanse, newcomer, 10 * MILLION, fund)
         gas = hanse.chain.gas_of(key_of("relayer").address, hanse.escrow, data)
         yield {"case": f"onboard_relayed_{form}", "gas": gas, "bar": ONBOARD_GAS_MAX, "spec": SPEC}
+    yield from measure_commits()
+
+
+def measure_commits() -> Iterator[dict[str, Any]]:
+    hanse, recorder = deploy_hanse(), key_of("recorder")
+    root = b"\x5a" * 32
+    data = hanse.chain.artifacts[hanse.records].encode_call("commit", root, 1_000_003, 10**12 + 7)
+    for case in ("commit_first", "commit_second", "commit"):
+        gas = hanse.chain.gas_of(recorder.address, hanse.records, data)
+        yield {"case": case, "gas": gas, "bar": COMMIT_GAS_MAX, "spec": SPEC}
+        hanse.chain.send(recorder.address, hanse.records, data)
 
 
 def measure_settlement(claims: int) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from chain_parts import CHAIN_ID, Crash, CrashingStorage, make_funded_key
 from hanse.chain import (
     Asset,
     ChainError,
+    Committed,
     Deployment,
     Escrow,
     EventIndex,
@@ -18,11 +19,14 @@ from hanse.chain import (
     MemoryOutboxStorage,
     Outbox,
     PublishedService,
+    RecordsHead,
     Registry,
     Rpc,
     deploy,
     load_deployment,
     open_contracts,
+    open_records,
+    parse_committed,
     save_deployment,
     verify_deployment,
 )
@@ -137,7 +141,7 @@ async def test_a_deployment_that_crashed_goes_on(chain: Rpc, write: int) -> None
     storage.writes_left = None
     deployment = await deploy(chain, Party(chain, key, storage).outbox, TERMS, confirmations=K)
     head = await chain.fetch_head()
-    assert await chain.fetch_transaction_count(key.address, block=head.number) == 3
+    assert await chain.fetch_transaction_count(key.address, block=head.number) == 4
     await verify_deployment(chain, deployment)
 
 
@@ -155,6 +159,7 @@ async def test_the_file_is_checked_against_the_chain(chain: Rpc, tmp_path: Path)
         "Escrow's registry": {"registry": other.registry},
         "Escrow's asset": {"asset": other.asset},
         "lock time": {"lock_time_s": 7_200},
+        "Records at": {"records": deployment.registry},
         "no code": {"escrow": "0x" + "77" * 20},
     }
     for words, change in wrong.items():
@@ -180,3 +185,39 @@ async def test_reading_where_no_contract_is_says_so(chain: Rpc) -> None:
     ):
         with pytest.raises(ChainError, match=f"answers at {nowhere}"):
             await view
+
+
+async def test_a_recorder_commits_and_anyone_reads_its_head(chain: Rpc) -> None:
+    deployment = await make_deployment(chain)
+    records = open_records(chain, deployment)
+    recorder = await make_party(chain)
+    block = (await chain.fetch_head()).number
+    assert await records.read_head(recorder.address, block=block) == RecordsHead(0, bytes(32))
+    storage = MemoryIndexStorage()
+    index = EventIndex(
+        chain,
+        [records.contract],
+        storage,
+        start_block=deployment.start_block,
+        confirmations=0,
+    )
+    for number, fee_total in ((1, 500), (2, 0)):
+        block = await recorder.do(records.commit(b"\x5a" * 32, 10 * number, fee_total))
+        head = await records.read_head(recorder.address, block=block)
+        assert head.number == number
+        await index.catch_up()
+        assert parse_committed(storage.events[-1]) == Committed(
+            recorder.address, number, b"\x5a" * 32, 10 * number, fee_total, head.head
+        )
+    with pytest.raises(ChainError) as caught:
+        await recorder.do(records.commit(bytes(32), 1, 1))
+    assert caught.value.reason == "root"
+
+
+def test_a_file_from_before_records_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "deployment.json"
+    old = {"chain_id": 1, "genesis_hash": "0x", "asset": "0x", "registry": "0x", "escrow": "0x"}
+    old |= {"lock_time_s": 3_600, "confirmations": 2, "start_block": 1}
+    path.write_bytes(msgspec.json.encode(old))
+    with pytest.raises(RequestError, match=r"`records` is missing.*fresh --home"):
+        load_deployment(path)

@@ -14,7 +14,15 @@ NETWORK = Network(
     "http://127.0.0.1:8545",
     "tUSD",
     6,
-    Deployment(31337, "0x" + "11" * 32, *("0x" + n * 20 for n in ("aa", "bb", "cc")), 86_400, 2, 1),
+    Deployment(
+        31337,
+        "0x" + "11" * 32,
+        *("0x" + n * 20 for n in ("aa", "bb", "cc")),
+        86_400,
+        2,
+        1,
+        records="0x" + "dd" * 20,
+    ),
 )
 
 

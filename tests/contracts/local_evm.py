@@ -177,7 +177,7 @@ def _reverted(error: RuntimeError) -> Reverted:
 
 @dataclass
 class Hanse:
-    """The three contracts on one EVM, with shorthands for what tests do all the time."""
+    """The four contracts on one EVM, with shorthands for what tests do all the time."""
 
     chain: LocalEvm
     asset: str
@@ -185,6 +185,7 @@ class Hanse:
     escrow: str
     terms: Terms
     domain: Domain
+    records: str
 
     def mint(self, holder: str, amount: int, spender: str | None = None) -> None:
         self.chain.call(holder, self.asset, "mint", holder, amount)
@@ -296,4 +297,5 @@ def deploy_hanse(
         escrow=escrow,
         terms=terms,
         domain=Domain(chain.chain_id, escrow),
+        records=addresses["Records"],
     )

@@ -30,17 +30,20 @@ Public API (import from here). Reads name their block: use head.number - confirm
     await index.read_checkpoint() -> Checkpoint | None      await index.rewind()
 
     # contracts: writes return a Call for an outbox
-    Deployment   .chain_id .genesis_hash .asset .registry .escrow
+    Deployment   .chain_id .genesis_hash .asset .registry .escrow .records
                  .lock_time_s .confirmations .start_block
     await deploy(rpc, outbox, hanse.contracts.deployment.Terms(...), confirmations=) -> Deployment
     load_deployment(path)   save_deployment(path, deployment)
     await verify_deployment(rpc, deployment)
     open_contracts(rpc, deployment) -> (Escrow, Registry, Asset)
+    open_records(rpc, deployment) -> Records
     Escrow(rpc, address)    .read_account(user, block=) .deposit(amount) .fund(...) .settle(...)
                             .read_sub_account(user, provider, signer, block=) -> SubAccount
     Registry(rpc, address)  .read_provider(provider, block=) .read_service(...) .register(...)
+    Records(rpc, address)   .read_head(recorder, block=) -> RecordsHead   .commit(root, count, ...)
+    parse_committed(Event) -> Committed
     Asset(rpc, address)     .read_balance(owner, block=) .approve(...) .mint(...)
-    Escrow, Registry and Asset have .contract, a Contract, for EventIndex
+    Escrow, Registry, Records and Asset have .contract, a Contract, for EventIndex
 
     # a chain of one's own
     LocalNode(folder, chain_id=31337, port=0, block_time_s=1.0 or None, confirmations=2)
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
         deploy,
         load_deployment,
         open_contracts,
+        open_records,
         save_deployment,
         verify_deployment,
     )
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     from hanse.chain.outbox import Outbox
     from hanse.chain.outbox.fees import Fee, FeePolicy
     from hanse.chain.outbox.transactions import get_contract_address
+    from hanse.chain.records import Committed, Records, RecordsHead, parse_committed
     from hanse.chain.registry import ProviderInfo, PublishedService, Registry, ServiceInfo
     from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
     from hanse.chain.storage import (
@@ -121,6 +126,7 @@ _NAMES_BY_MODULE = {
         "deploy",
         "load_deployment",
         "open_contracts",
+        "open_records",
         "save_deployment",
         "verify_deployment",
     ),
@@ -148,6 +154,7 @@ _NAMES_BY_MODULE = {
         "FeePolicy",
     ),
     "outbox.transactions": ("get_contract_address",),
+    "records": ("Committed", "Records", "RecordsHead", "parse_committed"),
     "registry": (
         "ProviderInfo",
         "PublishedService",
@@ -217,6 +224,7 @@ __all__ = [
     "deploy",
     "load_deployment",
     "open_contracts",
+    "open_records",
     "save_deployment",
     "verify_deployment",
     "Escrow",
@@ -228,6 +236,10 @@ __all__ = [
     "EventIndex",
     "LocalNode",
     "Outbox",
+    "Committed",
+    "Records",
+    "RecordsHead",
+    "parse_committed",
     "ProviderInfo",
     "Registry",
     "ServiceInfo",

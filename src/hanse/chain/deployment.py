@@ -22,6 +22,7 @@ from hanse.chain.asset import Asset
 from hanse.chain.chain_types import BlockNumber, Call
 from hanse.chain.escrow import Escrow
 from hanse.chain.outbox import Outbox
+from hanse.chain.records import Records
 from hanse.chain.registry import Registry
 from hanse.chain.rpc import Rpc
 from hanse.contracts.artifacts import Artifact
@@ -46,6 +47,8 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         confirmations: how deep a block must be before we act on it; a setting of ours, not of the
             contracts.
         start_block: nothing of these contracts is older.
+        records: address of Records, lower case. Last, and with a default, only so that a file from
+            before Records is refused in words that help.
     """
 
     chain_id: int
@@ -56,12 +59,21 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lock_time_s: int
     confirmations: int
     start_block: BlockNumber
+    records: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ValueError(
+                "`records` is missing: this file is of contracts from before Records and disputes,"
+                " which this version of Hanse does not speak; deploy anew, or take the market's new"
+                " file (a local network: `hanse up` with a fresh --home)"
+            )
 
 
 async def deploy(
     rpc: Rpc, outbox: Outbox, terms: Terms, *, confirmations: int, asset: str | None = None
 ) -> Deployment:
-    """Deploy Registry and Escrow, and the test asset if `asset` is None; resumes after a crash.
+    """Deploy the contracts, with the test asset if `asset` is None; resumes after a crash.
 
     Costs about 6 M gas. Nothing else may be enqueued meanwhile, since the addresses follow from the
     nonces.
@@ -90,6 +102,7 @@ async def deploy(
         lock_time_s=terms.lock_time_s,
         confirmations=confirmations,
         start_block=min(blocks),
+        records=addresses["Records"],
     )
     await verify_deployment(rpc, deployment)
     return deployment
@@ -106,7 +119,8 @@ async def verify_deployment(rpc: Rpc, deployment: Deployment) -> None:
     head = await rpc.fetch_head()
     block = max(0, head.number - deployment.confirmations)
     escrow, registry = Escrow(rpc, deployment.escrow), Registry(rpc, deployment.registry)
-    for contract in (escrow.contract, registry.contract):
+    records = open_records(rpc, deployment)
+    for contract in (escrow.contract, registry.contract, records.contract):
         code = await rpc.fetch_code(contract.address, block=block)
         _verify_code(contract.artifact, contract.address, code)
     if not await rpc.fetch_code(deployment.asset, block=block):
@@ -154,6 +168,11 @@ def open_contracts(rpc: Rpc, deployment: Deployment) -> tuple[Escrow, Registry, 
         Registry(rpc, deployment.registry),
         Asset(rpc, deployment.asset),
     )
+
+
+def open_records(rpc: Rpc, deployment: Deployment) -> Records:
+    """The typed face of a deployment's Records."""
+    return Records(rpc, deployment.records)
 
 
 def _key(name: str) -> str:

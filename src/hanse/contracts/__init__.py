@@ -1,4 +1,4 @@
-"""The Vyper contracts (Escrow, Registry, TestAsset) and a thin Python face of their ABI.
+"""The Vyper contracts (Escrow, Registry, Records, TestAsset) and a thin Python face of their ABI.
 
 The sources are beside this file; what they compile to is in `artifacts/` and committed. See
 `hanse.contracts.artifacts` for calls and events, `hanse.contracts.claims` for settlement

@@ -13,6 +13,7 @@ from hanse.contracts.artifacts import Artifact, ContractName, load_artifact
 PAGES: dict[str, ContractName] = {
     "escrow.md": "Escrow",
     "registry.md": "Registry",
+    "records.md": "Records",
     "test-asset.md": "TestAsset",
 }
 """File name -> contract."""

@@ -3,6 +3,7 @@
 Registry names Escrow and Escrow names Registry. Instead of an admin who joins the two later,
 Escrow's address is predicted: a CREATE address depends only on the deployer and its nonce. So the
 transactions must go out with consecutive nonces, and Escrow reverts if the prediction was wrong.
+Records names nobody and is named by nobody; it goes last.
 
     for step in plan_deployment(deployer, nonce, terms):
         ...send step.data from `deployer`, expect the contract at step.address
@@ -82,4 +83,6 @@ def plan_deployment(
     escrow_data = load_artifact("Escrow").encode_deploy(asset, registry, terms.lock_time_s)
     steps.append(DeploymentStep("Registry", registry_data, registry))
     steps.append(DeploymentStep("Escrow", escrow_data, escrow))
+    records = get_create_address(deployer, nonce + 2)
+    steps.append(DeploymentStep("Records", load_artifact("Records").bytecode, records))
     return tuple(steps)
