@@ -37,7 +37,7 @@ from hanse.settlement.chain_state.index_storage import open_index_storage
 from hanse.settlement.chain_state.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
 from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
 from hanse.settlement.netting.settler import SettlementBatch, Settler
-from hanse.store import SqliteDatabase, hold_folder, open_sqlite
+from hanse.store import Database, hold_folder, open_sqlite
 
 DATABASE_NAME = "broker.sqlite3"
 
@@ -128,12 +128,12 @@ class BrokerProcess:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A second broker would end the first one's requests as if it had died.
         self._closers.enter_context(hold_folder(settings.data_dir, "broker"))
-        database = await open_sqlite(settings.data_dir / DATABASE_NAME)
+        database = await self._open_database()
         self._closers.push_async_callback(database.close)
-        rpc = Rpc.connect(settings.rpc_url)
+        rpc = self._connect()
         self._closers.push_async_callback(rpc.close)
         await verify_deployment(rpc, deployment)
-        self.server = HttpServer.bind(settings.host, settings.port)
+        self.server = self._bind()
         self._closers.push_async_callback(self.server.stop)
 
         domain = Domain(deployment.chain_id, deployment.escrow)
@@ -177,6 +177,7 @@ class BrokerProcess:
             offers=offers,
             limits=settings.limits,
             now_s=now_s,
+            monotonic=self.monotonic,
             failpoint=failpoint,
         )
         self._rounds = Rounds(
@@ -193,9 +194,20 @@ class BrokerProcess:
         await self.server.start(self.broker)
         self.broker.admitting = True
 
-    async def _start_view(
-        self, database: SqliteDatabase, rpc: Rpc, escrow: Escrow
-    ) -> IndexedChainView:
+    # The seams to disk, node and network; a simulation overrides them.
+
+    monotonic = staticmethod(time.monotonic)
+
+    async def _open_database(self) -> Database:
+        return await open_sqlite(self.settings.data_dir / DATABASE_NAME)
+
+    def _connect(self) -> Rpc:
+        return Rpc.connect(self.settings.rpc_url)
+
+    def _bind(self) -> HttpServer:
+        return HttpServer.bind(self.settings.host, self.settings.port)
+
+    async def _start_view(self, database: Database, rpc: Rpc, escrow: Escrow) -> IndexedChainView:
         settings, deployment = self.settings, self.settings.deployment
 
         async def fetch(user: Address, signer: Address) -> SubAccountFunds:
@@ -205,7 +217,7 @@ class BrokerProcess:
                 found.balance, found.claimed, found.sequence, found.refund, found.unlock_time_s
             )
 
-        view = IndexedChainView(fetch, time.monotonic)
+        view = IndexedChainView(fetch, self.monotonic)
         storage = await open_index_storage(
             database, "broker", create_provider_fold(settings.provider), view.on_change
         )
@@ -229,6 +241,7 @@ class BrokerProcess:
             storage,
             chain_id=deployment.chain_id,
             confirmations=deployment.confirmations,
+            clock=self.monotonic,
         )
 
     def _get_endpoints(self) -> tuple[str, ...]:
