@@ -27,7 +27,6 @@ LONGER = {
     "sdk/client.py": (400, "the one public face of the user's side"),
     "sdk/purchase/buyer.py": (450, "one purchase from choice to receipt"),
     "sdk/purchase/resume.py": (450, "the resume handshake's cases beside one another"),
-    "sdk/chain_view.py": (350, "one reader of the chain for the user's side"),
     "settlement/books/receipt_book.py": (
         420,
         "every write of the provider's book, in one place",
