@@ -181,6 +181,7 @@ def _rows() -> dict[str, ErrorRow]:
         ),
         "no_provider": ErrorRow(503, "server_error", 6, "No provider that fits is healthy now."),
         "provider_unreachable": ErrorRow(503, "server_error", 6, "The provider does not answer."),
+        "recorder_unreachable": ErrorRow(503, "server_error", 6, "The recorder does not answer."),
         "chain_unavailable": ErrorRow(
             503, "server_error", 6, "The chain's node does not answer or lags."
         ),
@@ -205,6 +206,12 @@ def _rows() -> dict[str, ErrorRow]:
         ),
         "proof_invalid": ErrorRow(
             502, "server_error", 8, "A Merkle inclusion proof does not lead to its root."
+        ),
+        "recorder_dishonest": ErrorRow(
+            502, "server_error", 8, "A recorder lied, stalled or forked its chain of heads."
+        ),
+        "trace_invalid": ErrorRow(
+            502, "server_error", 8, "A stored trace is not the one that was noted, or damaged."
         ),
         # we are wrong
         "invariant_broken": ErrorRow(

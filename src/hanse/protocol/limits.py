@@ -88,3 +88,30 @@ IN_FLIGHT_PER_SUB_ACCOUNT_MAX = 1_024
 
 QUERY_VALID_S_MAX = 120
 """A signed query for receipts and sub-account state is good for this long at most."""
+
+RECORD_ENTRIES_PER_SUBMISSION_MAX = 500
+"""Entries handed to a recorder at once, about 420 bytes each; as many as receipts in a page."""
+
+RECORD_BODY_BYTES_MAX = 512 * 1024
+"""One submission or question to a recorder: 500 entries are 210 kB, with room."""
+
+RECORD_ANSWER_BYTES_MAX = 2 * 1024 * 1024
+"""One answer of a recorder: 500 inclusion proofs of 2.2 kB at most, with room."""
+
+RECORD_SEQUENCE_MAX = 2**63 - 1
+"""Sequences that a recorder takes: what a database's integer holds."""
+
+RECORD_FEE_MAX = 2**80 - 1
+"""Fee of one entry; 2**16 of them stay below AMOUNT_MAX, so a root's fee total is an amount."""
+
+SUBMISSION_VALID_S_MAX = 120
+"""A submission's signature is good for this long at most; entries are sent again under a new one.
+"""
+
+LEAVES_PER_COMMIT_MAX = 2**16
+"""Leaves of one root: 4 MB of tree, 0.3 s of hashing, and 546 receipts a second at a commit every
+two minutes. What is above waits for the next.
+"""
+
+COMMITS_PER_PAGE_MAX = 500
+"""Commits in one answer of a recorder, about 400 bytes each."""
