@@ -576,3 +576,57 @@ def reverting_code(reason: bytes) -> bytes:
     # PUSH1 size, PUSH1 12, PUSH1 0, CODECOPY, PUSH1 size, PUSH1 0, REVERT
     head = bytes([0x60, len(data), 0x60, 12, 0x60, 0, 0x39, 0x60, len(data), 0x60, 0, 0xFD])
     return head + data
+
+
+async def test_above_its_own_cap_a_call_fails_unsent_and_holds_nothing_back(
+    rpc: Rpc, payer: Key
+) -> None:
+    outbox = make_outbox(rpc, payer, MemoryOutboxStorage())
+    await outbox.enqueue("dear", replace(pay(), fee_cap_wei=10))
+    await outbox.enqueue("next", pay(7))
+    await finish(outbox, rpc, "next")
+    dear = await outbox.find("dear")
+    assert dear is not None
+    assert dear.state is TransactionState.FAILED
+    assert "more than the 10 wei" in dear.reason
+    assert dear.attempts == ()
+    assert await received(rpc) == 7
+
+
+async def test_a_signed_call_keeps_its_cap_for_a_while_then_goes_through(
+    rpc: Rpc, payer: Key
+) -> None:
+    """A spike after the signing: nothing is overpaid at once, and nothing is stuck for ever."""
+    clock = Clock()
+    policy = FeePolicy(raise_after_s=60, tip_wei=10**9)
+    outbox = make_outbox(rpc, payer, MemoryOutboxStorage(), clock=clock, fee_policy=policy)
+    await rpc.request("evm_setAutomine", False)
+    await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(10**9))
+    await mine(rpc)
+    await outbox.enqueue("once", replace(pay(), fee_cap_wei=3 * 10**9))
+    await outbox.step()
+    for _ in range(14):
+        # each block lets the base fee fall by an eighth; the spike goes on
+        await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(50 * 10**9))
+        await mine(rpc)
+        clock.now_s += 60
+        await outbox.step()
+        held = await outbox.find("once")
+        assert held is not None
+        assert held.state is TransactionState.SIGNED
+        assert all(attempt.max_fee_wei <= 3 * 10**9 for attempt in held.attempts)
+    clock.now_s += 120
+    done = await finish(outbox, rpc, "once")
+    assert done.attempts[-1].max_fee_wei > 50 * 10**9
+    assert await received(rpc) == 1
+
+
+async def test_a_node_that_says_less_than_nothing_is_asked_again(
+    rpc: Rpc, payer: Key, faulty: FaultyTransport
+) -> None:
+    def lie(method: str, params: list[Any], answer: Any) -> Any:
+        return "-0x1" if method == "eth_maxPriorityFeePerGas" else answer
+
+    faulty.after = lie
+    with pytest.raises(TransientError, match="below 0"):
+        await Rpc(faulty, retry_pause_s=0.001).fetch_priority_fee()

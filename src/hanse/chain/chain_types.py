@@ -23,6 +23,7 @@ class Header:
     base_fee_wei: int
     transaction_hashes: tuple[str, ...] = field(default=(), repr=False)
     logs_bloom: bytes = field(default=b"", repr=False)
+    gas_limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Call:
         value: wei sent along.
         label: for people, in logs and in `money`: "deposit 12 to Escrow". No secrets.
         gas_limit: 0 lets the outbox estimate.
+        fee_cap_wei: it is not worth more for one gas; 0 leaves that to the outbox's policy. Above
+            it the call fails before it is signed; see the outbox for one that is signed already.
     """
 
     to: str | None
@@ -90,6 +93,7 @@ class Call:
     value: int = 0
     label: str = ""
     gas_limit: int = 0
+    fee_cap_wei: int = 0
 
 
 class ChainError(HanseError):

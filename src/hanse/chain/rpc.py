@@ -354,7 +354,10 @@ def _has_topics(topics: list[str], wanted: tuple[bytes | None, ...]) -> bool:
 
 
 def _int(raw: Any) -> int:
-    return int(raw, 16)
+    number = int(raw, 16)
+    if number < 0:
+        raise _unavailable(f"it says {raw} where no number is below 0")
+    return number
 
 
 def _bytes(raw: Any) -> bytes:
@@ -372,6 +375,7 @@ def _header(raw: dict[str, Any]) -> Header:
             t if isinstance(t, str) else t["hash"] for t in raw["transactions"]
         ),
         logs_bloom=_bytes(raw.get("logsBloom") or "0x"),
+        gas_limit=_int(raw.get("gasLimit") or "0x0"),
     )
 
 

@@ -6,7 +6,7 @@ Source: EIP-1559; the 10 % replacement rule of geth's and reth's transaction poo
 clients, which is what `RAISE_PERCENT` meets).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GWEI = 10**9
 
@@ -31,6 +31,11 @@ class FeePolicy:
     gas_margin_percent: int = 25
     rebroadcast_after_s: float = 10.0
     raise_after_s: float = 60.0
+
+    def capped(self, fee_cap_wei: int) -> "FeePolicy":
+        """For one call that is not worth more than this for one gas; 0 changes nothing."""
+        cap = min(self.max_fee_cap_wei, fee_cap_wei or self.max_fee_cap_wei)
+        return replace(self, max_fee_cap_wei=cap)
 
 
 @dataclass(frozen=True)

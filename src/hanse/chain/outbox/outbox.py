@@ -7,7 +7,7 @@
 
 | state | what is durable | leaves by |
 | --- | --- | --- |
-| queued | the call and its idempotency key | signed; failed, if it would revert |
+| queued | the call and its key | signed; failed, if it would revert or gas is over its cap |
 | signed | nonce and bytes, **before** the first broadcast | mined; queued, if its nonce is taken |
 | mined | block, hash, gas | confirmed or failed, at k blocks; signed, if the block left the chain |
 | confirmed | final: succeeded, k blocks deep | - |
@@ -48,6 +48,10 @@ POLL_INTERVAL_S = 0.25
 
 IDLE_INTERVAL_S = 5.0
 """Pause while nothing is open; `enqueue` ends it at once, so it bounds only surprises."""
+
+FEE_CAP_HOLD_S = 900.0
+"""A signed call keeps its own cap for so long. Then it is raised like any other: its nonce holds
+back everything after it, which is worth more than the gas that was to be saved."""
 
 NONCES_AHEAD_MAX = 16
 """Signed and unmined at once; pools keep about 16 to 64 of one sender."""
@@ -268,7 +272,10 @@ class Outbox:
     async def _sign(
         self, entry: OutboxEntry, head: Header, *, is_first: bool
     ) -> OutboxEntry | None:
-        fee = await self._signer.find_fee(head)
+        fee = await self._signer.find_fee(head, entry.call.fee_cap_wei)
+        if fee is None and 0 < entry.call.fee_cap_wei <= self._policy.max_fee_cap_wei:
+            reason = f"one gas costs more than the {entry.call.fee_cap_wei} wei it is worth to it"
+            return await self._put(replace(entry, state=_State.FAILED, reason=reason))
         if fee is None:
             cap = self._policy.max_fee_cap_wei
             return await self._wait(
@@ -310,10 +317,13 @@ class Outbox:
         is_old = first_s is not None and self._clock() - first_s >= self._policy.raise_after_s
         if not is_old and last.hash not in self._must_raise:
             return entry
-        market = await self._signer.find_fee(head)
+        is_held = first_s is None or self._clock() - first_s < FEE_CAP_HOLD_S
+        cap_wei = entry.call.fee_cap_wei if is_held else 0
+        market = await self._signer.find_fee(head, cap_wei)
         if market is None:
             return entry
-        fee = find_raised_fee(self._policy, Fee(last.tip_wei, last.max_fee_wei), market)
+        policy = self._policy.capped(cap_wei)
+        fee = find_raised_fee(policy, Fee(last.tip_wei, last.max_fee_wei), market)
         if fee is None:
             return entry
         assert entry.nonce is not None

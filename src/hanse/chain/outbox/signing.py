@@ -22,12 +22,12 @@ class Signer:
         self._chain_id = chain_id
         self._policy = policy
 
-    async def find_fee(self, head: Header) -> Fee | None:
+    async def find_fee(self, head: Header, fee_cap_wei: int = 0) -> Fee | None:
         """What a first attempt should offer now; None while the market is above the cap."""
         tip = self._policy.tip_wei
         if tip is None:
             tip = await self._rpc.fetch_priority_fee()
-        return find_fee(self._policy, head.base_fee_wei, tip)
+        return find_fee(self._policy.capped(fee_cap_wei), head.base_fee_wei, tip)
 
     async def fetch_gas_limit(self, call: Call, head: Header) -> int:
         """The call's own limit, or an estimate and a margin; ChainError if it would revert."""
