@@ -117,14 +117,26 @@ def create_keystore(
     """
     if not password:
         raise RequestError("keystore_locked", f"the password for {path} is empty; choose one")
+    key = key or create_key()
+    write_private_file(path, lambda: key.to_keystore(password, scrypt))
+    return key
+
+
+def write_private_file(path: Path, make_text: Callable[[], str]) -> None:
+    """Write a new file, mode 0600 in a folder of at most 0700, whole or not at all.
+
+    `make_text` is called once file and folder are known to be in order.
+
+    Raises:
+        RequestError: `usage` if the file exists; `keystore_permissions` if the folder is open.
+    """
     _make_private(path.parent)
     _verify_mode(path.parent, 0o700)
-    key = key or create_key()
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(key.to_keystore(password, scrypt))
+            file.write(make_text())
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)  # unlike a rename, refuses to replace a key that is already there
@@ -133,7 +145,6 @@ def create_keystore(
     finally:
         draft.unlink(missing_ok=True)
     _sync_folder(path.parent)
-    return key
 
 
 def unlock_keystore(path: Path, password: str) -> Key:
@@ -143,24 +154,29 @@ def unlock_keystore(path: Path, password: str) -> Key:
         RequestError: `not_found` without the file; `keystore_permissions` if file or folder are
             open to others; `keystore_locked` for a wrong password or a file that is no keystore.
     """
-    if not path.is_file():
-        raise RequestError("not_found", f"there is no key file {path}; create it first")
-    _verify_mode(path.parent, 0o700)
-    _verify_mode(path, 0o600)
-    if path.stat().st_size > KEYSTORE_BYTES_MAX:
-        raise RequestError("keystore_locked", f"{path} is too large for a keystore file")
+    raw = read_private_json(path)
     from eth_keyfile.keyfile import decode_keyfile_json  # here, since importing it takes 0.4 s
 
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError):
-        raise RequestError("keystore_locked", f"{path} is not a keystore file") from None
     try:
         return Key(bytes(decode_keyfile_json(raw, password.encode())))
     except (KeyError, NotImplementedError, TypeError, AttributeError):
         raise RequestError("keystore_locked", f"{path} is not a version 3 keystore") from None
     except ValueError:
         raise RequestError("keystore_locked", f"the password does not open {path}") from None
+
+
+def read_private_json(path: Path) -> Any:
+    """The JSON of a key file whose modes are in order; raises as `unlock_keystore` does."""
+    if not path.is_file():
+        raise RequestError("not_found", f"there is no key file {path}; create it first")
+    _verify_mode(path.parent, 0o700)
+    _verify_mode(path, 0o600)
+    if path.stat().st_size > KEYSTORE_BYTES_MAX:
+        raise RequestError("keystore_locked", f"{path} is too large for a keystore file")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError, RecursionError):
+        raise RequestError("keystore_locked", f"{path} is not a keystore file") from None
 
 
 def read_keystore_address(path: Path) -> Address:
