@@ -40,6 +40,7 @@ from hanse.provider.serve import PaidService
 from hanse.provider.settings import ServingLimits
 from hanse.serving import ABORT
 from hanse.settlement import ReceiptBook
+from hanse.settlement.traces.writer import TraceWriter
 
 ENGINE_CHECK_S = 1.0
 """Health is asked by anyone; the engines behind it hear of it this often at most."""
@@ -75,6 +76,7 @@ class Broker:
         now_s: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         failpoint: Failpoint = no_failpoint,
+        traces: TraceWriter | None = None,
     ) -> None:
         self.parts = ServingParts(
             provider,
@@ -87,7 +89,10 @@ class Broker:
             now_s,
             monotonic,
             failpoint,
+            traces,
         )
+        if traces is not None:
+            self.parts.metrics.watch_traces(traces)
         self.admitting = False
         self._draining = False
         self._broken: InvariantError | None = None

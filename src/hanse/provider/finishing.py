@@ -22,6 +22,8 @@ from hanse.provider.paid_body import PaidBody
 from hanse.provider.sealing import seal_answer
 from hanse.provider.settings import ServingLimits
 from hanse.settlement import Admission, FinishedRequest, Outcome, ReceiptBook
+from hanse.settlement.traces.capture import TraceCapture
+from hanse.settlement.traces.writer import TraceWriter
 
 Failpoint = Callable[[str], None]
 """Told the name of each step that a crash test may want to die at; nothing in production."""
@@ -43,6 +45,7 @@ class ServingParts:
     now_s: Callable[[], float]
     monotonic: Callable[[], float]
     failpoint: Failpoint
+    traces: TraceWriter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class PaidRequest:
     offer: OfferInForce
     body: PaidBody
     begun: float
+    trace: TraceCapture | None = None
 
     @property
     def request_id(self) -> Hash32:
@@ -97,6 +101,8 @@ class Finisher:
             self._unfinished.append(admission)
             raise
         parts.failpoint("finished")
+        if request.trace is not None:
+            request.trace.end(finished.signed)
         elapsed_s = parts.monotonic() - request.begun
         parts.metrics.count_finished(request.operation, reason, usage, fee, elapsed_s)
         return finished

@@ -13,6 +13,7 @@ Source: `docs/protocol.md`, section "Resume"; NIST SP 800-38D.
 """
 
 import hashlib
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -37,10 +38,12 @@ class SentBytes:
     """What a stream has sent: its response hash, and its end for keeping.
 
     Frames are small and many, so they are hashed together once enough have come. Holds about 1.5
-    times `ANSWER_RETAINED_BYTES_MAX` at most.
+    times `ANSWER_RETAINED_BYTES_MAX` at most. `on_sent` is given all of it, in order and in pieces,
+    by the time that its hash was asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_sent: Callable[[bytes], None] | None = None) -> None:
+        self._on_sent = on_sent
         self._digest = hashlib.sha256()
         self._new: list[bytes] = []
         self._new_bytes = 0
@@ -68,4 +71,6 @@ class SentBytes:
         self._new.clear()
         self._new_bytes = 0
         self._digest.update(new)
+        if self._on_sent is not None and new:
+            self._on_sent(new)
         self._kept = (self._kept + new)[-ANSWER_RETAINED_BYTES_MAX:]

@@ -36,6 +36,8 @@ from hanse.provider.paid_body import PaidBody, check_body, decode_body
 from hanse.provider.slots import Slots
 from hanse.provider.streaming import CallerWatch, StreamedAnswer
 from hanse.settlement import Admission, SubAccountFunds, decode_stored_receipt
+from hanse.settlement.traces.capture import TraceCapture
+from hanse.settlement.traces.sealing import read_encryption_key
 
 MISSED_RECEIPTS_MAX = 100
 """Receipts inside a 402: about 70 kB. A caller that misses more reads the rest page by page."""
@@ -75,8 +77,13 @@ class PaidService:
                 offer,
                 checked,
                 begun,
+                self._begin_trace(signed, scope, body),
             )
-            await self._serve_checked(request, funds, receive, send)
+            try:
+                await self._serve_checked(request, funds, receive, send)
+            finally:
+                if request.trace is not None:
+                    request.trace.close()
         finally:
             self.budget.give_back(len(body))
 
@@ -107,6 +114,12 @@ class PaidService:
         asked = EngineRequest(operation=operation, body=checked.fields, answer_id="")
         check_request(asked, capabilities)
         return checked
+
+    def _begin_trace(self, signed: SignedVoucher, scope: Scope, body: bytes) -> TraceCapture | None:
+        if self.parts.traces is None:
+            return None
+        other_key = read_encryption_key(find_header(scope, b"hanse-encryption-key"))
+        return self.parts.traces.begin(signed, scope["path"], body, other_key)
 
     async def _get_funds(self, signed: SignedVoucher) -> SubAccountFunds:
         user, signer, view = signed.voucher.user, signed.signer, self.parts.chain_view
@@ -187,6 +200,8 @@ class PaidService:
             if isinstance(error, asyncio.CancelledError) and not watch.left:
                 raise
             return
+        if request.trace is not None:
+            request.trace.add(answer.body)
         finished = await self.finisher.finish(
             request,
             admission,

@@ -103,7 +103,7 @@ class StreamedAnswer:
         self._admission = admission
         self._send = send
         self._watch = watch
-        self._sent = SentBytes()
+        self._sent = SentBytes(request.trace.add if request.trace else None)
         self._usage = Usage()
         self._held: list[Chunk] = []
         self._started = False

@@ -18,13 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from hanse.protocol.errors import RequestError, VerificationError
-from hanse.protocol.signatures import ZERO_HASH, Hash32, to_bytes, to_hex
+from hanse.protocol.signatures import ZERO_HASH, Hash32, parse_hash32, to_bytes, to_hex
 
 DATA_KEY_BYTES = 32
 SEALED_KEY_BYTES = 32 + DATA_KEY_BYTES + 16
 """The sender's fresh public key, the data key, and GCM's tag."""
 
 INFO = b"hanse trace key 1\x00"
+
+ENCRYPTION_KEY_HEADER = "Hanse-Encryption-Key"
+"""By which a user's side names its public key; a broker's is in its offer."""
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -62,6 +65,17 @@ def open_data_key(sealed: bytes, private: X25519PrivateKey, trace_hash: Hash32) 
             f"the key of trace {trace_hash} was not sealed to {get_public_key(private)}",
         )
     return data_key
+
+
+def read_encryption_key(header: str | None) -> Hash32:
+    """The public key in a `Hanse-Encryption-Key` header; zero if there is none that can be read.
+
+    It is a wish for what the broker keeps for itself, so a malformed one refuses no request.
+    """
+    try:
+        return parse_hash32(header)
+    except RequestError:
+        return ZERO_HASH
 
 
 def get_public_key(private: X25519PrivateKey) -> Hash32:

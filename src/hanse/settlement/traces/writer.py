@@ -23,17 +23,38 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Self
 
-from hanse.protocol.errors import HanseError
+from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 from hanse.protocol.messages import SignedVoucher
 from hanse.protocol.signatures import ZERO_HASH, Hash32
 from hanse.settlement.traces.capture import TraceCapture, TraceSettings
 from hanse.settlement.traces.document import EncryptedTrace, Side, Trace, encrypt_trace
-from hanse.settlement.traces.notes import SealedKey, TraceNote, TraceNotes
-from hanse.settlement.traces.object_store import ObjectStore
+from hanse.settlement.traces.notes import SealedKey, TraceNote, TraceNotes, open_trace_notes
+from hanse.settlement.traces.object_store import ObjectStore, open_object_store
 from hanse.settlement.traces.sealing import seal_data_key
+from hanse.store.database import Database
 
 _log = logging.getLogger(__name__)
+
+
+async def open_trace_writer(
+    settings: TraceSettings,
+    database: Database,
+    side: Side,
+    now_s: Callable[[], float],
+    failpoint: Callable[[str], None] = lambda name: None,
+) -> "TraceWriter":
+    """A writer over a side's database and the store that the settings name; not yet at work.
+
+    Raises:
+        RequestError: `configuration_invalid` if the store cannot be opened, or we have no key.
+    """
+    if settings.encryption_key == ZERO_HASH:
+        raise RequestError(
+            "configuration_invalid", "traces are on, and there is no encryption key to seal them to"
+        )
+    store, notes = open_object_store(settings.location), await open_trace_notes(database)
+    return TraceWriter(settings, notes, store, side, now_s, failpoint)
 
 
 class TraceWriter:
