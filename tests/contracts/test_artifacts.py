@@ -45,7 +45,13 @@ def test_artifact_is_what_the_source_compiles_to(name: str) -> None:
 def test_storage_word_stays_where_it_is() -> None:
     """Disputes and indexers will read these slots; a moved one would be read wrongly for ever."""
     slots = {name: slot["slot"] for name, slot in load_artifact("Escrow").storage_layout.items()}
-    assert slots == {"accounts": 0, "sub_account_words": 1, "refund_words": 2, "nonces": 3}
+    assert slots == {
+        "accounts": 0,
+        "sub_account_words": 1,
+        "refund_words": 2,
+        "nonces": 3,
+        "compensations": 4,
+    }
 
 
 @pytest.mark.parametrize(("file_name", "contract"), PAGES.items())
@@ -56,7 +62,7 @@ def test_abi_page_is_current(file_name: str, contract: Any) -> None:
 
 
 def test_every_function_has_a_note() -> None:
-    for name in ("Escrow", "Registry"):
+    for name in ("Escrow", "Registry", "Records"):
         artifact = load_artifact(name)
         noted = artifact.notes["userdoc"]["methods"]
         getters = set(artifact.storage_layout) | {"asset", "registry", "escrow", "lock_time_s"}
@@ -69,7 +75,7 @@ def test_every_function_has_a_note() -> None:
 def test_no_contract_has_an_admin() -> None:
     """Nothing in either ABI sounds like a key over everybody's money."""
     words = ("owner", "admin", "pause", "upgrade", "set_", "initialize", "migrate", "rescue")
-    for name in ("Escrow", "Registry"):
+    for name in ("Escrow", "Registry", "Records"):
         for function in load_artifact(name).functions:
             assert not any(word in function.lower() for word in words), function
 

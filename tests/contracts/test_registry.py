@@ -18,6 +18,8 @@ def get_provider(hanse: Hanse, provider: Key) -> dict[str, object]:
         "next_receipt_key_from_s",
         "next_payee",
         "next_payee_from_s",
+        "pool",
+        "condemned_until_s",
     )
     values = hanse.chain.view(hanse.registry, "get_provider", provider.address)
     return dict(zip(names, values, strict=True))

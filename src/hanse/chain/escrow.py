@@ -11,13 +11,15 @@ in `Escrow.vy`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hanse.chain.chain_types import BlockNumber, Call
 from hanse.chain.contract import Contract
 from hanse.chain.rpc import Rpc
-from hanse.contracts import Claim, encode_settle
+from hanse.contracts import Claim, encode_settle, get_sub_account_key
 from hanse.contracts.artifacts import load_artifact
 from hanse.protocol.intents import Fund, OpenIntent
+from hanse.protocol.messages import Receipt, SignedReceipt
 from hanse.protocol.signatures import Signature, to_bytes, to_compact
 
 
@@ -87,6 +89,14 @@ class Escrow:
         """One sub-account; all zero if it was never funded."""
         found = await self.contract.read("get_sub_account", user, provider, signer, block=block)
         return SubAccount(*found)
+
+    async def read_compensation(
+        self, user: str, provider: str, signer: str, *, block: BlockNumber
+    ) -> int:
+        """What the provider's stake has paid this sub-account's user back so far."""
+        key = get_sub_account_key(user, provider, signer)
+        (paid,) = await self.contract.read("compensations", key, block=block)
+        return int(paid)
 
     async def read_nonce(self, user: str, *, block: BlockNumber) -> int:
         """The nonce that the user's next relayed intent must carry."""
@@ -207,6 +217,50 @@ class Escrow:
             data=encode_settle(provider, claims, records_head),
             label=f"settle {len(claims)} claims",
         )
+
+    def prove_overclaim(self, signed: SignedReceipt) -> Call:
+        """Accuse the receipt's provider of having claimed more than it; the user is paid back."""
+        receipt = signed.receipt
+        return self.contract.build(
+            "prove_overclaim",
+            *_receipt_arguments(signed),
+            label=f"prove overclaim of {receipt.provider} at sequence {receipt.sequence}",
+        )
+
+    def prove_equivocation(self, first: SignedReceipt, second: SignedReceipt) -> Call:
+        """Accuse the provider of two receipts for one sequence; its gain is paid back."""
+        receipt = first.receipt
+        return self.contract.build(
+            "prove_equivocation",
+            *_receipt_arguments(first),
+            *_receipt_arguments(second),
+            label=f"prove equivocation of {receipt.provider} at sequence {receipt.sequence}",
+        )
+
+
+def _receipt_arguments(signed: SignedReceipt) -> tuple[Any, ...]:
+    r, vs = to_compact(signed.signature)
+    return _to_abi(signed.receipt), r, int.from_bytes(vs, "big")
+
+
+def _to_abi(receipt: Receipt) -> tuple[Any, ...]:
+    """The receipt as the contract's struct: the signed fields in their order."""
+    return (
+        receipt.user,
+        receipt.provider,
+        receipt.signer,
+        receipt.sequence,
+        to_bytes(receipt.request_hash),
+        to_bytes(receipt.response_hash),
+        receipt.usage.input_tokens,
+        receipt.usage.cached_tokens,
+        receipt.usage.output_tokens,
+        receipt.fee,
+        receipt.cumulative_fee,
+        int(receipt.finish_reason),
+        receipt.finished_at,
+        to_bytes(receipt.commitment_root),
+    )
 
 
 def _rows(funds: Sequence[Fund]) -> list[tuple[str, str, int]]:

@@ -26,6 +26,8 @@ class ProviderInfo:
         receipt_key: who signs offers and receipts, and may settle.
         payee: where settlements are paid.
         next_receipt_key, next_receipt_key_from_s, next_payee, next_payee_from_s: announced changes.
+        pool: base units of a condemned provider's stake that are left for its victims.
+        condemned_until_s: until when those are paid; 0 if it is not condemned.
     """
 
     stake: int
@@ -36,11 +38,18 @@ class ProviderInfo:
     next_receipt_key_from_s: int
     next_payee: str
     next_payee_from_s: int
+    pool: int
+    condemned_until_s: int
 
     @property
     def is_registered(self) -> bool:
         """Whether it ever registered and has not left."""
         return self.receipt_key != ZERO_ADDRESS
+
+    @property
+    def is_condemned(self) -> bool:
+        """Whether a proof against it was accepted: it is never active again."""
+        return self.condemned_until_s != 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Registry:
         return ProviderInfo(*found)
 
     async def read_is_active(self, provider: str, *, block: BlockNumber) -> bool:
-        """Whether its stake stands: at least the minimum, and not unbonding."""
+        """Whether its stake stands: at least the minimum, not unbonding, not condemned."""
         (active,) = await self.contract.read("is_active", provider, block=block)
         return bool(active)
 
@@ -136,6 +145,10 @@ class Registry:
     def finish_unbonding(self, provider: str) -> Call:
         """Pay a stake out whose time has passed; anyone may."""
         return self.contract.build("finish_unbonding", provider, label="finish unbonding")
+
+    def burn_rest(self, provider: str) -> Call:
+        """Burn what victims left of a condemned stake when the window is over; anyone may."""
+        return self.contract.build("burn_rest", provider, label=f"burn rest of {provider}")
 
     def announce_receipt_key(self, receipt_key: str) -> Call:
         """Begin to change the receipt key; it counts after the key delay."""

@@ -9,7 +9,8 @@
 @notice Holds the users' money. An account is a user's free balance; a sub-account is what the user
         set aside for one (user, provider, signer). A provider takes what the signer's vouchers
         allow, in settlement batches; what is left comes back through a refund that waits the lock
-        time and that anyone may complete.
+        time and that anyone may complete. Anyone who holds the provider's own signed receipts can prove
+        here that it claimed too much, and have its stake slashed and the user paid back.
 @dev All amounts are base units of the asset, all times Unix seconds.
 
      How to stop it, and what still works then: nobody can. There is no owner, pause, upgrade or
@@ -25,7 +26,8 @@
      Word of a sub-account: balance in bits 0..95, claimed in 96..191, sequence in 192..255.
      Word of a refund: amount in bits 0..95, unlock time in 96..159.
 
-     Source of the rules: docs/decisions/0004 and 0005; the reference ledger in hanse.protocol.ledger.
+     Source of the rules: docs/decisions/0004, 0005 and 0012; the reference ledger in
+     hanse.protocol.ledger.
 @custom:invariant Each is checked by name after every step of the stateful test.
      asset_held_equals_books: the asset held is at least accounts + sub-accounts, to the unit.
      no_balance_is_negative: and balance + claimed of a sub-account stays within 96 bits.
@@ -34,6 +36,9 @@
      user_can_exit_within_lock_time: unclaimed funds, with every other party gone.
      provider_can_claim_what_was_signed: until a refund asked for at least the lock time ago completes.
      only_the_signer_raises_what_is_owed: claimed grows only under a voucher of the signer.
+     victim_never_paid_above_loss: the compensation of a sub-account is at most its proven loss.
+     honest_provider_is_never_slashed: one receipt for each sequence, running sums that never fall,
+       claims within them; whoever else signs, funds or sends what.
      no_admin_key_moves_funds: what is a user's falls only by its own act or its signer's voucher.
 """
 
@@ -63,6 +68,25 @@ struct Claim:
     # the voucher's EIP-2098 signature
     r: bytes32
     vs: uint256
+
+
+# The provider's word on one finished request: the fields of EIP-712 message Receipt, in its order.
+# `cumulative_fee` is the sum of all fees up to and with `sequence`, in base units.
+struct Receipt:
+    user: address
+    provider: address
+    signer: address
+    sequence: uint256
+    request_hash: bytes32
+    response_hash: bytes32
+    input_tokens: uint256
+    cached_tokens: uint256
+    output_tokens: uint256
+    fee: uint256
+    cumulative_fee: uint256
+    finish_reason: uint256
+    finished_at: uint256
+    commitment_root: bytes32
 
 
 event Deposited:
@@ -122,6 +146,31 @@ event Settled:
     results: DynArray[uint256, CLAIMS_PER_SETTLEMENT_MAX]
 
 
+# The receipt at `sequence` says `cumulative_fee`, `claimed` was taken for no more requests. `loss` is the
+# difference, `compensation` what this proof brought the user's account.
+event OverclaimProven:
+    user: indexed(address)
+    provider: indexed(address)
+    signer: indexed(address)
+    sequence: uint256
+    claimed: uint256
+    cumulative_fee: uint256
+    loss: uint256
+    compensation: uint256
+    reporter: address
+
+
+# Two receipts for `sequence`. `loss` is how much of what was claimed only the dearer one covers.
+event EquivocationProven:
+    user: indexed(address)
+    provider: indexed(address)
+    signer: indexed(address)
+    sequence: uint256
+    loss: uint256
+    compensation: uint256
+    reporter: address
+
+
 # The user's intents with a nonce up to and with this one can no longer be used.
 event NonceUsed:
     user: indexed(address)
@@ -162,6 +211,9 @@ VERSION_HASH: constant(bytes32) = keccak256("1")
 VOUCHER_TYPEHASH: constant(bytes32) = keccak256(
     "Voucher(address user,address provider,uint256 cumulativeMax,uint256 sequenceMax,bytes32 requestHash)"
 )
+RECEIPT_TYPEHASH: constant(bytes32) = keccak256(
+    "Receipt(address user,address provider,address signer,uint256 sequence,bytes32 requestHash,bytes32 responseHash,uint256 inputTokens,uint256 cachedTokens,uint256 outputTokens,uint256 fee,uint256 cumulativeFee,uint256 finishReason,uint256 finishedAt,bytes32 commitmentRoot)"
+)
 FUND_TYPEHASH: constant(bytes32) = keccak256(
     "Fund(address provider,address signer,uint256 amount)"
 )
@@ -187,6 +239,8 @@ sub_account_words: public(HashMap[bytes32, uint256])
 refund_words: public(HashMap[bytes32, uint256])
 # The nonce that a user's next relayed intent must carry.
 nonces: public(HashMap[address, uint256])
+# Sub-account key -> base units that the provider's stake has paid its user back.
+compensations: public(HashMap[bytes32, uint256])
 
 
 @deploy
@@ -527,6 +581,94 @@ def settle(
     return total
 
 
+# ---------------------------------------------------------------- disputes
+
+
+@external
+def prove_overclaim(receipt: Receipt, r: bytes32, vs: uint256) -> uint256:
+    """
+    @notice Show by the provider's own receipt that it claimed more than all it had served: a sum up to
+            a sequence that its claim covers, below what it claimed. Slashes it and pays the user back.
+    @dev Anyone may; only the user gains. Due is the loss, claimed - cumulative fee, less what this
+         sub-account got back before. Reverts "signature" (no receipt key that the named provider has or
+         ever had), "unknown" (no such sub-account), "no overclaim", and what Registry's `slash` does:
+         "stake", "compensated", "window", "asset". Whoever accuses falsely has lost the gas.
+    @param receipt A receipt whose sequence is at least the claimed one.
+    @param r r of its EIP-2098 signature, `vs` the rest.
+    @return Base units that the user's account got.
+    """
+    self._check_receipt(receipt, self._receipt_digest(receipt), r, vs)
+    key: bytes32 = self._key(receipt.user, receipt.provider, receipt.signer)
+    word: uint256 = self.sub_account_words[key]
+    claimed: uint256 = (word >> 96) & AMOUNT_MAX
+    assert word != 0, "unknown"
+    assert receipt.sequence >= word >> 192, "no overclaim"
+    assert receipt.cumulative_fee < claimed, "no overclaim"
+    loss: uint256 = claimed - receipt.cumulative_fee
+    compensation: uint256 = self._compensate(key, receipt.user, receipt.provider, loss)
+    log OverclaimProven(
+        user=receipt.user,
+        provider=receipt.provider,
+        signer=receipt.signer,
+        sequence=receipt.sequence,
+        claimed=claimed,
+        cumulative_fee=receipt.cumulative_fee,
+        loss=loss,
+        compensation=compensation,
+        reporter=msg.sender,
+    )
+    return compensation
+
+
+@external
+def prove_equivocation(
+    first: Receipt, first_r: bytes32, first_vs: uint256, second: Receipt, second_r: bytes32, second_vs: uint256
+) -> uint256:
+    """
+    @notice Show two receipts of one provider for one sequence of one sub-account that differ in any
+            field. Slashes it and pays the user what was claimed on the strength of the dearer one.
+    @dev Anyone may; only the user gains. Due is the loss, min(claimed, dearer) - min(claimed, cheaper)
+         of the two cumulative fees, less what this sub-account got back before; 0 is enough to condemn
+         a provider that is not yet. Reverts "no equivocation" (another sub-account or sequence, or the
+         same receipt), and "signature", "unknown" and the rest as `prove_overclaim`.
+    @param first A receipt.
+    @param first_r r of its EIP-2098 signature, `first_vs` the rest.
+    @param second The other; their order does not matter.
+    @param second_r r of its EIP-2098 signature, `second_vs` the rest.
+    @return Base units that the user's account got.
+    """
+    assert (
+        first.user == second.user
+        and first.provider == second.provider
+        and first.signer == second.signer
+        and first.sequence == second.sequence
+    ), "no equivocation"
+    digest: bytes32 = self._receipt_digest(first)
+    other_digest: bytes32 = self._receipt_digest(second)
+    # Of the digests, not of the signatures: one receipt may well be signed twice.
+    assert digest != other_digest, "no equivocation"
+    self._check_receipt(first, digest, first_r, first_vs)
+    self._check_receipt(second, other_digest, second_r, second_vs)
+    key: bytes32 = self._key(first.user, first.provider, first.signer)
+    word: uint256 = self.sub_account_words[key]
+    assert word != 0, "unknown"
+    claimed: uint256 = (word >> 96) & AMOUNT_MAX
+    dearer: uint256 = max(first.cumulative_fee, second.cumulative_fee)
+    cheaper: uint256 = min(first.cumulative_fee, second.cumulative_fee)
+    loss: uint256 = min(claimed, dearer) - min(claimed, cheaper)
+    compensation: uint256 = self._compensate(key, first.user, first.provider, loss)
+    log EquivocationProven(
+        user=first.user,
+        provider=first.provider,
+        signer=first.signer,
+        sequence=first.sequence,
+        loss=loss,
+        compensation=compensation,
+        reporter=msg.sender,
+    )
+    return compensation
+
+
 # ---------------------------------------------------------------- views
 
 
@@ -680,6 +822,42 @@ def _pull(sender: address, amount: uint256):
 @internal
 def _push(receiver: address, amount: uint256):
     assert extcall IAsset(asset).transfer(receiver, amount, default_return_value=True), "asset"
+
+
+@internal
+def _compensate(key: bytes32, user: address, provider: address, loss: uint256) -> uint256:
+    """
+    @dev Have the stake pay what is still due of a sub-account's loss, and credit the user's account.
+         Losses of several proofs overlap: all are parts of the one `claimed`. So the highest counts,
+         never their sum. All functions share a lock, so writing after the call is safe.
+    """
+    before: uint256 = self.compensations[key]
+    due: uint256 = loss - before if loss > before else 0
+    held: uint256 = staticcall IAsset(asset).balanceOf(self)
+    paid: uint256 = extcall IRegistry(registry).slash(provider, due)
+    assert staticcall IAsset(asset).balanceOf(self) == held + paid, "received"
+    if paid > 0:
+        self.compensations[key] = before + paid
+        self.accounts[user] += paid
+    return paid
+
+
+@internal
+@view
+def _receipt_digest(receipt: Receipt) -> bytes32:
+    # All members are static, so their ABI encoding is EIP-712's row of words.
+    return keccak256(
+        concat(0x1901, self._domain(), keccak256(abi_encode(RECEIPT_TYPEHASH, receipt)))
+    )
+
+
+@internal
+@view
+def _check_receipt(receipt: Receipt, digest: bytes32, r: bytes32, vs: uint256):
+    receipt_key: address = self._recover(digest, r, vs)
+    assert receipt_key != empty(address), "signature"
+    holder: address = staticcall IRegistry(registry).provider_of_receipt_key(receipt_key)
+    assert holder != empty(address) and holder == receipt.provider, "signature"
 
 
 @internal

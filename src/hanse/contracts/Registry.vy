@@ -16,6 +16,7 @@
        unbonding --cancel_unbonding-->  active
        unbonding --finish_unbonding-->  retired   (after the unbonding time; the stake goes to the owner)
        retired   --add_stake-->         active
+       active, unbonding, or retired with new stake  --slash-->  condemned   (for ever)
      Active is what Escrow asks for before new funds are set aside. `payee_for`, and with it settling,
      answers in every state but unknown: a provider can always claim what was signed to it.
 
@@ -27,12 +28,22 @@
      names one provider. Taking a stranger's key gains nothing (receipts name the provider) and costs
      a minimum stake; the stranger then takes another key.
 
-     Stakes are slashed only by dispute paths, which this version does not have yet.
+     A stake is slashed only by Escrow, when somebody has proven there that the provider overclaimed or
+     signed two receipts for one sequence. The first proof condemns: half of the stake, rounded up, is
+     burned at once; from the rest, the pool, every victim that is proven within the dispute window is
+     paid its loss, in the order of the proofs; what is left then is burned too. A condemned provider is
+     never active again and gets nothing of its stake back, but still claims what was signed to it.
+     Burned is what no function can move any more: it stays here and is counted in `burned`. Sending it
+     to a dead address would let an asset that refuses that address shield every cheat. Why half, and
+     why nobody gains from it: docs/decisions/0012-disputes-and-slashing.md.
 @custom:invariant Each is checked by name after every step of the stateful test.
-     asset_held_equals_books: the asset held is at least the stakes, to the unit.
-     stake_leaves_only_after_unbonding: whole, to the owner, the unbonding time after it was announced.
+     asset_held_equals_books: the asset held is at least stakes + pools + burned, to the unit.
+     stake_leaves_only_after_unbonding: whole, to the owner, the unbonding time after it was announced;
+       or by a proof.
+     stake_is_conserved: what came in is stakes + pools + burned + paid to victims + returned to owners.
+     condemned_is_for_ever: no stake, no unbonding, no new pool; what is burned never comes back.
      receipt_key_belongs_to_one_provider: and never changes hands.
-     no_admin_key_moves_funds: a stake falls only by its owner's act.
+     no_admin_key_moves_funds: a stake falls only by its owner's act, or by its own signed receipts.
 """
 
 from interfaces import IAsset
@@ -41,7 +52,8 @@ from interfaces import IRegistry
 implements: IRegistry
 
 
-# Stake in base units; times in Unix seconds, 0 for "nothing pending".
+# Stake and pool in base units; times in Unix seconds, 0 for "nothing pending". A condemned provider has
+# a `condemned_until_s`, until when victims are paid from the pool; its stake is 0 for ever.
 struct Provider:
     stake: uint256
     unbonding_until_s: uint256
@@ -51,6 +63,8 @@ struct Provider:
     next_receipt_key_from_s: uint256
     next_payee: address
     next_payee_from_s: uint256
+    pool: uint256
+    condemned_until_s: uint256
 
 
 # `revision` of 0 means never published.
@@ -88,6 +102,27 @@ event UnbondingCancelled:
 event UnbondingFinished:
     provider: indexed(address)
     stake: uint256
+
+
+# Of `stake`, `burned` is gone at once; victims are paid from `pool` until `until_s`.
+event Condemned:
+    provider: indexed(address)
+    stake: uint256
+    burned: uint256
+    pool: uint256
+    until_s: uint256
+
+
+# `amount` went to Escrow for a victim; `pool` is what is left for others.
+event Slashed:
+    provider: indexed(address)
+    amount: uint256
+    pool: uint256
+
+
+event RestBurned:
+    provider: indexed(address)
+    amount: uint256
 
 
 event ReceiptKeyAnnounced:
@@ -152,6 +187,8 @@ _providers: HashMap[address, Provider]
 _services: HashMap[address, HashMap[uint256, Service]]
 # Receipt key, now or ever -> its provider.
 provider_of_receipt_key: public(HashMap[address, address])
+# Base units of all stakes that were burned: they stay here, and no function moves them.
+burned: public(uint256)
 
 
 @deploy
@@ -215,10 +252,11 @@ def register(stake: uint256, receipt_key: address, payee: address):
 def add_stake(amount: uint256):
     """
     @notice Add base units to the caller's stake; a retired provider is active again from the minimum.
-    @dev Reverts "not registered", "unbonding" (cancel it first), "amount", "stake" (still below the
-         minimum), "received", "asset".
+    @dev Reverts "not registered", "condemned", "unbonding" (cancel it first), "amount", "stake" (still
+         below the minimum), "received", "asset".
     """
     self._check_registered(msg.sender)
+    self._check_not_condemned(msg.sender)
     assert self._providers[msg.sender].unbonding_until_s == 0, "unbonding"
     assert amount > 0 and amount <= AMOUNT_MAX, "amount"
     stake: uint256 = self._providers[msg.sender].stake + amount
@@ -234,9 +272,10 @@ def begin_unbonding():
     """
     @notice Announce that the caller takes its whole stake back. From now on no new funds can be set
             aside for it; it still claims what was signed to it, now and after.
-    @dev Reverts "not registered", "unbonding" (already), "stake" (none).
+    @dev Reverts "not registered", "condemned", "unbonding" (already), "stake" (none).
     """
     self._check_registered(msg.sender)
+    self._check_not_condemned(msg.sender)
     assert self._providers[msg.sender].unbonding_until_s == 0, "unbonding"
     stake: uint256 = self._providers[msg.sender].stake
     assert stake > 0, "stake"
@@ -249,8 +288,9 @@ def begin_unbonding():
 def cancel_unbonding():
     """
     @notice Stay: the stake stands again at once.
-    @dev Reverts "not unbonding".
+    @dev Reverts "condemned", "not unbonding".
     """
+    self._check_not_condemned(msg.sender)
     assert self._providers[msg.sender].unbonding_until_s != 0, "not unbonding"
     self._providers[msg.sender].unbonding_until_s = 0
     log UnbondingCancelled(provider=msg.sender, stake=self._providers[msg.sender].stake)
@@ -260,8 +300,9 @@ def cancel_unbonding():
 def finish_unbonding(provider: address):
     """
     @notice Pay out a stake whose unbonding time has passed, to its owner. Anyone may.
-    @dev Reverts "not unbonding", "locked", "asset".
+    @dev Reverts "condemned", "not unbonding", "locked", "asset".
     """
+    self._check_not_condemned(provider)
     until_s: uint256 = self._providers[provider].unbonding_until_s
     assert until_s != 0, "not unbonding"
     assert block.timestamp >= until_s, "locked"
@@ -270,6 +311,65 @@ def finish_unbonding(provider: address):
     self._providers[provider].unbonding_until_s = 0
     log UnbondingFinished(provider=provider, stake=stake)
     assert extcall IAsset(asset).transfer(provider, stake, default_return_value=True), "asset"
+
+
+# ---------------------------------------------------------------- slashing
+
+
+@external
+def slash(provider: address, amount: uint256) -> uint256:
+    """
+    @notice Condemn `provider`, if it is not yet, and pay Escrow up to `amount` for a proven victim.
+    @dev By Escrow alone, which has checked the proof. Reverts "not permitted" (another caller), "stake"
+         (nothing is left to answer with), "compensated" (nothing more is due to this victim, and the
+         provider is condemned already), "window" (the time to pay victims is over), "asset".
+    @param provider Whose stake answers.
+    @param amount Base units that the victim is due; 0 is enough to condemn.
+    @return Base units paid to Escrow: `amount`, or all that is left if that is less.
+    """
+    assert msg.sender == escrow, "not permitted"
+    pool: uint256 = self._providers[provider].pool
+    until_s: uint256 = self._providers[provider].condemned_until_s
+    if until_s == 0:
+        stake: uint256 = self._providers[provider].stake
+        assert stake > 0, "stake"
+        # Rounded up, so that not even one base unit can be had back whole.
+        burned: uint256 = stake - stake // 2
+        pool = stake - burned
+        until_s = block.timestamp + dispute_window_s
+        self.burned += burned
+        self._providers[provider].stake = 0
+        self._providers[provider].unbonding_until_s = 0
+        self._providers[provider].condemned_until_s = until_s
+        log Condemned(provider=provider, stake=stake, burned=burned, pool=pool, until_s=until_s)
+    else:
+        assert block.timestamp < until_s, "window"
+        assert amount > 0, "compensated"
+        assert pool > 0, "stake"
+    paid: uint256 = min(amount, pool)
+    self._providers[provider].pool = pool - paid
+    if paid > 0:
+        log Slashed(provider=provider, amount=paid, pool=pool - paid)
+        assert extcall IAsset(asset).transfer(escrow, paid, default_return_value=True), "asset"
+    return paid
+
+
+@external
+def burn_rest(provider: address):
+    """
+    @notice Burn what victims have left of a condemned provider's stake when the window is over. Anyone
+            may: nobody gains by it.
+    @dev Moves no asset, so no asset can stand in its way. Reverts "not condemned", "locked" (the window
+         is open), "stake" (nothing is left).
+    """
+    until_s: uint256 = self._providers[provider].condemned_until_s
+    assert until_s != 0, "not condemned"
+    assert block.timestamp >= until_s, "locked"
+    rest: uint256 = self._providers[provider].pool
+    assert rest > 0, "stake"
+    self._providers[provider].pool = 0
+    self.burned += rest
+    log RestBurned(provider=provider, amount=rest)
 
 
 # ---------------------------------------------------------------- keys
@@ -414,7 +514,7 @@ def payee_for(provider: address, caller: address) -> address:
 @view
 def is_active(provider: address) -> bool:
     """
-    @notice Whether the provider's stake stands: at least the minimum, and not unbonding.
+    @notice Whether the provider's stake stands: at least the minimum, not unbonding, not condemned.
     """
     return self._is_active(provider)
 
@@ -448,6 +548,12 @@ def _check_registered(provider: address):
 
 @internal
 @view
+def _check_not_condemned(provider: address):
+    assert self._providers[provider].condemned_until_s == 0, "condemned"
+
+
+@internal
+@view
 def _check_key(provider: address, receipt_key: address):
     assert receipt_key != empty(address), "key"
     holder: address = self.provider_of_receipt_key[receipt_key]
@@ -470,6 +576,7 @@ def _is_key(provider: address, caller: address) -> bool:
 @internal
 @view
 def _is_active(provider: address) -> bool:
+    # A condemned provider has no stake, and never again gets one.
     return (
         self._providers[provider].stake >= minimum_stake
         and self._providers[provider].unbonding_until_s == 0

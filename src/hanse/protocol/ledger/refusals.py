@@ -25,16 +25,31 @@ REVERT_REASONS: dict[str, Refusal] = {
     "signer": Refusal("invalid_request", "The signer is the zero address."),
     "deadline": Refusal("voucher_expired", "The intent's deadline has passed."),
     "nonce": Refusal("request_replayed", "The intent's nonce is not the user's next one."),
-    "signature": Refusal("signature_invalid", "The intent is not signed by the user."),
+    "signature": Refusal(
+        "signature_invalid", "The intent is not the user's, or the receipt not the provider's."
+    ),
     "no refund": Refusal("not_found", "No refund is pending."),
     "locked": Refusal("unprocessable", "The waiting time is not over."),
     "no claims": Refusal("invalid_request", "A settlement batch holds at least one claim."),
     "not permitted": Refusal("permission_denied", "The caller is none of the provider's keys."),
     "received": Refusal("unprocessable", "The asset delivered another amount than was sent."),
     "asset": Refusal("unprocessable", "The asset refused the transfer."),
+    "unknown": Refusal("sub_account_unknown", "Nothing was ever set aside in the sub-account."),
+    "no overclaim": Refusal(
+        "unprocessable", "The receipt does not show that more was claimed than was served."
+    ),
+    "no equivocation": Refusal(
+        "unprocessable", "These are not two different receipts for one sequence."
+    ),
+    "compensated": Refusal("unprocessable", "The sub-account's loss was paid back before."),
+    "window": Refusal("unprocessable", "The time to pay the provider's victims is over."),
+    "condemned": Refusal("unprocessable", "The provider cheated and lost its stake for ever."),
+    "not condemned": Refusal("unprocessable", "Nothing was proven against the provider."),
+    "root": Refusal("invalid_request", "The root is zero."),
+    "count": Refusal("invalid_request", "A commit is over at least one receipt."),
     "registered": Refusal("unprocessable", "The provider is registered already."),
     "not registered": Refusal("not_found", "The provider never registered."),
-    "stake": Refusal("invalid_request", "The stake would be below the minimum, or is nothing."),
+    "stake": Refusal("invalid_request", "The stake would be below the minimum, or there is none."),
     "payee": Refusal("invalid_request", "The payee is the zero address."),
     "key": Refusal("invalid_request", "The receipt key is zero or another provider's."),
     "unbonding": Refusal("unprocessable", "The stake is unbonding."),
