@@ -8,6 +8,7 @@ from pathlib import Path
 from hanse.chain import Deployment, Key, Rpc, verify_deployment
 from hanse.protocol.signatures import Address
 from hanse.sdk.transport import Transport, TransportLimits
+from hanse.settlement.traces.capture import TraceSettings
 
 DEVELOPMENT_CHAIN_ID = 31_337
 """The chain id of development nodes, on which a whole market runs on one machine."""
@@ -28,8 +29,12 @@ class Settings:
         transport: to the brokers; None for HTTP.
         private_endpoints: whether brokers at loopback and private addresses are called. Anybody
             with a stake may publish any endpoint. None: on a development chain only.
+        traces: where bodies and answers are kept, encrypted; None for nowhere.
         discover_interval_s: between looks at the market; 0 for none.
         resume_interval_s: between rounds over requests of unknown end; 0 for none.
+        dispute_interval_s: between looks at what providers claimed and signed; 0 for none.
+        auto_dispute: whether a proven cheat is brought to the chain at once, with the wallet's key
+            or else the signer's; it takes native coin.
     """
 
     rpc_url: str
@@ -41,8 +46,11 @@ class Settings:
     limits: TransportLimits = field(default_factory=TransportLimits)
     transport: Transport | None = None
     private_endpoints: bool | None = None
+    traces: TraceSettings | None = None
     discover_interval_s: float = 15.0
     resume_interval_s: float = 30.0
+    dispute_interval_s: float = 5.0
+    auto_dispute: bool = True
 
     def get_user(self) -> Address:
         """Whose money it is."""
