@@ -62,6 +62,11 @@ class Account:
         self.signer = signer
         self.escrow, self.registry, self.asset = open_contracts(rpc, deployment)
 
+    @property
+    def outbox(self) -> Outbox | None:
+        """Of the wallet; None if this client has no wallet key."""
+        return self._outbox
+
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Follow the chain, and run the outbox if there is a wallet, until `stack` closes."""
         loops = [asyncio.create_task(self._chain.follow())]
@@ -137,6 +142,15 @@ class Account:
         """The confirmed block that decisions are made on."""
         head = await self._rpc.fetch_head()
         return max(0, head.number - self._deployment.confirmations)
+
+    async def read_clock(self) -> int:
+        """The chain's own time, which decides when a lock ends: its head's, unix seconds."""
+        return (await self._rpc.fetch_head()).timestamp_s
+
+    @property
+    def lock_time_s(self) -> int:
+        """How long a refund waits."""
+        return self._deployment.lock_time_s
 
     async def _prepare_allowance(self, amount: int, key: str) -> PermitSignature | None:
         """Let Escrow take `amount`: by a permit, else by an approval that is sent first."""

@@ -24,11 +24,13 @@ from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
 from hanse.sdk.completion import Completion, CompletionStream, read_completion
 from hanse.sdk.discovery import Discovery, DiscoveryReport
+from hanse.sdk.disputes import Disputes, describe, open_disputes
 from hanse.sdk.evidence import export_receipt
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import read_ask
 from hanse.sdk.purchase.buyer import Background, Buyer, BuyerParts
+from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
 from hanse.sdk.settings import Settings
@@ -36,6 +38,10 @@ from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.transport.http import HttpTransport
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook
+from hanse.settlement.disputes.dispute_book import StoredDispute
+from hanse.settlement.traces.document import Side
+from hanse.settlement.traces.writer import TraceWriter, open_trace_writer
+from hanse.store import Database
 from hanse.store.sqlite import open_sqlite
 
 _log = logging.getLogger(__name__)
@@ -57,7 +63,10 @@ class HanseParts:
         account: moves money on the chain; None without a chain.
         clock: unix seconds.
         random_bytes: for request ids and answer keys.
-        discover_interval_s, resume_interval_s: of the rounds behind; 0 for none.
+        disputes: finds cheats and raises them; None to keep no evidence.
+        traces: keeps bodies and answers, encrypted; None for no traces.
+        discover_interval_s, resume_interval_s, dispute_interval_s: of the rounds behind; 0 for
+            none.
     """
 
     domain: Domain
@@ -68,10 +77,13 @@ class HanseParts:
     transport: Transport
     limits: TransportLimits = field(default_factory=TransportLimits)
     account: Account | None = None
+    disputes: Disputes | None = None
+    traces: TraceWriter | None = None
     clock: Callable[[], float] = time.time
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     discover_interval_s: float = 0.0
     resume_interval_s: float = 0.0
+    dispute_interval_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,15 @@ class Hanse:
             limits=parts.limits,
             clock=parts.clock,
             random_bytes=parts.random_bytes,
+            capture=Capture(
+                parts.domain,
+                parts.user,
+                parts.signer.address,
+                parts.chain.is_receipt_key,
+                parts.disputes.book.keep_rejected if parts.disputes else None,
+                parts.clock,
+            ),
+            traces=parts.traces,
         )
         self._resumer = Resumer(
             buyer_parts, self._background, find_active=lambda: self._buyer.active
@@ -140,15 +161,22 @@ class Hanse:
                 settings.limits, reaches_private=settings.reaches_private
             )
             stack.push_async_callback(transport.close)
+            book = await open_voucher_book(database, domain)
+            disputes = await open_disputes(
+                rpc, deployment, database, chain, book, account, settings, time.time, stack
+            )
             parts = HanseParts(
                 domain=domain,
                 user=user,
                 signer=signer,
-                book=await open_voucher_book(database, domain),
+                book=book,
                 chain=chain,
                 transport=transport,
                 limits=settings.limits,
                 account=account,
+                disputes=disputes,
+                dispute_interval_s=settings.dispute_interval_s,
+                traces=await _open_traces(settings, database, stack),
                 discover_interval_s=settings.discover_interval_s,
                 resume_interval_s=settings.resume_interval_s,
             )
@@ -292,6 +320,18 @@ class Hanse:
         """Every sub-account with what is spent, in flight, and could be claimed at most."""
         return await self._parts.book.list_sub_accounts()
 
+    async def get_disputes(self) -> list[StoredDispute]:
+        """What providers were found to have cheated in, newest first, and what became of it."""
+        return await self._parts.disputes.list_all() if self._parts.disputes else []
+
+    async def look_for_cheats(self) -> None:
+        """Check every claim and receipt now, and raise what is found; a loop does it too."""
+        if self._parts.disputes is None:
+            return
+        for dispute in await self._parts.disputes.look():
+            finding = dispute.evidence.finding
+            self._health.report_dishonest(finding.provider, describe(finding))
+
     async def wait_idle(self) -> None:
         """Until nothing is running behind: receipts of cut answers are known or given up on."""
         await self._background.wait()
@@ -318,9 +358,7 @@ class Hanse:
         chain = self._parts.chain
         if not isinstance(chain, IndexedChain):
             raise RequestError("configuration_invalid", "this client has no chain to read from")
-        return await read_money(
-            self.account, chain, await self._parts.book.list_sub_accounts(), self._parts.user
-        )
+        return await read_money(self.account, chain, self._parts.book, self._parts.user)
 
     async def _complete(
         self, path: str, body: dict[str, Any], needs: Needs | None
@@ -336,12 +374,21 @@ class Hanse:
 
     def _start_loops(self) -> None:
         parts = self._parts
-        if parts.discover_interval_s:
-            self._loops.append(
-                asyncio.create_task(_repeat(self.discover, parts.discover_interval_s))
-            )
-        if parts.resume_interval_s:
-            self._loops.append(asyncio.create_task(_repeat(self.resume, parts.resume_interval_s)))
+        rounds: tuple[tuple[Callable[[], Any], float], ...] = (
+            (self.discover, parts.discover_interval_s),
+            (self.resume, parts.resume_interval_s),
+            (self.look_for_cheats, parts.dispute_interval_s),
+        )
+        self._loops += [asyncio.create_task(_repeat(work, s)) for work, s in rounds if s]
+
+
+async def _open_traces(
+    settings: Settings, database: Database, stack: contextlib.AsyncExitStack
+) -> TraceWriter | None:
+    if settings.traces is None:
+        return None
+    writer = await open_trace_writer(settings.traces, database, Side.USER, time.time)
+    return await stack.enter_async_context(writer)
 
 
 async def _repeat(work: Callable[[], Any], interval_s: float) -> None:

@@ -79,7 +79,9 @@ class Outbox:
         confirmations: int,
         fee_policy: FeePolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lane: str = "",
     ) -> None:
+        # `lane` keeps the entries of one key apart that two processes send; see "One process".
         self._rpc = rpc
         self._storage = storage
         self._policy = fee_policy or FeePolicy()
@@ -87,7 +89,7 @@ class Outbox:
         self._signer = Signer(rpc, key, chain_id, self._policy)
         self._tracker = Tracker(rpc, key.address, confirmations)
         self.address = key.address
-        self.scope = f"{chain_id}:{key.address}"
+        self.scope = f"{chain_id}:{key.address}{lane and '/'}{lane}"
         self._step_lock = asyncio.Lock()
         self._enqueue_lock = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -130,6 +132,18 @@ class Outbox:
     async def find(self, key: str) -> OutboxEntry | None:
         """The entry as stored, in whatever state."""
         return await self._storage.find_entry(self.scope, key)
+
+    async def verify_sendable(self, call: Call) -> None:
+        """Try a call without sending it.
+
+        Raises:
+            ChainError: it would revert (`is_revert`), or the sender cannot pay for it.
+        """
+        head = await self._rpc.fetch_head()
+        gas_limit = await self._signer.fetch_gas_limit(call, head)
+        fee = await self._signer.find_fee(head)
+        if fee is not None:
+            await self._signer.verify_balance(call, gas_limit, fee, head)
 
     async def read_next_nonce(self) -> int:
         """The nonce of the next entry if nothing is queued: predicts a contract's address."""

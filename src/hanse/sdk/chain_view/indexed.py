@@ -25,7 +25,7 @@ from hanse.chain.asset import Asset
 from hanse.market import PublishedService
 from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import Address, to_bytes
-from hanse.sdk.chain_view.market_fold import fold_market, read_services
+from hanse.sdk.chain_view.market_fold import fold_market, is_receipt_key, read_services
 from hanse.sdk.chain_view.money_fold import (
     ACCOUNT,
     FUNDS,
@@ -46,6 +46,7 @@ from hanse.settlement.chain_state.sub_account_fold import (
     find_names,
     get_document_key,
 )
+from hanse.settlement.disputes.proven_fold import Proven, fold_proven, read_proven
 from hanse.settlement.money.journal import JournalEntry
 from hanse.store.database import Database
 
@@ -125,6 +126,14 @@ class IndexedChain:
                 found.append((provider, names[1], decode_funds(document)))
         return sorted(found, key=lambda entry: entry[:2])
 
+    def is_receipt_key(self, provider: Address, key: Address) -> bool:
+        """See `ChainView`."""
+        return is_receipt_key(self._documents, provider, key)
+
+    def list_proven(self) -> list[Proven]:
+        """Proofs about this user's sub-accounts that Escrow accepted, oldest first."""
+        return read_proven(self._documents)
+
     def get_account(self) -> int:
         """The user's free balance as its events add up, base units."""
         return int(self._documents.get(ACCOUNT, b"0"))
@@ -157,6 +166,7 @@ class IndexedChain:
             yield from fold_stake(event, self._user)
         else:
             yield from fold_escrow(event, find, self._user)
+            yield from fold_proven(event, self._user)
 
     def fold_transfer(self, event: Event, find: FindDocument) -> Iterator[tuple[str, bytes | None]]:
         """What one event of the asset means; pure."""

@@ -4,6 +4,7 @@
 | --- | --- |
 | `service:<provider>:<id>` | ServicePublished, ServiceRetired |
 | `provider:<provider>` | Registered, ReceiptKeyChanged, UnbondingBegun, ... |
+| `receipt_key:<key>` | Registered, ReceiptKeyChanged: whose it is, for ever |
 
 Source: `Registry.vy`.
 """
@@ -14,9 +15,10 @@ import msgspec
 
 from hanse.chain import Event
 from hanse.market import PublishedService
+from hanse.protocol.signatures import Address
 from hanse.settlement.chain_state.index_storage import FindDocument
 
-_SERVICE, _PROVIDER = "service:", "provider:"
+_SERVICE, _PROVIDER, _RECEIPT_KEY = "service:", "provider:", "receipt_key:"
 
 
 class _Service(msgspec.Struct, frozen=True):
@@ -58,6 +60,11 @@ def read_services(documents: Mapping[str, bytes]) -> list[PublishedService]:
     return services
 
 
+def is_receipt_key(documents: Mapping[str, bytes], provider: Address, key: Address) -> bool:
+    """Whether a key is or ever was the provider's receipt key; a key is one provider's only."""
+    return documents.get(f"{_RECEIPT_KEY}{key}") == provider.encode()
+
+
 def fold_market(event: Event, find: FindDocument) -> Iterator[tuple[str, bytes | None]]:
     """The documents that one event of the Registry changes."""
     fields = event.fields
@@ -67,6 +74,7 @@ def fold_market(event: Event, find: FindDocument) -> Iterator[tuple[str, bytes |
         known = find(key) if event.name == "ReceiptKeyChanged" else None  # also while unbonding
         is_unbonding = known is not None and msgspec.json.decode(known, type=_Provider).is_unbonding
         yield key, msgspec.json.encode(_Provider(fields["receipt_key"], is_unbonding))
+        yield f"{_RECEIPT_KEY}{fields['receipt_key']}", str(provider).encode()
     elif event.name in ("UnbondingBegun", "UnbondingCancelled", "UnbondingFinished"):
         known = find(key)
         if known is not None:

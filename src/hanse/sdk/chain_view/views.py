@@ -26,6 +26,10 @@ class ChainView(Protocol):
         """Funds of (user, provider, signer), None if never funded."""
         ...
 
+    def is_receipt_key(self, provider: Address, key: Address) -> bool:
+        """Whether a key is or ever was the provider's receipt key."""
+        ...
+
 
 class FixedChain:
     """A `ChainView` that is told: for tests, and for a broker that is known without a chain."""
@@ -46,3 +50,7 @@ class FixedChain:
     def find_funds(self, provider: Address) -> SubAccountFunds | None:
         """See `ChainView`."""
         return self.funds.get(provider)
+
+    def is_receipt_key(self, provider: Address, key: Address) -> bool:
+        """See `ChainView`."""
+        return any((of.provider, of.receipt_key) == (provider, key) for of in self.services)

@@ -12,7 +12,7 @@ early hangs up; the receipt of what was delivered is fetched behind (`hanse.sdk.
 Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -25,6 +25,7 @@ from hanse.protocol.wire import RECEIPT_COMMENT, RECEIPT_HEADER, decode_receipt
 from hanse.sdk.purchase.checking import USAGE_MARK, CheckedReceipt, Received, Terms
 from hanse.sdk.transport import BrokenError, Response, read_body
 from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
+from hanse.settlement.traces.capture import TraceCapture
 
 NOTHING = Received(None, 0, False)
 
@@ -38,8 +39,13 @@ class Settler(Protocol):
         """Check and count the receipt of an answer that has ended; raises VerificationError."""
         ...
 
-    def abandon(self, terms: Terms, received: Received, reason: str) -> None:
-        """Note what came of an answer that was cut, and fetch its receipt behind."""
+    def abandon(
+        self, terms: Terms, received: Received, reason: str, seen: Sequence[SignedReceipt] = ()
+    ) -> None:
+        """Note what came of an answer that was cut, and fetch its receipt behind.
+
+        Receipts that were `seen` in a malformed one are not counted and may be evidence.
+        """
         ...
 
 
@@ -47,15 +53,23 @@ class Answer:
     """See the module. Made by `Hanse.request`."""
 
     def __init__(
-        self, settler: Settler, terms: Terms, response: Response, *, is_stream: bool
+        self,
+        settler: Settler,
+        terms: Terms,
+        response: Response,
+        *,
+        is_stream: bool,
+        trace: TraceCapture | None = None,
     ) -> None:
         self._settler = settler
         self._terms = terms
         self._response = response
         self._hasher = ResponseHasher()
+        self._trace = trace
         self._usage_source: bytes | None = None
         self._is_open = True
         self._is_taken = False
+        self._seen: list[SignedReceipt] = []
         self.is_stream = is_stream
         self.receipt: CheckedReceipt | None = None
 
@@ -96,7 +110,10 @@ class Answer:
             raise
         self._end()
         received = Received(hash_response(body), len(body), True, body)
+        if self._trace is not None:
+            self._trace.add(body)
         self.receipt = await self._settler.settle(self._terms, signed, received)
+        self._end_trace()
         self.receipt.verify_true()
         return body
 
@@ -121,9 +138,9 @@ class Answer:
                         yield frame
                     elif not is_data(frame):
                         if frame.startswith(RECEIPT_COMMENT):
-                            signed = _read_receipt(frame, signed)
+                            signed = self._read_receipt(frame)
                     elif is_done(frame):
-                        self._hasher.update(frame)
+                        self._count(frame)
                         done = frame
                         break
                     else:
@@ -143,6 +160,7 @@ class Answer:
         received = self._get_received(is_complete=True)
         try:
             self.receipt = await self._settler.settle(self._terms, signed, received)
+            self._end_trace()
         finally:
             self._end()
         self.receipt.verify_true()
@@ -165,12 +183,29 @@ class Answer:
     ) -> None:
         await self.close()
 
+    def _end_trace(self) -> None:
+        """Also of an answer that is not what was signed: that is when it is needed."""
+        if self._trace is not None and self.receipt is not None:
+            self._trace.end(self.receipt.signed)
+
     def _count(self, frame: bytes) -> None:
         self._hasher.update(frame)
+        if self._trace is not None:
+            self._trace.add(frame)
         if self._hasher.length_bytes > RESPONSE_BYTES_MAX:
             raise BrokenError(f"the stream has more than {RESPONSE_BYTES_MAX} bytes")
         if USAGE_MARK in frame:
             self._usage_source = frame
+
+    def _read_receipt(self, frame: bytes) -> SignedReceipt:
+        try:
+            text = frame[len(RECEIPT_COMMENT) :].decode("ascii")
+        except UnicodeDecodeError:
+            raise VerificationError("receipt_invalid", "the receipt is not base64url") from None
+        self._seen.append(decode_receipt(text))
+        if len(self._seen) > 1:
+            raise VerificationError("response_malformed", "a stream with two receipts")
+        return self._seen[0]
 
     def _get_received(self, *, is_complete: bool) -> Received:
         hasher = self._hasher
@@ -189,28 +224,21 @@ class Answer:
         if not self._is_open:
             return
         self._end()
+        if self._trace is not None:
+            self._trace.close()
         received = self._get_received(is_complete=False) if self.is_stream else NOTHING
+        seen: Sequence[SignedReceipt] = ()
         if isinstance(error, VerificationError):
-            reason = "what it sent is malformed"
+            reason, seen = "what it sent is malformed", self._seen
         elif isinstance(error, TransientError):
             reason = error.message
         else:
             reason = ""  # the caller left; that is no fault of the provider's
-        self._settler.abandon(self._terms, received, reason)
+        self._settler.abandon(self._terms, received, reason, seen)
 
     def _end(self) -> None:
         self._is_open = False
         self._response.close()
-
-
-def _read_receipt(frame: bytes, before: SignedReceipt | None) -> SignedReceipt:
-    if before is not None:
-        raise VerificationError("response_malformed", "a stream with two receipts")
-    try:
-        text = frame[len(RECEIPT_COMMENT) :].decode("ascii")
-    except UnicodeDecodeError:
-        raise VerificationError("receipt_invalid", "the receipt is not base64url") from None
-    return decode_receipt(text)
 
 
 def _verify_order(signed: SignedReceipt | None) -> None:

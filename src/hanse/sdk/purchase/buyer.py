@@ -9,7 +9,7 @@ Source: `docs/protocol.md`; `docs/decisions/0009-user-side.md`.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from hanse.protocol.wire import (
 )
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import Ask
+from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.checking import CheckedReceipt, Received, Terms, check_receipt
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.refusals import ERROR_BODY_BYTES_MAX, Refusal, read_refusal
@@ -41,6 +42,8 @@ from hanse.sdk.transport import (
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import Purchase, VoucherBook
 from hanse.settlement.books.voucher_records import SubAccountKey
+from hanse.settlement.traces.sealing import ENCRYPTION_KEY_HEADER
+from hanse.settlement.traces.writer import TraceWriter
 
 PROVIDERS_TRIED_MAX = 3
 """Providers that one request tries: with each, one more maximum fee may be in flight."""
@@ -68,6 +71,8 @@ class BuyerParts:
         transport, limits: to the brokers.
         clock: unix seconds.
         random_bytes: for request ids and answer keys.
+        capture: keeps signed receipts that are refused.
+        traces: keeps bodies and answers, encrypted; None for no traces.
     """
 
     domain: Domain
@@ -81,6 +86,9 @@ class BuyerParts:
     limits: TransportLimits
     clock: Callable[[], float]
     random_bytes: Callable[[int], bytes]
+    capture: Capture
+
+    traces: TraceWriter | None = None
 
     def get_key(self, provider: Address) -> SubAccountKey:
         """The sub-account that pays this provider."""
@@ -165,6 +173,8 @@ class Buyer:
             await self._acknowledge(provider, checked)
         except VerificationError as error:
             self._parts.health.report_dishonest(provider, error.message)
+            if signed is not None:
+                await self._parts.capture.keep(signed, error.message)
             await self._note(request_id, received)
             self._find_out(provider)
             raise
@@ -172,7 +182,9 @@ class Buyer:
             self.active.discard(request_id)
         return checked
 
-    def abandon(self, terms: Terms, received: Received, reason: str) -> None:
+    def abandon(
+        self, terms: Terms, received: Received, reason: str, seen: Sequence[SignedReceipt] = ()
+    ) -> None:
         """See `Settler`."""
         provider = terms.offer.provider
         request_id = terms.voucher.request.request_id
@@ -180,6 +192,10 @@ class Buyer:
             self._parts.health.report_failure(provider, reason)
 
         async def find_out() -> None:
+            for signed in seen:
+                await self._parts.capture.keep(
+                    signed, reason or "its answer was not read to the end"
+                )
             if received.response_hash is not None:
                 await self._note(request_id, received)
             self.active.discard(request_id)
@@ -242,7 +258,7 @@ class Buyer:
             response = await parts.transport.send(
                 "POST",
                 listed.endpoint + ask.path,
-                {"authorization": header, "content-type": "application/json"},
+                self._get_headers(header),
                 ask.body,
                 silence_s=parts.limits.silence_s if ask.is_stream else parts.limits.whole_s,
             )
@@ -260,11 +276,24 @@ class Buyer:
             raise
         if response.status == 200:
             parts.health.report_success(provider, parts.clock() - started)
-            return Answer(self, terms, response, is_stream=ask.is_stream)
+            trace = (
+                None
+                if parts.traces is None
+                else parts.traces.begin(
+                    terms.voucher, ask.path, ask.body, terms.offer.encryption_key
+                )
+            )
+            return Answer(self, terms, response, is_stream=ask.is_stream, trace=trace)
         try:
             return await self._read_refusal(terms, response)
         finally:
             self.active.discard(request_id)
+
+    def _get_headers(self, authorization: str) -> dict[str, str]:
+        headers = {"authorization": authorization, "content-type": "application/json"}
+        if self._parts.traces is not None:
+            headers[ENCRYPTION_KEY_HEADER] = self._parts.traces.settings.encryption_key
+        return headers
 
     async def _sign(self, ask: Ask, candidate: Candidate) -> tuple[Terms, str]:
         parts, listed = self._parts, candidate.listed
@@ -332,8 +361,10 @@ class Buyer:
         """Count the receipt of a request that was admitted and then failed."""
         provider = terms.offer.provider
         nothing = Received(None, 0, False)
+        signed: SignedReceipt | None = None
         try:
-            checked = check_receipt(decode_receipt(header), terms, self._parts.domain, nothing)
+            signed = decode_receipt(header)
+            checked = check_receipt(signed, terms, self._parts.domain, nothing)
             if checked.fee:
                 raise VerificationError(
                     "receipt_invalid", f"{provider} charges {checked.fee} for an error"
@@ -341,6 +372,8 @@ class Buyer:
             await self._acknowledge(provider, checked)
         except VerificationError as error:
             self._parts.health.report_dishonest(provider, error.message)
+            if signed is not None:
+                await self._parts.capture.keep(signed, error.message)
             self._find_out(provider)
             raise _NextProviderError(error) from None
 

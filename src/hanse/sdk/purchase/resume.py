@@ -213,41 +213,54 @@ class Resumer:
         adopt: bool,
         after: int | None = None,
     ) -> None:
-        parts = self._parts
         for number, item in enumerate(items, 1):
             signed = receipt_from_json(item.receipt)
-            if after is not None and signed.receipt.sequence != after + number:
-                # Behind a gap nothing is acknowledged: the maxima would stay claimable for ever.
-                raise VerificationError(
-                    "receipt_invalid",
-                    f"receipt {after + number} is missing, {provider} shows "
-                    f"{signed.receipt.sequence} in its place",
-                )
-            if signed.receipt.provider != provider:
-                raise VerificationError("receipt_invalid", "the receipt is another provider's")
-            voucher = await parts.book.find_voucher_by_hash(signed.receipt.request_hash)
-            if voucher is not None:
-                checked = await self._check(voucher, signed)
-            elif adopt:
-                checked = CheckedReceipt(
-                    signed, Verification.ADOPTED, "its request is unknown here"
-                )
-                self._verify_adopted(signed)
-            else:
-                raise VerificationError(
-                    "receipt_invalid",
-                    f"{provider} has a receipt for a request that was not made from here; if "
-                    "another machine uses this signer, or the database was lost, resume with adopt",
-                )
-            book = await parts.book.acknowledge(
-                signed, checked.verification, reason=checked.reason, now_s=int(parts.clock())
+            expected = None if after is None else after + number
+            try:
+                await self._count_one(provider, signed, report, adopt, expected)
+            except VerificationError as error:
+                await self._parts.capture.keep(signed, error.message)
+                raise
+
+    async def _count_one(
+        self,
+        provider: Address,
+        signed: SignedReceipt,
+        report: ResumeReport,
+        adopt: bool,
+        expected: int | None,
+    ) -> None:
+        parts = self._parts
+        if expected is not None and signed.receipt.sequence != expected:
+            # Behind a gap nothing is acknowledged: the maxima would stay claimable for ever.
+            raise VerificationError(
+                "receipt_invalid",
+                f"receipt {expected} is missing, {provider} shows "
+                f"{signed.receipt.sequence} in its place",
             )
-            parts.funding.note(provider, book)
-            report.counted += 1
-            report.unverified += checked.verification is Verification.UNVERIFIED
-            if checked.verification is Verification.MISMATCHED:
-                parts.health.report_dishonest(provider, checked.reason)
-                report.errors.append(checked.reason)
+        if signed.receipt.provider != provider:
+            raise VerificationError("receipt_invalid", "the receipt is another provider's")
+        voucher = await parts.book.find_voucher_by_hash(signed.receipt.request_hash)
+        if voucher is not None:
+            checked = await self._check(voucher, signed)
+        elif adopt:
+            checked = CheckedReceipt(signed, Verification.ADOPTED, "its request is unknown here")
+            self._verify_adopted(signed)
+        else:
+            raise VerificationError(
+                "receipt_invalid",
+                f"{provider} has a receipt for a request that was not made from here; if "
+                "another machine uses this signer, or the database was lost, resume with adopt",
+            )
+        book = await parts.book.acknowledge(
+            signed, checked.verification, reason=checked.reason, now_s=int(parts.clock())
+        )
+        parts.funding.note(provider, book)
+        report.counted += 1
+        report.unverified += checked.verification is Verification.UNVERIFIED
+        if checked.verification is Verification.MISMATCHED:
+            parts.health.report_dishonest(provider, checked.reason)
+            report.errors.append(checked.reason)
 
     async def _check(self, voucher: StoredVoucher, signed: SignedReceipt) -> CheckedReceipt:
         terms = Terms(

@@ -16,6 +16,7 @@ from hanse.protocol.signatures import Hash32
 from hanse.protocol.wire import offer_from_json, receipt_from_json, receipt_to_json
 from hanse.settlement.books import voucher_tables as sql
 from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.books.voucher_conflicts import keep_conflict
 from hanse.settlement.books.voucher_records import (
     StoredReceipt,
     StoredVoucher,
@@ -64,9 +65,13 @@ def apply_receipt(
         else tx.find_one(sql.FIND_RECEIPT_AT, (row.number, receipt.sequence))
     )
     if known is not None:
-        if known[0] != encoded and receipt_from_json(msgspec.json.decode(known[0])) != signed:
+        # signed twice in other words is no contradiction: the contract compares what is said
+        other = receipt_from_json(msgspec.json.decode(known[0])) if known[0] != encoded else signed
+        if other.receipt != receipt:
             objection = f"two different receipts for sequence {receipt.sequence}"
-            return row.book, _keep_conflict(tx, row, signed, encoded, objection, now_s)
+            keep_conflict(tx, row.number, signed, encoded, objection, now_s)
+            update_row(tx, replace(row, disputed=objection))
+            return row.book, objection
         _improve_verification(tx, row, receipt.sequence, known[1], verification, reason)
         return row.book, ""
     if receipt.sequence <= row.book.acknowledged:
@@ -76,7 +81,9 @@ def apply_receipt(
         )
     if voucher is not None and voucher[1] == VoucherState.RECEIPTED:
         objection = f"a second receipt, of sequence {receipt.sequence}, for one request"
-        return row.book, _keep_conflict(tx, row, signed, encoded, objection, now_s)
+        keep_conflict(tx, row.number, signed, encoded, objection, now_s, is_proof=False)
+        update_row(tx, replace(row, disputed=objection))
+        return row.book, objection
     reserved = _insert_receipt(tx, row, signed, encoded, voucher, verification, reason, now_s)
     held = _Held(receipt.fee, receipt.cumulative_fee, reserved, verification)
     return _advance(tx, replace(row, held=row.held + 1), receipt.sequence, held)
@@ -177,16 +184,6 @@ def _find_objection(book: UserBook, sequence: int, held: _Held) -> str:
             f"signed were {book.highest_cumulative_max}"
         )
     return ""
-
-
-def _keep_conflict(
-    tx: Transaction, row: BookRow, signed: SignedReceipt, encoded: str, objection: str, now_s: int
-) -> str:
-    tx.execute(
-        sql.INSERT_CONFLICT, (row.number, signed.receipt.sequence, encoded, objection, now_s)
-    )
-    update_row(tx, replace(row, disputed=objection))
-    return objection
 
 
 def _improve_verification(

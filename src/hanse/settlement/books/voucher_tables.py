@@ -167,6 +167,7 @@ INSERT_CONFLICT = (
     "INSERT INTO voucher_conflicts (sub_account, sequence, receipt, reason, received_at) "
     "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+COUNT_CONFLICTS = "SELECT COUNT(*) FROM voucher_conflicts WHERE sub_account = ?"
 LIST_CONFLICTS = "SELECT receipt, reason FROM voucher_conflicts ORDER BY received_at LIMIT ?"
 _RECEIPT_COLUMNS = "request_id, receipt, verification, reason, is_acknowledged, received_at"
 FIND_RECEIPT = f"SELECT {_RECEIPT_COLUMNS} FROM voucher_receipts WHERE request_id = ?"  # noqa: S608
