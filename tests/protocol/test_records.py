@@ -28,20 +28,24 @@ from hanse.protocol.records import (
     verify_commit,
     verify_record,
 )
-from hanse.protocol.records.proofs import order_leaves
-from hanse.protocol.records.wire import (
+from hanse.protocol.records.proof_wire import (
     commit_from_json,
     commit_to_json,
+    proof_from_json,
+    proof_to_json,
+)
+from hanse.protocol.records.proofs import order_leaves
+from hanse.protocol.records.verify import (
+    verify_promise,
+    verify_submission,
+)
+from hanse.protocol.records.wire import (
     decode_submission,
     entry_from_json,
     entry_to_json,
     promise_from_json,
     promise_to_json,
-    proof_from_json,
-    proof_to_json,
     submission_to_json,
-    verify_promise,
-    verify_submission,
 )
 from hanse.protocol.signatures import ZERO_HASH, sign_digest, to_bytes, to_hex
 from tests.protocol.made_messages import (

@@ -55,15 +55,28 @@ def get_root(values: list[bytes]) -> bytes:
 
 def get_proof(values: list[bytes], index: int) -> InclusionProof:
     """The inclusion proof of the value at `index`; raises IndexError outside the tree."""
-    if not 0 <= index < len(values):
-        raise IndexError(f"index {index} is outside a tree of {len(values)} leaves")
-    level, position, siblings = [hash_leaf(value) for value in values], index, []
-    while len(level) > 1:
+    return find_proof(get_levels(values), index)
+
+
+def get_levels(values: list[bytes]) -> list[list[bytes]]:
+    """All hashes of the tree, the leaves' level first: for many proofs out of one tree."""
+    levels = [[hash_leaf(value) for value in values]]
+    while len(levels[-1]) > 1:
+        levels.append(_get_parents(levels[-1]))
+    return levels
+
+
+def find_proof(levels: list[list[bytes]], index: int) -> InclusionProof:
+    """The inclusion proof at `index` of the tree of `get_levels`; IndexError outside of it."""
+    size, position, siblings = len(levels[0]), index, []
+    if not 0 <= index < size:
+        raise IndexError(f"index {index} is outside a tree of {size} leaves")
+    for level in levels[:-1]:
         sibling = position ^ 1
         if sibling < len(level):
             siblings.append(level[sibling])
-        level, position = _get_parents(level), position // 2
-    return InclusionProof(index, len(values), tuple(siblings))
+        position //= 2
+    return InclusionProof(index, size, tuple(siblings))
 
 
 def verify_inclusion(value: bytes, proof: InclusionProof, root: bytes) -> None:

@@ -3,7 +3,8 @@
 messages   RecordEntry, Submission, Promise, and the sides that sign them
 matching   when two entries are one record, and why they are not
 proofs     leaf, order, root, hash chain of heads, inclusion proofs
-wire       the same as JSON
+wire       entries, submissions and promises as JSON; proof_wire: commits and proofs
+verify     checks of submissions and promises
 
 Both sides of a request submit what they hold of it to a recorder, each under its own signature. The
 recorder matches, promises a block, and commits one root for all providers. Nobody has to believe

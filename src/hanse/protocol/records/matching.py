@@ -11,6 +11,7 @@ of its own, or none.
 | digests_differ | two receipts for one sequence | both resume; else equivocation |
 | fees_differ | one receipt, two fees stated | the side that is wrong submits again |
 | recorded_differently | another receipt is matched already | the first stands |
+| too_many_waiting | the sub-account has too many unmatched ones | submit it again later |
 
 Source: `docs/records.md`, section "Matching".
 """
@@ -28,6 +29,7 @@ class Reason(StrEnum):
     DIGESTS_DIFFER = "digests_differ"
     FEES_DIFFER = "fees_differ"
     RECORDED_DIFFERENTLY = "recorded_differently"
+    TOO_MANY_WAITING = "too_many_waiting"
 
 
 def find_mismatch(user: RecordEntry | None, provider: RecordEntry | None) -> Reason | None:

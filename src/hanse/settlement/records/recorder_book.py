@@ -1,0 +1,273 @@
+"""A recorder's durable book: what waits, what matches, what was committed.
+
+    taken = await book.take(side, entries, commit_by=120, now_s=now)   # durable, so it may promise
+    commit = await book.prepare_commit()                               # None: nothing is matched
+    ...the outbox sends it under a key of its number...
+    await book.confirm_commit(commit.number, transaction_hash, block_number)
+
+The rules are `hanse.protocol.records`; this shell gives them rows. Each call is one transaction, so
+a crash leaves an entry taken or not, a commit made or not. A leaf belongs to one commit for ever:
+the commit's root is stored with the leaves' number in it before anything is sent, and the next is
+only made after this one is confirmed, so the chain's number of a commit is the book's.
+
+Source: `docs/records.md`; `docs/decisions/0014-records.md`.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import InvariantError, RequestError
+from hanse.protocol.limits import LEAVES_PER_COMMIT_MAX, RECORD_ENTRIES_PER_SUBMISSION_MAX
+from hanse.protocol.merkle import find_proof, get_levels
+from hanse.protocol.records import (
+    Commit,
+    Leaf,
+    RecordEntry,
+    RecordProof,
+    Side,
+    apply_commit,
+)
+from hanse.protocol.records.proofs import order_leaves
+from hanse.protocol.signatures import ZERO_HASH, Address, Hash32, to_hex
+from hanse.settlement.records import recorder_tables as sql
+from hanse.settlement.records.recorder_entries import (
+    TakenEntry,
+    WaitingEntry,
+    explain_waiting,
+    take_entry,
+)
+from hanse.store.database import Database, Row, Transaction, get_or_insert
+
+WAITING_S_MAX = 7 * 86_400
+"""An unmatched entry is forgotten after a week; its side may submit it again."""
+
+TREES_CACHED_MAX = 8
+"""Trees kept in memory for proofs, 4 MB each at most: both sides ask soon after a commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCommit:
+    """A commit and where it was mined, once it is confirmed."""
+
+    commit: Commit
+    transaction_hash: Hash32
+    block_number: int
+    is_confirmed: bool
+
+
+class _Tree:
+    def __init__(self, leaves: Sequence[Leaf]) -> None:
+        self.leaves = order_leaves(leaves)
+        self.levels = get_levels([leaf.get_value() for leaf in self.leaves])
+        self.places = {leaf.key: place for place, leaf in enumerate(self.leaves)}
+
+
+class RecorderBook:
+    """The book of one recorder over a `Database`. Open it with `open_recorder_book`."""
+
+    def __init__(self, database: Database, recorder: Address) -> None:
+        self._database = database
+        self._recorder = recorder
+        self._trees: OrderedDict[int, _Tree] = OrderedDict()
+
+    async def take(
+        self, side: Side, entries: Sequence[RecordEntry], *, commit_by: int, now_s: int
+    ) -> list[TakenEntry]:
+        """Store one side's entries and match what can be matched; durable on return.
+
+        Taking an entry again changes nothing, except that a waiting one is replaced by what its
+        side says now (after a resume it may know better).
+
+        Args:
+            side: whose entries; the caller has verified that they are.
+            entries: at most a submission's, with one key each.
+            commit_by: the block that is promised for what is matched now.
+            now_s: unix seconds.
+
+        Raises:
+            TransientError: `store_unavailable`; nothing was taken.
+        """
+        return await self._database.write(
+            lambda tx: [take_entry(tx, side, entry, commit_by, now_s) for entry in entries]
+        )
+
+    async def list_waiting(self, side: Side, party: Address) -> tuple[list[WaitingEntry], bool]:
+        """Unmatched entries that concern a party, both sides' of them, and whether there are more.
+
+        Args:
+            side: user: `party` is a signer; provider: `party` is a provider.
+            party: whose.
+        """
+        most = 2 * RECORD_ENTRIES_PER_SUBMISSION_MAX
+        statement = (
+            sql.LIST_WAITING_OF_SIGNER if side is Side.USER else sql.LIST_WAITING_OF_PROVIDER
+        )
+        rows = await self._database.read(lambda tx: tx.find_all(statement, (party, most + 1)))
+        more = len(rows) > most
+        if more:  # the last key may be cut in two, and then lack a side that is there
+            last = rows[-1][:4]
+            rows = [row for row in rows if row[:4] != last]
+        waiting = explain_waiting(rows)
+        shown = waiting[:RECORD_ENTRIES_PER_SUBMISSION_MAX]
+        return shown, more or len(waiting) > len(shown)
+
+    async def prepare_commit(self) -> Commit | None:
+        """The commit that is to be on the chain next, durable on return; None if nothing matched.
+
+        One that is not confirmed yet is returned again, however often it is asked for.
+        """
+        last = await self.find_last_commit()
+        if last is not None and not last.is_confirmed:
+            return last.commit
+        rows = await self._database.read(
+            lambda tx: tx.find_all(sql.LIST_OPEN_LEAVES, (LEAVES_PER_COMMIT_MAX,))
+        )
+        if not rows:
+            return None
+        before = (last.commit.number, last.commit.head) if last else (0, ZERO_HASH)
+        leaves = [_to_leaf(row[1:]) for row in rows]
+        commit = await asyncio.to_thread(apply_commit, before, leaves)
+        await self._database.write(lambda tx: _store_commit(tx, commit, rows[-1][0]))
+        return commit
+
+    async def confirm_commit(
+        self, number: int, transaction_hash: Hash32, block_number: int
+    ) -> None:
+        """Note that a commit is confirmed; its leaves have proofs from now on."""
+        row = (transaction_hash, block_number, number)
+        await self._database.write(lambda tx: tx.execute(sql.UPDATE_CONFIRMED, row))
+
+    async def find_last_commit(self) -> StoredCommit | None:
+        """The newest commit, confirmed or not; None before the first."""
+        row = await self._database.read(lambda tx: tx.find_one(sql.FIND_LAST_COMMIT))
+        return _to_commit(row) if row else None
+
+    async def list_commits(self, after: int, limit: int) -> list[StoredCommit]:
+        """Commits after a number, in order."""
+        rows = await self._database.read(lambda tx: tx.find_all(sql.LIST_COMMITS, (after, limit)))
+        return [_to_commit(row) for row in rows]
+
+    async def find_proofs(self, entries: Sequence[RecordEntry]) -> list[RecordProof | None]:
+        """The inclusion proof of each entry's receipt, None for what is not committed."""
+        numbers = await self._database.read(
+            lambda tx: [_find_commit_number(tx, entry) for entry in entries]
+        )
+        proofs: list[RecordProof | None] = []
+        commits: dict[int, StoredCommit] = {}
+        for entry, number in zip(entries, numbers, strict=True):
+            if number is None:
+                proofs.append(None)
+                continue
+            if number not in commits:
+                commits[number] = await self._get_commit(number)
+            tree = await self._get_tree(number)
+            proofs.append(self._prove(tree, tree.places[entry.key], commits[number]))
+        return proofs
+
+    async def count_open(self) -> int:
+        """Leaves that are in no commit yet."""
+        row = await self._database.read(lambda tx: tx.find_one(sql.COUNT_OPEN))
+        return int(row[0]) if row else 0
+
+    async def count_waiting(self) -> int:
+        """Entries that are not matched."""
+        row = await self._database.read(lambda tx: tx.find_one(sql.COUNT_ALL_WAITING))
+        return int(row[0]) if row else 0
+
+    async def sweep_waiting(self, now_s: int) -> int:
+        """Forget entries that waited too long; returns how many."""
+        before = now_s - WAITING_S_MAX
+        return await self._database.write(lambda tx: tx.execute(sql.DELETE_OLD, (before,)))
+
+    async def _get_commit(self, number: int) -> StoredCommit:
+        row = await self._database.read(lambda tx: tx.find_one(sql.FIND_COMMIT, (number,)))
+        if row is None:
+            raise InvariantError("invariant_broken", f"commit {number} of a leaf is not stored")
+        return _to_commit(row)
+
+    async def _get_tree(self, number: int) -> _Tree:
+        if number in self._trees:
+            self._trees.move_to_end(number)
+            return self._trees[number]
+        rows = await self._database.read(lambda tx: tx.find_all(sql.LIST_LEAVES, (number,)))
+        tree = await asyncio.to_thread(lambda: _Tree([_to_leaf(row) for row in rows]))
+        self._trees[number] = tree
+        if len(self._trees) > TREES_CACHED_MAX:
+            self._trees.popitem(last=False)
+        return tree
+
+    def _prove(self, tree: _Tree, place: int, stored: StoredCommit) -> RecordProof:
+        leaf, inclusion = tree.leaves[place], find_proof(tree.levels, place)
+        return RecordProof(
+            self._recorder,
+            stored.commit,
+            leaf.user_trace_hash,
+            leaf.provider_trace_hash,
+            place,
+            tuple(to_hex(sibling) for sibling in inclusion.siblings),
+            stored.transaction_hash,
+            stored.block_number,
+        )
+
+
+async def open_recorder_book(
+    database: Database, recorder: Address, domain: Domain, records: Address
+) -> RecorderBook:
+    """Bring the tables up to date and check whose book it is.
+
+    Raises:
+        RequestError: `configuration_invalid` if the database is another recorder's, or another
+            chain's.
+    """
+    await database.migrate(sql.COMPONENT, sql.STEPS)
+    owner = (recorder, str(domain.chain_id), domain.escrow, records)
+    found = await database.write(
+        lambda tx: get_or_insert(tx, sql.FIND_OWNER, sql.INSERT_OWNER, owner)
+    )
+    if found != owner:
+        raise RequestError(
+            "configuration_invalid",
+            f"this database is the book of recorder {found[0]} on chain {found[1]}, Records "
+            f"{found[3]}, not of {recorder} on chain {domain.chain_id}, Records {records}: "
+            "give each its own",
+        )
+    return RecorderBook(database, recorder)
+
+
+def _find_commit_number(tx: Transaction, entry: RecordEntry) -> int | None:
+    row = tx.find_one(sql.FIND_LEAF_COMMIT, entry.key)
+    return int(row[1]) if row and row[0] == entry.receipt_digest else None
+
+
+def _store_commit(tx: Transaction, commit: Commit, last_ordinal: int) -> None:
+    tx.execute(
+        sql.INSERT_COMMIT,
+        (
+            commit.number,
+            commit.root,
+            commit.count,
+            str(commit.fee_total),
+            commit.previous_head,
+            commit.head,
+        ),
+    )
+    changed = tx.execute(sql.UPDATE_LEAVES, (commit.number, last_ordinal))
+    if changed != commit.count:
+        raise InvariantError(
+            "invariant_broken",
+            f"commit {commit.number} is over {commit.count} leaves, {changed} were open",
+        )
+
+
+def _to_leaf(row: Row) -> Leaf:
+    user, provider, signer, sequence, digest, fee, user_trace, provider_trace = row
+    return Leaf((user, provider, signer, sequence), digest, int(fee), user_trace, provider_trace)
+
+
+def _to_commit(row: Row) -> StoredCommit:
+    number, root, count, fee_total, previous_head, head = row[:6]
+    commit = Commit(number, root, count, int(fee_total), previous_head, head)
+    return StoredCommit(commit, row[6], row[7], bool(row[8]))

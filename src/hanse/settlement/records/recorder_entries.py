@@ -1,0 +1,116 @@
+"""One entry taken into a recorder's book, inside the book's transaction.
+
+| an entry is | means |
+| --- | --- |
+| waiting | the other side's is missing, or is not equal; `reason` says which |
+| matched | it has a leaf; it will be in the next commit, or is in one that is not confirmed yet |
+| committed | its commit is confirmed; it has an inclusion proof |
+| refused | another receipt of its sequence is matched, or too many of its sub-account wait |
+
+The rules are `hanse.protocol.records.matching`; the tables are the recorder book's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from hanse.protocol.records import Reason, RecordEntry, Side, find_mismatch
+from hanse.settlement.records import recorder_tables as sql
+from hanse.store.database import Row, Transaction
+
+WAITING_PER_SUB_ACCOUNT_MAX = 1_000
+"""Unmatched entries of one sub-account and side. Honest sides differ by what is in flight (1,024)
+and by one round of submissions; whoever wants to fill a recorder has to fund sub-accounts."""
+
+
+class EntryState(StrEnum):
+    """What became of an entry; see the module's table."""
+
+    WAITING = "waiting"
+    MATCHED = "matched"
+    COMMITTED = "committed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenEntry:
+    """What became of one submitted entry; `commit_by` is the block promised for a matched one."""
+
+    state: EntryState
+    reason: Reason | None = None
+    commit_by: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEntry:
+    """One unmatched entry, whose it is, and why it is not matched."""
+
+    side: Side
+    entry: RecordEntry
+    reason: Reason
+
+
+def take_entry(
+    tx: Transaction, side: Side, entry: RecordEntry, commit_by: int, now_s: int
+) -> TakenEntry:
+    """Match an entry, or let it wait; taking it again changes nothing."""
+    leaf = tx.find_one(sql.FIND_LEAF, entry.key)
+    if leaf is not None:
+        if (leaf[0], int(leaf[1])) != (entry.receipt_digest, entry.fee):
+            return TakenEntry(EntryState.REFUSED, Reason.RECORDED_DIFFERENTLY)
+        state = EntryState.COMMITTED if leaf[3] else EntryState.MATCHED
+        return TakenEntry(state, commit_by=leaf[2])
+    other = _find_waiting(tx, entry, side.other)
+    user, provider = (entry, other) if side is Side.USER else (other, entry)
+    reason = find_mismatch(user, provider)
+    if reason is None:
+        assert user is not None  # else there were a reason
+        assert provider is not None
+        tx.execute(sql.DELETE_WAITING, entry.key)
+        hashes = (user.trace_hash, provider.trace_hash)
+        tx.execute(
+            sql.INSERT_LEAF, (*entry.key, entry.receipt_digest, str(entry.fee), *hashes, commit_by)
+        )
+        return TakenEntry(EntryState.MATCHED, commit_by=commit_by)
+    if _find_waiting(tx, entry, side) is None:
+        count = tx.find_one(sql.COUNT_WAITING, (*entry.key[:3], int(side)))
+        if count is not None and int(count[0]) >= WAITING_PER_SUB_ACCOUNT_MAX:
+            return TakenEntry(EntryState.REFUSED, Reason.TOO_MANY_WAITING)
+    tx.execute(
+        sql.UPSERT_WAITING,
+        (
+            *entry.key[:3],
+            int(side),
+            entry.sequence,
+            entry.receipt_digest,
+            str(entry.fee),
+            entry.trace_hash,
+            now_s,
+        ),
+    )
+    return TakenEntry(EntryState.WAITING, reason)
+
+
+def _find_waiting(tx: Transaction, entry: RecordEntry, side: Side) -> RecordEntry | None:
+    row = tx.find_one(sql.FIND_WAITING, (*entry.key[:3], int(side), entry.sequence))
+    return (
+        msgspec.structs.replace(entry, receipt_digest=row[0], fee=int(row[1]), trace_hash=row[2])
+        if row
+        else None
+    )
+
+
+def explain_waiting(rows: Sequence[Row]) -> list[WaitingEntry]:
+    """Rows as entries, each with what stands against its match."""
+    by_key: dict[tuple[object, ...], dict[Side, RecordEntry]] = {}
+    for row in rows:
+        entry = RecordEntry(row[0], row[1], row[2], row[3], row[5], int(row[6]), row[7])
+        by_key.setdefault(entry.key, {})[Side(row[4])] = entry
+    waiting = []
+    for sides in by_key.values():
+        reason = find_mismatch(sides.get(Side.USER), sides.get(Side.PROVIDER))
+        assert reason is not None  # equal ones were matched when the second came
+        waiting += [WaitingEntry(side, entry, reason) for side, entry in sides.items()]
+    return waiting
