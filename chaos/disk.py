@@ -1,0 +1,167 @@
+"""A component's database: real SQLite on a real file, with the moment of each commit in our hands.
+
+The statements, savepoints and shared commits are Hanse's own (`hanse.store.group_commit`). What is
+replaced is who calls them when: no thread, a wait drawn by lot before and after each commit, so
+that a crash can fall on either side of it, and a disk that can be slow or full. Full is real:
+SQLite's `max_page_count` refuses the next page.
+
+A killed process closes its connection, as the kernel does: what was not committed is gone.
+
+Two of the injected bugs of `chaos.bugs` live here: `volatile_store` answers before it commits,
+and statements can be exchanged.
+"""
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+from chaos.bugs import Bug
+from chaos.loop import get_process
+from hanse.protocol.errors import TransientError
+from hanse.store.database import Row, Transaction
+from hanse.store.group_commit import SqliteTransaction, Write, run_shared
+from hanse.store.migrations import apply_steps
+
+ResultT = TypeVar("ResultT")
+
+WAITS_S = (0.0, 0.0, 0.0005, 0.003, 0.02)
+"""Before and after a commit on a healthy disk."""
+
+
+class Disk:
+    """The disk of one component; it outlives its processes."""
+
+    def __init__(self, path: Path, lot: Random, counts: "Counter[str]", bug: Bug) -> None:
+        self.path = path
+        self.lot = lot
+        self.counts = counts
+        self.bug = bug
+        self.slow = False
+        self.full = False
+
+    def get_wait_s(self) -> float:
+        """How long the next turn of the disk takes."""
+        if self.slow:
+            self.counts["disk_slow"] += 1
+            return self.lot.uniform(0.2, 3.0)
+        return self.lot.choice(WAITS_S)
+
+
+class ChaosDatabase:
+    """`hanse.store.Database` on a `Disk`, for one process."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._connection = sqlite3.connect(disk.path, isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._waiting: list[Write] = []
+        self._is_due = False
+        process = get_process()
+        assert process is not None
+        process.on_death.append(self._connection.close)
+
+    async def write(self, function: Callable[[Transaction], ResultT]) -> ResultT:
+        """See `Database`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ResultT] = loop.create_future()
+        self._waiting.append(Write(self._exchange(function), loop, future))
+        if not self._is_due:
+            self._is_due = True
+            loop.call_later(self._disk.get_wait_s(), self._commit)
+        try:
+            return await future
+        finally:
+            future.cancel()
+
+    async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
+        """See `Database`."""
+        await asyncio.sleep(self._disk.get_wait_s())
+        return function(self._open())
+
+    async def migrate(self, component: str, steps: Sequence[str]) -> None:
+        """See `Database`."""
+        await self.write(lambda tx: apply_steps(tx, component, steps))
+
+    async def close(self) -> None:
+        """See `Database`."""
+        while self._waiting:
+            await asyncio.sleep(0.01)
+        self._connection.close()
+
+    def _commit(self) -> None:
+        self._is_due = False
+        batch, self._waiting = self._waiting, []
+        connection = self._connection
+        pages = 1_073_741_823
+        if self._disk.full:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count={pages}")
+        if self._disk.bug is Bug.VOLATILE_STORE:
+            self._commit_late(batch)
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        results, _ = run_shared(batch, connection)
+        if self._disk.full and any(isinstance(error, TransientError) for _, _, error in results):
+            self._disk.counts["disk_full"] += 1
+        asyncio.get_running_loop().call_later(self._disk.get_wait_s(), _deliver, results)
+
+    def _commit_late(self, batch: list[Write]) -> None:
+        """The injected bug: callers go on at once, the commit comes half a second later."""
+        if self._connection.in_transaction:
+            results = []
+            for write in batch:
+                self._connection.execute("SAVEPOINT one")
+                try:
+                    results.append((write.future, write.function(self._open()), None))
+                except Exception as error:
+                    self._connection.execute("ROLLBACK TO one")
+                    results.append((write.future, None, error))
+                self._connection.execute("RELEASE one")
+            _deliver(results)
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.5, self._connection.execute, "COMMIT")
+        self._commit_late(batch)
+
+    def _open(self) -> Transaction:
+        return SqliteTransaction(self._connection)
+
+    def _exchange(self, function: Callable[[Transaction], Any]) -> Callable[[Transaction], Any]:
+        exchanged = self._disk.bug.statements
+        if not exchanged:
+            return function
+        return lambda tx: function(_Exchanged(tx, exchanged))
+
+
+class _Exchanged:
+    """A transaction in which some statements are others: an injected bug."""
+
+    def __init__(self, tx: Transaction, exchanged: tuple[tuple[str, str], ...]) -> None:
+        self._tx = tx
+        self._exchanged = exchanged
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        for before, after in self._exchanged:
+            sql = sql.replace(before, after)
+        return self._tx.execute(sql, parameters)
+
+    def find_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        return self._tx.find_one(sql, parameters)
+
+    def find_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        return self._tx.find_all(sql, parameters)
+
+
+def _deliver(results: list[Any]) -> None:
+    for future, result, error in results:
+        if future.done():
+            continue
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)

@@ -1,0 +1,151 @@
+"""The brokers: `hanse.provider` whole, with disk, node and network of the world."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from chaos.components import Component
+from chaos.disk import ChaosDatabase
+from chaos.loop import get_process
+from chaos.world import TERMS, World, get_key
+from hanse.chain import Rpc
+from hanse.engines import Answer, Chunk, EngineRequest
+from hanse.engines.echo_engine import EchoEngine, Fault, Settings
+from hanse.protocol.messages import Prices
+from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service, ServingLimits
+
+PRICES = Prices(1_000_000, 500_000, 3_000_000)
+"""A base unit a word in, three a word out: every fee is told apart by its last digit."""
+
+MODEL = "echo-fake"
+
+LIMITS = ServingLimits(
+    request_time_s=12.0, keep_alive_s=2.0, send_stall_s=6.0, queue_max=8, body_time_s=5.0
+)
+
+
+class CountingEngine(EchoEngine):
+    """The fake engine, counting in the world how often each answer was begun."""
+
+    def __init__(self, world: World, settings: Settings) -> None:
+        super().__init__(settings)
+        self._world = world
+
+    async def answer(self, request: EngineRequest) -> Answer:
+        """See `Engine`."""
+        self._world.served[request.answer_id] += 1
+        return await super().answer(request)
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        """See `Engine`."""
+        self._world.served[request.answer_id] += 1
+        async for chunk in super().stream(request):
+            yield chunk
+
+
+class Listener:
+    """Stands where a broker has its HTTP server."""
+
+    def __init__(self, world: World, url: str) -> None:
+        self.url = url
+        self._world = world
+
+    async def start(self, app: Any) -> None:
+        """Serve on the world's network."""
+        process = get_process()
+        assert process is not None
+        self._world.network.listen(self.url, app, process)
+
+    async def stop(self) -> None:
+        """Serve no more."""
+        self._world.network.stop_listening(self.url)
+
+
+class BrokerComponent(Component):
+    """One provider's broker."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self.url = f"http://{name}"
+        self.owner, self.receipt_key = get_key(name), get_key(f"{name} receipts")
+        self.fault = Fault()
+        self.broker: BrokerProcess | None = None
+        self._engine: CountingEngine | None = None
+
+    @property
+    def is_admitting(self) -> bool:
+        """Whether it takes paid requests."""
+        ready = self.is_alive and self.broker is not None and self.broker.broker.admitting
+        return bool(ready)
+
+    def set_fault(self, fault: Fault) -> None:
+        """What its engine does wrong from now on."""
+        self.fault = fault
+        if self._engine is not None:
+            self._engine.fault = fault
+
+    async def main(self) -> None:
+        """See `Component`."""
+        settings = BrokerSettings(
+            provider=self.owner.address,
+            data_dir=self.folder,
+            rpc_url="",
+            deployment=self.world.deployment,
+            endpoints=(self.url,),
+            stake=TERMS.minimum_stake,
+            settle_interval_s=45.0,
+            settle_margin_s=1_800.0,
+            maintenance_interval_s=4.0,
+            offer_valid_s=1_200,
+            limits=LIMITS,
+        )
+        self._engine = CountingEngine(
+            self.world,
+            Settings(model=MODEL, answer_tokens=40, token_delay_s=0.02, parallel=6),
+        )
+        self._engine.fault = self.fault
+        services = [Service(1, self._engine, PRICES)]
+        keys = BrokerKeys(self.receipt_key, self.owner)
+        self.broker = None
+        broker = await _make_class(self).start(settings, keys, services, now_s=self.get_time_s)
+        self.broker = broker
+        self.world.note(f"{self.name} admits")
+        await asyncio.wait([broker.failed])
+        self.broker = None
+        error = broker.failed.exception()
+        await broker.stop()
+        assert error is not None
+        raise error
+
+    def _on_death(self) -> None:
+        super()._on_death()
+        _close_files(self.folder / "broker.lock")
+
+
+def _make_class(component: BrokerComponent) -> type[BrokerProcess]:
+    class ChaosBroker(BrokerProcess):
+        monotonic = staticmethod(component.world.loop.time)
+
+        async def _open_database(self) -> ChaosDatabase:
+            return component.open_database()
+
+        def _connect(self) -> Rpc:
+            return component.connect()
+
+        def _bind(self) -> Any:
+            return Listener(component.world, component.url)
+
+    return ChaosBroker
+
+
+def _close_files(path: Path) -> None:
+    """What the kernel does for a dead process: the lock on its folder ends."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            is_it = os.readlink(f"/proc/self/fd/{name}") == str(path)
+        except OSError:
+            continue
+        if is_it:
+            os.close(int(name))
