@@ -93,7 +93,8 @@ async def test_registers_sells_settles_and_refunds(tmp_path, anvil_cache):
                 market.owner.address, signer.address, 10**6 - sum(fees)
             )
             await market.do(user, call)
-            await until(lambda: process.settler.is_refund_near(3_700), 10)
+            view = process.broker.parts.chain_view
+            await until(lambda: view.find_funds(user.address, signer.address).pending_refund, 10)
             refused = await caller.send(caller.sign())
             assert refused.error["code"] == "insufficient_balance"
             assert await process.complete_due_refunds() == 0

@@ -22,6 +22,10 @@ from hanse.settlement import ReceiptBook, open_receipt_book
 from hanse.settlement.chain_state.index_storage import open_index_storage
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
+from hanse.settlement.netting.gas import SettlementRules
+from hanse.settlement.netting.plan import Reason
+from hanse.settlement.netting.round_storage import open_round_storage
+from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
 from hanse.settlement.netting.settler import Settler
 from hanse.store import open_sqlite
 from tests.provider.broker_parts import until
@@ -39,7 +43,7 @@ class Desk:
     domain: Domain
     book: ReceiptBook
     view: IndexedChainView
-    settler: Settler
+    scheduler: Scheduler
     database: Any
     count: int = 0
 
@@ -75,7 +79,7 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def run_desk(tmp_path, anvil_cache):
+async def run_desk(tmp_path, anvil_cache, rules=None, gas_rpc=None):
     async with run_market(tmp_path / "chain", anvil_cache) as market:
         d = market.deployment
         registry = Registry(market.rpc, d.registry)
@@ -107,14 +111,16 @@ async def run_desk(tmp_path, anvil_cache):
             chain_id=d.chain_id,
             confirmations=d.confirmations,
         )
-
-        async def fetch_time_s() -> int:
-            return (await market.rpc.fetch_head()).timestamp_s
-
-        settler = Settler(book, market.escrow, outbox, outbox_storage, provider, view, fetch_time_s)
+        settler = Settler(book, market.escrow, outbox, outbox_storage, provider, view)
+        scheduler = Scheduler(
+            settler,
+            rules or SettlementRules(),
+            lambda: fetch_gas_market(gas_rpc or market.rpc),
+            await open_round_storage(database, provider),
+        )
         reading = asyncio.create_task(index.run(poll_interval_s=0.05))
         try:
-            yield Desk(market, domain, book, view, settler, database)
+            yield Desk(market, domain, book, view, scheduler, database)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -138,7 +144,7 @@ async def test_more_than_one_batch_is_packed_largest_first(tmp_path, anvil_cache
         fees = [10 + number for number in range(count)]
         for signer, fee in zip(signers, fees, strict=True):
             await desk.sell(user, signer, fee)
-        batches = await desk.settler.settle_now()
+        batches = await desk.scheduler.settle(asked=True)
         assert [len(batch.claims) for batch in batches] == [CLAIMS_PER_SETTLEMENT_MAX, 3]
         assert sum(batch.paid for batch in batches) == sum(fees)
         assert batches[1].paid == sum(sorted(fees)[:3])
@@ -157,15 +163,15 @@ async def test_refund_that_came_first_leaves_a_partial_claim_for_later(tmp_path,
         await market.node.advance_time(3_601)
         await market.do(user, market.escrow.claim_refund(user.address, provider, signer.address))
         await desk.see(user, signer, balance=100)
-        (batch,) = await desk.settler.settle_now()
+        (batch,) = await desk.scheduler.settle(asked=True)
         assert (batch.paid, batch.claims[0].status_name) == (100, "partial")
-        assert await desk.settler.settle_now() == []  # nothing there: nothing is sent
+        assert await desk.scheduler.settle(asked=True) == []  # nothing there: nothing is sent
         (claim,) = await desk.book.read_due_claims()
         assert claim.due == 500
         # the same voucher claims the rest once there is something again
         await market.do(user, market.escrow.fund(provider, signer.address, 700))
         await desk.see(user, signer, balance=700)
-        (batch,) = await desk.settler.settle_now()
+        (batch,) = await desk.scheduler.settle(asked=True)
         assert (batch.paid, batch.claims[0].status_name) == (500, "paid")
         await desk.see(user, signer, balance=200, claimed=600)
 
@@ -176,20 +182,26 @@ async def test_wrong_claim_spoils_no_other_and_is_not_tried_again(tmp_path, anvi
         other, other_signer = await desk.market.make_user(1_000)
         await desk.sell(user, signer, 50, key=create_key())  # as if the book were damaged
         await desk.sell(other, other_signer, 70)
-        (batch,) = await desk.settler.settle_now()
+        (batch,) = await desk.scheduler.settle(asked=True)
         assert {(claim.status_name, claim.paid) for claim in batch.claims} == {
             ("bad signature", 0),
             ("paid", 70),
         }
-        assert await desk.settler.settle_now() == []
+        assert await desk.scheduler.settle(asked=True) == []
 
 
 async def test_nothing_is_sent_below_the_minimum(tmp_path, anvil_cache):
     async with run_desk(tmp_path, anvil_cache) as desk:
         user, signer = await desk.market.make_user(1_000)
         await desk.sell(user, signer, 50)
-        assert await desk.settler.settle_now(minimum=51) == []
-        (batch,) = await desk.settler.settle_now(minimum=50)
+        assert await desk.scheduler.settle() == []  # from now on something waits
+        await desk.market.node.advance_time(86_500)
+        await desk.market.node.mine(1)
+        desk.scheduler.rules = SettlementRules(value_min=51)
+        assert await desk.scheduler.settle() == []
+        assert (await desk.scheduler.make_plan()).reason is Reason.MINIMUM
+        desk.scheduler.rules = SettlementRules(value_min=50)
+        (batch,) = await desk.scheduler.settle()
         assert batch.paid == 50
 
 
@@ -198,19 +210,21 @@ async def test_what_is_owed_is_settled_before_a_due_refund_completes(tmp_path, a
         market, provider = desk.market, desk.market.owner.address
         user, signer = await market.make_user(1_000)
         await desk.sell(user, signer, 400)
-        assert not await desk.settler.is_refund_near(3_700)
+        assert (await desk.scheduler.make_plan()).reason is Reason.NOT_YET
         await market.do(user, market.escrow.request_refund(provider, signer.address, 1_000))
         await desk.see(user, signer, pending_refund=1_000)
-        assert await desk.settler.is_refund_near(3_700)
-        assert not await desk.settler.is_refund_near(60)
-        assert await desk.settler.complete_due_refunds() == 0
+        plan = await desk.scheduler.make_plan()
+        assert (plan.reason, plan.planned_value) == (Reason.REFUND, 400)
+        desk.scheduler.rules = SettlementRules(refund_margin_s=60)
+        assert (await desk.scheduler.make_plan()).reason is Reason.NOT_YET
+        assert await desk.scheduler.complete_due_refunds() == 0
         await market.node.advance_time(3_601)
         await market.node.mine(1)
-        assert await desk.settler.complete_due_refunds() == 1
+        assert await desk.scheduler.complete_due_refunds() == 1
         await desk.see(user, signer, balance=0, claimed=400, pending_refund=0)
         head = await market.rpc.fetch_head()
         assert await market.escrow.read_account(user.address, block=head.number) == 600
-        assert await desk.settler.complete_due_refunds() == 0
+        assert await desk.scheduler.complete_due_refunds() == 0
 
 
 async def test_view_is_what_the_contract_says(tmp_path, anvil_cache):
@@ -240,7 +254,7 @@ async def test_view_is_what_the_contract_says(tmp_path, anvil_cache):
         await market.do(user, escrow.request_refund(provider, signer.address, 400))
         await agree()
         await desk.sell(user, signer, 200)
-        await desk.settler.settle_now()
+        await desk.scheduler.settle(asked=True)
         await agree()
         await market.do(
             user,

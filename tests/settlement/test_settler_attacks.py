@@ -10,7 +10,7 @@ from hanse.contracts import Claim
 from hanse.protocol.intents import Fund
 from hanse.protocol.messages import Voucher
 from hanse.protocol.signatures import ZERO_HASH, to_bytes, to_compact
-from hanse.settlement.netting.settler import REFUNDS_PER_ROUND_MAX
+from hanse.settlement.netting.scheduler import REFUNDS_PER_ROUND_MAX
 from tests.settlement.test_settler import run_desk
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ async def test_a_second_broker_on_one_key_does_not_make_the_first_settle_for_eve
         market, provider = desk.market, desk.market.owner.address
         user, signer = await market.make_user(1_000)
         await desk.sell(user, signer, 1)
-        await desk.settler.settle_now()
+        await desk.scheduler.settle(asked=True)
         voucher = Voucher(user.address, provider, 50, 9, ZERO_HASH)
         r, vs = to_compact(signer.sign_digest(desk.domain.digest(voucher.struct_hash())))
         other = Claim(user.address, signer.address, 50, 50, 9, 9, to_bytes(ZERO_HASH), r, vs)
@@ -32,9 +32,9 @@ async def test_a_second_broker_on_one_key_does_not_make_the_first_settle_for_eve
         await desk.see(user, signer, claimed=50)
         await desk.sell(user, signer, 600)
         async with asyncio.timeout(20):
-            batches = await desk.settler.settle_now()
+            batches = await desk.scheduler.settle(asked=True)
         assert [c.status_name for b in batches for c in b.claims] == ["nothing new"]
-        assert await desk.settler.settle_now() == [], "it is not sent again"
+        assert await desk.scheduler.settle(asked=True) == [], "it is not sent again"
 
 
 async def test_many_small_refunds_do_not_keep_a_broker_from_its_claims(tmp_path, anvil_cache):
@@ -59,6 +59,6 @@ async def test_many_small_refunds_do_not_keep_a_broker_from_its_claims(tmp_path,
         await market.node.advance_time(3_700)
         await market.node.mine(1)
         await desk.see(user, signers[-1], pending_refund=50)
-        assert await desk.settler.complete_due_refunds() == REFUNDS_PER_ROUND_MAX
+        assert await desk.scheduler.complete_due_refunds() == REFUNDS_PER_ROUND_MAX
         await desk.see(user, signers[-1], balance=0)
-        assert await desk.settler.complete_due_refunds() == 3
+        assert await desk.scheduler.complete_due_refunds() == 3

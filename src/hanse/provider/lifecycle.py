@@ -36,6 +36,8 @@ from hanse.settlement import SubAccountFunds, open_receipt_book
 from hanse.settlement.chain_state.index_storage import open_index_storage
 from hanse.settlement.chain_state.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
 from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
+from hanse.settlement.netting.round_storage import open_round_storage
+from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
 from hanse.settlement.netting.settler import SettlementBatch, Settler
 from hanse.store import Database, hold_folder, open_sqlite
 
@@ -56,7 +58,7 @@ class BrokerProcess:
         self._closers = contextlib.AsyncExitStack()
         self._loops = Loops(self._begin_draining)
         self.broker: Broker
-        self.settler: Settler
+        self.scheduler: Scheduler
         self.server: HttpServer
         self._rounds: Rounds
 
@@ -95,13 +97,13 @@ class BrokerProcess:
         """See `Loops.failed`."""
         return self._loops.failed
 
-    async def settle_now(self) -> list[SettlementBatch]:
-        """See `Settler.settle_now`."""
-        return await self._rounds.settle_now()
+    async def settle_now(self, gas_share_ppm: int | None = None) -> list[SettlementBatch]:
+        """On demand; see `Scheduler.settle`."""
+        return await self._rounds.settle_now(gas_share_ppm)
 
     async def complete_due_refunds(self) -> int:
-        """See `Settler.complete_due_refunds`."""
-        return await self.settler.complete_due_refunds()
+        """See `Scheduler.complete_due_refunds`."""
+        return await self.scheduler.complete_due_refunds()
 
     async def stop(self) -> None:
         """Drain, stop serving, settle if the settings say so, close."""
@@ -111,7 +113,7 @@ class BrokerProcess:
             await self.server.stop()
             await self.broker.wait_idle(LAST_RECEIPTS_S)  # cancelled answers are receipted too
             if self.settings.settle_on_stop and not self.failed.done():
-                await self.settler.settle_now()
+                await self.scheduler.settle(asked=True)
         except HanseError as error:
             _log.warning("the last settlement has to wait for the next start: %s", error.message)
         finally:
@@ -163,12 +165,7 @@ class BrokerProcess:
         async def renew_offers() -> None:
             await publisher.renew(self._services, self._get_endpoints())
 
-        async def fetch_time_s() -> int:
-            return (await rpc.fetch_head()).timestamp_s
-
-        self.settler = Settler(
-            book, escrow, outbox, storage, settings.provider, view, fetch_time_s, failpoint
-        )
+        settler = Settler(book, escrow, outbox, storage, settings.provider, view, failpoint)
         self.broker = Broker(
             provider=settings.provider,
             domain=domain,
@@ -180,17 +177,18 @@ class BrokerProcess:
             monotonic=self.monotonic,
             failpoint=failpoint,
         )
-        self._rounds = Rounds(
-            self.broker,
-            self.settler,
-            renew_offers,
-            settle_margin_s=settings.settle_margin_s,
-            settle_minimum=settings.settle_minimum,
+        self.scheduler = Scheduler(
+            settler,
+            settings.settlement_rules,
+            lambda: fetch_gas_market(rpc),
+            await open_round_storage(database, settings.provider),
+            self.broker.parts.metrics.show_plan,
         )
+        self._rounds = Rounds(self.broker, self.scheduler, renew_offers)
         await self._rounds.look()
         self._loops.spawn(outbox.run())
         self._loops.repeat(settings.maintenance_interval_s, self._rounds.maintain)
-        self._loops.repeat(settings.settle_interval_s, self._rounds.settle)
+        self._loops.repeat(settings.maintenance_interval_s, self._rounds.settle)
         await self.server.start(self.broker)
         self.broker.admitting = True
 

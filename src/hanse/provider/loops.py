@@ -17,7 +17,8 @@ from typing import Any
 
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.provider.app import Broker
-from hanse.settlement.netting.settler import SettlementBatch, Settler
+from hanse.settlement.netting.scheduler import Scheduler
+from hanse.settlement.netting.settler import SettlementBatch
 
 _log = logging.getLogger(__name__)
 
@@ -70,41 +71,34 @@ class Rounds:
     def __init__(
         self,
         broker: Broker,
-        settler: Settler,
+        scheduler: Scheduler,
         renew_offers: Callable[[], Awaitable[None]],
-        *,
-        settle_margin_s: float,
-        settle_minimum: int,
     ) -> None:
         self._broker = broker
-        self._settler = settler
+        self._scheduler = scheduler
         self._renew_offers = renew_offers
-        self._settle_margin_s = settle_margin_s
-        self._settle_minimum = settle_minimum
 
     async def maintain(self) -> None:
-        """Requests left unfinished, refunds that draw near or are due, offers that end soon."""
+        """Requests left unfinished, and offers that end soon."""
         await self._broker.maintain()
-        await self.look()
-        if await self._settler.is_refund_near(self._settle_margin_s):
-            await self._settler.settle_now()
-        await self._settler.complete_due_refunds()
         await self._renew_offers()
 
     async def settle(self) -> None:
-        """One round of settlement."""
-        await self._settler.settle_now(self._settle_minimum)
-        await self.show_unsettled()
+        """Settlements and refunds that are due; apart from `maintain`, which must not wait."""
+        try:
+            await self._scheduler.look()
+        finally:
+            await self.show_unsettled()
 
-    async def settle_now(self) -> list[SettlementBatch]:
-        """See `Settler.settle_now`."""
-        batches = await self._settler.settle_now()
+    async def settle_now(self, gas_share_ppm: int | None = None) -> list[SettlementBatch]:
+        """On demand; see `Scheduler.settle`."""
+        batches = await self._scheduler.settle(asked=True, gas_share_ppm=gas_share_ppm)
         await self.show_unsettled()
         return batches
 
     async def look(self) -> None:
         """Copy what the chain shows as claimed into the book, and show what is left."""
-        await self._settler.sync_settled()
+        await self._scheduler.settler.sync_settled()
         await self.show_unsettled()
 
     async def show_unsettled(self) -> None:

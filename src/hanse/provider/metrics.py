@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from hanse.engines import Operation
 from hanse.protocol.messages import FinishReason, Usage
+from hanse.settlement.netting.plan import Reason, SettlementPlan
+from hanse.settlement.netting.round_storage import RoundTimes
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -61,6 +63,12 @@ class BrokerMetrics:
             "hanse_broker_chain_block", "Confirmed block of the chain view.", registry=registry
         )
 
+        self._settlement = SettlementGauges(registry)
+
+    def show_plan(self, plan: SettlementPlan, times: RoundTimes) -> None:
+        """The last plan of a round of settlement."""
+        self._settlement.show(plan, times)
+
     def count_finished(
         self, operation: Operation, reason: FinishReason, usage: Usage, fee: int, total_s: float
     ) -> None:
@@ -92,3 +100,29 @@ class BrokerMetrics:
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
+
+
+class SettlementGauges:
+    """What the settlement scheduler saw last, and whether somebody should look."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def make(name: str, words: str, *labels: str) -> Gauge:
+            return Gauge(f"hanse_broker_settlement_{name}", words, labels, registry=registry)
+
+        self._value = make("value", "Could be claimed now, base units.")
+        self._gas_price = make("gas_price_wei", "Of one gas when the plan was made.")
+        decisions = make("decision", "1 for why it settles or waits, else 0.", "reason")
+        self._decisions = {reason: decisions.labels(reason.value) for reason in Reason}
+        self._last = make("last_seconds", "Unix time of the last settlement; 0 if never.")
+        self._next = make("next_due_seconds", "Unix time by which one is due; 0 if none is.")
+        self._overdue = make("overdue", "1 if one is due and did not happen: an alarm.")
+
+    def show(self, plan: SettlementPlan, times: RoundTimes) -> None:
+        """Set them all."""
+        self._value.set(plan.value)
+        self._gas_price.set(plan.market.gas_price_wei)
+        for reason, gauge in self._decisions.items():
+            gauge.set(reason is plan.reason)
+        self._last.set(times.last_settled_s)
+        self._next.set(plan.next_due_s)
+        self._overdue.set(plan.overdue_s > 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from hanse.chain import Deployment, Key
 from hanse.protocol.limits import OFFER_VALID_S_MAX
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32
+from hanse.settlement.netting.gas import SettlementRules
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ class BrokerSettings:
         endpoints: public base URLs for the offer; empty means `http://host:port`.
         stake: base units to register with; used only if the provider is not registered yet.
         payee: where settlements are paid; empty means the provider itself.
-        settle_interval_s: between settlement batches of the loop; 0 for none.
+        settle_interval_s: how long a claim may wait for its settlement; 0: the clock never settles.
         settle_margin_s: settle a sub-account at the latest this long before its refund unlocks.
-        settle_on_stop: one last settlement after draining.
-        settle_minimum: base units due in all, below which the loop waits for the next round.
+        settle_on_stop: one last settlement after draining, under the gas rule.
+        settle_minimum: base units below which neither the clock nor the exposure settles.
+        settle_exposure_max: base units that may wait; more are settled at once. 0 for no limit.
+        gas_share_ppm: most of what a settlement brings that its gas may take; 10,000 is 1 %.
+        native_price: base units for 10**18 wei of the chain's native coin, which gas is paid in. 0
+            says that gas costs nothing here: the gas rule then never makes a settlement wait.
         maintenance_interval_s: between looks at refunds, offers and kept answers.
         drain_time_s: for requests at work to finish once the process is asked to stop.
         offer_valid_s: how long a published offer binds; renewed at half of it.
@@ -76,11 +81,26 @@ class BrokerSettings:
     settle_margin_s: float = 3_600.0
     settle_on_stop: bool = False
     settle_minimum: int = 1
+    settle_exposure_max: int = 0
+    gas_share_ppm: int = 10_000
+    native_price: int = 0
     maintenance_interval_s: float = 30.0
     drain_time_s: float = 30.0
     offer_valid_s: int = OFFER_VALID_S_MAX // 3
     encryption_key: Hash32 = ZERO_HASH
     limits: ServingLimits = field(default_factory=ServingLimits)
+
+    @property
+    def settlement_rules(self) -> SettlementRules:
+        """What of this the settlement scheduler goes by."""
+        return SettlementRules(
+            interval_s=self.settle_interval_s,
+            refund_margin_s=self.settle_margin_s,
+            exposure_max=self.settle_exposure_max,
+            value_min=self.settle_minimum,
+            gas_share_ppm=self.gas_share_ppm,
+            native_price=self.native_price,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""Claims what is owed on the chain, and completes refunds whose time has come.
+"""Claims what is owed on the chain, one planned transaction at a time, and completes refunds.
 
-    settler = Settler(book, escrow, outbox, outbox_storage, provider, view, fetch_time_s)
-    batches = await settler.settle_now()          # until nothing payable is left
-    await settler.complete_due_refunds()
+    settler = Settler(book, escrow, outbox, outbox_storage, provider, view)
+    await settler.finish_open()                        # what a crash left under way
+    claims = await settler.read_payable()              # for plan_settlement
+    settled = await settler.settle(plan.batches[0])    # confirmed, and seen by the view
 
-A batch takes the claims that bring most, at most 200, each under the best voucher of its
-sub-account. Its transaction is durable in the outbox before it is sent; after a crash an open one
-is waited for before another is made. The truth of what was paid is what the chain shows at the
-confirmed block: `sync_settled` copies it into the book, and nothing else does.
+It decides nothing: when and what is `plan.py`'s, the order of it `scheduler.py`'s. The transaction
+is durable in the outbox before it is sent; after a crash an open one is waited for before another
+is made. The truth of what was paid is what the chain shows at the confirmed block: `sync_settled`
+copies it into the book, and nothing else does.
 
 | status of a claim | means | then |
 | --- | --- | --- |
@@ -23,17 +24,18 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hanse.chain import Call, ChainError, OutboxEntry, OutboxStorage
 from hanse.chain.escrow import Escrow
 from hanse.chain.outbox import Outbox
 from hanse.contracts import Claim, ClaimResult, decode_results
-from hanse.protocol.limits import CLAIMS_PER_SETTLEMENT_MAX
+from hanse.protocol.errors import TransientError
 from hanse.protocol.signatures import Address, to_bytes, to_compact
 from hanse.settlement.books.receipt_book import ReceiptBook
 from hanse.settlement.books.receipt_records import DueClaim, SubAccountFunds
+from hanse.settlement.netting.plan import PayableClaim, PlannedBatch
 
 VIEW_POLL_S = 0.05
 """Pause between looks at the chain view while it catches up with a settled block."""
@@ -50,12 +52,16 @@ STATUS_NAMES = {
     6: "paid",
 }
 
-REFUNDS_PER_ROUND_MAX = 10
-"""Refunds completed in one go: each takes a confirmation's time, and meanwhile nobody looks for
-refunds that draw near. Anyone can make many of them."""
-
 _SETTLE_PREFIX = "settle:"
 _log = logging.getLogger(__name__)
+
+RecordsHead = Callable[[], Awaitable[bytes]]
+"""Gives the head of the records that a settlement was computed from, 32 bytes."""
+
+
+async def no_records_head() -> bytes:
+    """For a provider whose receipts no recorder records."""
+    return bytes(32)
 
 
 class SubAccountView(Protocol):
@@ -99,7 +105,12 @@ class SettlementBatch:
 
 
 class Settler:
-    """Settles one provider's book. One at a time for a receipt key."""
+    """Settles one provider's book. One at a time for a receipt key.
+
+    Attributes:
+        records_head: asked once a transaction for the head that the transaction names.
+        view: the chain's sub-accounts.
+    """
 
     def __init__(
         self,
@@ -109,134 +120,103 @@ class Settler:
         storage: OutboxStorage,
         provider: Address,
         view: SubAccountView,
-        fetch_time_s: Callable[[], Awaitable[int]],
         failpoint: Callable[[str], None] = lambda name: None,
+        records_head: RecordsHead = no_records_head,
     ) -> None:
         self._book = book
         self._escrow = escrow
         self._outbox = outbox
         self._storage = storage
         self._provider = provider
-        self._view = view
-        self._fetch_time_s = fetch_time_s
+        self.view = view
         self._failpoint = failpoint
-        self._lock = asyncio.Lock()
+        self.records_head = records_head
+        self._settled_block = 0
         self._refused: set[tuple[Address, Address, int]] = set()
 
-    async def settle_now(self, minimum: int = 1) -> list[SettlementBatch]:
-        """Claim all that is payable; returns the confirmed batches, none if nothing was.
-
-        Args:
-            minimum: base units below which nothing is sent; the gas would cost more.
+    async def read_payable(self) -> list[PayableClaim]:
+        """What could be claimed now, by what the chain view shows.
 
         Raises:
-            ChainError: a settlement reverted or was refused; nothing of it was paid.
+            TransientError: the view has not come to our own last settlement; what it shows was
+                claimed already.
+        """
+        if self.view.block < self._settled_block:
+            raise TransientError(
+                "chain_unavailable",
+                f"the chain view stands at block {self.view.block}, our last settlement is in "
+                f"{self._settled_block}; the node lags, it is tried again later",
+            )
+        await self.sync_settled()
+        found = []
+        for claim in await self._book.read_due_claims():
+            funds = self.view.find_funds(claim.user, claim.signer)
+            refused = (claim.user, claim.signer, claim.cumulative_fee) in self._refused
+            payable = _get_payable(claim, funds)
+            if funds is not None and payable > 0 and not refused:
+                unlock_s = funds.refund_unlock_s if funds.pending_refund else 0
+                found.append(PayableClaim(claim, payable, unlock_s))
+        return found
+
+    async def settle(self, planned: PlannedBatch) -> SettlementBatch:
+        """Send one planned transaction and wait until it is confirmed and the view shows it.
+
+        Raises:
+            ChainError: it reverted, or was refused; nothing of it was paid.
             TransientError: the node or the store does not answer; what was enqueued goes on.
         """
-        async with self._lock:
-            batches = []
-            await self._finish_open()
-            await self.sync_settled()
-            while claims := await self._choose_claims(minimum):
-                batches.append(await self._settle(claims))
-                await self.sync_settled()
-            return batches
-
-    async def sync_settled(self) -> int:
-        """Copy what the chain shows as claimed into the book; returns base units newly settled."""
-        settled = 0
-        for claim in await self._book.read_due_claims():
-            funds = self._view.find_funds(claim.user, claim.signer)
-            if funds is not None and funds.claimed > claim.settled_fee:
-                settled += await self._book.apply_settled(claim.user, claim.signer, funds.claimed)
-        return settled
-
-    async def is_refund_near(self, margin_s: float) -> bool:
-        """Whether something is owed by a sub-account whose refund unlocks within `margin_s`."""
-        near = [
-            (user, signer)
-            for user, signer, funds in self._view.list_funds()
-            if funds.pending_refund > 0
-        ]
-        if not near:
-            return False
-        now_s = await self._fetch_time_s()
-        for claim in await self._book.read_due_claims():
-            funds = self._view.find_funds(claim.user, claim.signer)
-            if funds is None or not funds.pending_refund or not _get_payable(claim, funds):
-                continue
-            if funds.refund_unlock_s <= now_s + margin_s:
-                return True
-        return False
-
-    async def complete_due_refunds(self) -> int:
-        """Complete refunds that have unlocked, after settling what their sub-accounts owe.
-
-        Anyone may, and the money goes to the user's account; a broker does it so that a user who
-        went away finds everything in one place.
-
-        Returns:
-            How many refunds were completed, the largest first; the rest is left to the next round.
-
-        Raises:
-            TransientError: the node or the store does not answer.
-        """
-        if not any(funds.pending_refund for _, _, funds in self._view.list_funds()):
-            return 0
-        now_s = await self._fetch_time_s()
-        due = [
-            (user, signer, funds)
-            for user, signer, funds in self._view.list_funds()
-            if funds.pending_refund and funds.refund_unlock_s <= now_s
-        ]
-        if not due:
-            return 0
-        await self.settle_now()
-        completed = 0
-        due.sort(key=lambda entry: -entry[2].pending_refund)
-        for user, signer, funds in due[:REFUNDS_PER_ROUND_MAX]:
-            call = self._escrow.claim_refund(user, self._provider, signer)
-            key = f"refund:{user}:{signer}:{funds.refund_unlock_s}:{self._view.block}"
-            try:
-                entry = await self._outbox.submit(key, call)
-            except ChainError as error:
-                # Someone else was first, or the user cancelled it.
-                _log.info("a refund was not completed: %s", error.reason)
-                continue
-            await self._wait_for_view(entry)
-            completed += 1
-        return completed
-
-    async def _choose_claims(self, minimum: int) -> list[DueClaim]:
-        payable = []
-        for claim in await self._book.read_due_claims():
-            funds = self._view.find_funds(claim.user, claim.signer)
-            refused = (claim.user, claim.signer, claim.cumulative_fee) in self._refused
-            amount = _get_payable(claim, funds)
-            if amount > 0 and not refused:
-                payable.append((amount, claim))
-        payable.sort(key=lambda item: -item[0])
-        chosen = payable[:CLAIMS_PER_SETTLEMENT_MAX]
-        if sum(amount for amount, _ in chosen) < max(1, minimum):
-            return []
-        return [claim for _, claim in chosen]
-
-    async def _settle(self, claims: list[DueClaim]) -> SettlementBatch:
-        call = self._escrow.settle(self._provider, [_to_claim(claim) for claim in claims])
+        claims = [item.claim for item in planned.claims]
+        head = await self.records_head()
+        call = self._escrow.settle(self._provider, [_to_claim(claim) for claim in claims], head)
+        call = replace(call, fee_cap_wei=planned.fee_cap_wei)
         self._failpoint("settling")
         entry = await self._enqueue_new(call)
         self._failpoint("settle_enqueued")
         entry = await self._outbox.wait_final(entry.key)
         self._failpoint("settle_confirmed")
         batch = await self._read_batch(entry, claims)
-        await self._wait_for_view(entry)
         for claim, settled in zip(claims, batch.claims, strict=True):
             if settled.status <= 4:  # "nothing new" stays so: another broker may be ahead of us
                 self._refused.add((claim.user, claim.signer, claim.cumulative_fee))
                 _log.error(
                     "claim on %s / %s refused: %s", claim.user, claim.signer, settled.status_name
                 )
+        await self._wait_for_view(entry)
         return batch
+
+    async def sync_settled(self) -> int:
+        """Copy what the chain shows as claimed into the book; returns base units newly settled."""
+        settled = 0
+        for claim in await self._book.read_due_claims():
+            funds = self.view.find_funds(claim.user, claim.signer)
+            if funds is not None and funds.claimed > claim.settled_fee:
+                settled += await self._book.apply_settled(claim.user, claim.signer, funds.claimed)
+        return settled
+
+    async def finish_open(self) -> None:
+        """Wait for settlements that an earlier process, or a call that was cancelled, began."""
+        for entry in await self._storage.read_entries(self._outbox.scope, open_only=True):
+            if not entry.key.startswith(_SETTLE_PREFIX):
+                continue
+            try:
+                final = await self._outbox.wait_final(entry.key)
+            except ChainError as error:
+                _log.error("an earlier settlement failed: %s", error.reason)
+                continue
+            await self._wait_for_view(final)
+
+    async def complete_refund(self, user: Address, signer: Address, funds: SubAccountFunds) -> bool:
+        """Complete a refund that has unlocked; False if somebody else was first."""
+        call = self._escrow.claim_refund(user, self._provider, signer)
+        key = f"refund:{user}:{signer}:{funds.refund_unlock_s}:{self.view.block}"
+        try:
+            entry = await self._outbox.submit(key, call)
+        except ChainError as error:
+            # Someone else was first, or the user cancelled it.
+            _log.info("a refund was not completed: %s", error.reason)
+            return False
+        await self._wait_for_view(entry)
+        return True
 
     async def _enqueue_new(self, call: Call) -> OutboxEntry:
         """Enqueue under a key of its content; one that ended already gets a new number."""
@@ -248,17 +228,6 @@ class Settler:
             if found is None or not found.is_final:
                 return await self._outbox.enqueue(key, call)
             number += 1
-
-    async def _finish_open(self) -> None:
-        for entry in await self._storage.read_entries(self._outbox.scope, open_only=True):
-            if not entry.key.startswith(_SETTLE_PREFIX):
-                continue
-            try:
-                final = await self._outbox.wait_final(entry.key)
-            except ChainError as error:
-                _log.error("an earlier settlement failed: %s", error.reason)
-                continue
-            await self._wait_for_view(final)
 
     async def _read_batch(self, entry: OutboxEntry, claims: list[DueClaim]) -> SettlementBatch:
         results = await self._fetch_results(entry)
@@ -286,8 +255,9 @@ class Settler:
         )
 
     async def _wait_for_view(self, entry: OutboxEntry) -> None:
+        self._settled_block = max(self._settled_block, entry.block_number or 0)
         deadline = asyncio.get_running_loop().time() + VIEW_WAIT_S
-        while self._view.block < (entry.block_number or 0):
+        while self.view.block < self._settled_block:
             if asyncio.get_running_loop().time() > deadline:
                 _log.warning("the chain view lags behind block %s", entry.block_number)
                 return

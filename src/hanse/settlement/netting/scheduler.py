@@ -1,0 +1,192 @@
+"""When a provider settles: looks at what waits, lets `plan_settlement` decide, sends, looks again.
+
+    scheduler = Scheduler(settler, rules, lambda: fetch_gas_market(rpc), storage, show)
+    await scheduler.look()                         # the loop's duty, every half minute
+    batches = await scheduler.settle(asked=True)   # a person's wish, under the same gas rule
+    plan = await scheduler.make_plan(asked=True)   # what that would do; changes nothing
+
+Each transaction is planned anew with the prices of its own moment. A round that the clock, an
+exposure or a person called for goes on until nothing is left that is worth its gas; what a refund
+called for is its own claim alone and leaves the clock as it was.
+
+Source: docs/decisions/0015-netting.md.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from hanse.chain import Rpc
+from hanse.settlement.netting.gas import (
+    GasMarket,
+    SettlementRules,
+    is_refund_worth_completing,
+)
+from hanse.settlement.netting.plan import PayableClaim, Reason, SettlementPlan, plan_settlement
+from hanse.settlement.netting.round_storage import RoundStorage, RoundTimes
+from hanse.settlement.netting.settler import SettlementBatch, Settler
+
+REFUNDS_PER_ROUND_MAX = 10
+"""Refunds completed in one go: each takes a confirmation's time, and meanwhile nobody looks for
+refunds that draw near. Anyone can make many of them."""
+
+FetchMarket = Callable[[], Awaitable[GasMarket]]
+"""Asks the chain's node for prices and time."""
+
+ShowPlan = Callable[[SettlementPlan, RoundTimes], None]
+"""Is told each round's last plan."""
+
+
+async def fetch_gas_market(rpc: Rpc) -> GasMarket:
+    """Ask a node. It can make us wait by naming a high price, or plan by a low one.
+
+    Neither makes us pay more than the rule: a planned transaction carries the price up to which it
+    keeps the rule, and is not signed above it.
+
+    Raises:
+        TransientError: the node does not answer, or says what cannot be.
+    """
+    head = await rpc.fetch_head()
+    price_wei = head.base_fee_wei + await rpc.fetch_priority_fee()
+    return GasMarket(price_wei, head.gas_limit, head.timestamp_s)
+
+
+class Scheduler:
+    """Settles one provider's book by its rules.
+
+    Attributes:
+        rules: the provider's.
+        settler: the chain's side of it.
+    """
+
+    def __init__(
+        self,
+        settler: Settler,
+        rules: SettlementRules,
+        fetch_market: FetchMarket,
+        storage: RoundStorage,
+        show: ShowPlan = lambda plan, times: None,
+    ) -> None:
+        self.settler = settler
+        self.rules = rules
+        self._fetch_market = fetch_market
+        self._storage = storage
+        self._show = show
+        self._lock = asyncio.Lock()
+
+    async def look(self) -> list[SettlementBatch]:
+        """Settle if it is time, then complete the refunds of others that are due.
+
+        Raises:
+            ChainError: a settlement was refused or reverted; nothing of it was paid.
+            TransientError: node or store do not answer; the next look goes on.
+        """
+        batches = await self.settle()
+        await self.complete_due_refunds()
+        return batches
+
+    async def make_plan(
+        self, *, asked: bool = False, gas_share_ppm: int | None = None
+    ) -> SettlementPlan:
+        """What `settle` would do now.
+
+        Args:
+            asked: as if a person asked for it.
+            gas_share_ppm: instead of the rules', this once.
+        """
+        times = await self._storage.read()
+        return plan_settlement(
+            await self.settler.read_payable(),
+            await self._fetch_market(),
+            self._get_rules(gas_share_ppm),
+            since_s=times.waiting_since_s,
+            asked=asked,
+        )
+
+    async def settle(
+        self, *, asked: bool = False, gas_share_ppm: int | None = None
+    ) -> list[SettlementBatch]:
+        """Settle what the plan says; returns the confirmed transactions, none if it is to wait.
+
+        Raises:
+            ChainError: a settlement was refused or reverted; nothing of it was paid.
+            TransientError: node or store do not answer; what was enqueued goes on.
+        """
+        async with self._lock:
+            await self.settler.finish_open()
+            batches = []
+            plan = await self._plan_and_note(asked, gas_share_ppm)
+            while plan.batches:
+                batches.append(await self.settler.settle(plan.batches[0]))
+                await self._note_settled(plan)
+                goes_on = asked or plan.reason is not Reason.REFUND
+                plan = await self._plan_and_note(goes_on, gas_share_ppm)
+            await self._show_now(plan)
+            return batches
+
+    async def complete_due_refunds(self) -> int:
+        """Complete refunds that have unlocked, after settling what their sub-accounts owe.
+
+        Anyone may, and the money goes to the user's account; a broker does it so that a user who
+        went away finds everything in one place. It leaves those that are not worth the gas, or
+        whose sub-account owes it something that is not worth claiming at this moment.
+
+        Returns:
+            How many refunds were completed, the largest first; the rest is left to the next round.
+
+        Raises:
+            ChainError, TransientError: as `settle`.
+        """
+        view = self.settler.view
+        if not any(funds.pending_refund for _, _, funds in view.list_funds()):
+            return 0
+        market = await self._fetch_market()
+        if not any(
+            funds.pending_refund and funds.refund_unlock_s <= market.time_s
+            for _, _, funds in view.list_funds()
+        ):
+            return 0
+        await self.settle()
+        owed = {(c.claim.user, c.claim.signer): c for c in await self.settler.read_payable()}
+        due = [
+            (user, signer, funds)
+            for user, signer, funds in view.list_funds()
+            if funds.pending_refund
+            and funds.refund_unlock_s <= market.time_s
+            and is_refund_worth_completing(
+                funds.pending_refund, _get_owed(owed.get((user, signer))), market, self.rules
+            )
+        ]
+        due.sort(key=lambda entry: -entry[2].pending_refund)
+        return sum(
+            [await self.settler.complete_refund(*one) for one in due[:REFUNDS_PER_ROUND_MAX]]
+        )
+
+    async def _plan_and_note(self, asked: bool, gas_share_ppm: int | None) -> SettlementPlan:
+        plan = await self.make_plan(asked=asked, gas_share_ppm=gas_share_ppm)
+        times = await self._storage.read()
+        if times.waiting_since_s != plan.since_s:
+            await self._storage.put(replace(times, waiting_since_s=plan.since_s))
+        return plan
+
+    async def _note_settled(self, plan: SettlementPlan) -> None:
+        """Begin a new period, unless only a refund's claim was taken out of the present one."""
+        now_s = plan.market.time_s
+        times = await self._storage.read()
+        since_s = times.waiting_since_s if plan.reason is Reason.REFUND else now_s
+        await self._storage.put(RoundTimes(waiting_since_s=since_s, last_settled_s=now_s))
+
+    async def _show_now(self, plan: SettlementPlan) -> None:
+        """Show the plan as nobody asked: a leftover of a round is no request of anybody's."""
+        times = await self._storage.read()
+        shown = plan_settlement(plan.waiting, plan.market, self.rules, since_s=plan.since_s)
+        self._show(shown, times)
+
+    def _get_rules(self, gas_share_ppm: int | None) -> SettlementRules:
+        if gas_share_ppm is None:
+            return self.rules
+        return replace(self.rules, gas_share_ppm=gas_share_ppm)
+
+
+def _get_owed(claim: PayableClaim | None) -> int:
+    return claim.payable if claim else 0
