@@ -98,4 +98,5 @@ def test_it_still_serves(server):
     assert requests.get(f"{server.root_url}/health", timeout=5).json() == {
         "status": "ok",
         "in_flight": 0,
+        "money_alarms": [],
     }

@@ -39,6 +39,11 @@ class Asset:
         (found,) = await self.contract.read("decimals", block=block)
         return int(found)
 
+    async def read_symbol(self, *, block: BlockNumber) -> str:
+        """How people abbreviate it."""
+        (found,) = await self.contract.read("symbol", block=block)
+        return str(found)
+
     async def read_name(self, *, block: BlockNumber) -> str:
         """The name, which is part of the permit's domain."""
         (found,) = await self.contract.read("name", block=block)

@@ -19,7 +19,7 @@ import msgspec
 
 from hanse.gateway import metrics as figures
 from hanse.gateway.api_keys import ApiKey, ApiKeys
-from hanse.gateway.client import MarketClient, blame, money_to_json
+from hanse.gateway.client import MarketClient, blame
 from hanse.gateway.cors import add_cors_headers, answer_preflight
 from hanse.gateway.exchange import (
     STATUS_GONE,
@@ -31,6 +31,7 @@ from hanse.gateway.exchange import (
     Watch,
     get_draining,
 )
+from hanse.gateway.money import MoneyWatch
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import PREFIX, Operation, decode_body, get_operation
 from hanse.gateway.relay import relay_stream, relay_whole
@@ -53,6 +54,7 @@ class GatewayApp:
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.metrics = figures.GatewayMetrics()
+        self.money = MoneyWatch(client, self.metrics)
         self._settings = settings
         self._client = client
         self._keys = keys
@@ -252,12 +254,15 @@ class GatewayApp:
         )
 
     async def _get_money(self, exchange: Exchange) -> None:
-        await exchange.send_json(200, money_to_json(await self._client.read_money()))
+        await exchange.send_json(200, await self.money.read_document())
 
     async def _get_health(self, exchange: Exchange) -> None:
         if self._draining:
             raise get_draining()
-        await exchange.send_json(200, {"status": "ok", "in_flight": self.in_flight})
+        alarms = list(self.money.alarms)
+        await exchange.send_json(
+            200, {"status": "ok", "in_flight": self.in_flight, "money_alarms": alarms}
+        )
 
     async def _get_metrics(self, exchange: Exchange) -> None:
         self.metrics.in_flight.set(self.in_flight)

@@ -2,7 +2,7 @@
 
 `hanse.sdk.Hanse` fulfils it. Written down as a protocol because it is the gateway's one seam: all
 that finds, pays and checks providers is behind it, all that speaks to applications before it. What
-crosses the seam towards applications is translated here: whose fault an error is, and money.
+crosses the seam towards applications is translated here: whose fault an error is.
 """
 
 from collections.abc import AsyncIterator
@@ -90,7 +90,7 @@ class MarketClient(Protocol):
         ...
 
     async def read_money(self) -> "Money":
-        """Every unit of this wallet, by place."""
+        """Every unit of this wallet, by place, with its words and alarms."""
         ...
 
 
@@ -104,25 +104,3 @@ def blame(error: HanseError) -> HanseError:
             details={"cause": error.code},
         )
     return error
-
-
-def money_to_json(money: "Money") -> dict[str, Any]:
-    """Every place with its amount; amounts are decimal strings, as everywhere on the wire."""
-    return {
-        "user": money.user,
-        "block": money.block,
-        "total": str(money.total),
-        "paid": str(money.paid),
-        "places": [
-            {
-                "place": place.place,
-                "amount": str(place.amount),
-                "provider": place.provider,
-                "signer": place.signer,
-                "transaction_hash": place.transaction_hash,
-                "unlock_time_s": place.unlock_time_s,
-            }
-            for place in money.places
-        ],
-        "differences": list(money.differences),
-    }

@@ -50,6 +50,23 @@ class GatewayMetrics:
         self.in_flight = Gauge(
             "hanse_gateway_requests_in_flight", "Paid requests at work.", registry=self.registry
         )
+        self._money = Gauge(
+            "hanse_gateway_money_base_units",
+            "The owner's money by place, as of the last look.",
+            ("place",),
+            registry=self.registry,
+        )
+        self._alarms = Gauge(
+            "hanse_gateway_money_alarms",
+            "What should have moved by now and did not, by kind.",
+            ("code",),
+            registry=self.registry,
+        )
+        self._money_seen = Gauge(
+            "hanse_gateway_money_seen_timestamp_seconds",
+            "When the money was last looked at.",
+            registry=self.registry,
+        )
         self._children: dict[tuple[str, int], Any] = {}
         self._timers: dict[str, Any] = {}
 
@@ -75,6 +92,16 @@ class GatewayMetrics:
     def break_stream(self) -> None:
         """One stream broke off."""
         self._broken.inc()
+
+    def show_money(self, sums: dict[str, int], codes: list[str]) -> None:
+        """What a look at the money found: base units by place, and its alarms."""
+        self._money.clear()
+        for place, amount in sums.items():
+            self._money.labels(place).set(amount)
+        self._alarms.clear()
+        for code in codes:
+            self._alarms.labels(code).inc()
+        self._money_seen.set_to_current_time()
 
     def to_text(self) -> bytes:
         """What `/metrics` answers."""

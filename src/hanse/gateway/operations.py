@@ -141,7 +141,7 @@ OPERATIONS = (
         "money",
         "GET",
         "/hanse/v1/money",
-        "Every unit that this gateway's wallet has, by place",
+        "Every unit that this gateway's wallet has: where, why, until when, and what would free it",
         errors=(401, 503),
     ),
     Operation(

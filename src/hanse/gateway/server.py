@@ -100,11 +100,15 @@ async def serve_gateway(
     )
     server = GatewayServer(config, app, settings.drain_s, on_ready)
     server.loop = asyncio.get_running_loop()
-    refreshing = asyncio.create_task(_refresh(keys, settings.keys_refresh_s))
+    loops = [
+        asyncio.create_task(_refresh(keys, settings.keys_refresh_s)),
+        asyncio.create_task(app.money.run(settings.money_look_s)),
+    ]
     try:
         await server.serve([listener])
     finally:
-        refreshing.cancel()
+        for task in loops:
+            task.cancel()
         listener.close()
 
 

@@ -43,6 +43,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             cancelled, and what was delivered of them is paid.
         retry_after_s: what a 503 of this gateway tells clients to wait.
         keys_refresh_s: how soon a key revoked by another process stops working here.
+        money_look_s: between looks at the owner's money, for alarms and metrics; each takes some
+            reads of the chain's node.
         allowed_origins: browser origins that may call (CORS), such as `https://app.example`; `*`
             is any. Empty: none, and preflights are refused.
         access_log: one line a request, never with content or keys. Off by default.
@@ -60,6 +62,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     drain_s: float = 60.0
     retry_after_s: int = 2
     keys_refresh_s: float = 1.0
+    money_look_s: float = 60.0
     allowed_origins: tuple[str, ...] = ()
     access_log: bool = False
 
@@ -88,6 +91,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "drain_s",
             "retry_after_s",
             "keys_refresh_s",
+            "money_look_s",
         ):
             if not 0 < getattr(self, name) <= 1_000_000:
                 _refuse(name, getattr(self, name), "above 0 and at most 1000000")

@@ -1,14 +1,10 @@
-"""Every unit of a wallet, by place, with the transaction that put it there.
+"""Every unit of a wallet, by place, with its words and the transactions that put it there.
 
-| place | means |
-| --- | --- |
-| wallet | the asset's own balance of the address |
-| account | free in Escrow; `withdraw` pays it out |
-| free | of a sub-account: may be committed to new requests |
-| reserved | of a sub-account: for requests in flight |
-| accrued | of a sub-account: receipted, not claimed by the provider yet |
-| refund | of a sub-account: asked back, free at `unlock_time_s` |
-| stake | in Registry, if the wallet is a provider too |
+    money = await read_money(account, chain, book, user)
+    money.places, money.total, money.alarms, money.differences
+
+The places and their words are `hanse.settlement.money.user_money`'s; here is what they are read
+from: the chain at one confirmed block, its events, and the user's book.
 
 Adding up is checked twice: each sub-account's parts are its balance on the chain, and what the
 events say (deposits less withdrawals less what was paid) is what the chain holds for the user.
@@ -18,33 +14,22 @@ Source: `Escrow.vy`; complaints 1 and 4 in the peers' notes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from hanse.protocol.books import UserBook
-from hanse.protocol.signatures import Address, Hash32
+from hanse.protocol.signatures import Address
 from hanse.sdk.account import Account
 from hanse.sdk.chain_view import IndexedChain, JournalEntry
-from hanse.settlement.books.receipt_records import SubAccountFunds
-from hanse.settlement.books.voucher_records import SubAccountBook
+from hanse.settlement.books.voucher_book import VoucherBook
+from hanse.settlement.money.journal import Origin
+from hanse.settlement.money.places import Alarm, Place, alarm_to_json, place_to_json
+from hanse.settlement.money.user_money import (
+    UserFacts,
+    find_differences,
+    find_user_alarms,
+    get_user_places,
+)
 
-
-@dataclass(frozen=True)
-class Place:
-    """Base units at one place.
-
-    Attributes:
-        place: see the module's table.
-        amount: base units.
-        provider, signer: of the sub-account; empty elsewhere.
-        transaction_hash: of the newest transaction that changed it; empty if none is known.
-        unlock_time_s: of a refund, unix seconds; 0 elsewhere.
-    """
-
-    place: str
-    amount: int
-    provider: Address = ""
-    signer: Address = ""
-    transaction_hash: Hash32 = ""
-    unlock_time_s: int = 0
+__all__ = ["Alarm", "Money", "Origin", "Place", "money_to_json", "read_money"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,10 @@ class Money:
         places: every place, also empty ones.
         paid: base units that providers have claimed so far; not the user's any more.
         differences: sums that do not agree, in words; empty if all do.
-        journal: the events that moved the money, oldest first.
+        journal: the events of the contracts that moved the money, oldest first.
+        transfers: of the wallet, oldest first.
+        alarms: what should have moved by now and did not.
+        symbol, decimals: how the asset is written.
     """
 
     user: Address
@@ -66,6 +54,10 @@ class Money:
     paid: int
     differences: tuple[str, ...]
     journal: tuple[JournalEntry, ...]
+    transfers: tuple[JournalEntry, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+    symbol: str = ""
+    decimals: int = 0
 
     @property
     def total(self) -> int:
@@ -74,7 +66,7 @@ class Money:
 
 
 async def read_money(
-    account: Account, chain: IndexedChain, books: list[SubAccountBook], user: Address
+    account: Account, chain: IndexedChain, book: VoucherBook, user: Address
 ) -> Money:
     """Read chain and books together; see the module.
 
@@ -82,108 +74,66 @@ async def read_money(
         TransientError: `chain_unavailable`.
     """
     await chain.refresh()
+    await chain.refresh_transfers()
     block = chain.checkpoint.number if chain.checkpoint else await account.read_block()
-    wallet = await account.asset.read_balance(user, block=block)
-    held = await account.escrow.read_account(user, block=block)
-    provider = await account.registry.read_provider(user, block=block)
-    known = {(b.key.provider, b.key.signer): b.book for b in books if b.key.user == user}
-    journal = chain.list_journal()
-    places = [
-        Place("wallet", wallet),
-        Place("account", held, transaction_hash=_find_last(journal, _ACCOUNT_EVENTS)),
-    ]
+    funds = {(provider, signer): of for provider, signer, of in chain.list_funds()}
     differences = []
-    funds = chain.list_funds()
-    for name, signer, of in funds:
-        on_chain = await account.escrow.read_sub_account(user, name, signer, block=block)
+    for (provider, signer), of in funds.items():
+        on_chain = await account.escrow.read_sub_account(user, provider, signer, block=block)
         if (of.balance, of.claimed) != (on_chain.balance, on_chain.claimed):
             differences.append(
-                f"sub-account with {name}: events make a balance of {of.balance} and "
+                f"sub-account with {provider}: events make a balance of {of.balance} and "
                 f"{of.claimed} claimed, the chain says {on_chain.balance} and {on_chain.claimed}"
             )
-        places += split_sub_account(name, signer, of, known.get((name, signer)), journal)
-    if provider.stake:
-        places.append(Place("stake", provider.stake))
-    differences += find_differences(chain.get_account(), held, funds, journal)
-    paid = sum(of.claimed for _, _, of in funds)
-    return Money(user, block, tuple(places), paid, tuple(differences), tuple(journal))
+    of_provider = await account.registry.read_provider(user, block=block)
+    deadlines: dict[tuple[Address, Address], int] = {}
+    for voucher in await book.list_open_vouchers():
+        name = (voucher.sub_account.provider, voucher.sub_account.signer)
+        deadlines[name] = max(deadlines.get(name, 0), voucher.signed.request.deadline)
+    facts = UserFacts(
+        user,
+        await account.read_clock(),
+        account.lock_time_s,
+        chain.start_block,
+        await account.asset.read_balance(user, block=block),
+        await account.escrow.read_account(user, block=block),
+        of_provider.stake,
+        of_provider.unbonding_until_s,
+        funds,
+        {
+            (known.key.provider, known.key.signer): known.book
+            for known in await book.list_sub_accounts()
+            if known.key.user == user
+        },
+        deadlines,
+        tuple(chain.list_journal()),
+        tuple(chain.list_transfers(block)),
+        chain.get_account(),
+    )
+    differences += find_differences(facts)
+    return Money(
+        user,
+        block,
+        get_user_places(facts),
+        sum(of.claimed for of in funds.values()),
+        tuple(differences),
+        facts.journal,
+        facts.transfers,
+        find_user_alarms(facts, differences),
+        await account.asset.read_symbol(block=block),
+        await account.asset.read_decimals(block=block),
+    )
 
 
-def split_sub_account(
-    provider: Address,
-    signer: Address,
-    funds: SubAccountFunds,
-    book: UserBook | None,
-    journal: list[JournalEntry],
-) -> list[Place]:
-    """A sub-account's balance in its parts; they add up to it exactly.
-
-    Accrued comes first, since the provider can claim it already; then what is in flight, then the
-    refund, then what is left. Where the balance is too small for a part, the part is cut.
-    """
-    book = book or UserBook(acknowledged_fee=funds.claimed)
-    left = funds.balance
-    parts = {}
-    for name, wanted in (
-        ("accrued", book.acknowledged_fee - funds.claimed),
-        ("reserved", book.in_flight_fee),
-        ("refund", funds.pending_refund),
-    ):
-        parts[name] = max(0, min(wanted, left))
-        left -= parts[name]
-    funded_by = _find_last(journal, ("Funded",), provider, signer)
-    refunded_by = _find_last(journal, ("RefundRequested",), provider, signer)
-    return [
-        Place("free", left, provider, signer, funded_by),
-        Place("reserved", parts["reserved"], provider, signer, funded_by),
-        Place("accrued", parts["accrued"], provider, signer, funded_by),
-        Place(
-            "refund",
-            parts["refund"],
-            provider,
-            signer,
-            refunded_by if parts["refund"] else "",
-            funds.refund_unlock_s if parts["refund"] else 0,
-        ),
-    ]
-
-
-def find_differences(
-    by_events: int,
-    held: int,
-    funds: list[tuple[Address, Address, SubAccountFunds]],
-    journal: list[JournalEntry],
-) -> list[str]:
-    """What does not add up between events and chain; empty if all does."""
-    found = []
-    if by_events != held:
-        found.append(f"account: events make {by_events}, the chain holds {held}")
-    moved = {"Deposited": 0, "Withdrawn": 0, "Settled": 0}
-    for entry in journal:
-        if entry.name in moved:
-            moved[entry.name] += int(entry.amount)
-    inside = held + sum(of.balance for _, _, of in funds)
-    expected = moved["Deposited"] - moved["Withdrawn"] - moved["Settled"]
-    if inside != expected:
-        found.append(
-            f"Escrow holds {inside} for the user; {moved['Deposited']} deposited less "
-            f"{moved['Withdrawn']} withdrawn and {moved['Settled']} paid make {expected}"
-        )
-    return found
-
-
-_ACCOUNT_EVENTS = ("Deposited", "Withdrawn", "Funded", "RefundClaimed")
-
-
-def _find_last(
-    journal: list[JournalEntry],
-    names: tuple[str, ...],
-    provider: Address = "",
-    signer: Address = "",
-) -> Hash32:
-    for entry in reversed(journal):
-        if entry.name in names and (
-            not provider or (entry.provider, entry.signer) == (provider, signer)
-        ):
-            return entry.transaction_hash
-    return ""
+def money_to_json(money: Money) -> dict[str, Any]:
+    """Every place with its words; amounts are decimal strings, as everywhere on the wire."""
+    return {
+        "user": money.user,
+        "block": money.block,
+        "asset": {"symbol": money.symbol, "decimals": money.decimals},
+        "total": str(money.total),
+        "paid": str(money.paid),
+        "places": [place_to_json(place) for place in money.places],
+        "differences": list(money.differences),
+        "alarms": [alarm_to_json(alarm) for alarm in money.alarms],
+    }

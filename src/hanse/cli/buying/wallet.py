@@ -46,8 +46,7 @@ class Wallet:
 
     async def read_money(self) -> Money:
         """Every unit of this wallet, by place."""
-        books = await self.book.list_sub_accounts()
-        return await read_money(self.account, self.chain, books, self.user)
+        return await read_money(self.account, self.chain, self.book, self.user)
 
 
 def get_database_path(session: Session, key: str) -> Path:

@@ -29,6 +29,7 @@ _STAKE_AMOUNTS = {
     "UnbondingBegun": "stake",
     "UnbondingCancelled": "stake",
     "UnbondingFinished": "stake",
+    "Condemned": "stake",
 }
 """Of each event about a stake, the field that says how much it is about."""
 

@@ -2,6 +2,7 @@
 
 journal        the events that moved money, and which of them a balance came from
 places         a place with its amount, its words and its transactions; alarms
+stake          a stake in words, for both
 user_money     a user's places, pure
 provider_money a provider's places, pure
 waiting        since when a provider's receipts wait for their settlement, from its book

@@ -134,7 +134,7 @@ def get_sub_account_change(entry: JournalEntry) -> int:
 
 def get_stake_change(entry: JournalEntry) -> int:
     """Of the stake in Registry."""
-    sign = {"Registered": 1, "StakeAdded": 1, "UnbondingFinished": -1}
+    sign = {"Registered": 1, "StakeAdded": 1, "UnbondingFinished": -1, "Condemned": -1}
     return sign.get(entry.name, 0) * int(entry.amount)
 
 
