@@ -1,7 +1,7 @@
 """A market of fake brokers in memory, and a user's client in front of it."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from hanse.market import PublishedService
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Prices
 from hanse.sdk import FixedChain, Hanse, HanseParts, TransportLimits
+from hanse.sdk.disputes import Disputes
 from hanse.sdk.transport.asgi import AsgiTransport
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
@@ -22,6 +23,9 @@ DOMAIN = Domain(31337, "0x" + "e5" * 20)
 USER = Key(b"\x05" * 32)
 CHEAP = Prices(1_000_000, 500_000, 2_000_000)
 DEAR = Prices(2_000_000, 1_000_000, 4_000_000)
+
+
+JoinDisputes = Callable[[SqliteDatabase], Awaitable[Disputes]]
 
 
 class Clock:
@@ -50,6 +54,7 @@ class World:
             [to_service(broker) for broker in self.brokers],
             {broker.provider: SubAccountFunds(1_000_000, 0) for broker in self.brokers},
         )
+        self.join_disputes: JoinDisputes | None = None
         self.transport = AsgiTransport({broker.url: broker for broker in self.brokers})
 
     @contextlib.asynccontextmanager
@@ -67,6 +72,7 @@ class World:
                 transport=self.transport,
                 limits=self.limits,
                 clock=self.clock,
+                disputes=await self.join_disputes(database) if self.join_disputes else None,
             )
             async with Hanse.join(parts) as hanse:
                 yield hanse
