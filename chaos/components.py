@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from chaos.chain.node import ChaosNode
 from chaos.disk import ChaosDatabase, Disk
@@ -99,9 +100,22 @@ class Component:
     def _on_death(self) -> None:
         self.world.counts["crash"] += 1
         self.world.note(f"crash {self.name}")
+        assert self.process is not None
+        self.world.crash_sites |= {_find_site(task) for task in self.process.tasks} - {""}
 
     def _start_later(self, wait_s: float) -> None:
         self.world.loop.call_later(wait_s, self.start)
+
+
+def _find_site(task: "asyncio.Task[Any]") -> str:
+    """The innermost line of Hanse's code that a task waits at."""
+    site, at = "", task.get_coro()
+    while at is not None:
+        frame = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
+        if frame is not None and "hanse" in frame.f_code.co_filename.split("/"):
+            site = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+        at = getattr(at, "cr_await", None) or getattr(at, "ag_await", None)
+    return site
 
 
 class ErrorLog(logging.Handler):

@@ -13,6 +13,7 @@ from chaos.world import TERMS, World, get_key
 from hanse.chain import Rpc
 from hanse.engines import Answer, Chunk, EngineRequest
 from hanse.engines.echo_engine import EchoEngine, Fault, Settings
+from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Prices
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service, ServingLimits
 
@@ -79,6 +80,17 @@ class BrokerComponent(Component):
         """Whether it takes paid requests."""
         ready = self.is_alive and self.broker is not None and self.broker.broker.admitting
         return bool(ready)
+
+    def settle(self) -> None:
+        """Settle all that is owed, as on an operator's demand."""
+        if self.is_admitting and self.process is not None and self.broker is not None:
+            self.process.spawn(self._settle(self.broker))
+
+    async def _settle(self, broker: BrokerProcess) -> None:
+        try:
+            await broker.settle_now()
+        except HanseError as error:
+            self.world.note(f"{self.name} settles later: {error.code}: {error.message[:200]}")
 
     def set_fault(self, fault: Fault) -> None:
         """What its engine does wrong from now on."""

@@ -59,6 +59,7 @@ class World:
         tallies: what else happened: requests, receipts, transactions.
         served: answer id -> how often an engine began to work on it.
         minted: base units that exist.
+        crash_sites: where tasks stood when their process was killed.
     """
 
     def __init__(self, seed: int, folder: Path, bug: Bug = Bug.NONE) -> None:
@@ -70,6 +71,7 @@ class World:
         self.tallies: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.minted = 0
+        self.crash_sites: set[str] = set()
         self.trace: deque[str] = deque(maxlen=TRACE_KEPT)
         self._digest = 0
         self._text_digest = hashlib.sha256()

@@ -26,6 +26,9 @@ TIPS_KEPT = 12
 
 BLOCK_TRANSACTIONS_MAX = 20
 
+BASE_FEE_MAX_WEI = 150 * GWEI
+"""Below the outbox's cap even after raises."""
+
 
 class Chain:
     """One chain and its mempool.
@@ -36,6 +39,7 @@ class Chain:
         pool: transactions that wait, by sender and nonce.
         held_until_s: transactions that miners leave out for now.
         blocks: the present branch by number.
+        dropped: transactions of blocks that gave way, newest last.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Chain:
         self.pool: dict[tuple[str, int], Sent] = {}
         self.held_until_s: dict[str, float] = {}
         self.blocks: list[Block] = [genesis]
+        self.dropped: list[Sent] = []
         self._lot = lot
         self._now_s = now_s
         self._places: dict[str, list[Block]] = {}
@@ -90,6 +95,7 @@ class Chain:
         dropped: Block | None = self.head
         while dropped is not None and dropped is not ancestor:
             self.blocks.pop()
+            self.dropped = [*self.dropped[-20:], *dropped.sent]
             for sent in dropped.sent:
                 if self._lot.random() >= forget:
                     self.pool.setdefault((sent.sender, sent.nonce), sent)
@@ -101,6 +107,10 @@ class Chain:
             block = self._build(block, chosen)
             self._set_head(block)
         return depth
+
+    def raise_base_fee(self, factor: int) -> None:
+        """Blocks are full for a while; it falls again block by block."""
+        self._base_fee_wei = min(BASE_FEE_MAX_WEI, self._base_fee_wei * factor)
 
     def find_mined(self, transaction_hash: str, tip: Block) -> tuple[Block, int] | None:
         """Where a transaction stands on the branch of `tip`."""
@@ -177,4 +187,5 @@ class Chain:
 
     def _move_base_fee(self) -> None:
         factor = self._lot.uniform(0.88, 1.125)
-        self._base_fee_wei = min(60 * GWEI, max(GWEI, int(self._base_fee_wei * factor)))
+        ceiling = max(30 * GWEI, int(self._base_fee_wei * 0.88))
+        self._base_fee_wei = min(ceiling, max(GWEI, int(self._base_fee_wei * factor)))
