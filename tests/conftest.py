@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hanse.chain import LocalNode
+from tests.store.postgres_server import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +53,19 @@ class _background:  # noqa: N801 (reads as a statement)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest folder first, so that two workers end together (see `make test`)."""
     items.sort(key=lambda item: "tests/network" not in item.path.as_posix())
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the session; it starts with the first test that needs it."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty store of each kind in turn; it may be opened as often as a test likes."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.sqlite3'}"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create_database()

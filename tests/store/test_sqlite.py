@@ -1,10 +1,6 @@
 """The SQLite store: group commit, writes that fail alone, a full disk, a process that dies."""
 
 import asyncio
-import contextlib
-import gc
-import os
-import signal
 import sqlite3
 import stat
 import sys
@@ -18,11 +14,11 @@ import pytest_asyncio
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.store import SqliteDatabase, hold_folder, open_sqlite
 from hanse.store.sqlite import COMMITS_PER_CHECKPOINT
+from tests.store.facts import TABLES, Gate, count, put
 
 ROOT = Path(__file__).parents[2]
 
 
-TABLES = ["CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)"]
 NEVER, ALWAYS = 0.0, 1_000.0
 """Commit times up to which commits run on the loop."""
 
@@ -42,31 +38,6 @@ async def on_loop(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     await database.migrate("test", TABLES)
     yield database
     await database.close()
-
-
-def put(name, amount="1"):
-    return lambda tx: tx.execute("INSERT INTO facts VALUES (?, ?)", (name, amount))
-
-
-async def count(database):
-    row = await database.read(lambda tx: tx.find_one("SELECT COUNT(*) FROM facts"))
-    return row[0]
-
-
-class Gate:
-    """Holds the writer inside one write until it is opened, so that others queue up."""
-
-    def __init__(self):
-        self.entered, self.opened = threading.Event(), threading.Event()
-
-    def __call__(self, tx):
-        self.entered.set()
-        assert self.opened.wait(10)
-
-    async def hold(self, database):
-        task = asyncio.create_task(database.write(self))
-        await asyncio.get_running_loop().run_in_executor(None, self.entered.wait, 10)
-        return task
 
 
 async def test_writes_that_wait_share_one_commit(database):
@@ -163,77 +134,11 @@ async def test_the_wal_is_moved_into_the_file_behind_the_loop(on_loop, tmp_path)
     assert size_bytes > COMMITS_PER_CHECKPOINT * 1_000
 
 
-async def test_write_that_raises_undoes_its_own_statements_and_no_one_elses(database):
-    gate = Gate()
-    first = await gate.hold(database)
-
-    def half(tx):
-        put("half")(tx)
-        raise ValueError("on purpose")
-
-    results = asyncio.gather(
-        database.write(put("before")),
-        database.write(half),
-        database.write(put("after")),
-        database.write(put("before")),  # the same key again
-        return_exceptions=True,
-    )
-    await asyncio.sleep(0)
-    gate.opened.set()
-    await first
-    before, failed, after, twice = await results
-    assert (before, after) == (1, 1)
-    assert isinstance(failed, ValueError)
-    assert isinstance(twice, sqlite3.IntegrityError)
-    rows = await database.read(lambda tx: tx.find_all("SELECT name FROM facts ORDER BY name"))
-    assert rows == [("after",), ("before",)]
-
-
 async def test_result_comes_after_the_commit(database, tmp_path):
     await database.write(put("durable"))
     other = sqlite3.connect(tmp_path / "store.sqlite3")
     assert other.execute("SELECT name FROM facts").fetchall() == [("durable",)]
     other.close()
-
-
-async def test_caller_that_is_cancelled_leaves_a_whole_write(database):
-    gate = Gate()
-    first = await gate.hold(database)
-    left = asyncio.create_task(database.write(put("left")))
-    await asyncio.sleep(0)
-    left.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await left
-    gate.opened.set()
-    await first
-    await database.write(put("next"))
-    assert await count(database) == 2
-
-
-@pytest.mark.parametrize("ends_by", ["cancellation", "its coroutine's end"])
-async def test_failure_that_nobody_waits_for_is_not_logged(database, caplog, ends_by):
-    def fail(tx):
-        raise ValueError("what a user sent")
-
-    gate = Gate()
-    first = await gate.hold(database)
-    if ends_by == "cancellation":
-        task = asyncio.create_task(database.write(fail))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        del task
-    else:  # as when a loop ends and what waits on it is thrown away
-        waiting = database.write(fail)
-        waiting.send(None)
-        waiting.close()
-        del waiting
-    gate.opened.set()
-    await first
-    await database.write(put("next"))
-    gc.collect()
-    assert "what a user sent" not in caplog.text
-    assert await count(database) == 1
 
 
 async def test_full_disk_is_transient_nothing_happened_and_it_heals(database):
@@ -269,17 +174,6 @@ async def test_full_disk_fails_every_write_of_the_shared_commit_the_same_way(dat
     assert "large" not in told
 
 
-async def test_reads_see_the_last_commit_and_cannot_write(database):
-    await database.write(put("one"))
-    gate = Gate()
-    first = await gate.hold(database)
-    assert await count(database) == 1  # while the writer is busy
-    with pytest.raises(sqlite3.OperationalError):
-        await database.read(put("two"))
-    gate.opened.set()
-    await first
-
-
 async def test_file_is_private_and_migrations_run_once(database, tmp_path):
     mode = stat.S_IMODE((tmp_path / "store.sqlite3").stat().st_mode)
     assert mode == 0o600
@@ -293,83 +187,12 @@ async def test_file_is_private_and_migrations_run_once(database, tmp_path):
         await database.migrate("test", steps[:1])
 
 
-async def test_migration_that_fails_leaves_nothing(database):
-    broken = ["CREATE TABLE half (a TEXT); CREATE TABLE oops (", "CREATE TABLE more (a TEXT)"]
-    with pytest.raises(sqlite3.OperationalError):
-        await database.migrate("other", broken)
-    rows = await database.read(
-        lambda tx: tx.find_all("SELECT name FROM sqlite_master WHERE name IN ('half', 'more')")
-    )
-    assert rows == []
-
-
-async def test_close_finishes_what_waits_and_refuses_what_comes(database, tmp_path):
-    gate = Gate()
-    first = await gate.hold(database)
-    waiting = [asyncio.create_task(database.write(put(str(i)))) for i in range(10)]
-    await asyncio.sleep(0)
-    closing = asyncio.create_task(database.close())
-    await asyncio.sleep(0)
-    with pytest.raises(TransientError):
-        await database.write(put("late"))
-    gate.opened.set()
-    await asyncio.gather(first, *waiting, closing)
-    again = await open_sqlite(tmp_path / "store.sqlite3")
-    assert await count(again) == 10
-    await again.close()
-
-
 async def test_file_that_cannot_be_opened_says_so(tmp_path):
     with pytest.raises(TransientError, match="cannot open"):
         await open_sqlite(tmp_path / "no" / "such" / "folder.sqlite3")
     (tmp_path / "not-a-database").write_bytes(b"something else" * 1_000)
     with pytest.raises(TransientError, match="cannot open"):
         await open_sqlite(tmp_path / "not-a-database")
-
-
-_CHILD = """
-import asyncio, sys
-from hanse.store import open_sqlite
-
-async def main():
-    database = await open_sqlite(sys.argv[1], loop_commit_s_max=float(sys.argv[2]))
-    await database.migrate("test", ["CREATE TABLE facts (name TEXT PRIMARY KEY, amount TEXT)"])
-    async def write(i):
-        await database.write(lambda tx: (
-            tx.execute("INSERT INTO facts VALUES (?, '1')", (f"{i}-a",)),
-            tx.execute("INSERT INTO facts VALUES (?, '1')", (f"{i}-b",)),
-        ))
-        print(i, flush=True)
-    i = 0
-    while True:
-        await asyncio.gather(*(write(j) for j in range(i, i + 7)))
-        i += 7
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("loop_commit_s_max", [NEVER, ALWAYS])
-@pytest.mark.parametrize("lines", [1, 50, 333])
-async def test_kill_9_keeps_what_was_awaited_and_no_half(tmp_path, lines, loop_commit_s_max):
-    path = tmp_path / "store.sqlite3"
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _CHILD, str(path), str(loop_commit_s_max)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    told = [int(await child.stdout.readline()) for _ in range(lines)]
-    os.kill(child.pid, signal.SIGKILL)
-    rest = await child.stdout.read()
-    await child.wait()
-    told += [int(line) for line in rest.split(b"\n")[:-1]]
-    database = await open_sqlite(path)
-    rows = await database.read(lambda tx: tx.find_all("SELECT name FROM facts"))
-    names = {row[0] for row in rows}
-    assert all(f"{i}-a" in names and f"{i}-b" in names for i in told)
-    first = {name[:-2] for name in names if name.endswith("a")}
-    assert first == {name[:-2] for name in names if name.endswith("b")}
-    await database.close()
 
 
 _HOLDER = """

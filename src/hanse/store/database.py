@@ -5,8 +5,13 @@ a transaction that it may share with other writes waiting at the same time (grou
 returns the function's result only once that transaction is durable. A function that raises undoes
 its own statements and no one else's.
 
-SQL is the common subset of SQLite and PostgreSQL, with `?` placeholders. Amounts are stored as
-text: both engines' integers end at 63 bits, amounts at 96.
+SQL is the common subset of SQLite and PostgreSQL, with `?` placeholders. Columns are TEXT, INTEGER
+(64 bits) or BLOB, on both. Amounts are stored as text: both engines' integers end at 63 bits,
+amounts at 96.
+
+Every process that holds a database writes in turn: a write function sees all that was committed
+before it, by whomever, and is run once. It may therefore sign, count and decide inside; it must not
+catch an error of a statement and go on, since PostgreSQL ends its savepoint with it.
 """
 
 from collections.abc import Callable, Sequence

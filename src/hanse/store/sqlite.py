@@ -28,6 +28,7 @@ from typing import TypeVar
 from hanse.protocol.errors import TransientError
 from hanse.store.database import Transaction
 from hanse.store.group_commit import SqliteTransaction, Write, deliver, refuse, run_shared
+from hanse.store.migrations import apply_steps
 
 ResultT = TypeVar("ResultT")
 
@@ -107,7 +108,7 @@ class SqliteDatabase:
 
     async def migrate(self, component: str, steps: Sequence[str]) -> None:
         """See `Database.migrate`."""
-        await self.write(lambda tx: _migrate(tx, component, steps))
+        await self.write(lambda tx: apply_steps(tx, component, steps))
 
     async def close(self) -> None:
         """See `Database.close`."""
@@ -233,29 +234,6 @@ def _connect(path: str, busy_timeout_ms: int) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
-
-
-def _migrate(tx: Transaction, component: str, steps: Sequence[str]) -> None:
-    tx.execute(
-        "CREATE TABLE IF NOT EXISTS migrations (component TEXT PRIMARY KEY, step INTEGER NOT NULL)"
-    )
-    row = tx.find_one("SELECT step FROM migrations WHERE component = ?", (component,))
-    done = int(row[0]) if row else 0
-    if done > len(steps):
-        raise TransientError(
-            "store_unavailable",
-            f"{component} in this database is at step {done}, this program knows {len(steps)}: "
-            "use a newer one",
-        )
-    for script in steps[done:]:
-        for statement in script.split(";"):
-            if statement.strip():
-                tx.execute(statement)
-    tx.execute(
-        "INSERT INTO migrations (component, step) VALUES (?, ?) "
-        "ON CONFLICT (component) DO UPDATE SET step = excluded.step",
-        (component, len(steps)),
-    )
 
 
 def _create_private(name: str) -> None:
