@@ -23,17 +23,21 @@ from hanse.protocol.ledger import (
     Judgement,
     Ledger,
     Moved,
+    PaidOver,
     Step,
     SubAccountId,
     VoucherClaim,
 )
+from hanse.protocol.ledger import dispute_invariants as of_disputes
 from hanse.protocol.ledger import invariants as named
 from hanse.protocol.messages import Prices, Voucher
 from hanse.protocol.signatures import to_bytes, to_compact
+from tests.contracts.dispute_rules import HONEST, HONEST_KEY, DisputeRules
 from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of, reverts
 
 USERS = [key_of(f"user {number}") for number in range(2)]
 PROVIDERS = [key_of(f"provider {number}") for number in range(2)]
+ALL_PROVIDERS = [*PROVIDERS, HONEST]
 SIGNERS = [USERS[0], key_of("session key")]
 RECEIPT_KEYS = [key_of(f"receipt key {number}") for number in range(3)]
 CALLERS = [*PROVIDERS, *RECEIPT_KEYS, USERS[0]]
@@ -42,6 +46,8 @@ REQUEST_HASH = "0x" + "ab" * 32
 
 users = st.sampled_from(USERS)
 providers = st.sampled_from(PROVIDERS)
+# Those that others deal with; what the honest one does itself stands in DisputeRules.
+all_providers = st.sampled_from(ALL_PROVIDERS)
 signers = st.sampled_from(SIGNERS)
 receipt_keys = st.sampled_from(RECEIPT_KEYS)
 callers = st.sampled_from(CALLERS)
@@ -79,7 +85,7 @@ def share_of(total: int, share: str) -> int:
     }[share]
 
 
-class ContractsBesideLedger(RuleBasedStateMachine):
+class ContractsBesideLedger(DisputeRules, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.hanse: Hanse = deploy_hanse()
@@ -98,13 +104,15 @@ class ContractsBesideLedger(RuleBasedStateMachine):
         self.actor: Key = USERS[0]
         self.settled: tuple[list[VoucherClaim], str | None] = ([], None)
         self.signed: dict[SubAccountId, list[VoucherClaim]] = {}
-        for key in (*USERS, *PROVIDERS):
+        for key in (*USERS, *ALL_PROVIDERS):
             self.hanse.mint(key.address, WALLET)
             self.hanse.mint(key.address, WALLET, self.hanse.registry)
         # Every run should get past the start: a provider is there, and users have money.
         self.register(PROVIDERS[0], 100_000_000, RECEIPT_KEYS[0])
+        self.register(HONEST, 100_000_001, HONEST_KEY)
         for user in USERS:
-            self.open(user, 5_000, [(PROVIDERS[0], signer, 1_000) for signer in SIGNERS])
+            for provider in (PROVIDERS[0], HONEST):
+                self.open(user, 5_000, [(provider, signer, 1_000) for signer in SIGNERS])
 
     # -------------------------------------------------------------- rules
 
@@ -123,11 +131,12 @@ class ContractsBesideLedger(RuleBasedStateMachine):
                 entry.unbonding_until_s,
                 entry.next_receipt_key_from_s,
                 entry.next_payee_from_s,
+                entry.condemned_until_s,
             )
             due += [time_s for time_s in times if time_s > now_s]
         step_s = min(due) - now_s - back_s if due and not seconds else seconds
         self.hanse.chain.advance(step_s)
-        self.before = self.ledger
+        self.before, self.effects = self.ledger, ()
         self.settled = ([], None)
 
     @rule(user=users, share=shares)
@@ -147,7 +156,7 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             amount,
         )
 
-    @rule(user=users, provider=providers, signer=signers, share=shares, pending=st.booleans())
+    @rule(user=users, provider=all_providers, signer=signers, share=shares, pending=st.booleans())
     def fund(self, user: Key, provider: Key, signer: Key, share: str, pending: bool) -> None:
         key = SubAccountId(user.address, provider.address, signer.address)
         refund = self.ledger.refunds.get(key, rules.PendingRefund()).amount
@@ -263,7 +272,7 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             "invalidate_intents",
         )
 
-    @rule(user=users, provider=providers, signer=signers, share=shares)
+    @rule(user=users, provider=all_providers, signer=signers, share=shares)
     def request_refund(self, user: Key, provider: Key, signer: Key, share: str) -> None:
         key = SubAccountId(user.address, provider.address, signer.address)
         balance = self.ledger.sub_accounts.get(key, rules.SubAccount()).balance
@@ -278,14 +287,14 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             amount,
         )
 
-    @rule(user=users, provider=providers, signer=signers)
+    @rule(user=users, provider=all_providers, signer=signers)
     def cancel_refund(self, user: Key, provider: Key, signer: Key) -> None:
         key = SubAccountId(user.address, provider.address, signer.address)
         self.both(
             user, lambda: rules.apply_cancel_refund(self.ledger, key), "cancel_refund", *key[1:]
         )
 
-    @rule(caller=callers, user=users, provider=providers, signer=signers)
+    @rule(caller=callers, user=users, provider=all_providers, signer=signers)
     def claim_refund(self, caller: Key, user: Key, provider: Key, signer: Key) -> None:
         key = SubAccountId(user.address, provider.address, signer.address)
         self.both(
@@ -311,6 +320,15 @@ class ContractsBesideLedger(RuleBasedStateMachine):
     def settle(self, caller: Key, provider: Key, made: list[dict[str, Any]]) -> None:
         claims = [self.sign_claim(provider, **one) for one in made]
         honest = [claim for claim, one in zip(claims, made, strict=True) if not one["forged"]]
+        self.settle_claims(caller, provider, claims, honest)
+
+    def settle_claims(
+        self,
+        caller: Key,
+        provider: Key,
+        claims: list[VoucherClaim],
+        honest: list[VoucherClaim],
+    ) -> None:
         rows = [
             Claim(
                 claim.user,
@@ -462,9 +480,14 @@ class ContractsBesideLedger(RuleBasedStateMachine):
         settled: tuple[list[VoucherClaim], str | None] = ([], None),
     ) -> None:
         self.before, self.actor, self.settled = self.ledger, actor, settled
-        chain = self.hanse.chain
-        registry = function in chain.artifacts[self.hanse.registry].functions
-        to = self.hanse.registry if registry else self.hanse.escrow
+        self.effects = ()
+        self.find_cheats()
+        chain, hanse = self.hanse.chain, self.hanse
+        to = next(
+            address
+            for address in (hanse.registry, hanse.records, hanse.escrow)
+            if function in chain.artifacts[address].functions
+        )
         sender = (caller or actor).address
         try:
             step = apply()
@@ -481,9 +504,11 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             if isinstance(effect, Emitted)
         ]
         assert moved == [
-            _as_transfer(effect, to) for effect in step.effects if isinstance(effect, Moved)
+            _as_transfer(effect, to, hanse)
+            for effect in step.effects
+            if not isinstance(effect, Emitted)
         ]
-        self.ledger = step.ledger
+        self.ledger, self.effects = step.ledger, step.effects
 
     def sign_claim(
         self,
@@ -530,7 +555,9 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             word = view(hanse.escrow, "refund_words", get_sub_account_key(*key))
             refund = self.ledger.refunds.get(key, rules.PendingRefund())
             assert word == refund.unlock_time_s << 96 | refund.amount
-        for provider in PROVIDERS:
+            paid_back = view(hanse.escrow, "compensations", get_sub_account_key(*key))
+            assert paid_back == self.ledger.compensations.get(key, 0)
+        for provider in ALL_PROVIDERS:
             entry = self.ledger.providers.get(provider.address, rules.Provider())
             assert view(hanse.registry, "get_provider", provider.address) == tuple(
                 vars(entry).values()
@@ -545,6 +572,10 @@ class ContractsBesideLedger(RuleBasedStateMachine):
             )
         assert hanse.held(hanse.escrow) == self.ledger.escrow_held
         assert hanse.held(hanse.registry) == self.ledger.registry_held
+        assert view(hanse.registry, "burned") == self.ledger.burned
+        for recorder, head in self.ledger.records.items():
+            found = view(hanse.records, "get_head", recorder)
+            assert found == (head.number, to_bytes(head.head))
 
     @invariant()
     def named_invariants_hold(self) -> None:
@@ -592,7 +623,7 @@ def _exits(machine: ContractsBesideLedger) -> None:
 
 
 def _claims(machine: ContractsBesideLedger) -> None:
-    for provider in PROVIDERS:
+    for provider in ALL_PROVIDERS:
         best = _best(machine, provider)
         named.provider_can_claim_what_was_signed(machine.ledger, provider.address, best)
 
@@ -620,7 +651,28 @@ CHECKS: dict[str, Callable[[ContractsBesideLedger], None]] = {
     "receipt_key_belongs_to_one_provider": lambda m: named.receipt_key_belongs_to_one_provider(
         m.before, m.ledger
     ),
+    "stake_is_conserved": lambda m: of_disputes.stake_is_conserved(m.before, m.ledger, m.effects),
+    "condemned_is_for_ever": lambda m: of_disputes.condemned_is_for_ever(m.before, m.ledger),
+    "half_of_a_slashed_stake_is_burned": lambda m: of_disputes.half_of_a_slashed_stake_is_burned(
+        m.before, m.ledger
+    ),
+    "victim_never_paid_above_loss": lambda m: of_disputes.victim_never_paid_above_loss(
+        m.ledger, m.get_receipts()
+    ),
+    "honest_provider_is_never_slashed": lambda m: of_disputes.honest_provider_is_never_slashed(
+        m.ledger, m.cheats
+    ),
+    "numbers_are_consecutive": lambda m: of_disputes.numbers_are_consecutive(m.before, m.ledger),
+    "head_names_all_commits": lambda m: of_disputes.head_names_all_commits(m.ledger, m.commits),
+    "only_the_recorder_extends_its_chain": (
+        lambda m: of_disputes.only_the_recorder_extends_its_chain(
+            m.before, m.ledger, m.actor.address
+        )
+    ),
 }
+
+
+HASH_FIELDS = ("records_head", "offer_hash", "root", "head")
 
 
 def _as_on_chain(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -629,7 +681,7 @@ def _as_on_chain(fields: Mapping[str, Any]) -> dict[str, Any]:
         if name == "results":
             plain[name] = tuple(_pack(result) for result in value)
         else:
-            plain[name] = to_bytes(value) if name in ("records_head", "offer_hash") else value
+            plain[name] = to_bytes(value) if name in HASH_FIELDS else value
     return plain
 
 
@@ -638,7 +690,9 @@ def _pack(result: Judgement) -> int:
     return prefix << 136 | result.status << 128 | result.sequence % 2**32 << 96 | result.paid
 
 
-def _as_transfer(moved: Moved, contract: str) -> dict[str, Any]:
+def _as_transfer(moved: Moved | PaidOver, contract: str, hanse: Hanse) -> dict[str, Any]:
+    if isinstance(moved, PaidOver):
+        return {"sender": hanse.registry, "receiver": hanse.escrow, "amount": moved.amount}
     inward = moved.amount >= 0
     return {
         "sender": moved.wallet if inward else contract,
@@ -659,7 +713,7 @@ TestContractsBesideLedger.settings = settings(
 def test_every_invariant_of_the_sources_is_checked_by_its_name() -> None:
     folder = Path(hanse.contracts.__file__).parent
     promised: set[str] = set()
-    for name in ("Escrow", "Registry"):
+    for name in ("Escrow", "Registry", "Records"):
         notes = (folder / f"{name}.vy").read_text().split('"""')[1].split("@custom:invariant")[1]
         promised |= set(re.findall(r"^ {5}(\w+):", notes, re.MULTILINE))
     assert promised == set(CHECKS)
@@ -669,7 +723,7 @@ def test_every_revert_reason_of_the_sources_is_in_the_ledgers_table() -> None:
     """ "lock time" and the like are refusals of a constructor, which no caller meets."""
     folder = Path(hanse.contracts.__file__).parent
     reasons: set[str] = set()
-    for name in ("Escrow", "Registry"):
+    for name in ("Escrow", "Registry", "Records"):
         source = (folder / f"{name}.vy").read_text()
         calls = re.sub(r"@deploy.*?\n# -----", "", source, count=1, flags=re.DOTALL)
         reasons |= set(re.findall(r'^ +assert .*"([a-z ]+)"$', calls, re.MULTILINE))

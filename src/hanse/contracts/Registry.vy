@@ -42,6 +42,7 @@
        or by a proof.
      stake_is_conserved: what came in is stakes + pools + burned + paid to victims + returned to owners.
      condemned_is_for_ever: no stake, no unbonding, no new pool; what is burned never comes back.
+     half_of_a_slashed_stake_is_burned: at once, rounded up, whoever accuses whom.
      receipt_key_belongs_to_one_provider: and never changes hands.
      no_admin_key_moves_funds: a stake falls only by its owner's act, or by its own signed receipts.
 """

@@ -3,12 +3,13 @@
     step = apply_deposit(ledger, user, 1_000_000)
     step.ledger, step.effects
 
-It is the specification in code: a stateful test runs `Escrow.vy` and `Registry.vy` beside it and
+It is the specification in code: a stateful test runs the contracts beside it and
 compares state, events, refusals and transfers after every step, and checks the `invariants`. It is
 also how the rest of Hanse can ask "what would the contract do" without a chain.
 
 state        what is stored, effects, statuses      settlement   settle
 accounts     deposit, withdraw, fund, open, refund  registry     stakes, keys, services
+disputes     proofs, slashing, who can be proven    records      heads of the recorders
 refusals     revert reasons and their error codes   invariants   what must always hold
 """
 
@@ -23,6 +24,13 @@ from hanse.protocol.ledger.accounts import (
     apply_request_refund,
     apply_withdraw,
 )
+from hanse.protocol.ledger.disputes import (
+    apply_burn_rest,
+    apply_prove_equivocation,
+    apply_prove_overclaim,
+    find_cheats,
+)
+from hanse.protocol.ledger.records import apply_commit
 from hanse.protocol.ledger.refusals import REVERT_REASONS, refuse
 from hanse.protocol.ledger.registry import (
     apply_add_stake,
@@ -47,8 +55,10 @@ from hanse.protocol.ledger.state import (
     Judgement,
     Ledger,
     Moved,
+    PaidOver,
     PendingRefund,
     Provider,
+    RecordsHead,
     Rules,
     Service,
     Step,
@@ -72,6 +82,8 @@ __all__ = [
     "Effect",
     "Emitted",
     "Moved",
+    "PaidOver",
+    "RecordsHead",
     "apply_deposit",
     "apply_withdraw",
     "apply_fund",
@@ -96,6 +108,11 @@ __all__ = [
     "apply_retire_service",
     "find_payee",
     "is_active",
+    "apply_prove_overclaim",
+    "apply_prove_equivocation",
+    "apply_burn_rest",
+    "find_cheats",
+    "apply_commit",
     "REVERT_REASONS",
     "refuse",
 ]

@@ -2,6 +2,7 @@
 
 Each check returns nothing or raises `InvariantError`, naming the two values that disagree. Some
 look at one state, some at two neighbours; the two about leaving play it through on the ledger.
+`dispute_invariants` has those about slashing and records.
 
 Source: `docs/protocol.md`, section "Contracts", "Invariants".
 """
@@ -27,24 +28,30 @@ from hanse.protocol.signatures import ZERO_HASH, Address
 
 
 def asset_held_equals_books(ledger: Ledger) -> None:
-    """Escrow holds accounts + sub-accounts (pending refunds included), Registry the stakes."""
+    """Escrow holds accounts + sub-accounts (pending refunds included), Registry what was staked.
+
+    That is stakes, the pools of the condemned, and what was burned, which stays there.
+    """
     users = sum(ledger.accounts.values())
     set_aside = sum(account.balance for account in ledger.sub_accounts.values())
-    _equal("Escrow's asset", ledger.escrow_held, "accounts + sub-accounts", users + set_aside)
-    stakes = sum(provider.stake for provider in ledger.providers.values())
-    _equal("Registry's asset", ledger.registry_held, "stakes", stakes)
+    require_equal(
+        "Escrow's asset", ledger.escrow_held, "accounts + sub-accounts", users + set_aside
+    )
+    staked = get_staked(ledger)
+    require_equal("Registry's asset", ledger.registry_held, "stakes + pools + burned", staked)
 
 
 def no_balance_is_negative(ledger: Ledger) -> None:
     """And no sub-account's balance + claimed leaves its 96 bits."""
     for user, free in ledger.accounts.items():
-        _require(free >= 0, f"account of {user} holds {free}, below 0")
+        require(free >= 0, f"account of {user} holds {free}, below 0")
     for key, account in ledger.sub_accounts.items():
         fits = account.balance >= 0 and account.claimed >= 0
         total = account.balance + account.claimed
-        _require(fits and total <= AMOUNT_MAX, f"{account} of {key} is outside 0 .. {AMOUNT_MAX}")
+        require(fits and total <= AMOUNT_MAX, f"{account} of {key} is outside 0 .. {AMOUNT_MAX}")
     for owner, provider in ledger.providers.items():
-        _require(provider.stake >= 0, f"stake of {owner} is {provider.stake}, below 0")
+        fits = provider.stake >= 0 and provider.pool >= 0
+        require(fits, f"{owner}: stake {provider.stake} or pool {provider.pool} is below 0")
 
 
 def claimed_within_highest_voucher(
@@ -53,7 +60,7 @@ def claimed_within_highest_voucher(
     """`claimed` is at most the highest cumulative max that the sub-account's signer ever signed."""
     for key, account in ledger.sub_accounts.items():
         signed = highest_signed.get(key, 0)
-        _require(account.claimed <= signed, f"{key}: claimed {account.claimed}, signed {signed}")
+        require(account.claimed <= signed, f"{key}: claimed {account.claimed}, signed {signed}")
 
 
 def claimed_and_sequence_never_fall(before: Ledger, after: Ledger) -> None:
@@ -61,7 +68,7 @@ def claimed_and_sequence_never_fall(before: Ledger, after: Ledger) -> None:
     for key, old in before.sub_accounts.items():
         new = after.sub_accounts.get(key, NO_SUB_ACCOUNT)
         falls = new.claimed < old.claimed or new.sequence < old.sequence
-        _require(not falls, f"{key}: {old} became {new}")
+        require(not falls, f"{key}: {old} became {new}")
 
 
 def only_the_signer_raises_what_is_owed(
@@ -87,7 +94,7 @@ def only_the_signer_raises_what_is_owed(
                 default=0,
             )
             allowed = key.provider == provider and new.claimed <= signed
-            _require(allowed, f"{key}: claimed rose to {new.claimed}, signed {signed}")
+            require(allowed, f"{key}: claimed rose to {new.claimed}, signed {signed}")
 
 
 def no_admin_key_moves_funds(before: Ledger, after: Ledger, actor: Address) -> None:
@@ -99,23 +106,28 @@ def no_admin_key_moves_funds(before: Ledger, after: Ledger, actor: Address) -> N
     for user in users:
         fell = _belongs_to(before, user) - _belongs_to(after, user)
         paid = _claimed_from(after, user) - _claimed_from(before, user)
-        _require(fell <= paid or actor == user, f"{actor} took {fell} of {user}, {paid} was signed")
+        require(fell <= paid or actor == user, f"{actor} took {fell} of {user}, {paid} was signed")
 
 
 def stake_leaves_only_after_unbonding(before: Ledger, after: Ledger, now_s: int) -> None:
-    """A stake falls only whole, when the time that its owner announced has passed."""
+    """A stake falls only whole, when the time that its owner announced has passed or by a proof."""
     for owner, old in before.providers.items():
         new = after.providers[owner]
-        due = 0 < old.unbonding_until_s <= now_s and new.stake == 0
-        _require(new.stake >= old.stake or due, f"{owner}: {old} became {new} at {now_s}")
+        due = 0 < old.unbonding_until_s <= now_s or new.condemned_until_s > old.condemned_until_s
+        require(
+            new.stake >= old.stake or (due and new.stake == 0),
+            f"{owner}: {old} became {new} at {now_s}",
+        )
 
 
 def receipt_key_belongs_to_one_provider(before: Ledger, after: Ledger) -> None:
     """No receipt key ever changes hands, and every present one is on the list."""
     for key, provider in before.receipt_keys.items():
-        _equal(f"holder of {key}", after.receipt_keys.get(key), "before", provider)
+        require_equal(f"holder of {key}", after.receipt_keys.get(key), "before", provider)
     for owner, entry in after.providers.items():
-        _equal("receipt key's holder", after.receipt_keys.get(entry.receipt_key), "owner", owner)
+        require_equal(
+            "receipt key's holder", after.receipt_keys.get(entry.receipt_key), "owner", owner
+        )
 
 
 def user_can_exit_within_lock_time(ledger: Ledger, user: Address, now_s: int) -> None:
@@ -132,7 +144,7 @@ def user_can_exit_within_lock_time(ledger: Ledger, user: Address, now_s: int) ->
         if balance:
             ledger = apply_claim_refund(ledger, key, later_s).ledger
     ledger = apply_withdraw(ledger, user, due).ledger
-    _equal(f"left of {user}", _belongs_to(ledger, user), "nothing", 0)
+    require_equal(f"left of {user}", _belongs_to(ledger, user), "nothing", 0)
 
 
 def provider_can_claim_what_was_signed(
@@ -155,7 +167,13 @@ def provider_can_claim_what_was_signed(
         expected += min(owed, account.balance) if voucher.sequence >= account.sequence else 0
     held = ledger.escrow_held
     after = apply_settle(ledger, provider, provider, vouchers, ZERO_HASH).ledger
-    _equal(f"paid to {provider}", held - after.escrow_held, "signed and held", expected)
+    require_equal(f"paid to {provider}", held - after.escrow_held, "signed and held", expected)
+
+
+def get_staked(ledger: Ledger) -> int:
+    """Base units of all stakes that are still in Registry, in whatever part."""
+    entries = ledger.providers.values()
+    return sum(entry.stake + entry.pool for entry in entries) + ledger.burned
 
 
 def _belongs_to(ledger: Ledger, user: Address) -> int:
@@ -167,10 +185,12 @@ def _claimed_from(ledger: Ledger, user: Address) -> int:
     return sum(a.claimed for key, a in ledger.sub_accounts.items() if key.user == user)
 
 
-def _equal(what: str, actual: object, other: str, expected: object) -> None:
-    _require(actual == expected, f"{what} is {actual}, {other} is {expected}")
+def require_equal(what: str, actual: object, other: str, expected: object) -> None:
+    """Raise unless both are the same."""
+    require(actual == expected, f"{what} is {actual}, {other} is {expected}")
 
 
-def _require(holds: bool, message: str) -> None:
+def require(holds: bool, message: str) -> None:
+    """Raise unless it holds."""
     if not holds:
         raise InvariantError("invariant_broken", message)

@@ -8,6 +8,8 @@
 | unbonding | finish_unbonding  | retired   |
 | retired   | add_stake         | active    |
 
+`disputes` condemns: from any state with a stake, for ever.
+
 Source: `Registry.vy`; docs/decisions/0004-escrow-storage-and-claims.md, section "Providers".
 """
 
@@ -30,7 +32,7 @@ from hanse.protocol.signatures import ZERO_ADDRESS, ZERO_HASH, Address, Hash32
 
 
 def is_active(ledger: Ledger, provider: Address) -> bool:
-    """Whether the stake stands: at least the minimum, and not unbonding."""
+    """Whether the stake stands: at least the minimum, not unbonding, not condemned."""
     entry = ledger.providers.get(provider, NO_PROVIDER)
     return entry.stake >= ledger.rules.minimum_stake and entry.unbonding_until_s == 0
 
@@ -67,8 +69,9 @@ def apply_register(
 
 
 def apply_add_stake(ledger: Ledger, provider: Address, amount: int) -> Step:
-    """Add to a stake. Refuses "not registered", "unbonding", "amount", "stake"."""
+    """Add to a stake. Refuses "not registered", "condemned", "unbonding", "amount", "stake"."""
     entry = _get(ledger, provider)
+    _check_not_condemned(entry, provider)
     if entry.unbonding_until_s:
         raise refuse("unbonding", f"the stake is unbonding until {entry.unbonding_until_s}")
     stake = entry.stake + amount
@@ -85,8 +88,12 @@ def apply_add_stake(ledger: Ledger, provider: Address, amount: int) -> Step:
 
 
 def apply_begin_unbonding(ledger: Ledger, provider: Address, now_s: int) -> Step:
-    """Announce the whole stake's leaving. Refuses "not registered", "unbonding", "stake"."""
+    """Announce the whole stake's leaving.
+
+    Refuses "not registered", "condemned", "unbonding", "stake".
+    """
     entry = _get(ledger, provider)
+    _check_not_condemned(entry, provider)
     if entry.unbonding_until_s:
         raise refuse("unbonding", f"the stake is unbonding until {entry.unbonding_until_s}")
     if entry.stake == 0:
@@ -98,8 +105,9 @@ def apply_begin_unbonding(ledger: Ledger, provider: Address, now_s: int) -> Step
 
 
 def apply_cancel_unbonding(ledger: Ledger, provider: Address) -> Step:
-    """Stay. Refuses "not unbonding"."""
+    """Stay. Refuses "condemned", "not unbonding"."""
     entry = ledger.providers.get(provider, NO_PROVIDER)
+    _check_not_condemned(entry, provider)
     if not entry.unbonding_until_s:
         raise refuse("not unbonding", f"the stake of {provider} is not unbonding")
     after = _with(ledger, provider, replace(entry, unbonding_until_s=0))
@@ -109,8 +117,9 @@ def apply_cancel_unbonding(ledger: Ledger, provider: Address) -> Step:
 
 
 def apply_finish_unbonding(ledger: Ledger, provider: Address, now_s: int) -> Step:
-    """Pay the stake out to its owner. Refuses "not unbonding", "locked"."""
+    """Pay the stake out to its owner. Refuses "condemned", "not unbonding", "locked"."""
     entry = ledger.providers.get(provider, NO_PROVIDER)
+    _check_not_condemned(entry, provider)
     if not entry.unbonding_until_s:
         raise refuse("not unbonding", f"the stake of {provider} is not unbonding")
     if now_s < entry.unbonding_until_s:
@@ -230,6 +239,11 @@ def _get(ledger: Ledger, provider: Address) -> Provider:
 
 def _with(ledger: Ledger, provider: Address, entry: Provider) -> Ledger:
     return replace(ledger, providers={**ledger.providers, provider: entry})
+
+
+def _check_not_condemned(entry: Provider, provider: Address) -> None:
+    if entry.condemned_until_s:
+        raise refuse("condemned", f"{provider} was condemned; its stake is lost")
 
 
 def _check_key(ledger: Ledger, provider: Address, receipt_key: Address) -> None:

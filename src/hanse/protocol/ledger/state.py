@@ -1,6 +1,6 @@
 """What the contracts store, as frozen values, and what a step of them brings about.
 
-Source: docs/decisions/0004-escrow-storage-and-claims.md; `Escrow.vy` and `Registry.vy`.
+Source: docs/decisions/0004, 0012 and 0013; `Escrow.vy`, `Registry.vy` and `Records.vy`.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,11 @@ class PendingRefund:
 
 @dataclass(frozen=True)
 class Provider:
-    """A provider's stake in base units and its keys; a `_s` of 0 means that nothing is pending."""
+    """A provider's stake in base units and its keys; a `_s` of 0 means that nothing is pending.
+
+    A condemned one has a `condemned_until_s`: until then its victims are paid from `pool`. Its
+    stake is 0 for ever.
+    """
 
     stake: int = 0
     unbonding_until_s: int = 0
@@ -71,6 +75,8 @@ class Provider:
     next_receipt_key_from_s: int = 0
     next_payee: Address = ZERO_ADDRESS
     next_payee_from_s: int = 0
+    pool: int = 0
+    condemned_until_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,19 @@ class Service:
     active: bool = False
 
 
+@dataclass(frozen=True)
+class RecordsHead:
+    """How often a recorder committed, and the hash chain over its commits."""
+
+    number: int = 0
+    head: Hash32 = ZERO_HASH
+
+
 NO_SUB_ACCOUNT = SubAccount()
 NO_REFUND = PendingRefund()
 NO_PROVIDER = Provider()
 NO_SERVICE = Service()
+NO_RECORDS = RecordsHead()
 
 
 def _empty() -> Mapping[Any, Any]:
@@ -94,7 +109,7 @@ def _empty() -> Mapping[Any, Any]:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Both contracts' whole state. Missing keys mean zeros, as in the contracts' storage.
+    """The contracts' whole state. Missing keys mean zeros, as in the contracts' storage.
 
     Attributes:
         rules: fixed for good.
@@ -105,8 +120,11 @@ class Ledger:
         providers: owner's address -> provider.
         receipt_keys: receipt key, now or ever -> its provider.
         services: (provider, service id) -> service.
+        compensations: sub-account -> base units that the stake has paid its user back.
+        burned: base units of stakes that nobody can have any more.
+        records: recorder -> number and head of its chain.
         escrow_held: base units of the asset that Escrow holds.
-        registry_held: base units of the asset that Registry holds.
+        registry_held: base units of the asset that Registry holds, burned ones included.
     """
 
     rules: Rules
@@ -117,6 +135,9 @@ class Ledger:
     providers: Mapping[Address, Provider] = field(default_factory=_empty)
     receipt_keys: Mapping[Address, Address] = field(default_factory=_empty)
     services: Mapping[tuple[Address, int], Service] = field(default_factory=_empty)
+    compensations: Mapping[SubAccountId, int] = field(default_factory=_empty)
+    burned: int = 0
+    records: Mapping[Address, RecordsHead] = field(default_factory=_empty)
     escrow_held: int = 0
     registry_held: int = 0
 
@@ -142,7 +163,14 @@ class Moved:
     amount: int
 
 
-Effect = Emitted | Moved
+@dataclass(frozen=True)
+class PaidOver:
+    """Base units of the asset that went from Registry to Escrow, for a victim."""
+
+    amount: int
+
+
+Effect = Emitted | Moved | PaidOver
 
 
 @dataclass(frozen=True)
