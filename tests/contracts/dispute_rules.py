@@ -57,6 +57,12 @@ class DisputeRules:
             honest: list[VoucherClaim],
         ) -> None: ...
 
+        def advance(self, back_s: int, seconds: int) -> None: ...
+
+        def state_is_the_same(self) -> None: ...
+
+        def named_invariants_hold(self) -> None: ...
+
     def __init__(self) -> None:
         super().__init__()
         self.receipts: dict[SubAccountId, list[SignedReceipt]] = {}
@@ -190,6 +196,44 @@ class DisputeRules:
         self.signed.setdefault(key, []).append(claim)
         self.settle_claims(provider, provider, [claim], [claim])
         self.accuse(user, signed)
+
+    @rule(
+        provider=cheats,
+        first_user=users,
+        signer=signers,
+        acts=st.lists(
+            st.tuples(
+                st.sampled_from(["overclaim", "again", "equivocate", "more", "wait", "burn"]),
+                st.booleans(),
+                st.sampled_from([1, 50, 400]),
+            ),
+            min_size=3,
+            max_size=7,
+        ),
+    )
+    def dispute_one_provider(
+        self, provider: Key, first_user: Key, signer: Key, acts: list[tuple[str, bool, int]]
+    ) -> None:
+        """Proofs, replays and the window's end show what they do to one another only together."""
+        for act, other, amount in acts:
+            user = key_of("user 1") if other else first_user
+            if act == "overclaim":
+                self.overclaim_and_be_accused(provider, user, signer, amount)
+            elif act == "again":
+                self.accuse_again(user, len(self.proofs) - 1 - other)
+            elif act == "equivocate":
+                totals = (amount, 2 * amount)
+                self.accuse_of_equivocation(
+                    user, provider, user, signer, 1, totals, False, 0, amount
+                )
+            elif act == "more":
+                self.accuse_of_overclaim(user, provider, user, signer, 0, amount, False, 0)
+            elif act == "wait":
+                self.advance(0, 3_600 if other else 0)
+            else:
+                self.burn_rest(user, provider)
+            self.state_is_the_same()
+            self.named_invariants_hold()
 
     @rule(reporter=reporters, pick=picks)
     def accuse_again(self, reporter: Key, pick: int) -> None:
