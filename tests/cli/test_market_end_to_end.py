@@ -82,6 +82,15 @@ def test_from_offers_to_the_last_unit_withdrawn(market, provider, user, run):
 
     dry = run("settle", "--dry-run", "--json").document
     assert dry["payable"] == str(fee)
+    plan = run("settle", "--plan", "--json").document
+    assert (plan["decision"], plan["reason"], plan["waiting"]) == ("wait", "not_yet", str(fee))
+    assert (plan["on_demand"]["decision"], plan["on_demand"]["value"]) == ("settle", str(fee))
+    assert [claim["payable"] for claim in plan["claims"]] == [str(fee)]
+    shown = run("settle", "--plan").stdout
+    assert "neither the clock nor a refund" in shown
+    assert "the gas rule is off" in shown
+    refused = run("settle", "--plan", "--native-price", "2500")
+    assert (refused.exit_code, "of its own" in refused.stderr) == (2, True)
     settled = run("settle", "--json")
     assert settled.exit_code == 0, settled.stderr
     assert settled.document["paid"] == str(fee)

@@ -73,7 +73,19 @@ def provider() -> None:
     "--settle-every",
     type=click.FloatRange(0),
     default=86_400.0,
-    help="Seconds between settlement batches; 0 for none.",
+    help="Seconds that a claim may wait for its settlement; 0: only refunds and you settle.",
+)
+@click.option("--exposure", metavar="AMOUNT", help="Settle at once when more than this waits.")
+@click.option(
+    "--gas-percent",
+    type=click.FloatRange(0, 100),
+    default=1.0,
+    help="Most of a settlement's value that its gas may take.",
+)
+@click.option(
+    "--native-price",
+    metavar="AMOUNT",
+    help="What one native coin is worth, to weigh gas. [default: 0 on a development chain]",
 )
 @click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
 @pass_session

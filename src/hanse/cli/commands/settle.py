@@ -17,29 +17,60 @@ if TYPE_CHECKING:
     short_help="Claim what users signed for (provider).",
     examples=(
         ("What would be claimed", "hanse settle --dry-run"),
+        ("When the broker will, at what gas, and why not now", "hanse settle --plan"),
         ("Claim it now", "hanse settle"),
+        ("Claim it now though gas takes up to a tenth", "hanse settle --gas-percent 10"),
         ("For the second provider of this home", "hanse settle --name second"),
     ),
 )
 @click.option("--name", default="provider", help="Whose books: NAME, signed by NAME-receipt.")
 @click.option("--dry-run", is_flag=True, help="Show what would be claimed; needs no password.")
+@click.option("--plan", "with_plan", is_flag=True, help="Show the decision and why; no password.")
+@click.option(
+    "--gas-percent",
+    type=click.FloatRange(0, 100),
+    help="Most of the value that gas may take, this once. [default: the broker's, or 1]",
+)
+@click.option(
+    "--native-price",
+    metavar="AMOUNT",
+    help="What one native coin is worth, if no broker runs. [default: 0 on a development chain]",
+)
 @click.option("--keyring", is_flag=True, help="Take the password from the desktop's keyring.")
 @pass_session
-async def settle(session: Session, /, name: str, dry_run: bool, keyring: bool) -> None:
+async def settle(
+    session: Session,
+    /,
+    name: str,
+    dry_run: bool,
+    with_plan: bool,
+    gas_percent: float | None,
+    native_price: str | None,
+    keyring: bool,
+) -> None:
     """Claim on the chain, from the last voucher of each sub-account, what is owed.
 
-    If this provider's broker is running it is asked to settle; else this command does it.
+    If this provider's broker is running it is asked to settle; else this command does it. What
+    would cost more gas than the rule allows is left, and said; the broker tries again by itself.
     """
     from hanse.cli.network import load_network
-    from hanse.cli.selling import settlements
+    from hanse.cli.selling import settlement_plans, settlements
 
     network = load_network(session.home)
+    gas = settlement_plans.GasOptions(native_price, gas_percent)
+    if with_plan:
+        found = await settlement_plans.fetch_plan(session, network, name, gas)
+        settlement_plans.show_plan(session, network, found)
+        return
     if dry_run:
         _show_payable(session, network, await settlements.read_payable(session, network, name))
         return
     with session.output.wait("settling, until the transaction is confirmed ..."):
-        document = await settlements.settle(session, network, name, use_keyring=keyring)
+        document = await settlements.settle(session, network, name, gas, use_keyring=keyring)
     _show_settled(session, network, document)
+    if "left" in document:
+        left = network.units.format(int(document["left"]["value"]))
+        session.output.note(f"{left} left: {document['left']['words']}")
 
 
 def _show_payable(session: Session, network: "Network", claims: "list[PayableClaim]") -> None:

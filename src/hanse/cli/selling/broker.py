@@ -16,7 +16,8 @@ from hanse.cli.control import hold_folder, serve_control
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import Network, load_network
 from hanse.cli.selling.provider_status import describe_offer, explain, fetch_report
-from hanse.cli.selling.settlements import to_document
+from hanse.cli.selling.settlement_plans import GasOptions, describe_plan_of
+from hanse.cli.selling.settlements import settle_by
 from hanse.cli.session import Session
 from hanse.engines import open_engine
 from hanse.protocol.errors import HanseError, RequestError
@@ -98,11 +99,18 @@ class Beside:
 
     async def _control(self, process: BrokerProcess) -> None:
         async def answer(question: dict[str, Any]) -> dict[str, Any]:
+            share = question.get("gas_share_ppm")
+            if share is not None and not (type(share) is int and 0 <= share <= 1_000_000):
+                raise RequestError("usage", f"gas_share_ppm is {share!r:.40}, not 0 .. 1000000")
             if question.get("do") == "settle":
-                return to_document(await process.settle_now())
+                return await settle_by(process, share)
+            if question.get("do") == "plan":
+                return await describe_plan_of(process, share)
             if question.get("do") == "status":
                 return describe_broker(process, self._receipt_key)
-            raise RequestError("usage", "a broker can be asked for its status, and to settle")
+            raise RequestError(
+                "usage", "a broker can be asked for its status and plan, and to settle"
+            )
 
         async with serve_control(self._folder, answer):
             await asyncio.Event().wait()
@@ -163,6 +171,8 @@ async def _prepare(
     session: Session, network: Network, options: dict[str, Any], folder: Path
 ) -> tuple[BrokerSettings, BrokerKeys]:
     name = str(options["name"])
+    gas = GasOptions(options["native_price"], options["gas_percent"])
+    gas.choose_native_price(network)  # refused before anything is staked
     provider = session.get_key_address(name)
     receipt = session.unlock_key(f"{name}-receipt", use_keyring=options["keyring"])
     stake = await _choose_stake(session, network, provider, options)
@@ -181,6 +191,9 @@ async def _prepare(
         payee=parse_address(options["payee"], "payee") if options["payee"] else "",
         settle_interval_s=options["settle_every"],
         settle_on_stop=options["settle_on_stop"],
+        settle_exposure_max=network.units.parse(options["exposure"]) if options["exposure"] else 0,
+        gas_share_ppm=gas.get_rules(network).gas_share_ppm,
+        native_price=gas.choose_native_price(network),
     )
     return settings, BrokerKeys(receipt=receipt, owner=owner)
 

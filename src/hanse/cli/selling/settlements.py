@@ -19,6 +19,9 @@ from hanse.store import open_sqlite
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hanse.cli.selling.settlement_plans import GasOptions
+    from hanse.provider import BrokerProcess
+
 SUB_ACCOUNTS_READ_MAX = 1_000
 """Sub-accounts that a dry run asks the chain about, largest first; a batch takes 200."""
 
@@ -38,16 +41,16 @@ class PayableClaim:
 
 
 async def settle(
-    session: Session, network: Network, name: str, *, use_keyring: bool
+    session: Session, network: Network, name: str, gas: "GasOptions", *, use_keyring: bool
 ) -> dict[str, Any]:
-    """Claim all that is payable and return what became of it.
+    """Claim all that is payable and worth its gas, and return what became of it.
 
     Raises:
         HanseError: the chain, the node or the broker refused.
     """
     folder = get_books(session, name).parent
     if is_held(folder):
-        return await ask_control(folder, {"do": "settle"})
+        return await ask_control(folder, {"do": "settle", "gas_share_ppm": gas.gas_share_ppm})
     from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings
 
     receipt = session.unlock_key(f"{name}-receipt", use_keyring=use_keyring)
@@ -57,14 +60,24 @@ async def settle(
         rpc_url=network.rpc_url,
         deployment=network.deployment,
         settle_interval_s=0,
+        native_price=gas.choose_native_price(network),
     )
     with hold_folder(folder):
         # a broker without services: it recovers the books and indexes the chain as always
         process = await BrokerProcess.start(settings, BrokerKeys(receipt=receipt), [])
         try:
-            return to_document(await process.settle_now())
+            return await settle_by(process, gas.gas_share_ppm)
         finally:
             await process.stop()
+
+
+async def settle_by(process: "BrokerProcess", gas_share_ppm: int | None) -> dict[str, Any]:
+    """Let a broker of this process settle; the document also says what it left, and why."""
+    document = to_document(await process.settle_now(gas_share_ppm))
+    plan = await process.scheduler.make_plan(asked=True, gas_share_ppm=gas_share_ppm)
+    if plan.value:
+        document["left"] = {"value": str(plan.value), "reason": plan.reason, "words": plan.words}
+    return document
 
 
 async def read_payable(session: Session, network: Network, name: str) -> list[PayableClaim]:
