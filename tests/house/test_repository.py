@@ -24,6 +24,7 @@ LONGER = {
     "engines/echo_engine.py": (350, "a fake of all three operations, both ways"),
     "engines/llama_engine.py": (400, "one engine is one file"),
     "engines/parameters.py": (450, "a table of OpenAI's fields"),
+    "provider/lifecycle.py": (350, "one process put together in order, and its end"),
     "sdk/client.py": (400, "the one public face of the user's side"),
     "sdk/purchase/buyer.py": (450, "one purchase from choice to receipt"),
     "sdk/purchase/resume.py": (450, "the resume handshake's cases beside one another"),

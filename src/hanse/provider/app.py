@@ -60,6 +60,7 @@ class Broker:
 
     Attributes:
         admitting: whether paid requests are taken.
+        money_alarms: codes of what is wrong with the provider's money, as of the last look.
         parts: what it works with.
     """
 
@@ -94,6 +95,7 @@ class Broker:
         if traces is not None:
             self.parts.metrics.watch_traces(traces)
         self.admitting = False
+        self.money_alarms: tuple[str, ...] = ()
         self._draining = False
         self._broken: InvariantError | None = None
         self._at_work = 0
@@ -224,6 +226,7 @@ class Broker:
                 "status": "ok",
                 "in_flight": self.in_flight,
                 "chain_block": self.parts.chain_view.block,
+                "money_alarms": list(self.money_alarms),
             },
         )
 

@@ -27,7 +27,7 @@ from hanse.protocol.signatures import Address
 from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.chain_view import IndexedChainView
 from hanse.provider.finishing import Failpoint
-from hanse.provider.loops import Loops, Rounds
+from hanse.provider.loops import MONEY_LOOK_S, Loops, Rounds
 from hanse.provider.offers import OfferBook, Service
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
 from hanse.provider.settings import BrokerKeys, BrokerSettings
@@ -36,6 +36,8 @@ from hanse.settlement import SubAccountFunds, open_receipt_book
 from hanse.settlement.chain_state.index_storage import open_index_storage
 from hanse.settlement.chain_state.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
 from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
+from hanse.settlement.money.provider_money import ProviderMoney
+from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
 from hanse.settlement.netting.settler import SettlementBatch, Settler
@@ -100,6 +102,10 @@ class BrokerProcess:
     async def settle_now(self, gas_share_ppm: int | None = None) -> list[SettlementBatch]:
         """On demand; see `Scheduler.settle`."""
         return await self._rounds.settle_now(gas_share_ppm)
+
+    async def read_money(self) -> ProviderMoney:
+        """Every unit of this provider: where, why, until when, and what would free it."""
+        return await self._rounds.read_money()
 
     async def complete_due_refunds(self) -> int:
         """See `Scheduler.complete_due_refunds`."""
@@ -184,11 +190,24 @@ class BrokerProcess:
             await open_round_storage(database, settings.provider),
             self.broker.parts.metrics.show_plan,
         )
-        self._rounds = Rounds(self.broker, self.scheduler, renew_offers)
+        money = ProviderMoneyReader(
+            settings.data_dir.name,
+            settings.provider,
+            keys.receipt.address,
+            rpc,
+            deployment,
+            database,
+            book,
+            storage,
+            view,
+            settings.settlement_rules,
+        )
+        self._rounds = Rounds(self.broker, self.scheduler, renew_offers, money)
         await self._rounds.look()
         self._loops.spawn(outbox.run())
         self._loops.repeat(settings.maintenance_interval_s, self._rounds.maintain)
         self._loops.repeat(settings.maintenance_interval_s, self._rounds.settle)
+        self._loops.repeat(MONEY_LOOK_S, self._rounds.look_at_money)
         await self.server.start(self.broker)
         self.broker.admitting = True
 

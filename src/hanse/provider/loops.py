@@ -17,8 +17,13 @@ from typing import Any
 
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.provider.app import Broker
+from hanse.settlement.money.provider_money import ProviderMoney
+from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.scheduler import Scheduler
 from hanse.settlement.netting.settler import SettlementBatch
+
+MONEY_LOOK_S = 60.0
+"""Between looks at the money for health and metrics: it sums the book, 0.1 s a million requests."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,10 +78,12 @@ class Rounds:
         broker: Broker,
         scheduler: Scheduler,
         renew_offers: Callable[[], Awaitable[None]],
+        money: ProviderMoneyReader,
     ) -> None:
         self._broker = broker
         self._scheduler = scheduler
         self._renew_offers = renew_offers
+        self._money = money
 
     async def maintain(self) -> None:
         """Requests left unfinished, and offers that end soon."""
@@ -100,6 +107,18 @@ class Rounds:
         """Copy what the chain shows as claimed into the book, and show what is left."""
         await self._scheduler.settler.sync_settled()
         await self.show_unsettled()
+        await self.read_money()
+
+    async def look_at_money(self) -> None:
+        """For health and metrics."""
+        await self.read_money()
+
+    async def read_money(self) -> ProviderMoney:
+        """The provider's money in words; its alarms go into health and metrics too."""
+        money = await self._money.read()
+        self._broker.parts.metrics.show_money(money)
+        self._broker.money_alarms = tuple(sorted({alarm.code for alarm in money.alarms}))
+        return money
 
     async def show_unsettled(self) -> None:
         """Set the gauge of what is owed."""

@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from hanse.engines import Operation
 from hanse.protocol.messages import FinishReason, Usage
+from hanse.settlement.money.places import sum_by_code, sum_by_place
+from hanse.settlement.money.provider_money import ProviderMoney
 from hanse.settlement.netting.plan import Reason, SettlementPlan
 from hanse.settlement.netting.round_storage import RoundTimes
 
@@ -64,10 +66,21 @@ class BrokerMetrics:
         )
 
         self._settlement = SettlementGauges(registry)
+        words = "The provider's money by place, as of the last look, base units."
+        self._money = Gauge("hanse_broker_money_base_units", words, ("place",), registry=registry)
+        words = "What should have moved by now and did not, by kind."
+        self._alarms = Gauge("hanse_broker_money_alarms", words, ("code",), registry=registry)
 
     def show_plan(self, plan: SettlementPlan, times: RoundTimes) -> None:
         """The last plan of a round of settlement."""
         self._settlement.show(plan, times)
+
+    def show_money(self, money: ProviderMoney) -> None:
+        """The provider's money as of the last look."""
+        for place, amount in sum_by_place(money.places).items():
+            self._money.labels(place).set(amount)
+        for code, count in sum_by_code(money.alarms).items():
+            self._alarms.labels(code).set(count)
 
     def count_finished(
         self, operation: Operation, reason: FinishReason, usage: Usage, fee: int, total_s: float

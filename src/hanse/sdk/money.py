@@ -109,6 +109,7 @@ async def read_money(
         tuple(chain.list_journal()),
         tuple(chain.list_transfers(block)),
         chain.get_account(),
+        of_provider.is_condemned,
     )
     differences += find_differences(facts)
     return Money(

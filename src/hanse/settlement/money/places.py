@@ -21,6 +21,7 @@ ALARM_CODES = (
     "settlement_overdue",
     "claim_at_risk",
     "unbonding_overdue",
+    "condemned",
     "books_differ",
 )
 """Every alarm there is; a closed set, so that metrics have a series for each from the start."""

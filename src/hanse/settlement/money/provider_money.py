@@ -232,8 +232,10 @@ def _find_alarms(facts: ProviderFacts) -> list[Alarm]:
                 f"{format_duration(late_s)} and nobody has completed it: a running broker does"
             )
             alarms.append(Alarm("refund_overdue", of.pending_refund, of.refund_unlock_s, message))
-    for alarm in find_stake_alarm(facts.stake, facts.unbonding_until_s, facts.now_s):
-        command = f"{alarm.command}{_get_flag(facts)}"
+    for alarm in find_stake_alarm(
+        facts.stake, facts.unbonding_until_s, facts.now_s, condemned=facts.condemned
+    ):
+        command = f"{alarm.command}{_get_flag(facts)}" if alarm.command else ""
         alarms.append(Alarm(alarm.code, alarm.amount, alarm.since_s, alarm.message, command))
     ahead = sum(max(0, of.funds.claimed - of.cumulative_fee) for of in facts.owed)
     if ahead:
@@ -256,7 +258,8 @@ def _find_overdue_settlement(facts: ProviderFacts, command: str) -> list[Alarm]:
     message = (
         f"{len(late)} sub-accounts owe {amount} base units, the oldest for "
         f"{format_duration(facts.now_s - since_s)}; "
-        f"the schedule is {format_duration(int(facts.schedule_s or SCHEDULE_S))}"
+        f"the schedule is {format_duration(int(facts.schedule_s or SCHEDULE_S))}, and "
+        "hanse settle --plan says what it waits for"
     )
     return [Alarm("settlement_overdue", amount, since_s, message, command)]
 

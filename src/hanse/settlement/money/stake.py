@@ -3,8 +3,13 @@
 from hanse.settlement.money.places import REFUND_GRACE_S, Alarm, format_duration
 
 
-def find_stake_alarm(stake: int, unbonding_until_s: int, now_s: int) -> list[Alarm]:
-    """A stake that has come free and lies there all the same."""
+def find_stake_alarm(
+    stake: int, unbonding_until_s: int, now_s: int, *, condemned: bool = False
+) -> list[Alarm]:
+    """A stake that has come free and lies there all the same; or one that is gone."""
+    if condemned:
+        message = "a proof of fraud against this provider was accepted; it cannot sell again"
+        return [Alarm("condemned", 0, 0, message)]
     late_s = now_s - unbonding_until_s
     if not (stake and unbonding_until_s) or late_s <= REFUND_GRACE_S:
         return []

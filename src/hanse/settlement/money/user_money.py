@@ -57,6 +57,7 @@ class UserFacts:
         journal: of Escrow and Registry, oldest first.
         transfers: of the wallet, oldest first.
         by_events: the account as the journal adds up.
+        condemned: whether a proof against the user as a provider was accepted.
     """
 
     user: Address
@@ -73,6 +74,7 @@ class UserFacts:
     journal: tuple[JournalEntry, ...] = ()
     transfers: tuple[JournalEntry, ...] = ()
     by_events: int = 0
+    condemned: bool = False
 
 
 def get_user_places(facts: UserFacts) -> tuple[Place, ...]:
@@ -127,7 +129,9 @@ def find_user_alarms(facts: UserFacts, differences: list[str]) -> tuple[Alarm, .
                     _get_refund_command(facts, provider, signer, " --claim"),
                 )
             )
-    alarms += find_stake_alarm(facts.stake, facts.unbonding_until_s, facts.now_s)
+    alarms += find_stake_alarm(
+        facts.stake, facts.unbonding_until_s, facts.now_s, condemned=facts.condemned
+    )
     alarms += [Alarm("books_differ", 0, 0, difference) for difference in differences]
     return tuple(alarms)
 
