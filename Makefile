@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path bench-protocol lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path bench-protocol mutation lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a 
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
 
+mutation: .venv/mutation.stamp ## change the money code line by line and see whether a test notices; PARTS=rules
+	$(BIN)/python -m tools.mutation $(PARTS)
+
 lock: .venv/dev.stamp ## resolve all dependencies anew and write constraints.txt
 	$(BIN)/python tools/lock.py
 
@@ -67,3 +70,7 @@ clean: ## remove .venv, caches and built files; the local network's state stays
 .venv/dev.stamp: $(INSTALL_INPUTS)
 	@$(PYTHON) tools/install.py dev
 	@touch $@ .venv/run.stamp
+
+.venv/mutation.stamp: $(INSTALL_INPUTS)
+	@$(PYTHON) tools/install.py dev,mutation
+	@touch $@ .venv/dev.stamp .venv/run.stamp

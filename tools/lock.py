@@ -2,7 +2,7 @@
 
     make lock
 
-pip resolves `hanse[dev,keyring]` and what builds it from scratch, installs nothing, and says what
+pip resolves every extra of `hanse` and what builds it from scratch, installs nothing, and says what
 it chose. Names and versions are kept, addresses are not: which registry a machine uses is its own
 business. The file constrains (`pip install -c`), it does not ask for anything.
 """
@@ -29,7 +29,7 @@ def main() -> int:
     """Resolve and write."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     resolve = "install --quiet --disable-pip-version-check --dry-run --ignore-installed --report -"
-    wanted = (".[dev,keyring]", *build, *BUILD_EXTRAS)
+    wanted = (".[dev,keyring,mutation]", *build, *BUILD_EXTRAS)
     found = subprocess.run(
         (sys.executable, "-m", "pip", *resolve.split(), *wanted),
         cwd=ROOT,

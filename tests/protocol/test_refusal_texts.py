@@ -20,7 +20,13 @@ from hanse.protocol.books import (
     apply_release,
 )
 from hanse.protocol.errors import HanseError
-from hanse.protocol.limits import AMOUNT_MAX, CLOCK_SKEW_S_MAX, OFFER_VALID_S_MAX, SEQUENCE_MAX
+from hanse.protocol.limits import (
+    AMOUNT_MAX,
+    CLOCK_SKEW_S_MAX,
+    IN_FLIGHT_PER_SUB_ACCOUNT_MAX,
+    OFFER_VALID_S_MAX,
+    SEQUENCE_MAX,
+)
 from hanse.protocol.messages import Prices, Query
 from hanse.protocol.pricing import get_maximum_fee, get_maximum_usage
 from hanse.protocol.signatures import get_address, keccak, sign_digest
@@ -173,6 +179,17 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "fee 6 of a request with a maximum of 5",
     ),
     (
+        lambda: apply_admission(
+            ProviderBook(in_flight=IN_FLIGHT_PER_SUB_ACCOUNT_MAX),
+            cumulative_max=1,
+            sequence_max=SEQUENCE_MAX,
+            maximum_fee=1,
+            funded=1,
+        ),
+        f"{IN_FLIGHT_PER_SUB_ACCOUNT_MAX} requests of this sub-account are at work, at most "
+        f"{IN_FLIGHT_PER_SUB_ACCOUNT_MAX}: wait until one has finished",
+    ),
+    (
         lambda: apply_issue(UserBook(acknowledged=SEQUENCE_MAX), maximum_fee=1, funded=1),
         "the sub-account's sequence numbers are used up",
     ),
@@ -184,6 +201,11 @@ def test_a_refusal_says_what_disagrees(act: Callable[[], object], text: str) -> 
     with pytest.raises(HanseError) as caught:
         act()
     assert caught.value.message == text
+
+
+def test_a_place_outside_the_tree_is_named() -> None:
+    with pytest.raises(IndexError, match=r"^index 3 is outside a tree of 3 leaves$"):
+        merkle.get_proof([bytes(32)] * 3, 3)
 
 
 def test_who_signed_is_named_in_refusals_of_signatures() -> None:

@@ -1,0 +1,166 @@
+"""Mutation testing of the code that counts money: does a test notice when a line of it changes?
+
+    make mutation                      all groups
+    make mutation PARTS=rules          one of them
+
+mutmut changes one thing at a time (an operator, a number, a text, an argument) and runs the tests
+that reach it. A change that no test notices survived: either a test is missing, or the change makes
+no difference, and then `tools/mutation_explained.json` says why. Ends with one JSON line a group on
+standard output, and fails if a survivor is not explained.
+
+Everything happens in a copy under build/, so that the checkout stays as it is.
+
+Source: mutmut 3 (mutmut.readthedocs.io). What came of it: docs/mutation.md.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "mutation"
+EXPLAINED = ROOT / "tools" / "mutation_explained.json"
+COPIED = ("src", "tests", "benchmarks", "tools", "docs", "examples", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Modules that are changed, and the tests that should notice."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+GROUPS = {
+    "rules": Group(
+        (
+            "protocol/books.py",
+            "protocol/units.py",
+            "protocol/pricing.py",
+            "protocol/merkle.py",
+            "protocol/hashing.py",
+            "protocol/verify.py",
+        ),
+        ("tests/protocol",),
+    ),
+    "ledger": Group(
+        ("protocol/ledger/*.py",),
+        ("tests/protocol", "tests/contracts/test_ledger_equals_contracts.py"),
+    ),
+    "admission": Group(
+        ("settlement/books/receipt_book.py", "settlement/books/receipt_totals.py"),
+        ("tests/settlement", "tests/provider/test_paying.py"),
+    ),
+    "settlement": Group(
+        ("settlement/netting/*.py",),
+        ("tests/settlement",),
+    ),
+}
+
+UNMUTATED_TESTS = ("tests/protocol/test_errors.py",)
+"""They read the source text, which mutmut rewrites."""
+
+
+def main() -> int:
+    """Run the groups that were asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help=", ".join(GROUPS))
+    parser.add_argument("--workers", type=int, default=2, help="mutants tried at once")
+    arguments = parser.parse_args()
+    explained = json.loads(EXPLAINED.read_text())
+    unexplained = 0
+    for name in arguments.groups or GROUPS:
+        unexplained += run_group(name, arguments.workers, explained)
+    return 1 if unexplained else 0
+
+
+def run_group(name: str, workers: int, explained: dict[str, str]) -> int:
+    """Mutate one group; returns how many survivors nobody explained."""
+    folder = WORK / name
+    copy_tree(folder, GROUPS[name])
+    run_mutmut(folder, "run", "--max-children", str(workers), show=True)
+    states = read_states(folder)
+    counts = {state: list(states.values()).count(state) for state in sorted({*states.values()})}
+    survivors = [mutant for mutant, state in states.items() if state == "survived"]
+    unexplained = 0
+    for mutant in survivors:
+        change = describe(folder, mutant)
+        if change in explained:
+            continue
+        unexplained += 1
+        print(f"survived, and nobody says why: {change}", file=sys.stderr)
+    result = {"group": name, "mutants": len(states), **counts, "unexplained": unexplained}
+    print(json.dumps(result), flush=True)
+    return unexplained
+
+
+def copy_tree(folder: Path, group: Group) -> None:
+    """A fresh copy of what the tests need, with mutmut's settings for this group."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    leave = shutil.ignore_patterns("__pycache__")
+    for part in COPIED:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=leave)
+        elif source.exists():
+            shutil.copy2(source, folder / part)
+    settings = {
+        "source_paths": ["src/hanse"],
+        "only_mutate": [f"src/hanse/{module}" for module in group.modules],
+        "also_copy": [part for part in COPIED if part not in ("src", "pyproject.toml")],
+        "pytest_add_cli_args_test_selection": list(group.tests),
+        "pytest_add_cli_args": [f"--ignore={path}" for path in UNMUTATED_TESTS],
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    with (folder / "pyproject.toml").open("a") as file:
+        file.write("\n[tool.mutmut]\n" + "\n".join(lines) + "\n")
+
+
+def run_mutmut(folder: Path, *arguments: str, show: bool = False) -> str:
+    """Run mutmut in the copy; its own output goes to standard error if it is shown."""
+    environment = {**os.environ, "HANSE_HOME": str(ROOT / ".hanse")}
+    done = subprocess.run(
+        (sys.executable, "-m", "mutmut", *arguments),
+        cwd=folder,
+        env=environment,
+        stdout=sys.stderr if show else subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"mutmut {arguments[0]} failed; look at its words above, and in {folder}")
+    return done.stdout or ""
+
+
+def read_states(folder: Path) -> dict[str, str]:
+    """Each mutant's name and what became of it."""
+    states = {}
+    for line in run_mutmut(folder, "results", "--all", "true").splitlines():
+        mutant, _, state = line.strip().rpartition(": ")
+        if mutant:
+            states[mutant] = state
+    return states
+
+
+def describe(folder: Path, mutant: str) -> str:
+    """The change in one line: function, what stood there, what stood there instead."""
+    function = mutant.partition("__mutmut_")[0].removeprefix("hanse.")
+    before, after = [], []
+    for line in run_mutmut(folder, "show", mutant).splitlines():
+        if line.startswith("-") and not line.startswith("---"):
+            before.append(line[1:].strip())
+        elif line.startswith("+") and not line.startswith("+++"):
+            after.append(line[1:].strip())
+    return f"{function}: {' '.join(before)} => {' '.join(after)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
