@@ -34,7 +34,7 @@ from hanse.provider.http import (
     send_json,
 )
 from hanse.provider.metrics import CONTENT_TYPE, BrokerMetrics
-from hanse.provider.offers import OfferBook
+from hanse.provider.offers import OfferBook, list_engines
 from hanse.provider.queries import QueryService
 from hanse.provider.serve import PaidService
 from hanse.provider.settings import ServingLimits
@@ -206,9 +206,9 @@ class Broker:
         await send_error(send, error, extra)
 
     async def _send_models(self, scope: Scope, send: Send) -> None:
+        models = {offer.signed.offer.model: None for offer in self.parts.offers.list_current()}
         data = [
-            {"id": offer.signed.offer.model, "object": "model", "created": 0, "owned_by": "hanse"}
-            for offer in self.parts.offers.list_current()
+            {"id": model, "object": "model", "created": 0, "owned_by": "hanse"} for model in models
         ]
         await send_json(send, 200, {"object": "list", "data": data})
 
@@ -235,7 +235,8 @@ class Broker:
         now = self.parts.monotonic()
         if now >= self._engines_checked + ENGINE_CHECK_S:
             self._engines_checked = now
-            engines = [offer.service.engine for offer in self.parts.offers.list_current()]
+            current = self.parts.offers.list_current()
+            engines = list_engines([offer.service for offer in current])
             healthy = await asyncio.gather(*(engine.healthy() for engine in engines))
             self._engines_healthy = any(healthy)
         if not self._engines_healthy:

@@ -28,7 +28,7 @@ from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.chain_view import IndexedChainView
 from hanse.provider.finishing import Failpoint
 from hanse.provider.loops import MONEY_LOOK_S, Loops, Rounds
-from hanse.provider.offers import OfferBook, Service
+from hanse.provider.offers import OfferBook, Service, list_engines
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
 from hanse.provider.settings import BrokerKeys, BrokerSettings
 from hanse.serving import HttpServer
@@ -152,9 +152,9 @@ class BrokerProcess:
 
         escrow = Escrow(rpc, deployment.escrow)
         view = await self._start_view(database, rpc, escrow)
-        for service in self._services:
-            self._closers.push_async_callback(service.engine.close)
-            await service.engine.start(progress)
+        for engine in list_engines(self._services):
+            self._closers.push_async_callback(engine.close)
+            await engine.start(progress)
 
         storage = await open_outbox_storage(database)
         outbox = self._create_outbox(rpc, keys.receipt, storage)

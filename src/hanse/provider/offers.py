@@ -35,12 +35,15 @@ REPLACED_KEPT_S = DEADLINE_S_MAX
 class Service:
     """One engine on offer.
 
+    Several services may share an engine: one sells its answers, another its vectors.
+
     Attributes:
         service_id: the provider's own number for it in the Registry.
         engine: what answers; started before it is offered.
         prices: base units per million tokens.
         model: name that callers ask for; empty takes the engine's.
         verifiability: how the work can be checked; `reputation` claims nothing beyond receipts.
+        only: what of the engine's operations is sold; None for all.
     """
 
     service_id: int
@@ -48,12 +51,23 @@ class Service:
     prices: Prices
     model: str = ""
     verifiability: str = "reputation"
+    only: frozenset[Operation] | None = None
+
+    @property
+    def operations(self) -> frozenset[Operation]:
+        """What is sold: what the engine can, unless less was chosen."""
+        known = self.engine.capabilities.operations
+        return known if self.only is None else known & self.only
 
     @property
     def service_type(self) -> str:
-        """`embeddings` for an engine that does only those, else `chat`."""
-        operations = self.engine.capabilities.operations
-        return "embeddings" if operations == {Operation.EMBEDDINGS} else "chat"
+        """`embeddings` for a service that sells only those, else `chat`."""
+        return "embeddings" if self.operations == {Operation.EMBEDDINGS} else "chat"
+
+
+def list_engines(services: Sequence[Service]) -> list[Engine]:
+    """Each engine of the services once."""
+    return list({id(service.engine): service.engine for service in services}.values())
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,18 @@ async def build_offer(
     valid_until: int,
     revision: int,
 ) -> Offer:
-    """What this broker offers of a service, from its started engine."""
+    """What this broker offers of a service, from its started engine.
+
+    Raises:
+        RequestError: `configuration_invalid` if the engine can do nothing of what is to be sold.
+    """
+    if not service.operations:
+        wanted = ", ".join(sorted(service.only or ()))
+        raise RequestError(
+            "configuration_invalid",
+            f"service {service.service_id} is to sell {wanted}, which engine "
+            f"{service.engine.name} cannot: leave it out, or take another engine",
+        )
     model = await service.engine.describe_model()
     capabilities = service.engine.capabilities
     return Offer(

@@ -5,6 +5,7 @@ does not spend another revision. An offer that says what would be said now, is w
 shows, and is good for a while yet, is kept.
 """
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -51,8 +52,8 @@ class Publisher:
             ChainError: the Registry refused, for instance because the stake does not stand.
         """
         await self.database.migrate(_COMPONENT, _STEPS)
-        for service in services:
-            await self._publish(service, endpoints)
+        # together, so that several services wait for one block and not for one each
+        await asyncio.gather(*(self._publish(service, endpoints) for service in services))
 
     async def renew(self, services: Sequence[Service], endpoints: Sequence[str]) -> None:
         """Publish again what is past half of its time; asks neither engine nor chain for the rest.

@@ -92,7 +92,7 @@ class PaidService:
     ) -> PaidBody:
         offer = in_force.signed.offer
         capabilities = in_force.service.engine.capabilities
-        if operation not in capabilities.operations:
+        if operation not in in_force.service.operations:
             raise RequestError("not_found", f"model {offer.model} does not offer {operation.path}")
         checked = check_body(decode_body(body), operation, offer, self.parts.limits.choices_max)
         if checked.model != offer.model:
