@@ -114,13 +114,15 @@ async def test_answers_are_kept_until_acknowledged_or_old(book):
     assert await book.sweep_answers(late) == 1
 
 
-async def test_acknowledging_more_than_there_is_harms_nobody(book):
+async def test_who_acknowledges_more_than_was_signed_is_refused_and_harms_nobody(book):
     first = await admit(book, 10)
     other_key = Key(b"\x07" * 32)
     other = await admit(book, 10, key=other_key)
     await book.finish(first, outcome_of(1, b"mine"))
     await book.finish(other, outcome_of(1, b"theirs"))
-    await admit(book, 2**64 - 1, acknowledged=2**64 - 1, key=other_key)
+    with pytest.raises(TransientError, match="receipts up to 18446744073709551615") as caught:
+        await admit(book, 2**64 - 1, acknowledged=2**64 - 1, key=other_key)
+    assert caught.value.code == "book_outdated"
     assert await book.find_answer(USER, SIGNER, first.request_id, NOW_S) == b"mine"
 
 

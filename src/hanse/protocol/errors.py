@@ -188,6 +188,9 @@ def _rows() -> dict[str, ErrorRow]:
         "store_unavailable": ErrorRow(
             503, "server_error", 6, "The database cannot be written (disk full, locked)."
         ),
+        "book_outdated": ErrorRow(
+            503, "server_error", 6, "The caller holds receipts that this broker's book does not."
+        ),
         "transaction_failed": ErrorRow(
             502, "server_error", 7, "A transaction reverted or was refused."
         ),

@@ -25,16 +25,17 @@ import msgspec
 from hanse.protocol.books import ProviderBook, apply_admission, apply_finish
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import InvariantError, RequestError
-from hanse.protocol.hashing import EMPTY_RESPONSE_HASH
 from hanse.protocol.limits import (
     ANSWER_RETAINED_S,
     IN_FLIGHT_PER_SUB_ACCOUNT_MAX,
     RECEIPTS_PER_PAGE_MAX,
 )
-from hanse.protocol.messages import FinishReason, Receipt, SignedReceipt, SignedVoucher, Usage
+from hanse.protocol.messages import Receipt, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.protocol.wire import receipt_from_json, receipt_to_json
 from hanse.settlement.books import receipt_tables as sql
+from hanse.settlement.books.book_guard import verify_acknowledged
+from hanse.settlement.books.receipt_closing import IsAtWork, close_requests
 from hanse.settlement.books.receipt_records import (
     Admission,
     DueClaim,
@@ -45,14 +46,13 @@ from hanse.settlement.books.receipt_records import (
     SubAccountState,
 )
 from hanse.store.database import Database, Row, Transaction, get_or_insert
+from hanse.store.leases import Membership
 
 ANSWERS_PER_SUB_ACCOUNT_MAX = IN_FLIGHT_PER_SUB_ACCOUNT_MAX
 """Sealed answers kept of one sub-account: as many as can have been at work when its caller died."""
 
 DUE_SUB_ACCOUNTS_MAX = 100_000
 """Sub-accounts looked at for one settlement batch; the rest waits for the next."""
-
-_NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,18 @@ class ReceiptBook:
     """The book of one provider over a `Database`. Open it with `open_receipt_book`."""
 
     def __init__(
-        self, database: Database, provider: Address, domain: Domain, receipt_key: DigestSigner
+        self,
+        database: Database,
+        provider: Address,
+        domain: Domain,
+        receipt_key: DigestSigner,
+        membership: Membership | None = None,
     ) -> None:
         self._database = database
         self._provider = provider
         self._domain = domain
         self._receipt_key = receipt_key
+        self.membership = membership
 
     async def admit(
         self, signed: SignedVoucher, funds: SubAccountFunds, *, acknowledged: int, now_s: int
@@ -88,9 +94,11 @@ class ReceiptBook:
         Raises:
             RequestError: `request_replayed`, with the receipt if there is one; else as
                 `apply_admission`. Nothing has changed then.
-            TransientError: `store_unavailable`.
+            TransientError: `store_unavailable`; `book_outdated` if the caller holds more receipts.
         """
-        return await self._database.write(lambda tx: _admit(tx, signed, funds, acknowledged, now_s))
+        return await self._database.write(
+            lambda tx: _admit(tx, signed, funds, acknowledged, now_s, self._hold(tx))
+        )
 
     async def finish(self, admission: Admission, outcome: Outcome) -> FinishedRequest:
         """Number, sign and store the receipt of an admitted request; durable on return.
@@ -101,15 +109,49 @@ class ReceiptBook:
             InvariantError: `invariant_broken` if the fee is above its maximum.
             TransientError: `store_unavailable`; the request is still at work then.
         """
-        return await self._database.write(lambda tx: self._finish(tx, admission, outcome))
+
+        def finish(tx: Transaction) -> FinishedRequest:
+            self._hold(tx)
+            return self._finish(tx, admission, outcome)
+
+        return await self._database.write(finish)
 
     async def recover(self, now_s: int) -> list[SignedReceipt]:
-        """Finish everything that was at work when the process died, with fee 0; call it first.
+        """Finish everything that was at work when its process died, with fee 0; call it first.
 
         Raises:
             InvariantError: `invariant_broken` if a sub-account's row and its requests disagree.
         """
-        return await self._database.write(lambda tx: self._recover(tx, now_s))
+        return await self._database.write(lambda tx: self.recover_within(tx, now_s))
+
+    def recover_within(self, tx: Transaction, now_s: int) -> list[SignedReceipt]:
+        """`recover` inside another write, such as the one that ends a dead process's lease."""
+        living = self.membership.list_names(tx) if self.membership else set()
+        return close_requests(tx, self._finish, now_s, lambda opened: opened.instance not in living)
+
+    async def close_lost(self, is_at_work: IsAtWork, now_s: int) -> list[SignedReceipt]:
+        """Finish, with fee 0, what this process admitted and does not work at.
+
+        There is such a request if a commit succeeded that the store reported as failed.
+
+        Args:
+            is_at_work: of (request id, signer); must be true before `admit` is called for it.
+            now_s: unix seconds.
+        """
+
+        def close(tx: Transaction) -> list[SignedReceipt]:
+            instance = self._hold(tx)
+            return close_requests(
+                tx,
+                self._finish,
+                now_s,
+                lambda opened: (
+                    opened.instance == instance
+                    and not is_at_work(opened.admission.request_id, opened.admission.signer)
+                ),
+            )
+
+        return await self._database.write(close)
 
     async def find_state(self, user: Address, signer: Address) -> SubAccountState | None:
         """The sub-account as the book has it, or None if nothing was ever admitted for it."""
@@ -175,6 +217,13 @@ class ReceiptBook:
             )
         )
 
+    def _hold(self, tx: Transaction) -> str:
+        """This process's name, once it is sure that its lease holds; "" where it has none."""
+        if self.membership is None:
+            return ""
+        self.membership.verify_held(tx)
+        return self.membership.name
+
     def _finish(self, tx: Transaction, admission: Admission, outcome: Outcome) -> FinishedRequest:
         row = _get_row(tx, admission.sub_account)
         fee = outcome.fee
@@ -228,30 +277,18 @@ class ReceiptBook:
             )
         return FinishedRequest(signed, encoded)
 
-    def _recover(self, tx: Transaction, now_s: int) -> list[SignedReceipt]:
-        receipts = []
-        nothing = Outcome(_NO_USAGE, 0, EMPTY_RESPONSE_HASH, FinishReason.ERROR, now_s)
-        for number, user, signer, in_flight, reserved in tx.find_all(sql.LIST_BUSY):
-            rows = tx.find_all(sql.LIST_OPEN, (number,))
-            total = sum(int(row[2]) for row in rows)
-            if len(rows) != in_flight or total != int(reserved):
-                raise InvariantError(
-                    "invariant_broken",
-                    f"sub-account {user} / {signer} reserves {reserved} for {in_flight} requests, "
-                    f"its requests at work are {len(rows)} with {total}",
-                )
-            for request_id, request_hash, maximum_fee in rows:
-                admission = Admission(
-                    number, user, signer, request_id, request_hash, int(maximum_fee)
-                )
-                receipts.append(self._finish(tx, admission, nothing).signed)
-        return receipts
-
 
 async def open_receipt_book(
-    database: Database, provider: Address, domain: Domain, receipt_key: DigestSigner
+    database: Database,
+    provider: Address,
+    domain: Domain,
+    receipt_key: DigestSigner,
+    membership: Membership | None = None,
 ) -> ReceiptBook:
     """Bring the tables up to date and check whose book it is.
+
+    With a `membership` several processes may hold the book: each admits and finishes only while its
+    lease holds, and `recover` leaves alone what living ones have at work.
 
     Raises:
         RequestError: `configuration_invalid` if the database is another provider's or Escrow's.
@@ -269,7 +306,7 @@ async def open_receipt_book(
             f"{found[2]}, not of {provider} on chain {domain.chain_id}, Escrow {domain.escrow}: "
             "give each its own",
         )
-    return ReceiptBook(database, provider, domain, receipt_key)
+    return ReceiptBook(database, provider, domain, receipt_key, membership)
 
 
 def decode_stored_receipt(json: bytes) -> SignedReceipt:
@@ -278,10 +315,16 @@ def decode_stored_receipt(json: bytes) -> SignedReceipt:
 
 
 def _admit(
-    tx: Transaction, signed: SignedVoucher, funds: SubAccountFunds, acknowledged: int, now_s: int
+    tx: Transaction,
+    signed: SignedVoucher,
+    funds: SubAccountFunds,
+    acknowledged: int,
+    now_s: int,
+    instance: str,
 ) -> Admission:
     voucher, request, signer = signed.voucher, signed.request, signed.signer
     row = _find_row(tx, voucher.user, signer) or _open_row(tx, voucher.user, signer, funds)
+    verify_acknowledged(row.book.sequence, acknowledged)
     inserted = tx.execute(
         sql.INSERT_REQUEST,
         (
@@ -297,6 +340,7 @@ def _admit(
             str(voucher.sequence_max),
             signed.signature,
             now_s,
+            instance,
         ),
     )
     if inserted == 0:

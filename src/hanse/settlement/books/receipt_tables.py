@@ -63,6 +63,8 @@ STEPS = (
     CREATE INDEX receipt_answers_expiry ON receipt_answers (expires_at);
     CREATE INDEX receipt_answers_request ON receipt_answers (sub_account, request_id)
     """,
+    # which process admitted it; "" where one process has the database to itself
+    "ALTER TABLE receipt_requests ADD COLUMN instance TEXT NOT NULL DEFAULT ''",
 )
 
 FIND_OWNER = "SELECT provider, chain_id, escrow FROM receipt_book_owner"
@@ -96,8 +98,8 @@ UPDATE_SETTLED = "UPDATE receipt_sub_accounts SET settled_fee = ?, due = ? WHERE
 
 INSERT_REQUEST = (
     "INSERT INTO receipt_requests (request_id, signer, sub_account, request_hash, offer_hash, "
-    "body_hash, maximum_fee, deadline, cumulative_max, sequence_max, signature, admitted_at) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    "body_hash, maximum_fee, deadline, cumulative_max, sequence_max, signature, admitted_at, "
+    "instance) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 FIND_RECEIPT = "SELECT receipt FROM receipt_requests WHERE request_id = ? AND signer = ?"
 UPDATE_REQUEST_FINISHED = (
@@ -116,7 +118,7 @@ LIST_BUSY = (
     "WHERE in_flight > 0 OR reserved <> '0'"
 )
 LIST_OPEN = (
-    "SELECT request_id, request_hash, maximum_fee FROM receipt_requests "
+    "SELECT request_id, request_hash, maximum_fee, instance FROM receipt_requests "
     "WHERE sub_account = ? AND sequence IS NULL ORDER BY admitted_at, request_id"
 )
 LIST_DUE = (
