@@ -10,6 +10,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -273,9 +274,8 @@ class Hanse:
 
     def get_models(self) -> dict[str, Any]:
         """OpenAI's list of models, `owned_by` naming how many providers offer each."""
-        counts: dict[str, int] = {}
-        for listed in self._offers.list_all():
-            counts[listed.offer.model] = counts.get(listed.offer.model, 0) + 1
+        sellers = {(o.offer.model, o.provider) for o in self._offers.list_all()}
+        counts = Counter(model for model, _ in sellers)
         data = [
             {
                 "id": model,
