@@ -240,10 +240,54 @@ async def test_a_chain_that_changes_while_it_is_read_gives_nothing(
 
     faulty.after = after
     index = make_index(Rpc(faulty), minter, storage)
-    with pytest.raises(TransientError, match="changed around block"):
+    with pytest.raises(TransientError, match=r"changed around block|two branches"):
         await index.advance()
     assert storage.events == []
     assert await index.read_checkpoint() is None
+    await index.catch_up()
+    assert amounts(storage) == [1]
+
+
+async def test_a_head_of_another_branch_confirms_nothing(
+    rpc: Rpc, minter: Minter, faulty: FaultyTransport
+) -> None:
+    """One of two nodes behind an address counts, the other is asked (found by chaos, seed 11)."""
+    storage = MemoryIndexStorage()
+    await minter.mint(1)
+
+    def after(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getBlockByNumber" and params[0] == "latest":
+            return {**answer, "number": hex(int(answer["number"], 16) + K)}
+        return answer
+
+    faulty.after = after
+    index = make_index(Rpc(faulty, retry_pause_s=0), minter, storage)
+    with pytest.raises(TransientError, match="lacks block"):
+        await index.advance()
+    assert storage.events == []
+
+
+async def test_a_node_that_lags_on_a_lost_branch_stops_nobody(
+    rpc: Rpc, minter: Minter, faulty: FaultyTransport
+) -> None:
+    """It shows another block at the checkpoint's height, but not k blocks on it."""
+    storage = MemoryIndexStorage()
+    await minter.mint(1)
+    await mine(rpc, K)
+    index = make_index(Rpc(faulty, retry_pause_s=0), minter, storage)
+    checkpoint = await index.catch_up()
+    assert checkpoint is not None
+
+    def after(method: str, params: list[Any], answer: Any) -> Any:
+        if method != "eth_getBlockByNumber" or params[0] == "latest" or answer is None:
+            return answer
+        lost = {**answer, "hash": "0x" + "ab" * 32}
+        return lost if int(answer["number"], 16) == checkpoint.number else None
+
+    faulty.after = after
+    with pytest.raises(TransientError, match="lacks block"):
+        await index.advance()
+    faulty.after = lambda method, params, answer: answer
     await index.catch_up()
     assert amounts(storage) == [1]
 

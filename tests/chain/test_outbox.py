@@ -1,6 +1,7 @@
 """The outbox on a real node: once asked, once mined, whatever crashes, is lost or lies."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -385,6 +386,29 @@ async def test_a_receipt_of_another_fork_is_not_believed(
     entry = await outbox.find("once")
     assert entry is not None
     assert entry.state is TransactionState.SIGNED
+
+
+async def test_a_head_of_another_branch_confirms_nothing(
+    rpc: Rpc, payer: Key, faulty: FaultyTransport
+) -> None:
+    """Mined at the head of one node, counted from the head of another (found by chaos)."""
+
+    def after(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getBlockByNumber" and params[0] == "latest":
+            return {**answer, "number": hex(int(answer["number"], 16) + K)}
+        return answer
+
+    outbox = make_outbox(Rpc(faulty, retry_pause_s=0), payer, MemoryOutboxStorage())
+    await outbox.enqueue("once", pay(2))
+    await step_until_mined(outbox, "once")
+    faulty.after = after
+    with contextlib.suppress(ChainError):  # after it tracked, it asks for a state at that head
+        await outbox.step()
+    entry = await outbox.find("once")
+    assert entry is not None
+    assert entry.state is TransactionState.MINED
+    faulty.after = lambda method, params, answer: answer
+    assert (await finish(outbox, rpc, "once")).state is TransactionState.CONFIRMED
 
 
 async def test_a_nonce_taken_by_a_foreign_transaction(rpc: Rpc, payer: Key) -> None:

@@ -151,6 +151,11 @@ class EventIndex:
                 " or restore the chain's state",
             )
         if header.hash != checkpoint.hash:
+            # A node that lags may still stand on a branch that lost. Only one that is as deep as
+            # ours was contradicts it.
+            buried = await self._rpc.fetch_buried(checkpoint.number, self._confirmations)
+            if buried.hash == checkpoint.hash:
+                raise _changed_while_reading(checkpoint.number)
             raise InvariantError(
                 "chain_reorganised",
                 f"block {checkpoint.number} was applied as {checkpoint.hash} and is now"
@@ -184,9 +189,10 @@ class EventIndex:
             event = self._contracts[log.address].find_event(log, header.timestamp_s)
             if event is not None:
                 events.append(event)
-        # Asked again at the end: if the last block stands, all its ancestors stood while we read.
-        again = await self._rpc.fetch_header(last)
-        if again is None or again.hash != headers[last].hash:
+        # Asked again at the end, with what lies on it: if the last block stands and is buried, so
+        # are all its ancestors, whichever branch the head was of that we counted back from.
+        again = await self._rpc.fetch_buried(last, self._confirmations)
+        if again.hash != headers[last].hash:
             raise _changed_while_reading(last)
         return EventBatch(first, Checkpoint(last, again.hash), again.timestamp_s, tuple(events))
 

@@ -189,6 +189,14 @@ class Rpc:
                 raise _unavailable(f"it lacks block {number}")
         return [_header(raw) for raw in found]
 
+    async def fetch_buried(self, number: BlockNumber, depth: int) -> Header:
+        """The header at a height with `depth` others on it; TransientError if that is not so."""
+        # Counting back from a head proves nothing: one address may serve nodes of two branches.
+        headers = await self.fetch_headers(number, number + depth)
+        if any(child.parent_hash != parent.hash for parent, child in itertools.pairwise(headers)):
+            raise _unavailable(f"it shows two branches above block {number}")
+        return headers[0]
+
     async def fetch_balance(self, address: str, *, block: BlockNumber) -> int:
         """Native coin of `address` after `block`, in wei."""
         return _int(await self.request("eth_getBalance", address, hex(block)))

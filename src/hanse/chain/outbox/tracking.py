@@ -1,7 +1,8 @@
 """What became of a signed transaction: mined where, how deep, its nonce taken, why it failed.
 
 Reads only; the outbox stores what comes back. A node is believed as far as its answers agree: a
-receipt counts if its block is on the node's chain and lists the transaction.
+receipt counts if its block is on the node's chain and lists the transaction, and it is final once k
+blocks lie on that one, each the next one's parent.
 """
 
 import logging
@@ -51,6 +52,8 @@ class Tracker:
         )
         if receipt.block_number + self._confirmations > head.number:
             return mined
+        if not await self._is_buried(receipt):
+            return mined  # the head is another branch's; proven in a later step
         if receipt.succeeded:
             return replace(mined, state=_State.CONFIRMED)
         return replace(mined, state=_State.FAILED, reason=await self._explain(entry, receipt))
@@ -74,6 +77,13 @@ class Tracker:
                 receipt.block_hash,
             )
         return None
+
+    async def _is_buried(self, receipt: TransactionReceipt) -> bool:
+        try:
+            found = await self._rpc.fetch_buried(receipt.block_number, self._confirmations)
+        except TransientError:
+            return False
+        return found.hash == receipt.block_hash
 
     async def _explain(self, entry: OutboxEntry, receipt: TransactionReceipt) -> str:
         """Why it reverted: run it again on the state before its block, then on the state after."""
