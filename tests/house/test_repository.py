@@ -29,7 +29,7 @@ LONGER = {
     "sdk/purchase/buyer.py": (450, "one purchase from choice to receipt"),
     "sdk/purchase/resume.py": (450, "the resume handshake's cases beside one another"),
     "settlement/books/receipt_book.py": (
-        420,
+        470,
         "every write of the provider's book, in one place",
     ),
     "settlement/books/voucher_book.py": (350, "every write of the user's book"),
@@ -40,7 +40,7 @@ MODULES_MAX = 12
 FULLER = {
     "cli": (15, "what all commands share; a folder for the local network is due"),
     "engines": (13, "one file an engine, and what they share"),
-    "provider": (16, "small modules round one application"),
+    "provider": (17, "small modules round one application"),
 }
 """Folders with more modules than MODULES_MAX: how many, and why. `__init__` does not count."""
 

@@ -41,6 +41,7 @@ from hanse.provider.settings import ServingLimits
 from hanse.serving import ABORT
 from hanse.settlement import ReceiptBook
 from hanse.settlement.traces.writer import TraceWriter
+from hanse.store.leases import Membership
 
 ENGINE_CHECK_S = 1.0
 """Health is asked by anyone; the engines behind it hear of it this often at most."""
@@ -131,6 +132,7 @@ class Broker:
     async def maintain(self) -> None:
         """Finish what the store refused earlier, and let go of old answers."""
         await self._paid.finisher.retry_unfinished()
+        await self._paid.close_lost()
         await self.parts.book.sweep_answers(int(self.parts.now_s()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -248,6 +250,17 @@ class Broker:
         self.parts.metrics.chain_block.set(self.parts.chain_view.block)
         body = self.parts.metrics.render()
         await send_bytes(send, 200, body, ((b"content-type", CONTENT_TYPE),))
+
+
+def _describe_group(membership: Membership | None) -> dict[str, object]:
+    """Who shares the database and who leads; nothing where one process has it to itself."""
+    if membership is None:
+        return {}
+    return {
+        "instance": membership.name,
+        "leader": membership.leader,
+        "instances": [member.name for member in membership.members],
+    }
 
 
 def _check_method(method: str, expected: str, path: str) -> None:

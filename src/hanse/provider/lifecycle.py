@@ -31,8 +31,10 @@ from hanse.provider.loops import MONEY_LOOK_S, Loops, Rounds
 from hanse.provider.offers import OfferBook, Service, list_engines
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
 from hanse.provider.settings import BrokerKeys, BrokerSettings
+from hanse.provider.sharing import Sharing
 from hanse.serving import HttpServer
 from hanse.settlement import SubAccountFunds, open_receipt_book
+from hanse.settlement.books.book_guard import MARK_INTERVAL_S, verify_book_is_newest
 from hanse.settlement.chain_state.index_storage import open_index_storage
 from hanse.settlement.chain_state.outbox_storage import DatabaseOutboxStorage, open_outbox_storage
 from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
@@ -41,7 +43,9 @@ from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
 from hanse.settlement.netting.settler import SettlementBatch, Settler
-from hanse.store import Database, hold_folder, open_sqlite
+from hanse.settlement.traces.document import Side
+from hanse.settlement.traces.writer import TraceWriter, open_trace_writer
+from hanse.store import Database, hold_folder, open_database
 
 DATABASE_NAME = "broker.sqlite3"
 
@@ -145,31 +149,45 @@ class BrokerProcess:
         self._closers.push_async_callback(self.server.stop)
 
         domain = Domain(deployment.chain_id, deployment.escrow)
-        book = await open_receipt_book(database, settings.provider, domain, keys.receipt)
+        sharing = await Sharing.join(settings, database, self.server.url, self.monotonic)
+        self._closers.push_async_callback(sharing.leave)
+        book = await open_receipt_book(
+            database, settings.provider, domain, keys.receipt, sharing.membership
+        )
+        sharing.begin(book, self._loops, now_s)
+        escrow = Escrow(rpc, deployment.escrow)
+        view = await self._start_view(database, rpc, escrow)
+        mark = await verify_book_is_newest(settings.data_dir, database, view.list_funds())
         recovered = await book.recover(int(now_s()))
         if recovered:
             _log.warning("%s requests were cut by a crash and cost nothing", len(recovered))
 
-        escrow = Escrow(rpc, deployment.escrow)
-        view = await self._start_view(database, rpc, escrow)
         for engine in list_engines(self._services):
             self._closers.push_async_callback(engine.close)
             await engine.start(progress)
 
-        storage = await open_outbox_storage(database)
+        storage = await open_outbox_storage(database, sharing.verify_leads)
         outbox = self._create_outbox(rpc, keys.receipt, storage)
         owner_outbox = self._create_outbox(rpc, keys.owner, storage) if keys.owner else None
         registry, asset = Registry(rpc, deployment.registry), Asset(rpc, deployment.asset)
-        await register_if_needed(settings, rpc, registry, asset, keys.receipt, owner_outbox)
-
         offers = OfferBook(now_s)
         publisher = Publisher(
-            settings, database, registry, outbox, rpc, domain, keys.receipt, offers, now_s
+            *(settings, database, registry, outbox, rpc, domain, keys.receipt, offers, now_s),
+            sharing.verify_leads,
         )
-        await publisher.publish_all(self._services, self._get_endpoints())
+
+        async def publish() -> None:
+            await register_if_needed(settings, rpc, registry, asset, keys.receipt, owner_outbox)
+            await publisher.publish_all(self._services, self._get_endpoints())
+
+        async def adopt() -> bool:
+            return await publisher.adopt(self._services)
 
         async def renew_offers() -> None:
-            await publisher.renew(self._services, self._get_endpoints())
+            if sharing.is_leader:
+                await publisher.renew(self._services, self._get_endpoints())
+
+        await sharing.offer(publish, adopt)
 
         settler = Settler(book, escrow, outbox, storage, settings.provider, view, failpoint)
         self.broker = Broker(
@@ -182,6 +200,7 @@ class BrokerProcess:
             now_s=now_s,
             monotonic=self.monotonic,
             failpoint=failpoint,
+            traces=await self._open_traces(database, now_s, failpoint),
         )
         self.scheduler = Scheduler(
             settler,
@@ -204,9 +223,15 @@ class BrokerProcess:
         )
         self._rounds = Rounds(self.broker, self.scheduler, renew_offers, money)
         await self._rounds.look()
-        self._loops.spawn(outbox.run())
+
+        def lead() -> None:
+            self._loops.spawn(outbox.run())
+            self._loops.repeat(settings.maintenance_interval_s, self._rounds.settle)
+
+        sharing.lead(lead, publish, adopt, self._loops)
+        self._loops.repeat(MARK_INTERVAL_S, mark.write)
+        self._closers.push_async_callback(mark.close)
         self._loops.repeat(settings.maintenance_interval_s, self._rounds.maintain)
-        self._loops.repeat(settings.maintenance_interval_s, self._rounds.settle)
         self._loops.repeat(MONEY_LOOK_S, self._rounds.look_at_money)
         await self.server.start(self.broker)
         self.broker.admitting = True
@@ -216,13 +241,21 @@ class BrokerProcess:
     monotonic = staticmethod(time.monotonic)
 
     async def _open_database(self) -> Database:
-        return await open_sqlite(self.settings.data_dir / DATABASE_NAME)
+        return await open_database(self.settings.database or self.settings.data_dir / DATABASE_NAME)
 
     def _connect(self) -> Rpc:
         return Rpc.connect(self.settings.rpc_url)
 
     def _bind(self) -> HttpServer:
         return HttpServer.bind(self.settings.host, self.settings.port)
+
+    async def _open_traces(
+        self, database: Database, now_s: Callable[[], float], failpoint: Failpoint
+    ) -> TraceWriter | None:
+        if (settings := self.settings.traces) is None:
+            return None
+        writer = await open_trace_writer(settings, database, Side.PROVIDER, now_s, failpoint)
+        return await self._closers.enter_async_context(writer)
 
     async def _start_view(self, database: Database, rpc: Rpc, escrow: Escrow) -> IndexedChainView:
         settings, deployment = self.settings, self.settings.deployment

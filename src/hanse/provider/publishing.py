@@ -44,6 +44,8 @@ class Publisher:
     receipt_key: DigestSigner
     offers: OfferBook
     now_s: Callable[[], float]
+    verify: Callable[[Transaction], None] = lambda tx: None
+    """Raises, inside each write, if this process may not publish any more."""
 
     async def publish_all(self, services: Sequence[Service], endpoints: Sequence[str]) -> None:
         """Bring every service's offer into force; sends a transaction only for what has changed.
@@ -54,6 +56,36 @@ class Publisher:
         await self.database.migrate(_COMPONENT, _STEPS)
         # together, so that several services wait for one block and not for one each
         await asyncio.gather(*(self._publish(service, endpoints) for service in services))
+
+    async def adopt(self, services: Sequence[Service]) -> bool:
+        """Take over what another process of this provider has published for all of them.
+
+        Returns:
+            Whether every service has its offer.
+
+        Raises:
+            RequestError: `configuration_invalid` if it sells something else than this process does.
+        """
+        await self.database.migrate(_COMPONENT, _STEPS)
+        is_whole = True
+        for service in services:
+            stored = await self._find_stored(service.service_id)
+            if stored is None or stored.offer.valid_until <= self.now_s():
+                is_whole = False
+                continue
+            current = self.offers.find_current(service.service_id)
+            if current is not None and current.signed == stored:
+                continue
+            endpoints, until = stored.offer.endpoints, stored.offer.valid_until
+            if not _says_the_same(stored.offer, await self._build(service, endpoints, until, 0)):
+                raise RequestError(
+                    "configuration_invalid",
+                    f"another broker on this database offers service {service.service_id} "
+                    "otherwise: give all the same engine, model, prices and settings, and change "
+                    "them with all stopped",
+                )
+            self.offers.put(stored, service)
+        return is_whole
 
     async def renew(self, services: Sequence[Service], endpoints: Sequence[str]) -> None:
         """Publish again what is past half of its time; asks neither engine nor chain for the rest.
@@ -117,6 +149,7 @@ class Publisher:
         text = msgspec.json.encode(offer_to_json(signed)).decode()
 
         def put(tx: Transaction) -> None:
+            self.verify(tx)
             tx.execute(
                 "INSERT INTO broker_offers (service_id, offer) VALUES (?, ?) "
                 "ON CONFLICT (service_id) DO UPDATE SET offer = excluded.offer",

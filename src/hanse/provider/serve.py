@@ -10,6 +10,8 @@ Source: `docs/protocol.md`.
 """
 
 import asyncio
+import logging
+from collections import Counter
 
 from hanse.engines import EngineRequest, Operation
 from hanse.engines.parameters import check_request
@@ -17,6 +19,7 @@ from hanse.protocol.errors import RequestError, Shortfall
 from hanse.protocol.hashing import hash_body, hash_response
 from hanse.protocol.messages import SignedVoucher
 from hanse.protocol.pricing import get_maximum_fee
+from hanse.protocol.signatures import Address, Hash32
 from hanse.protocol.verify import verify_voucher
 from hanse.protocol.wire import decode_voucher_header, receipt_to_json
 from hanse.provider.finishing import Finisher, PaidRequest, ServingParts, get_receipt_header
@@ -42,6 +45,8 @@ from hanse.settlement.traces.sealing import read_encryption_key
 MISSED_RECEIPTS_MAX = 100
 """Receipts inside a 402: about 70 kB. A caller that misses more reads the rest page by page."""
 
+_log = logging.getLogger(__name__)
+
 
 class PaidService:
     """Serves paid requests."""
@@ -51,6 +56,7 @@ class PaidService:
         self.finisher = Finisher(parts)
         self.slots = Slots(parts.limits)
         self.budget = BodyBudget(parts.limits.body_bytes_in_flight_max)
+        self._at_work: Counter[tuple[Hash32, Address]] = Counter()
 
     async def serve(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
         """One request.
@@ -86,6 +92,19 @@ class PaidService:
                     request.trace.close()
         finally:
             self.budget.give_back(len(body))
+
+    async def close_lost(self) -> None:
+        """Finish, with fee 0, what was admitted although the store said that it was not.
+
+        Raises:
+            TransientError: `store_unavailable`.
+        """
+        is_at_work = self._at_work.__contains__
+        closed = await self.parts.book.close_lost(
+            lambda request_id, signer: is_at_work((request_id, signer)), int(self.parts.now_s())
+        )
+        if closed:
+            _log.warning("%s requests were admitted by a doubtful commit, and ended", len(closed))
 
     def _check_body(
         self, operation: Operation, body: bytes, signed: SignedVoucher, in_force: OfferInForce
@@ -141,6 +160,8 @@ class PaidService:
         user, signer = request.signed.voucher.user, request.signed.signer
         self.slots.take(service, user, signer)
         parts.metrics.in_flight.inc()
+        name = (request.request_id, signer)
+        self._at_work[name] += 1  # before it is admitted: see `close_lost`
         try:
             parts.failpoint("admitting")
             admission = await self._admit(request, funds)
@@ -157,6 +178,9 @@ class PaidService:
             else:
                 await self._answer_whole(request, admission, engine_request, send, watch)
         finally:
+            self._at_work[name] -= 1  # of replays, all but one are refused at once
+            if not self._at_work[name]:
+                del self._at_work[name]
             parts.metrics.in_flight.dec()
             self.slots.give_back(service, user, signer)
 

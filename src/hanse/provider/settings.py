@@ -7,6 +7,8 @@ from hanse.chain import Deployment, Key
 from hanse.protocol.limits import OFFER_VALID_S_MAX
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32
 from hanse.settlement.netting.gas import SettlementRules
+from hanse.settlement.traces.capture import TraceSettings
+from hanse.store.leases import LeaseTerms
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class BrokerSettings:
 
     Attributes:
         provider: the owner's address, under which the stake stands.
-        data_dir: folder of the database; created with mode 0700.
+        data_dir: folder of this process; created with mode 0700. The database too is in it, unless
+            `database` names another.
         rpc_url: the chain's node.
         deployment: which contracts.
         host, port: where to listen; port 0 takes a free one.
@@ -65,7 +68,12 @@ class BrokerSettings:
         drain_time_s: for requests at work to finish once the process is asked to stop.
         offer_valid_s: how long a published offer binds; renewed at half of it.
         encryption_key: X25519 public key for what is sealed to the provider; zero if none.
+        traces: where bodies and answers are kept, encrypted; None for nowhere.
         limits: of the request path.
+        database: URL or path of the store, see `hanse.store.open_database`; empty for a SQLite file
+            in `data_dir`. With PostgreSQL several brokers may share it, each with a `data_dir` of
+            its own; it may hold a password, so it is not shown.
+        lease: how soon brokers that share a database notice that one of them has died.
     """
 
     provider: Address
@@ -88,7 +96,10 @@ class BrokerSettings:
     drain_time_s: float = 30.0
     offer_valid_s: int = OFFER_VALID_S_MAX // 3
     encryption_key: Hash32 = ZERO_HASH
+    traces: TraceSettings | None = None
     limits: ServingLimits = field(default_factory=ServingLimits)
+    database: str = field(default="", repr=False)
+    lease: LeaseTerms = field(default_factory=LeaseTerms)
 
     @property
     def settlement_rules(self) -> SettlementRules:

@@ -5,7 +5,7 @@
 Source: the contract of `hanse.chain.storage.OutboxStorage`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -34,8 +34,9 @@ _STEPS = (
 class DatabaseOutboxStorage:
     """`hanse.chain.OutboxStorage` over a `Database`. Open it with `open_outbox_storage`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, verify: Callable[[Transaction], None]) -> None:
         self._database = database
+        self._verify = verify
 
     async def put_entries(self, entries: Sequence[OutboxEntry]) -> None:
         """See `OutboxStorage`."""
@@ -52,6 +53,7 @@ class DatabaseOutboxStorage:
         ]
 
         def put(tx: Transaction) -> None:
+            self._verify(tx)
             for row in rows:
                 tx.execute(
                     "INSERT INTO chain_outbox (scope, entry_key, ordinal, nonce, open, entry) "
@@ -101,10 +103,18 @@ class DatabaseOutboxStorage:
         return await self._database.read(lambda tx: tx.find_all(statement, parameters))
 
 
-async def open_outbox_storage(database: Database) -> DatabaseOutboxStorage:
-    """Bring the tables up to date."""
+async def open_outbox_storage(
+    database: Database, verify: Callable[[Transaction], None] = lambda tx: None
+) -> DatabaseOutboxStorage:
+    """Bring the tables up to date.
+
+    Args:
+        database: where the entries are.
+        verify: raises, inside each write, if this process may not send for the key any more: what
+            was not stored is neither signed nor sent.
+    """
     await database.migrate(_COMPONENT, _STEPS)
-    return DatabaseOutboxStorage(database)
+    return DatabaseOutboxStorage(database, verify)
 
 
 def _to_entry(row: Row) -> OutboxEntry:
