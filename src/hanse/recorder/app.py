@@ -48,7 +48,9 @@ from hanse.protocol.records.wire import (
 )
 from hanse.protocol.signatures import Address, DigestSigner, to_hex
 from hanse.protocol.wire.fields import parse_count
+from hanse.recorder.book import RecorderBook
 from hanse.recorder.committer import Committer, no_failpoint
+from hanse.recorder.entries import EntryState, TakenEntry
 from hanse.recorder.http import (
     CallerLeftError,
     Receive,
@@ -62,8 +64,6 @@ from hanse.recorder.http import (
 from hanse.recorder.metrics import CONTENT_TYPE, RecorderMetrics
 from hanse.recorder.parties import Parties
 from hanse.recorder.settings import RecorderLimits
-from hanse.settlement.records.recorder_book import RecorderBook
-from hanse.settlement.records.recorder_entries import EntryState, TakenEntry
 
 _log = logging.getLogger(__name__)
 _Answer = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -30,8 +30,8 @@ from hanse.chain.rpc import Rpc
 from hanse.protocol.errors import HanseError, InvariantError, TransientError
 from hanse.protocol.records import Commit
 from hanse.protocol.signatures import ZERO_HASH, to_bytes, to_hex
+from hanse.recorder.book import RecorderBook
 from hanse.recorder.metrics import RecorderMetrics
-from hanse.settlement.records.recorder_book import RecorderBook
 
 ATTEMPTS_MAX = 100
 """Transactions for one commit: each failed for good before the next; more is nothing to go on."""

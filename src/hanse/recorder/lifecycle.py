@@ -18,13 +18,13 @@ from hanse.chain.outbox import Outbox
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError
 from hanse.recorder.app import Recorder
+from hanse.recorder.book import RecorderBook, open_recorder_book
 from hanse.recorder.committer import Committer, no_failpoint
 from hanse.recorder.metrics import RecorderMetrics
 from hanse.recorder.parties import ChainParties, Parties
 from hanse.recorder.settings import RecorderSettings
 from hanse.serving import HttpServer
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
-from hanse.settlement.records.recorder_book import RecorderBook, open_recorder_book
 from hanse.store import Database, hold_folder, open_database
 
 DATABASE_NAME = "recorder.sqlite3"

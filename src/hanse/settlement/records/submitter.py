@@ -1,8 +1,10 @@
 """The loop of one side of a market: submit receipts to a recorder, watch it, keep the proofs.
 
-    async with open_submitter(settings, identity, source, database, rpc, deployment) as submitter:
-        await submitter.run()          # as a task; `await submitter.step()` is one round
-        await submitter.get_head()     # 32 bytes: what a settlement names as its records head
+    submitter = Submitter(settings, identity, book, source, client, view, now_s=time.time)
+    await submitter.run()          # as a task; `await submitter.step()` is one round
+    await submitter.get_head()     # 32 bytes: what a settlement names as its records head
+
+`hanse.settlement.records.sides` makes one over a side's own database.
 
 One round:
 
@@ -23,14 +25,10 @@ Source: `docs/records.md`, section "Watching a recorder".
 """
 
 import asyncio
-import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from hanse.chain import Deployment, Rpc
-from hanse.chain.deployment import open_records
 from hanse.protocol.errors import HanseError, InvariantError, TransientError
 from hanse.protocol.limits import RECORD_ENTRIES_PER_SUBMISSION_MAX
 from hanse.protocol.messages import SignedReceipt
@@ -39,18 +37,15 @@ from hanse.protocol.records import (
 )
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32, to_bytes
 from hanse.settlement.records.answers import Identity, read_answer
-from hanse.settlement.records.chain_check import ChainRecords
 from hanse.settlement.records.proving import Prover
-from hanse.settlement.records.recorder_client import HttpRecorderClient, RecorderClient
+from hanse.settlement.records.recorder_client import RecorderClient
 from hanse.settlement.records.sources import to_record_entry
 from hanse.settlement.records.submission_book import (
     ReceiptSource,
     SubmissionBook,
     SubmittedEntry,
-    open_submission_book,
 )
 from hanse.settlement.records.watch import FaultError, RecordsView, Watch
-from hanse.store.database import Database
 
 BATCHES_PER_ROUND_MAX = 20
 """Submissions of one round: 10,000 entries; the next round goes on."""
@@ -85,37 +80,6 @@ FindTraceHash = Callable[[SignedReceipt], Awaitable[Hash32]]
 async def find_no_trace(signed: SignedReceipt) -> Hash32:
     """For a side that keeps no traces."""
     return ZERO_HASH
-
-
-@contextlib.asynccontextmanager
-async def open_submitter(
-    settings: RecordsSettings,
-    identity: Identity,
-    source: ReceiptSource,
-    database: Database,
-    rpc: Rpc,
-    deployment: Deployment,
-    *,
-    find_trace_hash: FindTraceHash = find_no_trace,
-    resume: Callable[[Address], Awaitable[object]] | None = None,
-) -> "AsyncIterator[Submitter]":
-    """A side's loop over its own database and node; spawn `run`, or call `step`."""
-    client = HttpRecorderClient()
-    try:
-        records = open_records(rpc, deployment)
-        yield Submitter(
-            settings,
-            identity,
-            await open_submission_book(database),
-            source,
-            client,
-            ChainRecords(rpc, records, deployment.confirmations),
-            now_s=time.time,
-            find_trace_hash=find_trace_hash,
-            resume=resume,
-        )
-    finally:
-        await client.close()
 
 
 class Submitter:

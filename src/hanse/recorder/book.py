@@ -32,8 +32,8 @@ from hanse.protocol.records import (
 )
 from hanse.protocol.records.proofs import order_leaves
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32, to_hex
-from hanse.settlement.records import recorder_tables as sql
-from hanse.settlement.records.recorder_entries import (
+from hanse.recorder import tables as sql
+from hanse.recorder.entries import (
     TakenEntry,
     WaitingEntry,
     explain_waiting,

@@ -8,9 +8,9 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
 from hanse.protocol.records import Reason, RecordEntry, Side, verify_record
 from hanse.protocol.signatures import ZERO_HASH
+from hanse.recorder.book import RecorderBook, open_recorder_book
+from hanse.recorder.entries import WAITING_PER_SUB_ACCOUNT_MAX, EntryState
 from hanse.settlement.records import recorder_book
-from hanse.settlement.records.recorder_book import RecorderBook, open_recorder_book
-from hanse.settlement.records.recorder_entries import WAITING_PER_SUB_ACCOUNT_MAX, EntryState
 from hanse.store.sqlite import open_sqlite
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)

@@ -17,7 +17,7 @@ from enum import StrEnum
 import msgspec
 
 from hanse.protocol.records import Reason, RecordEntry, Side, find_mismatch
-from hanse.settlement.records import recorder_tables as sql
+from hanse.recorder import tables as sql
 from hanse.store.database import Row, Transaction
 
 WAITING_PER_SUB_ACCOUNT_MAX = 1_000
