@@ -16,6 +16,7 @@ from hanse.sdk.disputes import Disputes
 from hanse.sdk.transport.asgi import AsgiTransport
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
+from hanse.store import Database
 from hanse.store.sqlite import SqliteDatabase, open_sqlite
 from tests.sdk.fake_broker import FakeBroker
 
@@ -55,6 +56,7 @@ class World:
             {broker.provider: SubAccountFunds(1_000_000, 0) for broker in self.brokers},
         )
         self.join_disputes: JoinDisputes | None = None
+        self.open_book: Callable[[Database, Domain], Awaitable[VoucherBook]] = open_voucher_book
         self.transport = AsgiTransport({broker.url: broker for broker in self.brokers})
 
     @contextlib.asynccontextmanager
@@ -62,7 +64,7 @@ class World:
         """A client on the world's database file; opening it again is a restart."""
         database = await open_sqlite(self.folder / "user.db")
         try:
-            self.book = await open_voucher_book(database, DOMAIN)
+            self.book = await self.open_book(database, DOMAIN)
             parts = HanseParts(
                 domain=DOMAIN,
                 user=USER.address,

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError, TransientError, VerificationError
 from hanse.sdk import Hanse, Verification
+from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
+from hanse.store import Database
 from tests.sdk.conftest import World
 
 MESSAGES = [{"role": "user", "content": "What is the answer?"}]
@@ -76,6 +80,36 @@ async def test_a_task_that_is_cancelled_hangs_up(world: World) -> None:
         await world.assert_books_agree(world.cheap)
         (receipt,) = await hanse.get_receipts()
         assert receipt.verification is Verification.VERIFIED
+
+
+class FullBook(VoucherBook):
+    """On a disk that is full while `is_full`, for what came of a cut answer."""
+
+    is_full = True
+
+    async def note_response(self, *args: Any, **kwargs: Any) -> None:
+        if self.is_full:
+            raise TransientError("store_unavailable", "the disk is full")
+        await super().note_response(*args, **kwargs)
+
+
+async def test_a_full_disk_does_not_keep_a_left_request_open(world: World) -> None:
+    """It counted as still being read for ever, so that nobody resumed it (found by chaos)."""
+
+    async def open_full(database: Database, domain: Domain) -> VoucherBook:
+        await open_voucher_book(database, domain)
+        return FullBook(database, domain)
+
+    world.only(world.cheap)
+    world.open_book = open_full
+    async with world.open() as hanse:
+        answer = await hanse.request("/v1/chat/completions", STREAM)
+        async with answer:
+            async for _ in answer.frames():
+                break
+        await hanse.wait_idle()
+        assert len(await hanse.get_receipts()) == 1
+        await world.assert_books_agree(world.cheap)
 
 
 async def test_a_broker_that_died_in_mid_stream_is_paid_nothing(world: World) -> None:

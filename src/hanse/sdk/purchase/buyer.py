@@ -9,6 +9,7 @@ Source: `docs/protocol.md`; `docs/decisions/0009-user-side.md`.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +45,8 @@ from hanse.settlement.books.voucher_book import Purchase, VoucherBook
 from hanse.settlement.books.voucher_records import SubAccountKey
 from hanse.settlement.traces.sealing import ENCRYPTION_KEY_HEADER
 from hanse.settlement.traces.writer import TraceWriter
+
+_log = logging.getLogger(__name__)
 
 PROVIDERS_TRIED_MAX = 3
 """Providers that one request tries: with each, one more maximum fee may be in flight."""
@@ -192,14 +195,17 @@ class Buyer:
             self._parts.health.report_failure(provider, reason)
 
         async def find_out() -> None:
-            for signed in seen:
-                await self._parts.capture.keep(
-                    signed, reason or "its answer was not read to the end"
-                )
-            if received.response_hash is not None:
+            try:
+                for signed in seen:
+                    await self._parts.capture.keep(
+                        signed, reason or "its answer was not read to the end"
+                    )
                 await self._note(request_id, received)
-            self.active.discard(request_id)
-            self._find_out(provider)
+            except TransientError as error:  # a full disk: its receipt is only compared with less
+                _log.warning("what came of request %s is not kept: %s", request_id, error.message)
+            finally:
+                self.active.discard(request_id)
+                self._find_out(provider)
 
         self._background.start(find_out())
 
