@@ -69,6 +69,7 @@ class ProviderPlan:
         engine: `llama`, `upstream` or `echo` (a fake).
         model: name to offer; "" for the engine's own.
         engine_settings: further settings of the engine.
+        embeddings_price: per million tokens, for a second service of vectors; "" for none.
         options: further options of `hanse provider start`.
     """
 
@@ -79,6 +80,7 @@ class ProviderPlan:
     model: str = ""
     engine_settings: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    embeddings_price: str = ""
 
 
 @dataclass
@@ -206,6 +208,8 @@ class LocalNetwork:
         arguments += ["--input-price", plan.input_price, "--output-price", plan.output_price]
         if plan.model:
             arguments += ["--model", plan.model]
+        if plan.embeddings_price:
+            arguments += ["--embeddings-price", plan.embeddings_price]
         for key, value in plan.engine_settings.items():
             arguments += ["--engine-setting", f"{key}={value}"]
         return await self._start(plan.name, port, [*arguments, *plan.options])

@@ -100,13 +100,13 @@ class Steps:
 
 
 def _get_plans() -> "list[ProviderPlan]":
-    """Two providers with the same model; the second asks twice the price."""
+    """Two providers with the same model, for chat and embeddings; the second asks twice as much."""
     from hanse.cli.local_network import ProviderPlan
 
     settings = {"parallel": "2", "context_tokens": "2048"}
     return [
-        ProviderPlan("lubeck", "0.15", "0.60", engine_settings=settings),
-        ProviderPlan("hamburg", "0.30", "1.20", engine_settings=settings),
+        ProviderPlan("lubeck", "0.15", "0.60", engine_settings=settings, embeddings_price="0.02"),
+        ProviderPlan("hamburg", "0.30", "1.20", engine_settings=settings, embeddings_price="0.04"),
     ]
 
 
@@ -180,13 +180,15 @@ def _describe_use(network: "LocalNetwork") -> str:
     key, home = create_api_key_path(network.home), network.home
     message = '{"role": "user", "content": "Hello!"}'
     body = f'{{"model": "{MODEL}", "messages": [{message}], "max_tokens": 64}}'
+    texts = f'{{"model": "{MODEL}", "input": ["Hello!", "Moin!"]}}'
+    headers = f"-H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json'"
     # a name that the shell finds, also in a checkout whose environment is not active
     program = "hanse" if shutil.which("hanse") else sys.argv[0]
     variables = f"HANSE_HOME={home} HANSE_PASSWORD_FILE={home / LOCAL_PASSWORD}"
     return (
         f"\nThe network is up. Ask it yourself, from another terminal:\n\n"
-        f'  curl {network.gateway_url}/chat/completions -H "Authorization: Bearer $(cat {key})" '
-        f"-H 'Content-Type: application/json' -d '{body}'\n\n"
+        f"  curl {network.gateway_url}/chat/completions {headers} -d '{body}'\n"
+        f"  curl {network.gateway_url}/embeddings {headers} -d '{texts}'\n\n"
         f"Or with the commands, which find network and keys here:\n\n"
         f"  export {variables}\n"
         f'  {program} chat --signer gateway "Hello!"\n'

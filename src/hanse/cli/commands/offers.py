@@ -39,6 +39,7 @@ async def offers(session: Session, /, model: str | None) -> None:
     rows = [
         (
             seen.listed.offer.model,
+            seen.listed.offer.service_type,
             seen.listed.provider,
             units.format_number(seen.listed.offer.prices.input_per_mtok),
             units.format_number(seen.listed.offer.prices.cached_per_mtok),
@@ -51,6 +52,7 @@ async def offers(session: Session, /, model: str | None) -> None:
     ]
     columns = (
         "model",
+        "for",
         "provider",
         f"in, {units.symbol}>",
         "cached>",

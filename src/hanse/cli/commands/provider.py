@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     examples=(
         ("Offer the packaged model", "hanse provider start --output-price 0.60 --register"),
         ("Is all well, and if nobody asks, why", "hanse provider status"),
+        ("What was earned, and where it is", "hanse provider money"),
     ),
 )
 def provider() -> None:
@@ -36,6 +37,10 @@ def provider() -> None:
             "Any OpenAI-compatible server, such as vLLM",
             "hanse provider start --engine upstream --model qwen3-8b "
             "--upstream-url http://127.0.0.1:8000/v1 --output-price 0.40",
+        ),
+        (
+            "Answers, and vectors at 0.02 a million tokens, from one engine",
+            "hanse provider start --output-price 0.60 --embeddings-price 0.02 --register",
         ),
         ("Settings from a file, another port", "hanse provider start --config p.toml --port 8802"),
     ),
@@ -58,6 +63,12 @@ def provider() -> None:
 @click.option("--input-price", default="0.15", help="Price of a million input tokens.")
 @click.option("--cached-price", help="Price of a million cached ones. [default: the input price]")
 @click.option("--output-price", default="0.60", help="Price of a million output tokens.")
+@click.option(
+    "--embeddings-price", help="Sell vectors too, at this price of a million input tokens."
+)
+@click.option(
+    "--embeddings-model", default="", help="Name to offer them under. [default: the model's]"
+)
 @click.option("--service-id", type=click.IntRange(1), default=1, help="Number in the Registry.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
@@ -119,3 +130,58 @@ async def status(session: Session, /, name: str) -> None:
     from hanse.cli.selling.provider_status import show_status
 
     await show_status(session, name)
+
+
+@provider.command_of(
+    "money",
+    short_help="Every unit of this provider: where, why, what would free it.",
+    examples=(
+        ("What was earned, and where it is", "hanse provider money"),
+        ("For a monitor: is anything overdue", "hanse provider money --json | jq .alarms"),
+    ),
+)
+@click.option("--name", default="provider", help="Whose keys and books: NAME, NAME-receipt.")
+@pass_session
+async def money(session: Session, /, name: str) -> None:
+    """Show where this provider's money is: why it is there, until when, and what would free it.
+
+    \b
+    wallet     held by the owner's address itself
+    stake      in the Registry
+    sent       claimed by a settlement that is on its way
+    claimable  earned, and held by users' sub-accounts
+    uncovered  earned, but the sub-accounts hold less
+
+    What was earned is what was settled and the last three. A settlement or a refund that is overdue
+    is an alarm. Needs no password; the broker may be running or not.
+    """  # noqa: D301 - click's mark for lines that must not be joined
+    from hanse.cli.selling.provider_money import show_money
+
+    await show_money(session, name)
+
+
+@provider.command_of(
+    "unbond",
+    short_help="Leave the market and take the stake back.",
+    examples=(
+        ("Begin: from now on nobody can fund it", "hanse provider unbond"),
+        ("Once the unbonding time has passed", "hanse provider unbond --finish"),
+        ("Stay after all", "hanse provider unbond --cancel"),
+    ),
+)
+@click.option("--name", default="provider", help="Whose stake: the key NAME.")
+@click.option("--finish", is_flag=True, help="Pay the stake out; its time must have passed.")
+@click.option("--cancel", is_flag=True, help="Stay: the stake stands again at once.")
+@click.option("--keyring", is_flag=True, help="Take the password from the desktop's keyring.")
+@pass_session
+async def unbond(session: Session, /, name: str, finish: bool, cancel: bool, keyring: bool) -> None:
+    """Take the stake back: announce it, wait the unbonding time, then --finish.
+
+    What was signed to the provider can be claimed all the while, and after.
+    """
+    from hanse.cli.selling.unbonding import unbond as do
+
+    if finish and cancel:
+        raise click.UsageError("--finish and --cancel exclude each other")
+    what = "finish" if finish else "cancel" if cancel else "begin"
+    await do(session, name, what, use_keyring=keyring)

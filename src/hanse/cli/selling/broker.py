@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import sys
 from pathlib import Path
@@ -16,14 +15,14 @@ from hanse.cli.control import hold_folder, serve_control
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import Network, load_network
 from hanse.cli.selling.provider_status import describe_offer, explain, fetch_report
+from hanse.cli.selling.services import open_services
 from hanse.cli.selling.settlement_plans import GasOptions, describe_plan_of
 from hanse.cli.selling.settlements import settle_by
 from hanse.cli.session import Session
-from hanse.engines import open_engine
 from hanse.protocol.errors import HanseError, RequestError
-from hanse.protocol.messages import Prices
 from hanse.protocol.signatures import Address, parse_address
-from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service, run_broker
+from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, run_broker
+from hanse.settlement.money.provider_money import provider_money_to_json
 
 IDLE_LOOK_S = 30.0
 """Between looks at why nobody asks; each is a few reads of the chain's node."""
@@ -39,19 +38,14 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
     folder = session.get_provider_folder(name)
     with hold_folder(folder):
         settings, keys = await _prepare(session, network, options, folder)
-        service = Service(
-            options["service_id"],
-            open_engine(options["engine"], _get_engine_settings(session, options)),
-            _get_prices(network, options),
-            model=options["model"],
-        )
+        services = open_services(session, network, options)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         async with contextlib.AsyncExitStack() as stack:
             beside = Beside(session, network, folder, keys.receipt.address, stack)
             await run_broker(
                 settings,
                 keys,
-                [service],
+                services,
                 on_ready=beside.start,
                 progress=_get_progress(session),
             )
@@ -106,10 +100,12 @@ class Beside:
                 return await settle_by(process, share)
             if question.get("do") == "plan":
                 return await describe_plan_of(process, share)
+            if question.get("do") == "money":
+                return provider_money_to_json(await process.read_money())
             if question.get("do") == "status":
                 return describe_broker(process, self._receipt_key)
             raise RequestError(
-                "usage", "a broker can be asked for its status and plan, and to settle"
+                "usage", "a broker can be asked for its status, money and plan, and to settle"
             )
 
         async with serve_control(self._folder, answer):
@@ -154,6 +150,7 @@ def describe_broker(process: BrokerProcess, receipt_key: Address) -> dict[str, A
         "offers": [
             {
                 "service_id": found.signed.offer.service_id,
+                "service_type": found.signed.offer.service_type,
                 "offer_hash": found.offer_hash,
                 "model": found.signed.offer.model,
                 "engine": found.signed.offer.engine,
@@ -236,52 +233,6 @@ def _confirm(session: Session, register: bool | None, provider: Address, stake: 
             "configuration_invalid",
             f"{provider} is not registered; --register stakes {stake} and registers it",
         )
-
-
-def _get_prices(network: Network, options: dict[str, Any]) -> Prices:
-    units = network.units
-    input_price = units.parse(options["input_price"])
-    cached = options["cached_price"]
-    return Prices(
-        input_price,
-        units.parse(cached) if cached is not None else input_price,
-        units.parse(options["output_price"]),
-    )
-
-
-def _get_engine_settings(session: Session, options: dict[str, Any]) -> dict[str, Any]:
-    engine = options["engine"]
-    settings: dict[str, Any] = {}
-    if engine == "llama":
-        settings["cache_dir"] = str(session.home / "cache")
-    if options["model"] and engine in ("llama", "upstream"):
-        settings["model"] = options["model"]
-    for option, setting, owner in (
-        ("threads", "threads", "llama"),
-        ("upstream_url", "base_url", "upstream"),
-        ("upstream_key_env", "key_env", "upstream"),
-    ):
-        value = options[option]
-        if value is None:
-            continue
-        if engine != owner:
-            flag = "--" + option.replace("_", "-")
-            raise RequestError("usage", f"{flag} is for engine {owner!r}, this is {engine!r}")
-        settings[setting] = value
-    for text in options["engine_setting"]:
-        name, found, value = text.partition("=")
-        if not found:
-            raise RequestError("usage", f"--engine-setting {text!r:.60} is not NAME=VALUE")
-        settings[name] = _read_value(value)
-    return settings
-
-
-def _read_value(text: str) -> Any:
-    """JSON where it is some (numbers, true, lists), else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _get_progress(session: Session) -> Any:

@@ -156,7 +156,7 @@ def describe_offer(offer: dict[str, Any], network: Network) -> str:
     """An offer in one line."""
     units = network.units
     return (
-        f"{offer['model']} ({offer['engine']}) at "
+        f"{offer['service_type']} by {offer['model']} ({offer['engine']}) at "
         f"{units.format_number(int(offer['input_per_mtok']))} in, "
         f"{units.format(int(offer['output_per_mtok']))} out a million tokens, "
         f"until {format_time(offer['valid_until'])}"
@@ -169,11 +169,16 @@ async def _count_cheaper(
     """Healthy offers of others for the same models at a lower output price."""
     if not offers:
         return 0
-    prices = {offer["model"]: int(offer["output_per_mtok"]) for offer in offers}
+    prices = {
+        offer["model"]: int(offer["output_per_mtok"])
+        for offer in offers
+        if offer["service_type"] == "chat"
+    }
     report = await look_at_market(session, network)
     return sum(
         seen.health == "ok"
         and seen.listed.provider != address
+        and seen.listed.offer.service_type == "chat"
         and seen.listed.offer.prices.output_per_mtok < prices.get(seen.listed.offer.model, 0)
         for seen in report.offers
     )
