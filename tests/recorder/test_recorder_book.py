@@ -8,9 +8,8 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
 from hanse.protocol.records import Reason, RecordEntry, Side, verify_record
 from hanse.protocol.signatures import ZERO_HASH
-from hanse.recorder.book import RecorderBook, open_recorder_book
+from hanse.recorder.book import WAITING_S_MAX, RecorderBook, open_recorder_book
 from hanse.recorder.entries import WAITING_PER_SUB_ACCOUNT_MAX, EntryState
-from hanse.settlement.records import recorder_book
 from hanse.store.sqlite import open_sqlite
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
@@ -118,8 +117,8 @@ async def test_one_sub_account_cannot_fill_the_book(book):
 
 async def test_old_entries_are_forgotten(book):
     await take(book, Side.USER, make_entry(1), now_s=NOW_S)
-    await take(book, Side.USER, make_entry(2), now_s=NOW_S + recorder_book.WAITING_S_MAX)
-    assert await book.sweep_waiting(NOW_S + recorder_book.WAITING_S_MAX + 1) == 1
+    await take(book, Side.USER, make_entry(2), now_s=NOW_S + WAITING_S_MAX)
+    assert await book.sweep_waiting(NOW_S + WAITING_S_MAX + 1) == 1
     waiting, _ = await book.list_waiting(Side.USER, SIGNER)
     assert [one.entry.sequence for one in waiting] == [2]
 

@@ -43,6 +43,8 @@ from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
 from hanse.settlement.netting.settler import SettlementBatch, Settler
+from hanse.settlement.records.sides import open_provider_submitter
+from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side
 from hanse.settlement.traces.writer import TraceWriter, open_trace_writer
 from hanse.store import Database, hold_folder, open_database
@@ -65,6 +67,7 @@ class BrokerProcess:
         self._loops = Loops(self._begin_draining)
         self.broker: Broker
         self.scheduler: Scheduler
+        self.records: Submitter
         self.server: HttpServer
         self._rounds: Rounds
 
@@ -189,7 +192,17 @@ class BrokerProcess:
 
         await sharing.offer(publish, adopt)
 
-        settler = Settler(book, escrow, outbox, storage, settings.provider, view, failpoint)
+        traces = await self._open_traces(database, now_s, failpoint)
+        self.records = await self._closers.enter_async_context(
+            open_provider_submitter(
+                *(settings.records, settings.provider, keys.receipt, database, rpc, deployment),
+                traces.notes.find_trace_hash if traces else None,
+            )
+        )
+        settler = Settler(
+            *(book, escrow, outbox, storage, settings.provider, view, failpoint),
+            records_head=self.records.get_head,
+        )
         self.broker = Broker(
             provider=settings.provider,
             domain=domain,
@@ -200,7 +213,7 @@ class BrokerProcess:
             now_s=now_s,
             monotonic=self.monotonic,
             failpoint=failpoint,
-            traces=await self._open_traces(database, now_s, failpoint),
+            traces=traces,
         )
         self.scheduler = Scheduler(
             settler,
@@ -226,6 +239,8 @@ class BrokerProcess:
 
         def lead() -> None:
             self._loops.spawn(outbox.run())
+            if settings.records.recorders:
+                self._loops.spawn(self.records.run())
             self._loops.repeat(settings.maintenance_interval_s, self._rounds.settle)
 
         sharing.lead(lead, publish, adopt, self._loops)

@@ -7,6 +7,7 @@ from hanse.chain import Deployment, Key
 from hanse.protocol.limits import OFFER_VALID_S_MAX
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32
 from hanse.settlement.netting.gas import SettlementRules
+from hanse.settlement.records.submitter import RecordsSettings
 from hanse.settlement.traces.capture import TraceSettings
 from hanse.store.leases import LeaseTerms
 
@@ -73,6 +74,7 @@ class BrokerSettings:
         database: URL or path of the store, see `hanse.store.open_database`; empty for a SQLite file
             in `data_dir`. With PostgreSQL several brokers may share it, each with a `data_dir` of
             its own; it may hold a password, so it is not shown.
+        records: to which recorders receipts are submitted, and how often; none by default.
         lease: how soon brokers that share a database notice that one of them has died.
     """
 
@@ -99,6 +101,7 @@ class BrokerSettings:
     traces: TraceSettings | None = None
     limits: ServingLimits = field(default_factory=ServingLimits)
     database: str = field(default="", repr=False)
+    records: RecordsSettings = field(default_factory=RecordsSettings)
     lease: LeaseTerms = field(default_factory=LeaseTerms)
 
     @property

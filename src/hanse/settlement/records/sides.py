@@ -7,6 +7,7 @@
 Traces are joined in by whoever keeps some: `find_trace_hash` is asked once a receipt.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -66,6 +67,20 @@ async def open_user_submitter(
         settings, identity, source, database, rpc, deployment, find_trace, resume
     ) as made:
         yield made
+
+
+@contextlib.asynccontextmanager
+async def run_behind(submitter: Submitter) -> AsyncIterator[None]:
+    """Run a loop for as long as the block lasts, if there are recorders to speak to."""
+    if not submitter.settings.recorders:
+        yield
+        return
+    task = asyncio.create_task(submitter.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
