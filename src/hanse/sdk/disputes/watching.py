@@ -42,7 +42,7 @@ RETRY_S = 600
 NO_COIN_RETRY_S = 30
 """Between looks at a wallet without native coin."""
 
-ORPHAN_S = 60
+ORPHAN_S = 10
 """A proof that a process took on and did not hand to the outbox in this time is taken on again."""
 
 _log = logging.getLogger(__name__)
