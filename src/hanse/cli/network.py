@@ -29,6 +29,9 @@ RPC_URL_VARIABLE = "HANSE_RPC_URL"
 SYMBOL_CHARS_MAX = 16
 """An asset's symbol has 3 to 5 letters; it is printed, so a hostile one must not be long."""
 
+RECORDERS_MAX = 16
+"""Recorders that a side knows; each is watched once a round."""
+
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One market: its node, its contracts, and how its asset is written.
@@ -40,6 +43,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         deployment: which contracts.
         private_endpoints: whether brokers at loopback and private addresses are called; null: on
             a development chain only.
+        recorders: base URLs of recorders that both sides of this market use, the preferred first.
     """
 
     rpc_url: str
@@ -47,6 +51,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asset_decimals: int
     deployment: Deployment
     private_endpoints: bool | None = None
+    recorders: tuple[str, ...] = ()
 
     @property
     def units(self) -> AssetUnits:
@@ -131,6 +136,12 @@ def _verify_owner(home: Path) -> None:
 
 def _checked(network: Network) -> Network:
     symbol, decimals = network.asset_symbol, network.asset_decimals
+    for url in network.recorders:
+        if not url.startswith(("http://", "https://")) or len(network.recorders) > RECORDERS_MAX:
+            raise RequestError(
+                "configuration_invalid",
+                f"recorders has {url!r:.80}, expected at most {RECORDERS_MAX} http or https URLs",
+            )
     if not 0 < len(symbol) <= SYMBOL_CHARS_MAX or not symbol.isprintable() or " " in symbol:
         raise RequestError(
             "configuration_invalid",

@@ -239,8 +239,7 @@ class BrokerProcess:
 
         def lead() -> None:
             self._loops.spawn(outbox.run())
-            if settings.records.recorders:
-                self._loops.spawn(self.records.run())
+            self._loops.spawn(self.records.run())
             self._loops.repeat(settings.maintenance_interval_s, self._rounds.settle)
 
         sharing.lead(lead, publish, adopt, self._loops)

@@ -40,6 +40,8 @@ from hanse.sdk.transport.http import HttpTransport
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook
 from hanse.settlement.disputes.dispute_book import StoredDispute
+from hanse.settlement.records.sides import open_user_submitter, run_behind
+from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side
 from hanse.settlement.traces.writer import TraceWriter, open_trace_writer
 from hanse.store import Database
@@ -102,6 +104,7 @@ class Hanse:
         self._parts = parts
         self._background = Background()
         self._loops: list[asyncio.Task[None]] = []
+        self.records: Submitter | None = None  # None without a chain
         self._offers = OfferIndex()
         self._health = HealthBook(parts.clock)
         self._funding = Funding(parts.chain)
@@ -183,6 +186,14 @@ class Hanse:
             )
             hanse = await stack.enter_async_context(cls.join(parts))
             await account.start(stack)
+            hanse.records = await stack.enter_async_context(
+                open_user_submitter(
+                    *(settings.records, user, signer, database, rpc, deployment),
+                    parts.traces.notes.find_trace_hash if parts.traces else None,
+                    hanse._resumer.resume_provider,
+                )
+            )
+            await stack.enter_async_context(run_behind(hanse.records))
             yield hanse
 
     @classmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 from hanse.chain import Deployment, Key, Rpc, verify_deployment
 from hanse.protocol.signatures import Address
 from hanse.sdk.transport import Transport, TransportLimits
+from hanse.settlement.records.submitter import RecordsSettings
 from hanse.settlement.traces.capture import TraceSettings
 
 DEVELOPMENT_CHAIN_ID = 31_337
@@ -30,6 +31,7 @@ class Settings:
         private_endpoints: whether brokers at loopback and private addresses are called. Anybody
             with a stake may publish any endpoint. None: on a development chain only.
         traces: where bodies and answers are kept, encrypted; None for nowhere.
+        records: to which recorders receipts are submitted, and how often; none by default.
         discover_interval_s: between looks at the market; 0 for none.
         resume_interval_s: between rounds over requests of unknown end; 0 for none.
         dispute_interval_s: between looks at what providers claimed and signed; 0 for none.
@@ -47,6 +49,7 @@ class Settings:
     transport: Transport | None = None
     private_endpoints: bool | None = None
     traces: TraceSettings | None = None
+    records: RecordsSettings = field(default_factory=RecordsSettings)
     discover_interval_s: float = 15.0
     resume_interval_s: float = 30.0
     dispute_interval_s: float = 5.0

@@ -29,6 +29,7 @@ from hanse.sdk.money import Money, read_money
 from hanse.sdk.settings import Settings
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
+from hanse.settlement.records.submitter import RecordsSettings
 from hanse.store import Database, open_sqlite
 
 
@@ -126,6 +127,7 @@ def get_settings(
         session.unlock_key(signer or key, use_keyring=use_keyring),
         user=session.get_key_address(key),
         private_endpoints=network.private_endpoints,
+        records=RecordsSettings(network.recorders),
     )
 
 

@@ -23,6 +23,7 @@ from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, parse_address
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, run_broker
 from hanse.settlement.money.provider_money import provider_money_to_json
+from hanse.settlement.records.submitter import RecordsSettings
 
 IDLE_LOOK_S = 30.0
 """Between looks at why nobody asks; each is a few reads of the chain's node."""
@@ -191,6 +192,7 @@ async def _prepare(
         settle_exposure_max=network.units.parse(options["exposure"]) if options["exposure"] else 0,
         gas_share_ppm=gas.get_rules(network).gas_share_ppm,
         native_price=gas.choose_native_price(network),
+        records=RecordsSettings(network.recorders),
     )
     return settings, BrokerKeys(receipt=receipt, owner=owner)
 

@@ -14,6 +14,7 @@ from hanse.protocol.errors import InvariantError, RequestError
 from hanse.protocol.signatures import Address, Signature
 from hanse.settlement import DueClaim, open_receipt_book
 from hanse.settlement.netting.settler import SettlementBatch
+from hanse.settlement.records.submitter import RecordsSettings
 from hanse.store import open_sqlite
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ async def settle(
         deployment=network.deployment,
         settle_interval_s=0,
         native_price=gas.choose_native_price(network),
+        records=RecordsSettings(network.recorders),
     )
     with hold_folder(folder):
         # a broker without services: it recovers the books and indexes the chain as always

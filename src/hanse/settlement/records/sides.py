@@ -71,10 +71,7 @@ async def open_user_submitter(
 
 @contextlib.asynccontextmanager
 async def run_behind(submitter: Submitter) -> AsyncIterator[None]:
-    """Run a loop for as long as the block lasts, if there are recorders to speak to."""
-    if not submitter.settings.recorders:
-        yield
-        return
+    """Run a loop for as long as the block lasts."""
     task = asyncio.create_task(submitter.run())
     try:
         yield

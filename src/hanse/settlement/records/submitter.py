@@ -109,6 +109,8 @@ class Submitter:
 
     async def run(self) -> None:
         """One round after another for ever; ends by cancellation or `InvariantError`."""
+        if not self.settings.recorders:
+            await asyncio.Event().wait()  # there is nothing to do, and our end would be a failure
         while True:
             try:
                 await self.step()
