@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hanse.protocol.intents import Fund, OpenIntent, authorize_open
 from hanse.protocol.signatures import to_compact
 from tests.contracts.cold_gas import SPEC
+from tests.contracts.dispute_parts import Case
 from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of
 
 GAS_PER_CLAIM_AT_200_MAX = 13_000
@@ -67,7 +68,27 @@ def measure() -> Iterator[dict[str, Any]]:
         data = encode(hanse, newcomer, 10 * MILLION, fund)
         gas = hanse.chain.gas_of(key_of("relayer").address, hanse.escrow, data)
         yield {"case": f"onboard_relayed_{form}", "gas": gas, "bar": ONBOARD_GAS_MAX, "spec": SPEC}
+    yield from measure_proofs()
     yield from measure_commits()
+
+
+def measure_proofs() -> Iterator[dict[str, Any]]:
+    """A first proof, which condemns, and pays a user who has an account already."""
+    hanse, provider, receipt_key = open_market()
+    user, reporter = key_of("user"), key_of("reporter")
+    hanse.mint(user.address, 100 * MILLION)
+    fund = (provider.address, user.address, 90 * MILLION)
+    hanse.escrow_call(user, "open", 100 * MILLION, [fund])
+    case = Case(hanse, user, provider, user, receipt_key, reporter)
+    case.settle(claimed=50_123_457, sequence=100_003)
+    receipts = [case.receipt(100_003, total) for total in (40_123_457, 45_123_457)]
+    for name, arguments in (
+        ("prove_overclaim", receipts[0]),
+        ("prove_equivocation", (*receipts[0], *receipts[1])),
+    ):
+        data = hanse.chain.artifacts[hanse.escrow].encode_call(name, *arguments)
+        gas = hanse.chain.gas_of(reporter.address, hanse.escrow, data)
+        yield {"case": name, "gas": gas, "spec": SPEC}
 
 
 def measure_commits() -> Iterator[dict[str, Any]]:

@@ -433,6 +433,7 @@ def test_a_stake_that_unbonds_still_answers_until_it_has_left(case: Case) -> Non
     case.hanse.registry_call(case.provider, "begin_unbonding")
     case.hanse.chain.advance(case.hanse.terms.unbonding_time_s)
     assert case.overclaim(case.receipt(4, 120)).output == (180,)
+    assert case.info()["unbonding_until_s"] == 0
     with reverts("condemned"):
         case.hanse.registry_call(case.provider, "finish_unbonding", case.provider.address)
     assert_conserved(case)

@@ -855,7 +855,7 @@ def _receipt_digest(receipt: Receipt) -> bytes32:
 @view
 def _check_receipt(receipt: Receipt, digest: bytes32, r: bytes32, vs: uint256):
     receipt_key: address = self._recover(digest, r, vs)
-    assert receipt_key != empty(address), "signature"
+    # No provider holds the zero key, to which a malformed signature recovers.
     holder: address = staticcall IRegistry(registry).provider_of_receipt_key(receipt_key)
     assert holder != empty(address) and holder == receipt.provider, "signature"
 

@@ -1,7 +1,7 @@
 # pragma version 0.4.3
 """
 @notice Attack asset: honest until `set_mode`. 1: reverts, 2: returns False without moving anything,
-        3: returns False after moving.
+        3: returns False after moving, 4: says that it moved and has not.
 """
 
 balanceOf: public(HashMap[address, uint256])
@@ -36,7 +36,7 @@ def transferFrom(sender: address, receiver: address, amount: uint256) -> bool:
 @internal
 def _move(sender: address, receiver: address, amount: uint256) -> bool:
     assert self.mode != 1, "paused"
-    if self.mode != 2:
+    if self.mode != 2 and self.mode != 4:
         self.balanceOf[sender] -= amount
         self.balanceOf[receiver] += amount
-    return self.mode == 0
+    return self.mode == 0 or self.mode == 4
