@@ -1,4 +1,4 @@
-"""Disputes over hostile assets: one that refuses, lies, or calls back during a slashing.
+"""Disputes over hostile assets: one that refuses, lies, or calls back during a slashing."""
 
 from collections.abc import Callable
 
