@@ -112,21 +112,21 @@ class ChaosDatabase:
 
     def _commit_late(self, batch: list[Write]) -> None:
         """The injected bug: callers go on at once, the commit comes half a second later."""
-        if self._connection.in_transaction:
-            results = []
-            for write in batch:
-                self._connection.execute("SAVEPOINT one")
-                try:
-                    results.append((write.future, write.function(self._open()), None))
-                except Exception as error:
-                    self._connection.execute("ROLLBACK TO one")
-                    results.append((write.future, None, error))
-                self._connection.execute("RELEASE one")
-            _deliver(results)
-            return
-        self._connection.execute("BEGIN IMMEDIATE")
-        asyncio.get_running_loop().call_later(0.5, self._connection.execute, "COMMIT")
-        self._commit_late(batch)
+        connection = self._connection
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
+            asyncio.get_running_loop().call_later(0.5, self._commit_at_last)
+        results: list[Any] = []
+        for write in batch:
+            try:
+                results.append((write.future, write.function(self._open()), None))
+            except Exception as error:
+                results.append((write.future, None, error))
+        _deliver(results)
+
+    def _commit_at_last(self) -> None:
+        if self._connection.in_transaction:  # a full disk may have ended it
+            self._connection.execute("COMMIT")
 
     def _open(self) -> Transaction:
         return SqliteTransaction(self._connection)

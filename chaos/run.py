@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaos.books import read_entries
 from chaos.bugs import Bug
 from chaos.checks import verify_run
 from chaos.components import ErrorLog
@@ -77,6 +78,8 @@ def run_seed(
         driver.heal()
         driver.drain()
         lost, twice = verify_run(world, driver.brokers, driver.users)
+        if world.violations:
+            _note_transactions(driver)
     finally:
         log.removeHandler(handler)
         log.propagate = was
@@ -107,3 +110,13 @@ def run_seed(
         dict(world.counts),
         frozenset(world.crash_sites),
     )
+
+
+def _note_transactions(driver: Driver) -> None:
+    """For whoever reads the trace of a run that failed."""
+    for component in driver.components:
+        for entry in read_entries(component):
+            driver.world.note(
+                f"{component.name} {entry.key[:40]} ({entry.call.label}): {entry.state}, block "
+                f"{entry.block_number}, nonce {entry.nonce}, {entry.reason}"
+            )

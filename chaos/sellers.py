@@ -84,7 +84,8 @@ class BrokerComponent(Component):
     def settle(self) -> None:
         """Settle all that is owed, as on an operator's demand."""
         if self.is_admitting and self.process is not None and self.broker is not None:
-            self.process.spawn(self._settle(self.broker))
+            settling = self.process.spawn(self._settle(self.broker))
+            self.broker.failed.add_done_callback(lambda _: settling.cancel())
 
     async def _settle(self, broker: BrokerProcess) -> None:
         try:
