@@ -11,8 +11,9 @@ store may lie, be slow or be gone, and nothing but the trace is lost.
 Source: obstore (Apache Arrow's object_store), decision 20.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,9 @@ CONNECT_TIME_S = 5
 class ObjectStore:
     """Objects by content hash. Make one with `open_object_store`."""
 
-    def __init__(self, backend: "Backend", location: str) -> None:
+    def __init__(self, backend: "Backend", location: str, time_s: float = OBJECT_TIME_S) -> None:
         self._backend = backend
+        self._time_s = time_s
         self.location = location
 
     async def put(self, content: bytes) -> Hash32:
@@ -52,7 +54,7 @@ class ObjectStore:
         import obstore
 
         name = hash_object(content)
-        with _refusing(self.location):
+        async with _refusing(self.location, self._time_s):
             await obstore.put_async(self._backend, _get_path(name), content, use_multipart=False)
         return name
 
@@ -67,7 +69,7 @@ class ObjectStore:
         import obstore
 
         content = bytearray()
-        with _refusing(self.location):
+        async with _refusing(self.location, self._time_s):
             found = await obstore.get_async(self._backend, _get_path(name))
             async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
                 content += bytes(chunk)
@@ -93,9 +95,10 @@ class ObjectStore:
         """
         import obstore
 
+        path = _get_path(name)
         try:
-            with _refusing(self.location):
-                found = await obstore.head_async(self._backend, _get_path(name))
+            async with _refusing(self.location, self._time_s):
+                found = await obstore.head_async(self._backend, path)
         except RequestError:
             return False
         return found["size"] == length_bytes
@@ -108,12 +111,14 @@ class ObjectStore:
         """
         import obstore
 
-        with contextlib.suppress(RequestError), _refusing(self.location):
-            await obstore.delete_async(self._backend, _get_path(name))
+        path = _get_path(name)
+        with contextlib.suppress(RequestError):
+            async with _refusing(self.location, self._time_s):
+                await obstore.delete_async(self._backend, path)
 
 
-def open_object_store(location: str) -> ObjectStore:
-    """A store by its location; nothing is asked of it yet.
+def open_object_store(location: str, time_s: float = OBJECT_TIME_S) -> ObjectStore:
+    """A store by its location; nothing is asked of it yet. One exchange takes `time_s` at most.
 
     Raises:
         RequestError: `configuration_invalid` if the location names no store, or the library for
@@ -131,12 +136,12 @@ def open_object_store(location: str) -> ObjectStore:
         ) from None
     try:
         if location.startswith("s3://"):
-            return ObjectStore(_open_s3(location), location)
+            return ObjectStore(_open_s3(location), location, time_s)
         if "://" in location:
             raise _invalid(location, "is neither a folder nor s3://BUCKET/PREFIX")
         folder = Path(location).expanduser().absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return ObjectStore(LocalStore(folder), str(folder))
+        return ObjectStore(LocalStore(folder), str(folder), time_s)
     except (BaseError, OSError, ValueError) as error:
         raise _invalid(location, f"cannot be opened ({type(error).__name__})") from None
 
@@ -181,16 +186,20 @@ def _get_path(name: Hash32) -> str:
     return f"{digits[:2]}/{digits}"
 
 
-@contextlib.contextmanager
-def _refusing(location: str) -> Iterator[None]:
-    """Say what went wrong by its kind only: a store's own text may hold what it likes."""
+@contextlib.asynccontextmanager
+async def _refusing(location: str, time_s: float) -> AsyncIterator[None]:
+    """Bound the time, since a server may drip, or break off again and again.
+
+    What went wrong is said by its kind only: a store's own text may hold what it likes.
+    """
     from obstore.exceptions import BaseError, NotFoundError
 
     try:
-        yield
+        async with asyncio.timeout(time_s):
+            yield
     except (NotFoundError, FileNotFoundError):
         raise RequestError("not_found", f"{location} does not have that object") from None
-    except (BaseError, OSError) as error:
+    except (BaseError, OSError) as error:  # a TimeoutError is an OSError
         raise TransientError(
             "store_unavailable", f"{location} does not take or give it: {type(error).__name__}"
         ) from None
