@@ -16,7 +16,7 @@ from hanse.protocol.messages import Receipt, SignedReceipt
 from hanse.protocol.signatures import Address
 from hanse.protocol.wire import encode_receipt_frame
 from hanse.sdk import Hanse
-from hanse.sdk.disputes import Disputes
+from hanse.sdk.disputes import Disputes, find_dispute_alarms
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_conflicts import CONFLICTS_PER_SUB_ACCOUNT_MAX
 from hanse.settlement.books.voucher_records import Verification
@@ -291,6 +291,9 @@ async def test_without_native_coin_it_waits_and_says_how_to_go_on(case: Case) ->
     assert dispute.state is DisputeState.FOUND
     assert "0 wei" in dispute.reason
     assert "hanse disputes prove" in dispute.reason
+    (alarm,) = find_dispute_alarms([dispute])
+    assert (alarm.code, alarm.amount) == ("dispute_waits", dispute.evidence.finding.loss)
+    assert "0 wei" in alarm.message
     case.judge.refusal = None
     case.world.clock.now += 31
     assert (await case.only()).state is DisputeState.SENT
@@ -337,6 +340,8 @@ async def test_against_a_condemned_provider_only_a_loss_is_worth_gas(
     dispute = await case.overclaim()
     assert len(case.judge.sent) == sends
     assert ("condemned" in dispute.reason) is not bool(sends)
+    assert dispute.state is (DisputeState.SENT if sends else DisputeState.FUTILE)
+    assert find_dispute_alarms([dispute]) == ()
 
 
 async def test_disputes_that_are_not_raised_by_themselves_are_kept(case: Case) -> None:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
 from hanse.sdk.completion import Completion, CompletionStream, read_completion
 from hanse.sdk.discovery import Discovery, DiscoveryReport
-from hanse.sdk.disputes import Disputes, describe, open_disputes
+from hanse.sdk.disputes import Disputes, describe, find_dispute_alarms, open_disputes
 from hanse.sdk.evidence import export_receipt
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.purchase.answer import Answer
@@ -369,7 +369,9 @@ class Hanse:
         chain = self._parts.chain
         if not isinstance(chain, IndexedChain):
             raise RequestError("configuration_invalid", "this client has no chain to read from")
-        return await read_money(self.account, chain, self._parts.book, self._parts.user)
+        money = await read_money(self.account, chain, self._parts.book, self._parts.user)
+        alarms = find_dispute_alarms(await self.get_disputes())
+        return replace(money, alarms=money.alarms + alarms)
 
     async def _complete(
         self, path: str, body: dict[str, Any], needs: Needs | None

@@ -207,8 +207,10 @@ class Disputes:
                 await self._take_back(dispute)
 
     async def _raise(self, dispute: StoredDispute) -> None:
-        obstacle = self._find_obstacle(dispute) or await self._find_futility(dispute)
-        if obstacle:
+        if futility := await self._find_futility(dispute):
+            await self._wait(dispute, _State.FUTILE, futility, RETRY_S)
+            return
+        if obstacle := self._find_obstacle(dispute):
             await self._wait(dispute, dispute.state, obstacle, RETRY_S)
             return
         assert self._outbox is not None  # else there is an obstacle
@@ -241,7 +243,7 @@ class Disputes:
         finding = dispute.evidence.finding
         at = self._chain.checkpoint
         if at is None:
-            return "the chain was not read yet"
+            return ""
         provider = await self._registry.read_provider(finding.provider, block=at.number)
         if not provider.is_condemned:
             return ""

@@ -5,6 +5,7 @@
 | - | the receipts prove a cheat | found |
 | found, refused | Escrow would accept the proof; this process took it on | sent |
 | found | Escrow would refuse it now | refused, tried again later |
+| found, refused | the provider is condemned, and a proof would pay nothing more | futile |
 | sent | its transaction failed | refused, tried again later |
 | any | Escrow's event says that the cheat is proven, whoever proved it | confirmed |
 | sent, confirmed | the block of its proof left the chain | found |
@@ -50,6 +51,7 @@ class DisputeState(StrEnum):
     SENT = "sent"
     CONFIRMED = "confirmed"
     REFUSED = "refused"
+    FUTILE = "futile"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ ALARM_CODES = (
     "claim_at_risk",
     "unbonding_overdue",
     "condemned",
+    "dispute_waits",
     "books_differ",
 )
 """Every alarm there is; a closed set, so that metrics have a series for each from the start."""
