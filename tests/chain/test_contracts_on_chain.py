@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from chain_parts import CHAIN_ID, Crash, CrashingStorage, make_funded_key
+from chain_parts import CHAIN_ID, Crash, CrashingStorage, make_funded_key, mine
 
 from hanse.chain import (
     Asset,
@@ -165,6 +165,17 @@ async def test_the_file_is_checked_against_the_chain(chain: Rpc, tmp_path: Path)
     for words, change in wrong.items():
         with pytest.raises(RequestError, match=words):
             await verify_deployment(chain, msgspec.structs.replace(deployment, **change))
+
+
+@pytest.mark.parametrize("keep", [1, 300, -1])
+async def test_a_piece_of_our_code_is_not_our_contract(chain: Rpc, keep: int) -> None:
+    deployment = await make_deployment(chain)
+    head = await chain.fetch_head()
+    code = await chain.fetch_code(deployment.records, block=head.number)
+    await chain.request("anvil_setCode", deployment.records, "0x" + code[:keep].hex())
+    await mine(chain, K + 1)
+    with pytest.raises(RequestError, match="Records at"):
+        await verify_deployment(chain, deployment)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"chain_id": "x"}', b"[" * 20_000])

@@ -185,11 +185,14 @@ async def _fetch_genesis_hash(rpc: Rpc) -> str:
 
 
 def _verify_code(artifact: Artifact, address: str, code: bytes) -> None:
-    """The code, less the immutables that Vyper appends, must be a part of our creation code."""
-    for words in range(_IMMUTABLE_WORDS_MAX + 1):
-        body = code[: len(code) - 32 * words]
-        if body and body in artifact.bytecode:
-            return
+    """The code, less the immutables that Vyper appends, must be all that our creation code makes.
+
+    All: a piece of it would be a contract of another meaning.
+    """
+    body, appended = code[: artifact.runtime_bytes], len(code) - artifact.runtime_bytes
+    fits = 0 <= appended <= 32 * _IMMUTABLE_WORDS_MAX and appended % 32 == 0
+    if fits and body in artifact.bytecode:
+        return
     found = f"{len(code)} bytes of other code" if code else "no code"
     raise _differs(f"{artifact.name} at {address}", found, "the code of this version of Hanse")
 

@@ -55,6 +55,7 @@ class Artifact:
         name: the contract's.
         abi: the JSON ABI as the compiler gave it.
         bytecode: creation code, without constructor arguments.
+        runtime_bytes: length of the code on chain, without the immutables appended to it.
         storage_layout: variable -> type, first slot and number of slots.
         functions: by name; no contract of Hanse overloads one.
         events: by name.
@@ -65,6 +66,7 @@ class Artifact:
     name: str
     abi: tuple[dict[str, Any], ...]
     bytecode: bytes
+    runtime_bytes: int
     storage_layout: Mapping[str, Any]
     functions: Mapping[str, FunctionAbi]
     events: Mapping[str, EventAbi]
@@ -147,6 +149,7 @@ def parse_artifact(raw: Mapping[str, Any]) -> Artifact:
         name=raw["contract"],
         abi=tuple(raw["abi"]),
         bytecode=bytes.fromhex(raw["bytecode"][2:]),
+        runtime_bytes=raw["runtime_bytes"],
         storage_layout=MappingProxyType(raw["storage_layout"]),
         functions=MappingProxyType(functions),
         events=MappingProxyType(events),
