@@ -48,7 +48,8 @@ from hanse.provider import (
 from hanse.provider.finishing import Failpoint
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
-from hanse.store import open_sqlite
+from hanse.store import Transaction, is_shared, open_database
+from hanse.store.leases import LeaseTerms, join_group
 
 CHAT = "/v1/chat/completions"
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
@@ -59,6 +60,7 @@ SIGNER_KEY = Key(b"\x01" * 32)
 STRANGER_KEY = Key(b"\x03" * 32)
 PRICES = Prices(100_000, 50_000, 300_000)
 FUNDS = 10**12
+QUICK_LEASE = LeaseTerms(beat_s=0.1, missed_max=10)
 
 
 def no_failpoint(name: str) -> None:
@@ -87,9 +89,14 @@ async def run_broker_here(
     port: int = 0,
     **engine_settings: Any,
 ) -> AsyncIterator[BrokerHere]:
-    database = await open_sqlite(path)
-    book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
+    database = await open_database(path)
+    membership = None
+    if is_shared(path):
+        name = f"broker-{os.urandom(4).hex()}"
+        membership = await join_group(database, "broker", name, "here", QUICK_LEASE)
+    book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY, membership)
     await book.recover(int(time.time()))
+    beating = asyncio.create_task(beat(book)) if membership else None
     view = StaticChainView()
     view.set_funds(USER, SIGNER_KEY.address, SubAccountFunds(funds, 0))
     engine = EchoEngine(Settings(**engine_settings))
@@ -122,7 +129,18 @@ async def run_broker_here(
     finally:
         await server.stop()
         await engine.close()
+        if beating is not None and membership is not None:
+            beating.cancel()
+            await membership.leave()
         await database.close()
+
+
+async def beat(book: ReceiptBook) -> None:
+    def close(tx: Transaction, name: str) -> None:
+        book.recover_within(tx, int(time.time()))
+
+    assert book.membership is not None
+    await book.membership.run(close, lambda: None)
 
 
 @dataclass

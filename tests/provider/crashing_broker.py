@@ -19,7 +19,7 @@ import msgspec
 from hanse.chain import Deployment, Key
 from hanse.engines import open_engine
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
-from tests.provider.broker_parts import PRICES, run_broker_here
+from tests.provider.broker_parts import FUNDS, PRICES, QUICK_LEASE, run_broker_here
 
 
 class KillAt:
@@ -41,7 +41,10 @@ async def serve_alone(database: str, failpoint: KillAt) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     delay = float(os.environ.get("TOKEN_DELAY_S", "0"))
-    async with run_broker_here(database, failpoint=failpoint, token_delay_s=delay) as here:
+    funds = int(os.environ.get("FUNDS", FUNDS))
+    async with run_broker_here(
+        database, failpoint=failpoint, funds=funds, token_delay_s=delay
+    ) as here:
         print(json.dumps({"url": here.url}), flush=True)
         await stop.wait()
 
@@ -59,6 +62,8 @@ async def serve_on_chain(folder: str, chain: dict[str, str], failpoint: KillAt) 
         stake=int(chain["stake"]),
         settle_interval_s=0,
         endpoints=("http://broker.test",),
+        database=chain.get("database", ""),
+        lease=QUICK_LEASE,
     )
     keys = BrokerKeys(Key(bytes.fromhex(chain["receipt"])), Key(bytes.fromhex(chain["owner"])))
     services = [Service(1, open_engine("echo", {}), PRICES)]

@@ -229,6 +229,7 @@ class Broker:
                 "in_flight": self.in_flight,
                 "chain_block": self.parts.chain_view.block,
                 "money_alarms": list(self.money_alarms),
+                **_describe_group(self.parts.book.membership),
             },
         )
 
