@@ -17,6 +17,10 @@ COMMANDS = {
     "account": ("hanse.cli.commands.account:account", "Deposit, fund, refund, withdraw."),
     "money": ("hanse.cli.commands.money:money", "Show every unit of a wallet, by place."),
     "receipts": ("hanse.cli.commands.receipts:receipts", "List, export and verify receipts."),
+    "disputes": (
+        "hanse.cli.commands.disputes:disputes",
+        "Show and prove what providers cheated in.",
+    ),
     "provider": ("hanse.cli.commands.provider:provider", "Sell a model's answers."),
     "settle": ("hanse.cli.commands.settle:settle", "Claim what users signed for (provider)."),
     "gateway": ("hanse.cli.commands.gateway:gateway", "Serve OpenAI's API, pay providers."),

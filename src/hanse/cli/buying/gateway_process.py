@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 from hanse.cli.buying.wallet import get_settings
@@ -35,6 +36,7 @@ def serve(session: Session, options: dict[str, Any]) -> None:
         signer=options["signer"],
         use_keyring=options["keyring"],
     )
+    buyer = replace(buyer, auto_dispute=options["auto_dispute"])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if gateway.access_log:
         logging.getLogger("hanse.gateway").setLevel(logging.INFO)

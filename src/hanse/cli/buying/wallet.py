@@ -12,7 +12,7 @@ the same home folder; only one command at a time sends transactions, since a key
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -25,10 +25,12 @@ from hanse.protocol.errors import InvariantError
 from hanse.protocol.signatures import Address, Signature, parse_address
 from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import IndexedChain, open_chain
+from hanse.sdk.disputes import find_dispute_alarms
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.settings import Settings
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
+from hanse.settlement.disputes.dispute_book import DisputeBook, open_dispute_book
 from hanse.settlement.records.submitter import RecordsSettings
 from hanse.store import Database, open_sqlite
 
@@ -43,11 +45,14 @@ class Wallet:
     chain: IndexedChain
     account: Account
     book: VoucherBook
+    disputes: DisputeBook
     domain: Domain
 
     async def read_money(self) -> Money:
         """Every unit of this wallet, by place."""
-        return await read_money(self.account, self.chain, self.book, self.user)
+        money = await read_money(self.account, self.chain, self.book, self.user)
+        alarms = find_dispute_alarms(await self.disputes.list_all())
+        return replace(money, alarms=money.alarms + alarms)
 
 
 def get_database_path(session: Session, key: str) -> Path:
@@ -102,9 +107,10 @@ async def open_wallet(
         chain = await open_chain(rpc, deployment, database, user, signer_address)
         account = await open_account(rpc, deployment, database, chain, settings)
         book = await open_voucher_book(database, domain)
+        disputes = await open_dispute_book(database, domain)
         if wallet is not None:
             await _finish_earlier(session, network, rpc, wallet, database)
-        yield Wallet(user, signer_address, rpc, chain, account, book, domain)
+        yield Wallet(user, signer_address, rpc, chain, account, book, disputes, domain)
 
 
 def get_settings(

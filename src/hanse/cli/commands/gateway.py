@@ -71,6 +71,11 @@ def gateway() -> None:
     help="Browser origin that may call (CORS); may be repeated.",
 )
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
+@click.option(
+    "--auto-dispute/--no-auto-dispute",
+    default=True,
+    help="Prove a provider's cheat on the chain at once, with the signer's native coin.",
+)
 @pass_session
 def start(session: Session, /, **options: Any) -> None:
     """Serve OpenAI's API until Ctrl-C, and pay providers with vouchers.
