@@ -12,7 +12,7 @@ from hanse.gateway import ApiKeys, GatewayServer, GatewaySettings, open_api_keys
 from hanse.protocol.errors import HanseError, RequestError, Shortfall, TransientError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import FinishReason, Receipt, SignedReceipt, Usage
-from hanse.sdk.money import Money, Place
+from hanse.sdk.money import Alarm, Money, Place
 from hanse.store import open_sqlite
 
 PROVIDER = "0x" + "11" * 20
@@ -145,6 +145,7 @@ class MemoryMarket:
         self.gate: asyncio.Event | None = None
         self.delay: asyncio.Event | None = None
         self.asked = asyncio.Event()
+        self.alarms: tuple[Alarm, ...] = ()
 
     async def request(self, path: str, body: bytes) -> MemoryAnswer:
         self.bodies.append((path, body))
@@ -166,7 +167,9 @@ class MemoryMarket:
 
     async def read_money(self) -> Money:
         places = (Place("wallet", 2**60), Place("free", 7, PROVIDER))
-        return Money("0x" + "22" * 20, 9, places, 5, (), ())
+        return Money(
+            "0x" + "22" * 20, 9, places, 5, (), (), alarms=self.alarms, symbol="tHSD", decimals=6
+        )
 
     def _answer(self, path: str, request: dict[str, Any]) -> MemoryAnswer:
         model = request["model"]

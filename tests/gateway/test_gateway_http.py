@@ -12,6 +12,7 @@ from hanse.gateway.operations import OPERATIONS
 from hanse.protocol.errors import RequestError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.wire import encode_receipt_frame
+from hanse.sdk.money import Alarm
 from hanse.store import open_sqlite
 from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import (
@@ -200,6 +201,41 @@ async def test_money(app):
         ("wallet", str(2**60)),
         ("free", "7"),
     ]
+    assert money["asset"] == {"symbol": "tHSD", "decimals": 6}
+
+
+async def test_alarms_of_the_money_are_in_health_and_metrics_without_amounts_in_health(app):
+    async def read_health() -> list[str]:
+        return json.loads((await app.ask("GET", "/health", key="")).body)["money_alarms"]
+
+    async def read_series() -> dict[str, str]:
+        text = (await app.ask("GET", "/metrics", key="")).body.decode()
+        lines = [line for line in text.splitlines() if line.startswith("hanse_gateway_money")]
+        return dict(line.rsplit(" ", 1) for line in lines)
+
+    assert await read_health() == []
+    words = "a refund has been free for 1 h and nobody has completed it"
+    app.market.alarms = (Alarm("refund_overdue", 7, 1, words, "hanse account refund 0x1 --claim"),)
+    money = json.loads((await app.ask("GET", "/hanse/v1/money")).body)
+    assert money["alarms"] == [
+        {
+            "code": "refund_overdue",
+            "amount": "7",
+            "since_s": 1,
+            "message": words,
+            "command": "hanse account refund 0x1 --claim",
+        }
+    ]
+    assert await read_health() == ["refund_overdue"]
+    series = await read_series()
+    assert series['hanse_gateway_money_alarms{code="refund_overdue"}'] == "1.0"
+    assert series['hanse_gateway_money_alarms{code="books_differ"}'] == "0.0"
+    assert series['hanse_gateway_money_base_units{place="free"}'] == "7.0"
+
+    app.market.alarms = ()
+    await app.ask("GET", "/hanse/v1/money")
+    assert await read_health() == []
+    assert (await read_series())['hanse_gateway_money_alarms{code="refund_overdue"}'] == "0.0"
 
 
 async def test_requests_above_the_limit_wait_elsewhere(app):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from openai import AsyncOpenAI
 
 from hanse.cli.local_network import find_free_port
 from tests.network.market import until
@@ -167,6 +169,31 @@ async def test_the_gateway_answers_while_it_stays(home, staying):
     assert body["choices"][0]["message"]["content"]
 
 
+async def test_the_real_model_gives_vectors_to_an_unmodified_openai_client(home, staying):
+    document, _ = staying
+    key = (home / "api-key").read_text().strip()
+    texts = ["The cat sleeps.", "A cat is sleeping.", "Interest rates rose in spring."]
+    async with AsyncOpenAI(base_url=document["gateway"], api_key=key, max_retries=0) as client:
+        made = await client.embeddings.create(model="smollm2-135m-instruct", input=texts)
+        models = [model.id async for model in client.models.list()]
+    assert models == ["smollm2-135m-instruct"]
+    one, same, other = (row.embedding for row in made.data)
+    assert len(one) == 576
+    assert get_cosine(one, same) > get_cosine(one, other)
+    assert made.usage.prompt_tokens > len(texts)
+    shown = await run(home, "provider", "money", "--name", "lubeck", "--json")
+    assert shown.exit_code == 0, shown.stderr
+    places = {place["place"]: int(place["amount"]) for place in shown.document["places"]}
+    assert places["claimable"] > 0  # at 0.02 a million tokens it is one base unit, rounded up
+    assert places["stake"] == 100_000_000
+    assert shown.document["alarms"] == []
+
+
+def get_cosine(a: list[float], b: list[float]) -> float:
+    product = sum(x * y for x, y in zip(a, b, strict=True))
+    return product / math.hypot(*a) / math.hypot(*b)
+
+
 async def test_a_home_in_use_is_refused_in_one_line(home, staying):
     refused = await run(home, "up", "--once")
     assert refused.exit_code == 2
@@ -208,8 +235,8 @@ async def test_the_next_start_resumes_chain_keys_and_books(home, staying, second
     for name in ("provider", "signer", "user"):
         assert resumed["receipt"][name] == document["receipt"][name]
     assert resumed["minted"] == document["minted"]
-    # one answer of each round, and the one that a test asked for in between
-    assert resumed["receipt"]["sequence"] == "3"
+    # one answer of each round, and the two that tests asked for in between
+    assert resumed["receipt"]["sequence"] == "4"
     fees = [int(found["receipt"]["fee"]) for found in (document, resumed)]
     assert int(resumed["receipt"]["cumulative_fee"]) > sum(fees)
     assert len(list((home / "receipts").iterdir())) == 2

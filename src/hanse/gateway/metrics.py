@@ -93,14 +93,13 @@ class GatewayMetrics:
         """One stream broke off."""
         self._broken.inc()
 
-    def show_money(self, sums: dict[str, int], codes: list[str]) -> None:
-        """What a look at the money found: base units by place, and its alarms."""
+    def show_money(self, sums: dict[str, int], alarms: dict[str, int]) -> None:
+        """What a look at the money found: base units by place, alarms by code."""
         self._money.clear()
         for place, amount in sums.items():
             self._money.labels(place).set(amount)
-        self._alarms.clear()
-        for code in codes:
-            self._alarms.labels(code).inc()
+        for code, count in alarms.items():
+            self._alarms.labels(code).set(count)
         self._money_seen.set_to_current_time()
 
     def to_text(self) -> bytes:

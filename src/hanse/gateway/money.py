@@ -38,14 +38,12 @@ class MoneyWatch:
         Raises:
             TransientError: `chain_unavailable`.
         """
-        from hanse.sdk.money import money_to_json  # the chain's libraries take long to import
+        # the chain's libraries take long to import, and keys need none of them
+        from hanse.sdk.money import money_to_json, sum_by_code, sum_by_place
 
         money = await self._client.read_money()
         document = money_to_json(money)
-        sums: dict[str, int] = {}
-        for place in money.places:
-            sums[place.place] = sums.get(place.place, 0) + place.amount
-        self._metrics.show_money(sums, [alarm.code for alarm in money.alarms])
+        self._metrics.show_money(sum_by_place(money.places), sum_by_code(money.alarms))
         self.alarms = tuple(sorted({alarm.code for alarm in money.alarms}))
         return document
 

@@ -21,7 +21,14 @@ from hanse.sdk.account import Account
 from hanse.sdk.chain_view import IndexedChain, JournalEntry
 from hanse.settlement.books.voucher_book import VoucherBook
 from hanse.settlement.money.journal import Origin
-from hanse.settlement.money.places import Alarm, Place, alarm_to_json, place_to_json
+from hanse.settlement.money.places import (
+    Alarm,
+    Place,
+    alarm_to_json,
+    place_to_json,
+    sum_by_code,
+    sum_by_place,
+)
 from hanse.settlement.money.user_money import (
     UserFacts,
     find_differences,
@@ -29,7 +36,16 @@ from hanse.settlement.money.user_money import (
     get_user_places,
 )
 
-__all__ = ["Alarm", "Money", "Origin", "Place", "money_to_json", "read_money"]
+__all__ = [
+    "Alarm",
+    "Money",
+    "Origin",
+    "Place",
+    "money_to_json",
+    "read_money",
+    "sum_by_code",
+    "sum_by_place",
+]
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,20 @@ def show_places(
     total = sum(place.amount for place in places)
     footer = ("sum", "", units.format_number(total), "", "")
 
+    # a column that says nothing about anything is left out
+    kept = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+
+    def pick(cells: Sequence[str]) -> tuple[str, ...]:
+        return tuple(cells[at] for at in kept)
+
     def render() -> "RenderableType":
         from rich.console import Group
         from rich.text import Text
 
         words = [Text(_explain(place, names, units, flags)) for place in places if place.amount]
-        table = output.table(columns, rows, footer=footer, title=title)
+        table = output.table(
+            pick(columns), [pick(row) for row in rows], footer=pick(footer), title=title
+        )
         return Group(table, Text(""), *words)
 
     output.show(document(), render)
