@@ -43,7 +43,7 @@ from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
 from hanse.settlement.netting.settler import SettlementBatch, Settler
-from hanse.settlement.records.sides import open_provider_submitter
+from hanse.settlement.records.sides import Seams, open_provider_submitter
 from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side
 from hanse.settlement.traces.writer import TraceWriter, open_trace_writer
@@ -196,7 +196,7 @@ class BrokerProcess:
         self.records = await self._closers.enter_async_context(
             open_provider_submitter(
                 *(settings.records, settings.provider, keys.receipt, database, rpc, deployment),
-                traces.notes.find_trace_hash if traces else None,
+                traces.find_trace_hash if traces else None,
             )
         )
         settler = Settler(
@@ -259,6 +259,9 @@ class BrokerProcess:
 
     def _connect(self) -> Rpc:
         return Rpc.connect(self.settings.rpc_url)
+
+    def _get_record_seams(self) -> Seams | None:
+        return None
 
     def _bind(self) -> HttpServer:
         return HttpServer.bind(self.settings.host, self.settings.port)

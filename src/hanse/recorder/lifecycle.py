@@ -90,18 +90,31 @@ class RecorderProcess:
         settings, deployment = self.settings, self.settings.deployment
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._closers.enter_context(hold_folder(settings.data_dir, "recorder"))
-        database = await open_database(settings.database or settings.data_dir / DATABASE_NAME)
+        database = await self._open_database()
         self._closers.push_async_callback(database.close)
-        rpc = Rpc.connect(settings.rpc_url)
+        rpc = self._connect()
         self._closers.push_async_callback(rpc.close)
         await verify_deployment(rpc, deployment)
-        self.server = HttpServer.bind(settings.host, settings.port)
+        self.server = self._bind()
         self._closers.push_async_callback(self.server.stop)
         await self._assemble(database, rpc, key, now_s, failpoint)
         await self.committer.verify_book()
         self._spawn(self.committer.run(settings.poll_interval_s))
         self._spawn(self._sweep(now_s))
         await self.server.start(self.recorder)
+
+    # The seams to disk, node, network and clock; a simulation overrides them.
+
+    monotonic = staticmethod(time.monotonic)
+
+    async def _open_database(self) -> Database:
+        return await open_database(self.settings.database or self.settings.data_dir / DATABASE_NAME)
+
+    def _connect(self) -> Rpc:
+        return Rpc.connect(self.settings.rpc_url)
+
+    def _bind(self) -> HttpServer:
+        return HttpServer.bind(self.settings.host, self.settings.port)
 
     async def _assemble(
         self,
@@ -122,6 +135,7 @@ class RecorderProcess:
             await open_outbox_storage(database),
             chain_id=deployment.chain_id,
             confirmations=deployment.confirmations,
+            clock=self.monotonic,
         )
         self.committer = Committer(
             self.book,
@@ -131,12 +145,12 @@ class RecorderProcess:
             interval_blocks=settings.interval_blocks,
             confirmations=deployment.confirmations,
             metrics=metrics,
-            monotonic=time.monotonic,
+            monotonic=self.monotonic,
             failpoint=failpoint,
         )
         chain = ChainParties(rpc, registry, escrow, deployment.confirmations)
         parties = Parties(
-            chain.fetch_receipt_key, chain.fetch_exists, settings.limits, time.monotonic
+            chain.fetch_receipt_key, chain.fetch_exists, settings.limits, self.monotonic
         )
         self.recorder = Recorder(
             key=key,
@@ -149,6 +163,7 @@ class RecorderProcess:
             promise_blocks=settings.get_promise_blocks(),
             limits=settings.limits,
             now_s=now_s,
+            monotonic=self.monotonic,
             failpoint=failpoint,
         )
         self._metrics = metrics

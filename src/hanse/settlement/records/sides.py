@@ -20,7 +20,7 @@ from hanse.protocol.records import Side
 from hanse.protocol.signatures import ZERO_HASH, Address, DigestSigner, Hash32
 from hanse.settlement.records.answers import Identity
 from hanse.settlement.records.chain_check import ChainRecords
-from hanse.settlement.records.recorder_client import HttpRecorderClient
+from hanse.settlement.records.recorder_client import HttpRecorderClient, RecorderClient
 from hanse.settlement.records.sources import ProviderReceipts, UserReceipts
 from hanse.settlement.records.submission_book import ReceiptSource, open_submission_book
 from hanse.settlement.records.submitter import RecordsSettings, Submitter
@@ -28,6 +28,9 @@ from hanse.store.database import Database
 
 FindTrace = Callable[[Receipt], Awaitable[Hash32 | None]]
 """The hash of the trace that a side keeps of a receipt's request, or None."""
+
+Seams = tuple[RecorderClient, Callable[[], float]]
+"""The network and the clock of a simulation; the real ones are made where none are given."""
 
 
 @contextlib.asynccontextmanager
@@ -39,12 +42,15 @@ async def open_provider_submitter(
     rpc: Rpc,
     deployment: Deployment,
     find_trace: FindTrace | None = None,
+    seams: Seams | None = None,
 ) -> AsyncIterator[Submitter]:
     """The provider's loop, over its broker's database."""
     domain = Domain(deployment.chain_id, deployment.escrow)
     identity = Identity(Side.PROVIDER, provider, receipt_key, domain)
     source = ProviderReceipts(provider)
-    async with _open(settings, identity, source, database, rpc, deployment, find_trace) as made:
+    async with _open(
+        settings, identity, source, database, rpc, deployment, find_trace, seams=seams
+    ) as made:
         yield made
 
 
@@ -58,13 +64,14 @@ async def open_user_submitter(
     deployment: Deployment,
     find_trace: FindTrace | None = None,
     resume: Callable[[Address], Awaitable[object]] | None = None,
+    seams: Seams | None = None,
 ) -> AsyncIterator[Submitter]:
     """The user side's loop, over its own database; `resume` runs the handshake with a provider."""
     domain = Domain(deployment.chain_id, deployment.escrow)
     identity = Identity(Side.USER, signer.address, signer, domain)
     source = UserReceipts(user, signer.address)
     async with _open(
-        settings, identity, source, database, rpc, deployment, find_trace, resume
+        settings, identity, source, database, rpc, deployment, find_trace, resume, seams
     ) as made:
         yield made
 
@@ -90,12 +97,13 @@ async def _open(
     deployment: Deployment,
     find_trace: FindTrace | None,
     resume: Callable[[Address], Awaitable[object]] | None = None,
+    seams: Seams | None = None,
 ) -> AsyncIterator[Submitter]:
     async def find_trace_hash(signed: SignedReceipt) -> Hash32:
         found = await find_trace(signed.receipt) if find_trace else None
         return found or ZERO_HASH
 
-    client = HttpRecorderClient()
+    client, now_s = seams or (HttpRecorderClient(), time.time)
     try:
         records = open_records(rpc, deployment)
         yield Submitter(
@@ -105,7 +113,7 @@ async def _open(
             source,
             client,
             ChainRecords(rpc, records, deployment.confirmations),
-            now_s=time.time,
+            now_s=now_s,
             find_trace_hash=find_trace_hash,
             resume=resume,
         )
