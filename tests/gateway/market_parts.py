@@ -26,6 +26,7 @@ from hanse.sdk.transport.http import HttpTransport
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.traces.writer import TraceWriter
 from hanse.store import open_sqlite
 from tests.gateway.gateway_parts import RunningGateway, run_gateway_here
 
@@ -86,6 +87,8 @@ async def sell(
     funds: int,
     path: Path,
     clock: MovableClock,
+    encryption_key: str = ZERO_HASH,
+    traces: TraceWriter | None = None,
     **engine_settings: object,
 ) -> AsyncIterator[Seller]:
     receipt_key = Key(bytes([secret]) * 32)
@@ -104,7 +107,7 @@ async def sell(
             service,
             provider=provider,
             endpoints=(server.url,),
-            encryption_key=ZERO_HASH,
+            encryption_key=encryption_key,
             valid_until=int(time.time()) + 86_400,
             revision=1,
         )
@@ -122,6 +125,7 @@ async def sell(
         chain_view=view,
         offers=offers,
         now_s=clock,
+        traces=traces,
     )
     await server.start(broker)
     broker.admitting = True
@@ -136,12 +140,28 @@ async def sell(
 
 @contextlib.asynccontextmanager
 async def open_market(
-    path: Path, *, funds: int = FUNDS, **engine_settings: object
+    path: Path,
+    *,
+    funds: int = FUNDS,
+    encryption_key: str = ZERO_HASH,
+    provider_traces: TraceWriter | None = None,
+    user_traces: TraceWriter | None = None,
+    **engine_settings: object,
 ) -> AsyncIterator[Market]:
     async with contextlib.AsyncExitStack() as stack:
         clock = MovableClock()
         cheap = await stack.enter_async_context(
-            sell(CHEAP, 2, 100_000, funds, path, clock, **engine_settings)
+            sell(
+                CHEAP,
+                2,
+                100_000,
+                funds,
+                path,
+                clock,
+                encryption_key,
+                provider_traces,
+                **engine_settings,
+            )
         )
         dear = await stack.enter_async_context(
             sell(DEAR, 3, 900_000, funds, path, clock, **engine_settings)
@@ -163,6 +183,7 @@ async def open_market(
             chain=chain,
             transport=transport,
             clock=clock,
+            traces=user_traces,
         )
         hanse = await stack.enter_async_context(Hanse.join(parts))
         gateway = await stack.enter_async_context(

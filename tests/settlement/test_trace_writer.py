@@ -206,6 +206,18 @@ async def test_the_log_says_what_was_dropped_and_nothing_of_it(database, caplog)
     assert PROMPT.decode() not in caplog.text
 
 
+async def test_a_submission_waits_for_a_trace_that_is_on_its_way(database):
+    store = SlowStore()
+    async with run_writer(database, store) as writer:
+        receipt = record(writer)
+        asked = asyncio.create_task(writer.find_trace_hash(receipt.receipt))
+        await store.begun.wait()
+        assert not asked.done()
+        store.go.set()
+        found = await asyncio.wait_for(asked, 5)
+        assert found == (await get_only_note(writer.notes)).trace_hash
+
+
 async def test_one_request_has_one_trace(database):
     async with run_writer(database) as writer:
         record(writer)

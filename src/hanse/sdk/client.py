@@ -189,7 +189,7 @@ class Hanse:
             hanse.records = await stack.enter_async_context(
                 open_user_submitter(
                     *(settings.records, user, signer, database, rpc, deployment),
-                    parts.traces.notes.find_trace_hash if parts.traces else None,
+                    parts.traces.find_trace_hash if parts.traces else None,
                     hanse._resumer.resume_provider,
                 )
             )

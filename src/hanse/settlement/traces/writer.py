@@ -10,8 +10,8 @@ does not fit, and whatever the store refuses three times, is dropped, counted by
 `hanse traces list` and the metrics, and said in the log (without contents). Encrypting happens in a
 thread; the plaintext is in memory only and is let go of at once.
 
-`wait_written` lets the recorder's side wait, for a bounded time, until the traces of what ended so
-far are stored, before it binds their hashes.
+`find_trace_hash` is asked before a receipt goes to the recorder, whose leaf binds the hash; it
+waits a bounded time for what is on its way.
 
 Source: docs/decisions/0020-traces.md.
 """
@@ -25,7 +25,7 @@ from typing import Self
 
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
-from hanse.protocol.messages import SignedVoucher
+from hanse.protocol.messages import Receipt, SignedVoucher
 from hanse.protocol.signatures import ZERO_HASH, Hash32
 from hanse.settlement.traces.capture import TraceCapture, TraceSettings
 from hanse.settlement.traces.document import EncryptedTrace, Side, Trace, encrypt_trace
@@ -33,6 +33,11 @@ from hanse.settlement.traces.notes import SealedKey, TraceNote, TraceNotes, open
 from hanse.settlement.traces.object_store import ObjectStore, open_object_store
 from hanse.settlement.traces.sealing import seal_data_key
 from hanse.store.database import Database
+
+RECORD_WAIT_S = 5.0
+"""How long a submission to the recorder waits for traces that are on their way to the store."""
+
+NO_WAIT_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +79,7 @@ class TraceWriter:
         self.dropped: Counter[str] = Counter()
         self._unsaid: Counter[str] = Counter()
         self._store, self._now_s, self._failpoint = store, now_s, failpoint
-        self._bytes, self._has_warned = 0, False
+        self._bytes, self._has_warned, self._no_wait_until = 0, False, 0.0
         self._queue: asyncio.Queue[tuple[Trace, Hash32, int]] = asyncio.Queue(
             settings.limits.queue_max
         )
@@ -139,6 +144,17 @@ class TraceWriter:
             _log.warning("a trace was dropped: %s; further ones are only counted", reason)
         self.dropped[reason] += 1
         self._unsaid[reason] += 1
+
+    async def find_trace_hash(self, receipt: Receipt) -> Hash32 | None:
+        """See `TraceNotes.find_trace_hash`; waits a bounded time for what is on its way.
+
+        After a wait in vain it does not wait again for a while, so a store that hangs holds up a
+        whole submission to the recorder once.
+        """
+        is_waiting = self._now_s() >= self._no_wait_until
+        if is_waiting and not await self.wait_written(RECORD_WAIT_S):
+            self._no_wait_until = self._now_s() + NO_WAIT_S
+        return await self.notes.find_trace_hash(receipt)
 
     async def wait_written(self, most_s: float) -> bool:
         """Wait until everything that ended so far is stored or dropped; False if time ran out."""
