@@ -12,13 +12,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from hanse.chain import ChainError, Key
 from hanse.chain.asset import Asset
+from hanse.chain.keys import Scrypt, create_keystore
 from hanse.chain.registry import ProviderInfo, PublishedService, Registry
+from hanse.cli.main import hanse as hanse_command
+from hanse.cli.network import fetch_network, save_network
 from hanse.contracts import Claim
 from hanse.contracts.deployment import Terms
 from hanse.protocol.eip712 import Domain
@@ -67,9 +72,9 @@ class Stage:
         head = await self.market.rpc.fetch_head()
         return await self.market.escrow.read_account(user.address, block=head.number)
 
-    async def make_user(self) -> Key:
+    async def make_user(self, user: Key | None = None) -> Key:
         """A wallet with a funded sub-account."""
-        user = await self.market.make_key()
+        user = user or await self.market.make_key()
         asset = Asset(self.market.rpc, self.market.deployment.asset)
         await self.market.do(
             user,
@@ -82,13 +87,15 @@ class Stage:
         return user
 
     @contextlib.asynccontextmanager
-    async def open(self, user: Key, *, has_wallet: bool = True) -> AsyncIterator[Hanse]:
+    async def open(
+        self, user: Key, *, has_wallet: bool = True, database: Path | None = None
+    ) -> AsyncIterator[Hanse]:
         """The user's real client; opening it again is a restart."""
         transport = AsgiTransport({URL: self.broker})
         settings = Settings(
             self.market.url,
             self.market.deployment,
-            self.folder / f"{user.address}.db",
+            database or self.folder / f"{user.address}.db",
             signer=user,
             user=user.address,
             wallet=user if has_wallet else None,
@@ -343,3 +350,69 @@ async def test_a_false_accusation_costs_its_maker_the_gas_and_nobody_anything_el
         elsewhere = Evidence(Domain(1, "0x" + "12" * 20), invented[0][0], ())
         with pytest.raises(RequestError, match="this market's is"):
             await prove(stage.market.outbox(accuser), escrow, elsewhere)
+
+
+PASSWORD = "a password of the tests"
+
+
+async def run(home: Path, *arguments: str) -> tuple[int, Any]:
+    """`hanse disputes ARGUMENTS --json` in a thread; its exit code and its document."""
+    variables = {"HANSE_HOME": str(home), "HANSE_PASSWORD": PASSWORD}
+    words = ["disputes", *arguments, "--json"]
+    result = await asyncio.to_thread(
+        CliRunner().invoke, hanse_command, words, env=variables, prog_name="hanse"
+    )
+    return result.exit_code, json.loads(result.stdout or result.stderr)
+
+
+async def test_the_commands_show_export_and_prove_a_dispute(
+    tmp_path: Path, anvil_cache: Path
+) -> None:
+    async with open_stage(tmp_path, anvil_cache) as stage:
+        home = tmp_path / "home"
+        save_network(home, await fetch_network(stage.market.url, stage.market.deployment))
+        keys = home / "keys"
+        user, stranger = (
+            create_keystore(keys / f"{name}.json", PASSWORD, scrypt=Scrypt.LIGHT)
+            for name in ("user", "stranger")
+        )
+        for key in (user, stranger):
+            await stage.market.node.fund(key.address, 10 * ETHER)
+        await stage.make_user(user)
+        assert await run(home, "list") == (0, {"disputes": []})
+        assert (await run(home, "show"))[0] == 5
+        books = home / "user.db"
+        async with stage.open(user, has_wallet=False, database=books) as hanse:
+            spent = await buy(hanse)
+        loss = await stage.overclaim(user) - spent
+        await stage.market.node.fund(user.address, 0)
+        async with stage.open(user, has_wallet=False, database=books) as hanse:
+            waiting = await until_dispute(hanse, lambda dispute: "wei" in dispute.reason)
+            money = await hanse.read_money()
+            assert "dispute_waits" in [alarm.code for alarm in money.alarms]
+
+        code, listed = await run(home, "list")
+        (shown,) = listed["disputes"]
+        assert (code, shown["state"], shown["loss"]) == (0, "found", str(loss))
+        assert await run(home, "show", waiting.dispute_id[:10]) == (0, shown)
+        assert (await run(home, "show", "0xnothing"))[0] == 5
+        file, bent = tmp_path / "dispute.json", tmp_path / "bent.json"
+        document = (await run(home, "export"))[1]
+        file.write_text(json.dumps(document))
+        bent.write_text(json.dumps({**document, "claimed": {"amount": "1", "sequence": "1"}}))
+        assert (await run(home, "prove", str(bent)))[0] == 8
+
+        code, proof = await run(home, "prove", str(file), "--key", "stranger", "--dry-run")
+        assert (code, proof["sent"], proof["compensation"]) == (0, False, str(loss))
+        assert (await run(home, "prove", str(file)))[0] == 7, "the user's key has no native coin"
+        code, proof = await run(home, "prove", str(file), "--key", "stranger")
+        assert (code, proof["sent"], proof["compensation"]) == (0, True, str(loss))
+        assert await run(home, "prove", str(file), "--key", "stranger") == (0, proof), "sent once"
+        assert await stage.read_account(user) == loss
+        async with stage.open(user, has_wallet=False, database=books) as hanse:
+            await until_dispute(hanse, is_won)
+            money = await hanse.read_money()
+            assert "dispute_waits" not in [alarm.code for alarm in money.alarms]
+        (shown,) = (await run(home, "list"))[1]["disputes"]
+        assert (shown["state"], shown["compensation"]) == ("confirmed", str(loss))
+        assert shown["transaction_hash"] == proof["transaction_hash"]
