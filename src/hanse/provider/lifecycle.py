@@ -197,6 +197,7 @@ class BrokerProcess:
             open_provider_submitter(
                 *(settings.records, settings.provider, keys.receipt, database, rpc, deployment),
                 traces.find_trace_hash if traces else None,
+                self._get_record_seams(),
             )
         )
         settler = Settler(
