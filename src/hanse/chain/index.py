@@ -7,7 +7,8 @@
 One round takes the blocks after the checkpoint up to head - k, fetches their logs, proves that they
 hang on the checkpoint and that the chain did not change meanwhile, and hands one `EventBatch` to
 `storage.apply_batch`, which stores meaning and checkpoint in one transaction. So a crash anywhere
-repeats a round or not, never half of it.
+repeats a round or not, never half of it. A round holds at most `LOGS_PER_ROUND_MAX` logs, or one
+block's; so an index that starts years late catches up in bounded memory.
 
 A reorganisation shallower than k is never seen here: its blocks were not read yet. One that changes
 a block at or below the checkpoint breaks what we told others. Then `InvariantError` stops the
@@ -24,13 +25,18 @@ from dataclasses import replace
 
 from hanse.chain.chain_types import BlockNumber, ChainError, Event, Header, Log
 from hanse.chain.contract import Contract
-from hanse.chain.rpc import Rpc
+from hanse.chain.rpc import BATCH_MAX, Rpc
 from hanse.chain.storage import Checkpoint, EventBatch, IndexStorage
 from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import keccak, to_bytes
 
 BLOCKS_PER_ROUND_MAX = 2_000
 """Blocks of one round when catching up; common nodes refuse ranges above 2,000 to 10,000."""
+
+LOGS_PER_ROUND_MAX = 5_000
+"""Logs of one round when catching up: some 15 MB while they are decoded and folded, and the turn to
+write for half a second. A range that brings more is cut at a block, and the next is asked
+smaller."""
 
 LINKED_BLOCKS_MAX = 100
 """Up to so many new blocks every header is fetched (one exchange) and its parent hash checked."""
@@ -66,6 +72,7 @@ class EventIndex:
         self._start_block = start_block
         self._confirmations = confirmations
         self._range_blocks = BLOCKS_PER_ROUND_MAX
+        self._refused_blocks = 2 * BLOCKS_PER_ROUND_MAX  # a range that the node would not answer
         self._turn = asyncio.Lock()  # two rounds at once would apply the same blocks twice
 
     async def read_checkpoint(self) -> Checkpoint | None:
@@ -207,12 +214,24 @@ class EventIndex:
             except ChainError:
                 if last == first:
                     raise
+                self._refused_blocks = last - first + 1
                 last = first + (last - first) // 2
-                self._range_blocks = max(1, last - first + 1)
-        # A range that worked may be tried larger next time.
-        self._range_blocks = min(BLOCKS_PER_ROUND_MAX, self._range_blocks * 2)
-        inside = [log for log in logs if first <= log.block_number <= last]
-        return [log for log in inside if log.address in self._contracts], last
+        inside = [
+            log
+            for log in logs
+            if first <= log.block_number <= last and log.address in self._contracts
+        ]
+        kept, last = _cut_at_block(inside, last)
+        self._set_range(last - first + 1, len(kept))
+        return kept, last
+
+    def _set_range(self, blocks: int, logs: int) -> None:
+        """How many blocks to ask for next: twice as many, within what node and round can hold."""
+        # Forgotten by and by: a node may have been busy, or the contracts were.
+        self._refused_blocks += self._refused_blocks // 16 + 1
+        fitting = blocks * LOGS_PER_ROUND_MAX // max(1, logs)
+        most = min(BLOCKS_PER_ROUND_MAX, 2 * blocks, fitting, self._refused_blocks // 2)
+        self._range_blocks = max(1, most)
 
     async def _fetch_filtered(self, first: BlockNumber, last: BlockNumber) -> list[Log]:
         found: dict[tuple[BlockNumber, int], Log] = {}
@@ -232,8 +251,16 @@ class EventIndex:
             found = await self._rpc.fetch_headers(first, last)
         else:
             numbers = sorted({first, last, *(log.block_number for log in logs)})
-            found = await self._rpc.fetch_headers_at(numbers)
+            return await self._fetch_headers_at(numbers)
         return {header.number: replace(header, transaction_hashes=()) for header in found}
+
+    async def _fetch_headers_at(self, numbers: Sequence[BlockNumber]) -> dict[BlockNumber, Header]:
+        """A page at a time: a header comes with the hashes of all its transactions."""
+        headers: dict[BlockNumber, Header] = {}
+        for start in range(0, len(numbers), BATCH_MAX):
+            for header in await self._rpc.fetch_headers_at(numbers[start : start + BATCH_MAX]):
+                headers[header.number] = replace(header, transaction_hashes=())
+        return headers
 
     @staticmethod
     def _verify_links(headers: dict[BlockNumber, Header], checkpoint: Checkpoint | None) -> None:
@@ -271,6 +298,16 @@ class EventIndex:
             and any(all(t is None or _bloom_has(bloom, t) for t in f) for f in self._filters)
             for address, contract in self._contracts.items()
         )
+
+
+def _cut_at_block(logs: list[Log], last: BlockNumber) -> tuple[list[Log], BlockNumber]:
+    """The logs of as many whole blocks as a round may hold, at least of one, and the last block."""
+    if len(logs) <= LOGS_PER_ROUND_MAX:
+        return logs, last
+    beyond = logs[LOGS_PER_ROUND_MAX].block_number  # not wholly within
+    if beyond == logs[0].block_number:
+        beyond += 1
+    return [log for log in logs if log.block_number < beyond], beyond - 1
 
 
 def _bloom_has(bloom: bytes, item: bytes) -> bool:

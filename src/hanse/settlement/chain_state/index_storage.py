@@ -78,7 +78,7 @@ class DatabaseIndexStorage:
         found = [Checkpoint(row[0], row[1]) for row in rows]
         newest = found[0] if found else None
         if newest != self._known:
-            await self._take_over(newest)
+            await self._take_over(found)
         return found
 
     async def read_documents(self) -> dict[str, bytes]:
@@ -101,10 +101,23 @@ class DatabaseIndexStorage:
         """See `IndexStorage`."""
         self._tell(await self._database.write(lambda tx: self._rollback(tx, to)), to)
 
-    async def _take_over(self, newest: Checkpoint | None) -> None:
+    async def _take_over(self, found: list[Checkpoint]) -> None:
+        """Show what others have changed: what they replaced since, or all if that is not known."""
+        newest, known = found[0] if found else None, self._known
+        if known is not None and known in found:
+            changed = await self._database.read(lambda tx: self._read_changed(tx, known))
+            self._tell(changed, newest)
+            return
         documents = await self.read_documents()
         gone: dict[str, bytes | None] = dict.fromkeys(self._keys - documents.keys())
         self._tell({**gone, **documents}, newest)
+
+    def _read_changed(self, tx: Transaction, since: Checkpoint) -> dict[str, bytes | None]:
+        rows = tx.find_all(
+            "SELECT DISTINCT document_key FROM chain_replaced WHERE index_name = ? AND number > ?",
+            (self._name, since.number),
+        )
+        return {row[0]: self._find_document(tx, row[0]) for row in rows}
 
     def _tell(self, changed: dict[str, bytes | None], at: Checkpoint | None) -> None:
         self._known = at
@@ -120,20 +133,26 @@ class DatabaseIndexStorage:
         )
         if (Checkpoint(newest[0], newest[1]) if newest else None) != self._known:
             return None
+        # Each document is read once and written once a batch, however many events it takes part in.
+        before: dict[str, bytes | None] = {}
         changed: dict[str, bytes | None] = {}
-        ordinal = 0
+
+        def find(key: str) -> bytes | None:
+            if key not in before:
+                before[key] = self._find_document(tx, key)
+            return changed.get(key, before[key])
+
         for event in batch.events:
-            found = self._fold(event, lambda key: self._find_document(tx, key))
-            for key, document in list(found):
-                before = self._find_document(tx, key)
-                tx.execute(
-                    "INSERT INTO chain_replaced (index_name, number, ordinal, document_key, "
-                    "document) VALUES (?, ?, ?, ?, ?)",
-                    (self._name, batch.checkpoint.number, ordinal, key, before),
-                )
-                self._put_document(tx, key, document)
+            for key, document in list(self._fold(event, find)):
+                find(key)
                 changed[key] = document
-                ordinal += 1
+        for ordinal, (key, document) in enumerate(changed.items()):
+            tx.execute(
+                "INSERT INTO chain_replaced (index_name, number, ordinal, document_key, "
+                "document) VALUES (?, ?, ?, ?, ?)",
+                (self._name, batch.checkpoint.number, ordinal, key, before[key]),
+            )
+            self._put_document(tx, key, document)
         tx.execute(
             "INSERT INTO chain_checkpoints (index_name, number, hash) VALUES (?, ?, ?) "
             "ON CONFLICT (index_name, number) DO UPDATE SET hash = excluded.hash",
