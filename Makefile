@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path bench-protocol mutation lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path bench-protocol sim-settlement mutation lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a 
 
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
+
+sim-settlement: .venv/dev.stamp ## a day of USERS=1000 users settled on an EVM, one JSON line; REQUESTS, SEED, GAS_GWEI
+	@$(BIN)/python -m benchmarks.sim_settlement --users $(or $(USERS),1000) --requests $(or $(REQUESTS),20) \
+		--seed $(or $(SEED),1) --gas-price-gwei $(or $(GAS_GWEI),0.001)
 
 mutation: .venv/mutation.stamp ## change the money code line by line and see whether a test notices; PARTS=rules
 	$(BIN)/python -m tools.mutation $(PARTS)

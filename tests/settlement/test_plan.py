@@ -11,7 +11,7 @@ from hanse.settlement.netting.gas import (
     CLAIM_GAS,
     REFUND_GAS,
     SETTLE_GAS,
-    WEI_PER_COIN,
+    WEI_PER_NATIVE,
     GasMarket,
     SettlementRules,
     get_claims_max,
@@ -226,14 +226,14 @@ def test_every_plan_keeps_the_rules(claims, market, rules, since_s, asked):
             for c in batch.claims
         )
         exact = batch.gas * market.gas_price_wei * rules.native_price
-        assert exact * 10**6 <= may_take * WEI_PER_COIN
-        assert batch.cost == -(-exact // WEI_PER_COIN)
+        assert exact * 10**6 <= may_take * WEI_PER_NATIVE
+        assert batch.cost == -(-exact // WEI_PER_NATIVE)
         if not any(is_near(c) for c in batch.claims):
-            assert exact * 10**6 <= batch.value * rules.gas_share_ppm * WEI_PER_COIN
+            assert exact * 10**6 <= batch.value * rules.gas_share_ppm * WEI_PER_NATIVE
         if rules.native_price:
             assert batch.fee_cap_wei >= market.gas_price_wei
             at_cap = batch.gas * batch.fee_cap_wei * rules.native_price
-            assert at_cap * 10**6 <= may_take * WEI_PER_COIN
+            assert at_cap * 10**6 <= may_take * WEI_PER_NATIVE
     # nothing that a refund would take away and that is worth a transaction is left behind
     alone = get_cost(SETTLE_GAS + CLAIM_GAS, market, rules)
     left = {id(c) for c in claims} - {id(c) for c in chosen}

@@ -26,7 +26,7 @@ BLOCK_GAS = 30_000_000
 GAS_MARGIN_PERCENT = 25
 """What the outbox adds to an estimate: a transaction needs that much room in a block too."""
 
-WEI_PER_COIN = 10**18
+WEI_PER_NATIVE = 10**18
 PPM = 1_000_000
 
 
@@ -73,7 +73,7 @@ class SettlementRules:
 
 def get_cost(gas: int, market: GasMarket, rules: SettlementRules) -> int:
     """Of so much gas, in base units, rounded up."""
-    return -(-get_scaled_cost(gas, market, rules) // WEI_PER_COIN)
+    return -(-get_scaled_cost(gas, market, rules) // WEI_PER_NATIVE)
 
 
 def is_refund_worth_completing(
@@ -85,7 +85,7 @@ def is_refund_worth_completing(
     repays the provider for any of it; but whoever asks for refunds to make it spend has spent more
     gas on them, and has a hundred times the cost lying in each.
     """
-    cost = get_scaled_cost(REFUND_GAS, market, rules) + owed * WEI_PER_COIN
+    cost = get_scaled_cost(REFUND_GAS, market, rules) + owed * WEI_PER_NATIVE
     return cost <= get_scaled_share(refund, rules)
 
 
@@ -103,4 +103,4 @@ def get_scaled_cost(gas: int, market: GasMarket, rules: SettlementRules) -> int:
 
 def get_scaled_share(value: int, rules: SettlementRules) -> int:
     """What gas may take of so many base units, exactly, in 10**-18 of them."""
-    return value * rules.gas_share_ppm * (WEI_PER_COIN // PPM)
+    return value * rules.gas_share_ppm * (WEI_PER_NATIVE // PPM)

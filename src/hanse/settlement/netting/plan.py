@@ -26,7 +26,7 @@ from hanse.settlement.books.receipt_records import DueClaim
 from hanse.settlement.netting.gas import (
     CLAIM_GAS,
     SETTLE_GAS,
-    WEI_PER_COIN,
+    WEI_PER_NATIVE,
     GasMarket,
     SettlementRules,
     get_claims_max,
@@ -222,7 +222,7 @@ def _scaled_allowance(claim: PayableClaim, market: GasMarket, rules: SettlementR
     """What a claim may spend on gas."""
     share = get_scaled_share(claim.payable, rules)
     if _is_near(claim, market, rules):
-        return max(share, (claim.payable - 1) * WEI_PER_COIN)
+        return max(share, (claim.payable - 1) * WEI_PER_NATIVE)
     return share
 
 
@@ -259,7 +259,7 @@ def _get_next_due(
         found.append(int(since_s + rules.interval_s))
     alone = get_scaled_cost(SETTLE_GAS + CLAIM_GAS, market, rules)
     for claim in waiting:
-        if claim.unlock_s and alone <= (claim.payable - 1) * WEI_PER_COIN:
+        if claim.unlock_s and alone <= (claim.payable - 1) * WEI_PER_NATIVE:
             found.append(int(claim.unlock_s - rules.refund_margin_s))
     return min(found, default=0)
 

@@ -5,9 +5,10 @@
     batches = await scheduler.settle(asked=True)   # a person's wish, under the same gas rule
     plan = await scheduler.make_plan(asked=True)   # what that would do; changes nothing
 
-Each transaction is planned anew with the prices of its own moment. A round that the clock, an
-exposure or a person called for goes on until nothing is left that is worth its gas; what a refund
-called for is its own claim alone and leaves the clock as it was.
+A plan's transactions are sent one after another; each carries the price up to which it keeps the
+gas rule, so that none is signed above it however the market moves meanwhile. Then comes a new plan.
+A round that the clock, an exposure or a person called for goes on until nothing is left that is
+worth its gas; what a refund called for is its own claim alone and leaves the clock as it was.
 
 Source: docs/decisions/0015-netting.md.
 """
@@ -117,9 +118,12 @@ class Scheduler:
             batches = []
             plan = await self._plan_and_note(asked, gas_share_ppm)
             while plan.batches:
-                batches.append(await self.settler.settle(plan.batches[0]))
-                await self._note_settled(plan)
+                for batch in plan.batches:
+                    batches.append(await self.settler.settle(batch))
+                    await self._note(last_settled_s=plan.market.time_s)
                 goes_on = asked or plan.reason is not Reason.REFUND
+                if goes_on:
+                    await self._note(waiting_since_s=plan.market.time_s)
                 plan = await self._plan_and_note(goes_on, gas_share_ppm)
             await self._show_now(plan)
             return batches
@@ -164,17 +168,14 @@ class Scheduler:
 
     async def _plan_and_note(self, asked: bool, gas_share_ppm: int | None) -> SettlementPlan:
         plan = await self.make_plan(asked=asked, gas_share_ppm=gas_share_ppm)
-        times = await self._storage.read()
-        if times.waiting_since_s != plan.since_s:
-            await self._storage.put(replace(times, waiting_since_s=plan.since_s))
+        await self._note(waiting_since_s=plan.since_s)
         return plan
 
-    async def _note_settled(self, plan: SettlementPlan) -> None:
-        """Begin a new period, unless only a refund's claim was taken out of the present one."""
-        now_s = plan.market.time_s
+    async def _note(self, **changes: int) -> None:
         times = await self._storage.read()
-        since_s = times.waiting_since_s if plan.reason is Reason.REFUND else now_s
-        await self._storage.put(RoundTimes(waiting_since_s=since_s, last_settled_s=now_s))
+        changed = replace(times, **changes)
+        if changed != times:
+            await self._storage.put(changed)
 
     async def _show_now(self, plan: SettlementPlan) -> None:
         """Show the plan as nobody asked: a leftover of a round is no request of anybody's."""
