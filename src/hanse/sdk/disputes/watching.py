@@ -39,7 +39,7 @@ from hanse.settlement.disputes.reading import read_findings
 RETRY_S = 600
 """Between tries of a proof that Escrow refuses: it may have refused for a passing reason."""
 
-NO_COIN_RETRY_S = 30
+EMPTY_WALLET_RETRY_S = 30
 """Between looks at a wallet without native coin."""
 
 ORPHAN_S = 10
@@ -222,7 +222,7 @@ class Disputes:
                 await self._wait(dispute, _State.REFUSED, error.reason, RETRY_S)
             else:
                 reason = f"{error.reason}; or let anyone send it: hanse disputes prove"
-                await self._wait(dispute, dispute.state, reason, NO_COIN_RETRY_S)
+                await self._wait(dispute, dispute.state, reason, EMPTY_WALLET_RETRY_S)
             return
         until_s = int(self._clock()) + ORPHAN_S
         taken = await self.book.move(dispute, state=_State.SENT, reason="", next_try_at=until_s)
