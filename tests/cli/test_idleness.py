@@ -31,6 +31,7 @@ def test_a_provider_that_is_asked_is_not_idle():
     ("change", "reason"),
     [
         ({"is_registered": False}, "not registered"),
+        ({"is_condemned": True, "stake": 0, "health": "unreachable"}, "condemned"),
         ({"stake": 99}, "stake of 99 is below the least that counts, 100"),
         ({"unbonding_until_s": NOW_S + 5}, "unbonding"),
         ({"receipt_key_matches": False}, "another receipt key"),

@@ -15,11 +15,13 @@ PROVIDER, KEY, NEW_KEY = ("0x" + digits * 20 for digits in ("11", "22", "33"))
         (["UnbondingBegun"], False),
         (["UnbondingBegun", "ReceiptKeyChanged"], False),
         (["UnbondingBegun", "UnbondingCancelled", "ReceiptKeyChanged"], True),
-        (["UnbondingBegun", "UnbondingFinished", "Registered"], True),
+        (["UnbondingBegun", "UnbondingFinished", "StakeAdded"], True),
+        (["Condemned"], False),
+        (["UnbondingBegun", "Condemned", "ReceiptKeyChanged"], False),
     ],
     ids=lambda names: "-".join(names) if isinstance(names, list) else "",
 )
-def test_a_provider_cannot_hide_its_unbonding_behind_a_new_receipt_key(after, is_active):
+def test_a_provider_cannot_hide_its_leaving_behind_a_new_receipt_key(after, is_active):
     chain = IndexedChain("0x" + "aa" * 20, "0x" + "bb" * 20)
     documents = {}
     for number, name in enumerate(["Registered", "ServicePublished", *after]):

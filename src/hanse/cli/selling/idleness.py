@@ -30,6 +30,7 @@ class ProviderFacts:
         sub_accounts: that users have funded for this provider.
         requests: receipted ever.
         last_request_s: when the last was finished; 0 if none was.
+        is_condemned: whether a fraud was proven against it; it is never active again.
     """
 
     is_registered: bool
@@ -44,6 +45,7 @@ class ProviderFacts:
     sub_accounts: int
     requests: int
     last_request_s: int
+    is_condemned: bool = False
 
 
 def explain_idle(
@@ -75,6 +77,8 @@ def _explain_unlisted(
     facts: ProviderFacts, now_s: int, format_amount: Callable[[int], str]
 ) -> list[str]:
     reasons = []
+    if facts.is_condemned:
+        return ["condemned: a fraud was proven against this provider, and its stake is lost"]
     if not facts.is_registered:
         return ["not registered: run hanse provider start --register, with --name NAME"]
     if facts.unbonding_until_s:

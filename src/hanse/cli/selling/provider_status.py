@@ -96,6 +96,7 @@ async def fetch_report(
         sub_accounts=broker["sub_accounts"] if broker else totals.sub_accounts,
         requests=totals.requests,
         last_request_s=totals.last_request_s,
+        is_condemned=info.is_condemned,
     )
     return ProviderReport(address, info, broker, totals, facts)
 

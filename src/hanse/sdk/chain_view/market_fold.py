@@ -3,7 +3,7 @@
 | document | from |
 | --- | --- |
 | `service:<provider>:<id>` | ServicePublished, ServiceRetired |
-| `provider:<provider>` | Registered, ReceiptKeyChanged, UnbondingBegun, ... |
+| `provider:<provider>` | Registered, ReceiptKeyChanged, StakeAdded, Unbonding..., Condemned |
 | `receipt_key:<key>` | Registered, ReceiptKeyChanged: whose it is, for ever |
 
 Source: `Registry.vy`.
@@ -20,6 +20,16 @@ from hanse.settlement.chain_state.index_storage import FindDocument
 
 _SERVICE, _PROVIDER, _RECEIPT_KEY = "service:", "provider:", "receipt_key:"
 
+# Whether a provider is active after the event. Registry refuses to add stake, or to cancel, where
+# that would be wrong: a condemned provider never comes back.
+_STAKE_STANDS = {
+    "UnbondingBegun": False,
+    "UnbondingCancelled": True,
+    "UnbondingFinished": False,
+    "StakeAdded": True,
+    "Condemned": False,
+}
+
 
 class _Service(msgspec.Struct, frozen=True):
     revision: int
@@ -30,7 +40,7 @@ class _Service(msgspec.Struct, frozen=True):
 
 class _Provider(msgspec.Struct, frozen=True):
     receipt_key: str
-    is_unbonding: bool = False
+    is_unbonding: bool = False  # also gone, or condemned: its stake does not stand
 
 
 def read_services(documents: Mapping[str, bytes]) -> list[PublishedService]:
@@ -75,12 +85,11 @@ def fold_market(event: Event, find: FindDocument) -> Iterator[tuple[str, bytes |
         is_unbonding = known is not None and msgspec.json.decode(known, type=_Provider).is_unbonding
         yield key, msgspec.json.encode(_Provider(fields["receipt_key"], is_unbonding))
         yield f"{_RECEIPT_KEY}{fields['receipt_key']}", str(provider).encode()
-    elif event.name in ("UnbondingBegun", "UnbondingCancelled", "UnbondingFinished"):
+    elif event.name in _STAKE_STANDS:
         known = find(key)
         if known is not None:
             receipt_key = msgspec.json.decode(known, type=_Provider).receipt_key
-            is_unbonding = event.name != "UnbondingCancelled"
-            yield key, msgspec.json.encode(_Provider(receipt_key, is_unbonding))
+            yield key, msgspec.json.encode(_Provider(receipt_key, not _STAKE_STANDS[event.name]))
     elif event.name in ("ServicePublished", "ServiceRetired"):
         service = f"{_SERVICE}{provider}:{fields['service_id']}"
         if event.name == "ServiceRetired":
