@@ -71,6 +71,17 @@ def test_a_malformed_file_is_refused_by_name(home, change, reason):
     assert reason in caught.value.message
 
 
+def test_a_home_from_before_records_is_told_what_to_do(home):
+    save_network(home, NETWORK)
+    file = home / "network.json"
+    written = json.loads(file.read_text())
+    del written["deployment"]["records"]
+    file.write_text(json.dumps(written))
+
+    with pytest.raises(RequestError, match=r"`records` is missing.*`hanse up` with a fresh --home"):
+        load_network(home)
+
+
 def test_without_a_network_the_commands_say_how_to_get_one(run):
     ran = run("money")
 
