@@ -209,7 +209,7 @@ async def test_a_silent_recorder_is_passed_over_and_at_fault_only_for_a_promise(
         await world.market.node.mine(promised - head + 5)
         await play_until_recorded(world, [one, two], 2)
         faults = {r.url: r.fault for r in await two.book.list_recorders()}
-        assert faults == {first.url: "stall", second.url: ""}
+        assert faults == {urls[0]: "stall", urls[1]: ""}
     await second.stop()
 
 
