@@ -149,11 +149,24 @@ async def test_full_disk_is_transient_nothing_happened_and_it_heals(database):
     results = await asyncio.gather(
         database.write(put("a", large)), database.write(put("b", large)), return_exceptions=True
     )
-    assert all(isinstance(result, (TransientError, sqlite3.OperationalError)) for result in results)
+    assert [type(result) for result in results] == [TransientError, TransientError]
     assert await count(database) == 1
     database._connection.execute(f"PRAGMA max_page_count={pages + 1_000}")
     await database.write(put("a", large))
     assert await count(database) == 2
+
+
+async def test_a_statement_that_alone_finds_no_room_is_transient_too(database):
+    """SQLite takes back a statement over many rows by itself and keeps the transaction (chaos)."""
+    await asyncio.gather(*(database.write(put(f"fact {number}")) for number in range(40)))
+    pages = database._connection.execute("PRAGMA page_count").fetchone()[0]
+    database._connection.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(TransientError) as caught:
+        await database.write(
+            lambda tx: tx.execute("UPDATE facts SET name = name || hex(zeroblob(2000))")
+        )
+    assert caught.value.code == "store_unavailable"
+    assert await count(database) == 40
 
 
 async def test_full_disk_fails_every_write_of_the_shared_commit_the_same_way(database):

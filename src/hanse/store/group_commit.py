@@ -17,6 +17,15 @@ from hanse.store.database import Row, Transaction
 
 ResultT = TypeVar("ResultT")
 
+_OF_THE_DISK = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+)
+"""Errors of one statement that pass, and are no defect of it. Often SQLite gives up on the whole
+transaction then, but not always."""
+
 
 class SqliteTransaction:
     """`Transaction` over one connection."""
@@ -106,10 +115,14 @@ def _run_one(connection: sqlite3.Connection, function: Callable[[Transaction], R
     connection.execute("SAVEPOINT one")
     try:
         result = function(SqliteTransaction(connection))
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(sqlite3.OperationalError):
             connection.execute("ROLLBACK TO one")
             connection.execute("RELEASE one")
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+            raise TransientError(
+                "store_unavailable", f"the database refused a write: {error}"
+            ) from None
         raise
     connection.execute("RELEASE one")
     return result
