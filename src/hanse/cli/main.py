@@ -16,13 +16,21 @@ COMMANDS = {
     "offers": ("hanse.cli.commands.offers:offers", "List what is on offer, and from whom."),
     "account": ("hanse.cli.commands.account:account", "Deposit, fund, refund, withdraw."),
     "money": ("hanse.cli.commands.money:money", "Show every unit of a wallet, by place."),
-    "receipts": ("hanse.cli.commands.receipts:receipts", "List, export and verify receipts."),
+    "receipts": (
+        "hanse.cli.commands.receipts:receipts",
+        "List, export, prove and verify receipts.",
+    ),
     "disputes": (
         "hanse.cli.commands.disputes:disputes",
         "Show and prove what providers cheated in.",
     ),
+    "traces": (
+        "hanse.cli.commands.traces:traces",
+        "List, read, check and forget encrypted traces.",
+    ),
     "provider": ("hanse.cli.commands.provider:provider", "Sell a model's answers."),
     "settle": ("hanse.cli.commands.settle:settle", "Claim what users signed for (provider)."),
+    "recorder": ("hanse.cli.commands.recorder:recorder", "Record matched receipts on the chain."),
     "gateway": ("hanse.cli.commands.gateway:gateway", "Serve OpenAI's API, pay providers."),
     "keys": ("hanse.cli.commands.keys:keys", "Create and list keys."),
 }

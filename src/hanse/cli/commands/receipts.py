@@ -10,16 +10,17 @@ import click
 from hanse.cli.framework import group, pass_session
 from hanse.cli.moments import format_time
 from hanse.cli.session import Session
-from hanse.protocol.errors import HanseError, RequestError
+from hanse.protocol.errors import RequestError
 
 if TYPE_CHECKING:
-    from hanse.sdk.evidence import VerifiedReceipt
+    from hanse.protocol.eip712 import Domain
+    from hanse.protocol.messages import SignedReceipt
     from hanse.settlement.books.voucher_records import StoredReceipt
 
 
 @group(
     "receipts",
-    short_help="List, export and verify receipts.",
+    short_help="List, prove and verify receipts.",
     examples=(
         ("The latest", "hanse receipts list"),
         ("Keep one, and check it years later", "hanse receipts export > receipt.json"),
@@ -97,6 +98,118 @@ async def export(session: Session, /, request_id: str | None, key: str) -> None:
 
     Prompt and answer are not in it, only their hashes.
     """
+    _, document, _ = await _export(session, key, request_id)
+    session.output.show(document, lambda: json.dumps(document, indent=2))
+
+
+@receipts.command_of(
+    "prove",
+    short_help="Print one receipt with the proof that it is recorded.",
+    examples=(
+        ("The newest", "hanse receipts prove > record.json"),
+        (
+            "By its request id, as soon as it is recorded",
+            "hanse receipts prove 0x5f0c... --wait 60",
+        ),
+        ("Check it, offline and on the chain", "hanse receipts verify record.json --chain"),
+    ),
+)
+@click.argument("request_id", required=False, metavar="[REQUEST]")
+@click.option("--key", default="user", help="Whose receipts: a key of this home.")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds to wait for a root."
+)
+@pass_session
+async def prove(session: Session, /, request_id: str | None, key: str, wait_s: float) -> None:
+    """Print the receipt of one REQUEST (the newest by default) and its inclusion proof as JSON.
+
+    The proof comes from this home's books, where it was held against the chain, or else from a
+    recorder of network.json.
+    """
+    from hanse.cli.recording import proofs
+
+    signed, document, domain = await _export(session, key, request_id)
+    with session.output.wait("looking for its proof ..."):
+        record = await proofs.prove(session, key, signed, document, domain, wait_s)
+    session.output.show(record, lambda: json.dumps(record, indent=2))
+
+
+@receipts.command_of(
+    "verify",
+    short_help="Check an exported receipt or record, offline.",
+    examples=(
+        ("A file", "hanse receipts verify receipt.json"),
+        ("From a pipe", "hanse receipts export | hanse receipts verify -"),
+        ("A record, and that the chain has its root", "hanse receipts verify record.json --chain"),
+        ("By another node", "hanse receipts verify record.json --rpc http://127.0.0.1:8545"),
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--chain", is_flag=True, help="Also look the root up, at this home's node.")
+@click.option("--rpc", "rpc_url", metavar="URL", help="The same, at this node of the file's chain.")
+@pass_session
+async def verify(session: Session, /, file: Path, chain: bool, rpc_url: str | None) -> None:
+    """Check the FILE of an exported receipt or record; needs no database, key or network.
+
+    It proves who bought what at which price, and who signed for having served it; a record also
+    that the receipt is in a root, and the root in its recorder's chain of heads. With --chain or
+    --rpc that the root is on the chain. That the signing key was the provider's is for the Registry
+    to say: compare the key that is shown. Exit code 8 if anything does not fit.
+    """
+    from hanse.cli.recording.descriptions import describe_receipt, to_document
+    from hanse.sdk import record_file
+    from hanse.sdk.evidence import verify_receipt_document
+
+    content = (
+        sys.stdin.buffer.read(record_file.FILE_BYTES_MAX + 1)
+        if str(file) == "-"
+        else record_file.read_document(file)
+    )
+    if not record_file.is_record_document(content):
+        if chain or rpc_url:
+            raise RequestError("usage", "a receipt file has no root: make one with receipts prove")
+        found = verify_receipt_document(content)
+        session.output.show(
+            to_document(found), lambda: session.output.fields(describe_receipt(session, found))
+        )
+        return
+    record = record_file.verify_record_document(content)
+    compared = ""
+    if chain or rpc_url:
+        from hanse.cli.recording.proofs import verify_with_chain
+
+        with session.output.wait("looking the root up on the chain ..."):
+            compared = await verify_with_chain(session, record, rpc_url)
+    commit = record.proof.commit
+    session.output.show(
+        {
+            **to_document(record.receipt),
+            "recorder": record.proof.recorder,
+            "number": str(commit.number),
+            "root": commit.root,
+            "head": commit.head,
+            "on_chain": bool(compared),
+        },
+        lambda: session.output.fields(
+            (
+                *describe_receipt(session, record.receipt),
+                ("recorded by", record.proof.recorder),
+                ("root", f"{commit.root}, commit {commit.number} over {commit.count} receipts"),
+                ("head", commit.head),
+                ("on the chain", compared or "not looked up; --chain does"),
+            )
+        ),
+    )
+
+
+_FAR_S = 2**40
+"""Later than any receipt."""
+
+
+async def _export(
+    session: Session, key: str, request_id: str | None
+) -> "tuple[SignedReceipt, dict[str, Any], Domain]":
+    """A receipt, its file's document, and the domain of its signatures."""
     from hanse.cli.network import load_network
     from hanse.protocol.eip712 import Domain
     from hanse.protocol.signatures import parse_hash32
@@ -113,65 +226,8 @@ async def export(session: Session, /, request_id: str | None, key: str) -> None:
     if voucher is None or receipt is None:
         name = f"for request {wanted}" if wanted else "yet"
         raise RequestError("not_found", f"there is no receipt {name} in {session.home}")
-    document = export_receipt(Domain(deployment.chain_id, deployment.escrow), voucher, receipt)
-    session.output.show(document, lambda: json.dumps(document, indent=2))
-
-
-@receipts.command_of(
-    "verify",
-    short_help="Check an exported receipt, offline.",
-    examples=(
-        ("A file", "hanse receipts verify receipt.json"),
-        ("From a pipe", "hanse receipts export | hanse receipts verify -"),
-    ),
-)
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@pass_session
-def verify(session: Session, /, file: Path) -> None:
-    """Check the FILE of an exported receipt; needs no chain, database, network or key.
-
-    It proves who bought what at which price, and who signed for having served it. That the signing
-    key was the provider's is for the Registry to say: compare the key that is shown. Exit code 8 if
-    anything does not fit.
-    """
-    from hanse.sdk.evidence import FILE_BYTES_MAX, verify_receipt_document, verify_receipt_file
-
-    if str(file) == "-":
-        found = verify_receipt_document(sys.stdin.buffer.read(FILE_BYTES_MAX + 1))
-    else:
-        found = verify_receipt_file(file)
-    receipt, request = found.receipt.receipt, found.voucher.request
-    fee = _format_fee(session, found)
-    session.output.show(
-        _verified_to_document(found),
-        lambda: session.output.fields(
-            (
-                ("verified", "every signature, hash and price fits"),
-                ("user", f"{receipt.user}, by signer {receipt.signer}"),
-                ("provider", receipt.provider),
-                ("receipt key", f"{found.receipt_key} (compare with the Registry)"),
-                ("request", request.request_id),
-                ("model", f"{found.offer.model} ({found.offer.quantisation})"),
-                (
-                    "tokens",
-                    f"{receipt.usage.input_tokens + receipt.usage.cached_tokens} in, "
-                    f"{receipt.usage.output_tokens} out",
-                ),
-                ("fee", fee),
-                (
-                    "ended",
-                    f"{receipt.finish_reason.name.lower()}, {format_time(receipt.finished_at)}",
-                ),
-                ("hash of the request", request.body_hash),
-                ("hash of the answer", receipt.response_hash),
-                ("contracts", f"chain {found.domain.chain_id}, Escrow {found.domain.escrow}"),
-            )
-        ),
-    )
-
-
-_FAR_S = 2**40
-"""Later than any receipt."""
+    domain = Domain(deployment.chain_id, deployment.escrow)
+    return receipt.signed, export_receipt(domain, voucher, receipt), domain
 
 
 def _open_book(session: Session, key: str) -> Any:
@@ -197,21 +253,6 @@ def _open_book(session: Session, key: str) -> Any:
     return opened()
 
 
-def _format_fee(session: Session, found: "VerifiedReceipt") -> str:
-    """In the asset's units if this home knows that market, else in base units."""
-    from hanse.cli.network import load_network
-
-    fee = found.receipt.receipt.fee
-    try:
-        network = load_network(session.home)
-    except HanseError:
-        return f"{fee} base units"
-    ours = (network.deployment.chain_id, network.deployment.escrow)
-    if ours != (found.domain.chain_id, found.domain.escrow):
-        return f"{fee} base units"
-    return network.units.format(fee)
-
-
 def _to_document(stored: "StoredReceipt") -> dict[str, Any]:
     from hanse.protocol.wire import receipt_to_json
 
@@ -221,20 +262,4 @@ def _to_document(stored: "StoredReceipt") -> dict[str, Any]:
         "reason": stored.reason,
         "received_at": stored.received_at,
         "receipt": receipt_to_json(stored.signed),
-    }
-
-
-def _verified_to_document(found: "VerifiedReceipt") -> dict[str, Any]:
-    from hanse.protocol.wire import receipt_to_json
-
-    return {
-        "verified": True,
-        "receipt_key": found.receipt_key,
-        "chain_id": found.domain.chain_id,
-        "escrow": found.domain.escrow,
-        "model": found.offer.model,
-        "request_id": found.voucher.request.request_id,
-        "body_hash": found.voucher.request.body_hash,
-        "maximum_fee": str(found.voucher.request.maximum_fee),
-        "receipt": receipt_to_json(found.receipt),
     }
