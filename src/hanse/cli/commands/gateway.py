@@ -70,6 +70,15 @@ def gateway() -> None:
     metavar="ORIGIN",
     help="Browser origin that may call (CORS); may be repeated.",
 )
+@click.option(
+    "--traces",
+    default="",
+    metavar="LOCATION",
+    help="Keep encrypted traces of requests here: a folder or s3://BUCKET/PREFIX. [default: off]",
+)
+@click.option(
+    "--traces-days", type=click.IntRange(0), default=30, help="Days they are kept; 0 for ever."
+)
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
 @click.option(
     "--auto-dispute/--no-auto-dispute",

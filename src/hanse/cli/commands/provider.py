@@ -98,6 +98,15 @@ def provider() -> None:
     metavar="AMOUNT",
     help="What one native coin is worth, to weigh gas. [default: 0 on a development chain]",
 )
+@click.option(
+    "--traces",
+    default="",
+    metavar="LOCATION",
+    help="Keep encrypted traces of requests here: a folder or s3://BUCKET/PREFIX. [default: off]",
+)
+@click.option(
+    "--traces-days", type=click.IntRange(0), default=30, help="Days they are kept; 0 for ever."
+)
 @click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
 @pass_session
 async def start(session: Session, /, **options: Any) -> None:

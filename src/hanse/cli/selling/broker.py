@@ -19,6 +19,7 @@ from hanse.cli.selling.services import open_services
 from hanse.cli.selling.settlement_plans import GasOptions, describe_plan_of
 from hanse.cli.selling.settlements import settle_by
 from hanse.cli.session import Session
+from hanse.cli.tracing.encryption import get_trace_settings, open_encryption_key
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, parse_address
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, run_broker
@@ -173,6 +174,9 @@ async def _prepare(
     gas.choose_native_price(network)  # refused before anything is staked
     provider = session.get_key_address(name)
     receipt = session.unlock_key(f"{name}-receipt", use_keyring=options["keyring"])
+    encryption_key = open_encryption_key(
+        session, name, f"{name}-receipt", use_keyring=options["keyring"]
+    )
     stake = await _choose_stake(session, network, provider, options)
     owner = None
     if stake is not None:
@@ -193,6 +197,8 @@ async def _prepare(
         gas_share_ppm=gas.get_rules(network).gas_share_ppm,
         native_price=gas.choose_native_price(network),
         records=RecordsSettings(network.recorders),
+        encryption_key=encryption_key,
+        traces=get_trace_settings(options, encryption_key),
     )
     return settings, BrokerKeys(receipt=receipt, owner=owner)
 
