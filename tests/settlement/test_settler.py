@@ -13,12 +13,13 @@ from hanse.chain import EventIndex, Key, Outbox, create_key
 from hanse.chain.asset import Asset
 from hanse.chain.registry import Registry
 from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import TransientError
 from hanse.protocol.intents import Fund
 from hanse.protocol.limits import CLAIMS_PER_SETTLEMENT_MAX
 from hanse.protocol.messages import Request, SignedVoucher, Voucher
 from hanse.protocol.signatures import to_hex
-from hanse.provider import IndexedChainView
-from hanse.settlement import ReceiptBook, open_receipt_book
+from hanse.provider import IndexedChainView, StaticChainView
+from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.settlement.chain_state.index_storage import open_index_storage
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.settlement.chain_state.sub_account_fold import create_provider_fold
@@ -225,6 +226,28 @@ async def test_what_is_owed_is_settled_before_a_due_refund_completes(tmp_path, a
         head = await market.rpc.fetch_head()
         assert await market.escrow.read_account(user.address, block=head.number) == 600
         assert await desk.scheduler.complete_due_refunds() == 0
+
+
+async def test_after_a_restart_a_view_behind_the_last_settlement_is_waited_for(
+    tmp_path, anvil_cache
+):
+    """A process that died after its settlement was confirmed claimed it once more (chaos)."""
+    async with run_desk(tmp_path, anvil_cache) as desk:
+        market, provider = desk.market, desk.market.owner.address
+        user, signer = await market.make_user(1_000)
+        before, block = desk.view.find_funds(user.address, signer.address), desk.view.block
+        await desk.sell(user, signer, 400)
+        (batch,) = await desk.scheduler.settle(asked=True)
+        behind = StaticChainView(block)
+        behind.set_funds(user.address, signer.address, before)
+        old = desk.scheduler.settler
+        settler = Settler(desk.book, market.escrow, old._outbox, old._storage, provider, behind)
+        await settler.finish_open()
+        with pytest.raises(TransientError, match="the node lags"):
+            await settler.read_payable()
+        behind.block = batch.block_number
+        behind.set_funds(user.address, signer.address, SubAccountFunds(600, 400, 1))
+        assert await settler.read_payable() == []
 
 
 async def test_view_is_what_the_contract_says(tmp_path, anvil_cache):

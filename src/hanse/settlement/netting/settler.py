@@ -30,6 +30,7 @@ from typing import Protocol
 from hanse.chain import Call, ChainError, OutboxEntry, OutboxStorage
 from hanse.chain.escrow import Escrow
 from hanse.chain.outbox import Outbox
+from hanse.chain.outbox.outbox import NONCES_AHEAD_MAX
 from hanse.contracts import Claim, ClaimResult, decode_results
 from hanse.protocol.errors import TransientError
 from hanse.protocol.signatures import Address, to_bytes, to_compact
@@ -147,9 +148,8 @@ class Settler:
                 f"the chain view stands at block {self.view.block}, our last settlement is in "
                 f"{self._settled_block}; the node lags, it is tried again later",
             )
-        await self.sync_settled()
         found = []
-        for claim in await self._book.read_due_claims():
+        for claim in await self._sync(await self._book.read_due_claims()):
             funds = self.view.find_funds(claim.user, claim.signer)
             refused = (claim.user, claim.signer, claim.cumulative_fee) in self._refused
             payable = _get_payable(claim, funds)
@@ -173,6 +173,7 @@ class Settler:
         entry = await self._enqueue_new(call)
         self._failpoint("settle_enqueued")
         entry = await self._outbox.wait_final(entry.key)
+        self._settled_block = max(self._settled_block, entry.block_number or 0)
         self._failpoint("settle_confirmed")
         batch = await self._read_batch(entry, claims)
         for claim, settled in zip(claims, batch.claims, strict=True):
@@ -186,12 +187,21 @@ class Settler:
 
     async def sync_settled(self) -> int:
         """Copy what the chain shows as claimed into the book; returns base units newly settled."""
-        settled = 0
-        for claim in await self._book.read_due_claims():
+        due = await self._book.read_due_claims()
+        left = await self._sync(due)
+        return sum(claim.due for claim in due) - sum(claim.due for claim in left)
+
+    async def _sync(self, due: list[DueClaim]) -> list[DueClaim]:
+        """The claims that are left after it."""
+        left = []
+        for claim in due:
             funds = self.view.find_funds(claim.user, claim.signer)
             if funds is not None and funds.claimed > claim.settled_fee:
-                settled += await self._book.apply_settled(claim.user, claim.signer, funds.claimed)
-        return settled
+                await self._book.apply_settled(claim.user, claim.signer, funds.claimed)
+                claim = replace(claim, settled_fee=min(funds.claimed, claim.cumulative_fee))
+            if claim.due:
+                left.append(claim)
+        return left
 
     async def finish_open(self) -> None:
         """Wait for settlements that an earlier process, or a call that was cancelled, began."""
@@ -204,6 +214,7 @@ class Settler:
                 _log.error("an earlier settlement failed: %s", error.reason)
                 continue
             await self._wait_for_view(final)
+        self._settled_block = max(self._settled_block, await self._find_last_block())
 
     async def complete_refund(self, user: Address, signer: Address, funds: SubAccountFunds) -> bool:
         """Complete a refund that has unlocked; False if somebody else was first."""
@@ -217,6 +228,15 @@ class Settler:
             return False
         await self._wait_for_view(entry)
         return True
+
+    async def _find_last_block(self) -> int:
+        """Where our newest mined transaction is: perhaps a settlement of an earlier process."""
+        _, last = await self._storage.read_last(self._outbox.scope)
+        for nonce in range(last, max(-1, last - NONCES_AHEAD_MAX), -1):
+            entry = await self._storage.find_by_nonce(self._outbox.scope, nonce)
+            if entry is not None and entry.block_number is not None:
+                return entry.block_number
+        return 0
 
     async def _enqueue_new(self, call: Call) -> OutboxEntry:
         """Enqueue under a key of its content; one that ended already gets a new number."""
