@@ -1,9 +1,9 @@
 """The market of `sim_settlement`: contracts on an EVM, one provider, one recorder, n users.
 
-`SimulatedChain` keeps the contracts' storage in a dictionary and runs every transaction on a fresh
-EVM on top of it, so that storage is as cold as on a real chain (tests/contracts/cold_gas.py says
-why). Opening sub-accounts is not what is measured: it runs on one warm EVM, user by user, and what
-it stored is then read out of it.
+`SimulatedChain` keeps the contracts' storage outside of any EVM and runs every transaction on a
+fresh one on top of it, so that storage is as cold as on a real chain (`state_server.py`). Opening
+sub-accounts is not what is measured: it runs on one warm EVM, user by user, and what it stored is
+then read out of it.
 
 `SimulatedSettler` stands where `hanse.settlement.netting.settler.Settler` does in a broker, with a
 book in memory.
@@ -16,6 +16,7 @@ from typing import Any
 import pyrevm
 from coincurve import PrivateKey
 
+from benchmarks.state_server import StateServer
 from hanse.contracts.artifacts import load_artifact
 from hanse.contracts.claims import Claim, decode_results, encode_settle, get_sub_account_key
 from hanse.contracts.deployment import Terms
@@ -38,7 +39,6 @@ from tests.contracts.cold_gas import (
     INTRINSIC_GAS,
     SPEC,
     State,
-    _serve_state,
     read_state,
 )
 from tests.contracts.local_evm import CHAIN_ID, Key, deploy_hanse, key_of
@@ -56,6 +56,7 @@ class SimulatedChain:
     """The contracts' state, and transactions on it at the gas that a chain would charge."""
 
     def __init__(self) -> None:
+        self.server = StateServer()
         self.hanse = deploy_hanse(Terms(lock_time_s=LOCK_TIME_S))
         self.provider, self.receipt_key = key_of("provider"), key_of("receipt key")
         self.recorder, depositor = key_of("recorder"), key_of("depositor")
@@ -74,25 +75,34 @@ class SimulatedChain:
             for address, (nonce, code, slots) in base.items()
         }
         self.state[self.hanse.escrow][2].update(words)
+        self.server.update(self.state)
+        self.hanse.chain.evm = None  # as large as its users are many, and not used again
 
     def send(self, caller: str, to: str, data: bytes) -> tuple[bytes, list[Any], int]:
         """One transaction on cold storage: what it returned, its logs and its gas."""
         block = pyrevm.BlockEnv(number=1, timestamp=self.now_s, basefee=0)
-        with _serve_state(self.state) as url:
-            env = pyrevm.Env(cfg=pyrevm.CfgEnv(chain_id=CHAIN_ID), block=block)
-            evm = pyrevm.EVM(env=env, fork_url=url, fork_block="0x1", spec_id=SPEC)
-            evm.set_block_env(block)
-            output = bytes(evm.message_call(caller, to, calldata=data))
-            result = evm.result
-            for address, (_, _, slots) in read_state(evm).items():
-                if address in self.state:
-                    self.state[address][2].update(slots)
+        env = pyrevm.Env(cfg=pyrevm.CfgEnv(chain_id=CHAIN_ID), block=block)
+        evm = pyrevm.EVM(env=env, fork_url=self.server.url, fork_block="0x1", spec_id=SPEC)
+        evm.set_block_env(block)
+        output = bytes(evm.message_call(caller, to, calldata=data))
+        result = evm.result
+        self._keep(read_state(evm))
         tokens = sum(1 if byte == 0 else 4 for byte in data)
         return (
             output,
             result.logs,
             max(result.gas_used, INTRINSIC_GAS + FLOOR_GAS_PER_TOKEN * tokens),
         )
+
+    def _keep(self, touched: State) -> None:
+        changed: State = {}
+        for address, (_, _, slots) in touched.items():
+            if slots and address in self.state:
+                nonce, code, held = self.state[address]
+                fresh = {slot: value for slot, value in slots.items() if held.get(slot) != value}
+                held.update(fresh)
+                changed[address] = (nonce, code, fresh)
+        self.server.update(changed)
 
 
 class SimulatedSettler:
@@ -174,7 +184,7 @@ class SimulatedSettler:
             self._refunds[number] = (amount, self.chain.now_s + LOCK_TIME_S)
             self._update(number)
 
-    def verify(self, fees: Sequence[int]) -> None:
+    def verify(self) -> None:
         """The book and the EVM agree about every sub-account, to the unit."""
         provider, escrow = self.chain.provider.address, self.chain.hanse.escrow
         for number, user in enumerate(self._users):

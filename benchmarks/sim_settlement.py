@@ -119,7 +119,8 @@ async def simulate(options: argparse.Namespace, progress: Progress) -> dict[str,
         await scheduler.look()
         progress.update(task, completed=number + 1)
     waiting = await settler.read_payable()
-    settler.verify(fees)
+    settler.verify()
+    chain.server.close()
     return describe(options, settler, requests, waiting, rules)
 
 

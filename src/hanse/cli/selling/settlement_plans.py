@@ -18,7 +18,12 @@ from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
 from hanse.sdk.settings import DEVELOPMENT_CHAIN_ID
 from hanse.settlement.netting.gas import GasMarket, SettlementRules
-from hanse.settlement.netting.plan import PayableClaim, SettlementPlan, plan_settlement
+from hanse.settlement.netting.plan import (
+    PayableClaim,
+    SettlementPlan,
+    order_by_unlock,
+    plan_settlement,
+)
 from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import fetch_gas_market
 from hanse.store import open_sqlite
@@ -142,7 +147,7 @@ def describe_plan(
                 "refund_unlocks": found.unlock_s,
                 "planned": (found.claim.user, found.claim.signer) in sent,
             }
-            for found in plan.waiting[:CLAIMS_SHOWN_MAX]
+            for found in order_by_unlock(plan.waiting)[:CLAIMS_SHOWN_MAX]
         ],
         "claims_not_shown": max(0, len(plan.waiting) - CLAIMS_SHOWN_MAX),
     }

@@ -96,7 +96,7 @@ class SettlementPlan:
 
     Attributes:
         decision, reason, words: what to do, why, and that for people.
-        waiting: all that could be claimed, those with a refund first.
+        waiting: all that could be claimed, as given; see `order_by_unlock`.
         value: base units of it.
         batches: what to send now; none if the decision is to wait.
         market: the chain's prices it was computed from.
@@ -144,7 +144,7 @@ def plan_settlement(
         since_s: since when something has been waiting, unix seconds; 0: since now.
         asked: a person, or the round that this plan continues, calls for a settlement.
     """
-    waiting = sorted((c for c in claims if c.payable > 0), key=_by_unlock)
+    waiting = [claim for claim in claims if claim.payable > 0]
     value = sum(claim.payable for claim in waiting)
     since_s = (since_s or market.time_s) if waiting else 0
     called = _find_call(value, market, rules, since_s, asked)
@@ -168,6 +168,13 @@ def plan_settlement(
         since_s=since_s,
         next_due_s=next_due_s,
         overdue_s=_get_overdue(value, market, rules, next_due_s),
+    )
+
+
+def order_by_unlock(claims: Iterable[PayableClaim]) -> list[PayableClaim]:
+    """For people: who may lose something comes first, then the largest."""
+    return sorted(
+        claims, key=lambda c: (not c.unlock_s, c.unlock_s, -c.payable, c.claim.user, c.claim.signer)
     )
 
 
@@ -228,11 +235,6 @@ def _scaled_allowance(claim: PayableClaim, market: GasMarket, rules: SettlementR
 
 def _is_near(claim: PayableClaim, market: GasMarket, rules: SettlementRules) -> bool:
     return 0 < claim.unlock_s <= market.time_s + rules.refund_margin_s
-
-
-def _by_unlock(claim: PayableClaim) -> tuple[bool, int, int, str, str]:
-    named = (claim.claim.user, claim.claim.signer)
-    return (not claim.unlock_s, claim.unlock_s, -claim.payable, *named)
 
 
 def _find_wait(
