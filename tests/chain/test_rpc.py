@@ -164,3 +164,25 @@ async def test_a_real_node_answers_every_question(anvil: str) -> None:
             await rpc.fetch_headers(head.number + 1_000, head.number + 1_001)
         assert await rpc.fetch_code("0x" + "11" * 20, block=head.number) == b""
         assert await rpc.fetch_priority_fee() >= 0
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """Whoever it names would answer for the chain, and see what is asked and sent."""
+    asked: list[str] = []
+
+    async def attacker(request: web.Request) -> web.Response:
+        asked.append("attacker")
+        return web.json_response(answer("0x29a"))
+
+    async with serve(attacker) as elsewhere:
+        for status in (301, 302, 307, 308):
+
+            async def redirect(request: web.Request, status: int = status) -> web.Response:
+                asked.append("node")
+                return web.Response(status=status, headers={"location": elsewhere})
+
+            async with serve(redirect) as url, Rpc.connect(url) as rpc:
+                with pytest.raises(TransientError, match=f"status {status}, a redirect") as caught:
+                    await rpc.request("eth_chainId", attempts_max=1)
+            assert "secret-access-key" not in caught.value.message
+    assert asked == ["node"] * 4

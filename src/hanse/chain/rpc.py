@@ -72,7 +72,9 @@ class HttpTransport:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
         headers = {"content-type": "application/json"}
         try:
-            async with self._session.post(self._url, data=body, headers=headers) as answer:
+            # A redirect would have whomever it names answer for the chain.
+            post = self._session.post(self._url, data=body, headers=headers, allow_redirects=False)
+            async with post as answer:
                 return await self._read(answer)
         except TimeoutError:
             raise _unavailable(f"no answer within {self._timeout.total} s") from None
@@ -90,6 +92,8 @@ class HttpTransport:
     async def _read(answer: aiohttp.ClientResponse) -> bytes:
         if answer.status == 429 or answer.status >= 500:
             raise _unavailable(f"status {answer.status}")
+        if 300 <= answer.status < 400:
+            raise _unavailable(f"status {answer.status}, a redirect, which is not followed")
         data = bytearray()
         async for chunk in answer.content.iter_chunked(65_536):
             data += chunk
