@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-path bench-protocol sim-settlement mutation lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-index bench-path bench-protocol bench-utilisation sim-settlement mutation lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ bench-gas: .venv/dev.stamp ## gas of settlements and onboarding, one JSON line a
 
 bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
 	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)
+
+bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node; EVENTS=1000000
+	@$(BIN)/python -m benchmarks.bench_index --events $(or $(EVENTS),1000000)
+
+bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups and refunds; REQUESTS=100000
+	@$(BIN)/python -m benchmarks.bench_utilisation --requests $(or $(REQUESTS),100000)
 
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
