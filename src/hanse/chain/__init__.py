@@ -39,7 +39,9 @@ Public API (import from here). Reads name their block: use head.number - confirm
     open_records(rpc, deployment) -> Records
     Escrow(rpc, address)    .read_account(user, block=) .deposit(amount) .fund(...) .settle(...)
                             .read_sub_account(user, provider, signer, block=) -> SubAccount
+                            .prove_overclaim(SignedReceipt) .prove_equivocation(first, second)
     Registry(rpc, address)  .read_provider(provider, block=) .read_service(...) .register(...)
+                            .burn_rest(provider)
     Records(rpc, address)   .read_head(recorder, block=) -> RecordsHead   .commit(root, count, ...)
     parse_committed(Event) -> Committed
     Asset(rpc, address)     .read_balance(owner, block=) .approve(...) .mint(...)
