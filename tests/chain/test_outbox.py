@@ -535,6 +535,30 @@ async def test_what_would_revert_fails_with_its_reason_and_costs_nothing(
     assert await rpc.fetch_transaction_count(payer.address, block=head.number) == 0
 
 
+async def test_a_node_without_the_heads_state_fails_nothing(
+    rpc: Rpc, payer: Key, faulty: FaultyTransport
+) -> None:
+    """One node names the head, another is asked for its state and lacks it (found by chaos)."""
+
+    def before(method: str, params: list[Any]) -> None:
+        if method == "eth_estimateGas":
+            reason = "header not found"
+            raise ChainError(f"the chain refused: {reason}", reason=reason)
+
+    faulty.before = before
+    outbox = make_outbox(Rpc(faulty), payer, MemoryOutboxStorage())
+    await outbox.enqueue("once", pay(4))
+    await outbox.step()
+    entry = await outbox.find("once")
+    assert entry is not None
+    assert (entry.state, entry.reason) == (
+        TransactionState.QUEUED,
+        "the node lags: header not found",
+    )
+    faulty.before = lambda method, params: None
+    assert (await finish(outbox, rpc, "once")).state is TransactionState.CONFIRMED
+
+
 async def test_what_reverts_on_chain_fails_with_its_reason(rpc: Rpc, payer: Key) -> None:
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage())
     call = Call(to=None, data=reverting_code(b"closed"), label="open", gas_limit=200_000)

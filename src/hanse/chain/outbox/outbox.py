@@ -60,6 +60,7 @@ NOOP_GAS = 21_000
 """Gas of a transfer to oneself, which fills a nonce that nothing else will."""
 
 _KNOWN = ("already known", "already imported", "known transaction", "already in")
+_BEHIND = ("header not found", "unknown block", "block not found", "missing trie node")
 _UNDERPRICED = ("underpriced", "fee too low", "less than block base fee", "max fee per gas")
 
 _log = logging.getLogger(__name__)
@@ -299,6 +300,8 @@ class Outbox:
             gas_limit = await self._signer.fetch_gas_limit(entry.call, head)
             await self._signer.verify_balance(entry.call, gas_limit, fee, head)
         except ChainError as error:
+            if any(text in error.reason.lower() for text in _BEHIND):
+                return await self._wait(entry, f"the node lags: {error.reason}")
             if not is_first:
                 # It may need what an earlier, still unmined transaction does (approve before
                 # deposit).
