@@ -11,6 +11,7 @@ import msgspec
 
 from chaos.components import Component
 from chaos.network import ChaosTransport
+from chaos.recording import RECORDS, open_record_seams
 from chaos.sellers import MODEL
 from chaos.world import World, get_key
 from hanse.chain import verify_deployment
@@ -25,6 +26,7 @@ from hanse.sdk.client import HanseParts
 from hanse.sdk.transport import TransportLimits, read_body
 from hanse.settlement.books.voucher_book import open_voucher_book
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
+from hanse.settlement.records.sides import open_user_submitter
 
 CHAT = "/v1/chat/completions"
 LIMITS = TransportLimits(connect_s=2.0, silence_s=6.0, whole_s=15.0, total_s=60.0)
@@ -47,7 +49,6 @@ class UserComponent(Component):
         self.outcomes: Counter[str] = Counter()
         self._random = world.lot_of(f"{name}/bytes")
         self._number = 0
-        self._for_ever = asyncio.Event()
 
     async def main(self) -> None:
         """See `Component`."""
@@ -85,10 +86,18 @@ class UserComponent(Component):
             )
             hanse = await stack.enter_async_context(Hanse.join(parts))
             await account.start(stack)
+            hanse.records = await stack.enter_async_context(
+                open_user_submitter(
+                    *(RECORDS, address, self.key, database, rpc, deployment, None),
+                    hanse._resumer.resume_provider,
+                    open_record_seams(self),
+                )
+            )
+            recording = asyncio.create_task(hanse.records.run())
             await self.open_more(hanse, database)
             self.hanse = hanse
             world.note(f"{self.name} is open")
-            await self._for_ever.wait()
+            await recording  # for ever, unless it breaks
 
     async def open_more(self, hanse: Hanse, database: Any) -> None:
         """What a component has beside the client."""

@@ -1,6 +1,6 @@
 """What must be true after every run, once all is healed and quiet.
 
-    history = verify_run(world, brokers, users)
+    lost, twice = verify_run(world, brokers, users, recorder)
 
 1. **Units**: every base unit has a place, contracts and reference ledger agree on it.
 2. **Books**: both sides of each sub-account have the same receipts, sums and nothing in flight.
@@ -12,15 +12,25 @@
 4. **Service**: no request id was worked on twice, and what was charged was worked on.
 5. **Refunds**: each completed within `REFUND_LATE_S_MAX` of its unlocking.
 6. **Transactions**: each is final; confirmed ones stand on the final branch once, refused ones not.
-7. **Trust**: nobody was called dishonest; nobody here is.
+7. **Records**: every root on chain is that of its leaves, and every leaf a receipt that both sides
+   hold; every receipt of both sides is recorded, with a proof.
+8. **Trust**: nobody was called dishonest and nobody proven to be; nobody here is.
 """
 
 from collections.abc import Sequence
 
-from chaos.books import OnChain, ProviderSide, UserSide, read_entries, read_provider, read_user
-from chaos.books import view_sub_account
+from chaos.books import (
+    OnChain,
+    ProviderSide,
+    UserSide,
+    read_entries,
+    read_provider,
+    read_user,
+    view_sub_account,
+)
 from chaos.buyers import UserComponent
 from chaos.components import Component
+from chaos.recording import RecorderComponent, verify_records
 from chaos.reference import History, count_lost_units, replay
 from chaos.sellers import PRICES, BrokerComponent
 from chaos.world import World
@@ -33,7 +43,10 @@ down, and a settlement has to be confirmed first."""
 
 
 def verify_run(
-    world: World, brokers: Sequence[BrokerComponent], users: Sequence[UserComponent]
+    world: World,
+    brokers: Sequence[BrokerComponent],
+    users: Sequence[UserComponent],
+    recorder: RecorderComponent,
 ) -> tuple[int, int]:
     """Check everything; violations go to the world. Returns lost units, requests served twice."""
     history = replay(world)
@@ -49,11 +62,27 @@ def verify_run(
     for delay_s in history.refund_delays_s:
         if delay_s > REFUND_LATE_S_MAX:
             world.violate(f"a refund was completed {delay_s} s after it unlocked")
-    for component in (*brokers, *users):
+    components = [*brokers, *users, recorder]
+    for component in components:
         _verify_transactions(world, component)
-    _verify_senders(world, [*brokers, *users], history)
+    _verify_senders(world, components, history)
+    verify_records(world, recorder, history.roots, _list_shared(brokers, users))
     _tally(world, history)
     return lost, len(twice)
+
+
+def _list_shared(
+    brokers: Sequence[BrokerComponent], users: Sequence[UserComponent]
+) -> list[SignedReceipt]:
+    """The receipts that both sides hold."""
+    found = []
+    for user in users:
+        for broker in brokers:
+            ours = read_user(user, broker.owner.address)
+            theirs = read_provider(broker, user.key.address)
+            if ours is not None and theirs is not None:
+                found += [signed for signed in theirs.receipts if signed in ours.receipts]
+    return found
 
 
 def _verify_pair(world: World, user: UserComponent, broker: BrokerComponent) -> None:
@@ -93,8 +122,11 @@ def _list_book_problems(ours: UserSide, theirs: ProviderSide) -> list[str]:
         found.append("the two books hold different receipts")
     if ours.disputed or ours.conflicts:
         found.append(f"disputed: {ours.disputed!r}, {ours.conflicts} conflicts")
-    found += [f"a receipt is mismatched: {why}" for kind, why in ours.verifications
-              if kind not in ("verified", "unverified")]
+    found += [
+        f"a receipt is mismatched: {why}"
+        for kind, why in ours.verifications
+        if kind not in ("verified", "unverified")
+    ]
     admitted = {served.request_id for served in theirs.requests}
     strange = admitted - ours.states.keys()
     if strange:

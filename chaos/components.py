@@ -7,6 +7,8 @@ manager would, and after it was killed.
 
 import asyncio
 import logging
+import os
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 from chaos.chain.node import ChaosNode
 from chaos.disk import ChaosDatabase, Disk
-from chaos.loop import Process
+from chaos.loop import Process, get_process
 from chaos.world import START_S, World
 from hanse.chain import Rpc
 from hanse.protocol.errors import HanseError, InvariantError
@@ -94,7 +96,8 @@ class Component:
             except HanseError as error:
                 self.world.note(f"{self.name} cannot run: {error.code}: {error.message[:200]}")
             except Exception as error:
-                self.world.violate(f"{self.name} broke: {type(error).__name__}: {error}")
+                where = "".join(traceback.format_tb(error.__traceback__))
+                self.world.violate(f"{self.name} broke: {type(error).__name__}: {error}\n{where}")
             await asyncio.sleep(RESTART_S)
 
     def _on_death(self) -> None:
@@ -105,6 +108,35 @@ class Component:
 
     def _start_later(self, wait_s: float) -> None:
         self.world.loop.call_later(wait_s, self.start)
+
+
+class Listener:
+    """Stands where a process has its HTTP server."""
+
+    def __init__(self, world: World, url: str) -> None:
+        self.url = url
+        self._world = world
+
+    async def start(self, app: Any) -> None:
+        """Serve on the world's network."""
+        process = get_process()
+        assert process is not None
+        self._world.network.listen(self.url, app, process)
+
+    async def stop(self) -> None:
+        """Serve no more."""
+        self._world.network.stop_listening(self.url)
+
+
+def close_files(path: Path) -> None:
+    """What the kernel does for a dead process: the lock on its folder ends."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            is_it = os.readlink(f"/proc/self/fd/{name}") == str(path)
+        except OSError:
+            continue
+        if is_it:
+            os.close(int(name))
 
 
 def _find_site(task: "asyncio.Task[Any]") -> str:

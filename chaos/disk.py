@@ -28,7 +28,7 @@ from hanse.store.migrations import apply_steps
 
 ResultT = TypeVar("ResultT")
 
-WAITS_S = (0.0, 0.0, 0.0005, 0.003, 0.02)
+WAITS_S = (0.0, 0.0, 0.0, 0.0005, 0.003, 0.02)
 """Before and after a commit on a healthy disk."""
 
 
@@ -80,7 +80,9 @@ class ChaosDatabase:
 
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database`."""
-        await asyncio.sleep(self._disk.get_wait_s())
+        wait_s = self._disk.get_wait_s()
+        if wait_s:
+            await asyncio.sleep(wait_s)
         return function(self._open())
 
     async def migrate(self, component: str, steps: Sequence[str]) -> None:
@@ -108,7 +110,11 @@ class ChaosDatabase:
         results, _ = run_shared(batch, connection)
         if self._disk.full and any(isinstance(error, TransientError) for _, _, error in results):
             self._disk.counts["disk_full"] += 1
-        asyncio.get_running_loop().call_later(self._disk.get_wait_s(), _deliver, results)
+        wait_s = self._disk.get_wait_s()
+        if wait_s:
+            asyncio.get_running_loop().call_later(wait_s, _deliver, results)
+        else:
+            _deliver(results)
 
     def _commit_late(self, batch: list[Write]) -> None:
         """The injected bug: callers go on at once, the commit comes half a second later."""

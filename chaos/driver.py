@@ -15,10 +15,11 @@ from random import Random
 from typing import Any
 
 from chaos import faults
+from chaos.books import list_open_work
 from chaos.buyers import Application, GatewayComponent, UserComponent
 from chaos.components import Component
 from chaos.network import Weather
-from chaos.books import list_open_work
+from chaos.recording import RecorderComponent, list_open_records
 from chaos.sellers import BrokerComponent
 from chaos.world import World, get_key
 from hanse.sdk.account import Account
@@ -42,7 +43,8 @@ class Driver:
         self.user = UserComponent(world, "user")
         self.gateway = GatewayComponent(world, "gateway")
         self.users: list[UserComponent] = [self.user, self.gateway]
-        self.components: list[Component] = [*self.brokers, *self.users]
+        self.recorder = RecorderComponent(world)
+        self.components: list[Component] = [*self.brokers, *self.users, self.recorder]
         self.application = Application(world, self.gateway)
         self.lot = world.lot_of("driver")
         self._providers = [get_key(broker.name).address for broker in self.brokers]
@@ -174,6 +176,7 @@ class Driver:
 
     def _is_quiet(self) -> bool:
         self._open_work = list_open_work(self.world, self.brokers, self.users)
+        self._open_work += list_open_records(self.recorder, [*self.brokers, *self.users])
         if not self._open_work:
             return True
         for broker in self.brokers:

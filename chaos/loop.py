@@ -32,9 +32,7 @@ from weakref import WeakSet
 TURN_S = 2e-6
 """What one callback takes on the virtual clock: enough that a busy loop cannot stop time."""
 
-_process: "contextvars.ContextVar[Process | None]" = contextvars.ContextVar(
-    "process", default=None
-)
+_process: "contextvars.ContextVar[Process | None]" = contextvars.ContextVar("process", default=None)
 _graveyard: list[object] = []
 
 
@@ -48,6 +46,7 @@ class Process:
     def __init__(self, loop: "VirtualLoop", name: str, number: int) -> None:
         self.loop = loop
         self.name = name
+        self.encoded = name.encode()
         self.number = number
         self.alive = True
         self.turns = 0

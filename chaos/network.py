@@ -121,9 +121,7 @@ class ChaosTransport:
 class _Connection:
     """Both ends of one exchange. The client's end is a `Response`."""
 
-    def __init__(
-        self, network: Network, client: Process, body: bytes, silence_s: float
-    ) -> None:
+    def __init__(self, network: Network, client: Process, body: bytes, silence_s: float) -> None:
         self.status = 0
         self._network = network
         self._client = client
@@ -141,7 +139,7 @@ class _Connection:
         self._is_stuck = False
         # the client's end
         self._closed = False
-        self._arrived: deque[bytes | None | BrokenError] = deque()
+        self._arrived: deque[bytes | BrokenError | None] = deque()
         self._news = asyncio.Event()
         client.on_death.append(self._lose_client)
 

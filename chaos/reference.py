@@ -105,9 +105,7 @@ def _compare(world: World, what: str, shown: Any, wanted: rules.SubAccount) -> N
         world.violate(f"{what}: the contract has {on_chain}, the ledger {in_ledger}")
 
 
-def _replay_one(
-    world: World, history: History, block: Block, sent: Sent, succeeded: bool
-) -> None:
+def _replay_one(world: World, history: History, block: Block, sent: Sent, succeeded: bool) -> None:
     deployment = world.deployment
     names = {
         deployment.asset: "TestAsset",

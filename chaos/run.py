@@ -1,8 +1,8 @@
 """One seed from its beginning to its verdict.
 
-    result = run_seed(17, steps=300)
-    result.line          # the line on standard output
-    result.is_clean
+result = run_seed(17, steps=300)
+result.line          # the line on standard output
+result.is_clean
 """
 
 import gc
@@ -72,12 +72,12 @@ def run_seed(
         driver = Driver(world)
         _kept.append(driver)
         driver.set_up()
-        for step in range(steps):
+        for step in range(0 if world.violations else steps):
             driver.step()
             on_step(step)
         driver.heal()
         driver.drain()
-        lost, twice = verify_run(world, driver.brokers, driver.users)
+        lost, twice = verify_run(world, driver.brokers, driver.users, driver.recorder)
         if world.violations:
             _note_transactions(driver)
     finally:

@@ -1,14 +1,12 @@
 """The brokers: `hanse.provider` whole, with disk, node and network of the world."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
-from chaos.components import Component
+from chaos.components import Component, Listener, close_files
 from chaos.disk import ChaosDatabase
-from chaos.loop import get_process
+from chaos.recording import RECORDS, open_record_seams
 from chaos.world import TERMS, World, get_key
 from hanse.chain import Rpc
 from hanse.engines import Answer, Chunk, EngineRequest
@@ -16,6 +14,7 @@ from hanse.engines.echo_engine import EchoEngine, Fault, Settings
 from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Prices
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service, ServingLimits
+from hanse.settlement.records.sides import Seams
 
 PRICES = Prices(1_000_000, 500_000, 3_000_000)
 """A base unit a word in, three a word out: every fee is told apart by its last digit."""
@@ -44,24 +43,6 @@ class CountingEngine(EchoEngine):
         self._world.served[request.answer_id] += 1
         async for chunk in super().stream(request):
             yield chunk
-
-
-class Listener:
-    """Stands where a broker has its HTTP server."""
-
-    def __init__(self, world: World, url: str) -> None:
-        self.url = url
-        self._world = world
-
-    async def start(self, app: Any) -> None:
-        """Serve on the world's network."""
-        process = get_process()
-        assert process is not None
-        self._world.network.listen(self.url, app, process)
-
-    async def stop(self) -> None:
-        """Serve no more."""
-        self._world.network.stop_listening(self.url)
 
 
 class BrokerComponent(Component):
@@ -113,6 +94,7 @@ class BrokerComponent(Component):
             maintenance_interval_s=4.0,
             offer_valid_s=1_200,
             limits=LIMITS,
+            records=RECORDS,
         )
         self._engine = CountingEngine(
             self.world,
@@ -134,7 +116,7 @@ class BrokerComponent(Component):
 
     def _on_death(self) -> None:
         super()._on_death()
-        _close_files(self.folder / "broker.lock")
+        close_files(self.folder / "broker.lock")
 
 
 def _make_class(component: BrokerComponent) -> type[BrokerProcess]:
@@ -147,18 +129,10 @@ def _make_class(component: BrokerComponent) -> type[BrokerProcess]:
         def _connect(self) -> Rpc:
             return component.connect()
 
+        def _get_record_seams(self) -> Seams | None:
+            return open_record_seams(component)
+
         def _bind(self) -> Any:
             return Listener(component.world, component.url)
 
     return ChaosBroker
-
-
-def _close_files(path: Path) -> None:
-    """What the kernel does for a dead process: the lock on its folder ends."""
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            is_it = os.readlink(f"/proc/self/fd/{name}") == str(path)
-        except OSError:
-            continue
-        if is_it:
-            os.close(int(name))

@@ -108,8 +108,8 @@ class World:
         return self._text_digest.hexdigest()
 
     def _note_turn(self, process: Process | None) -> None:
-        name = process.name if process is not None else "world"
-        self._digest = zlib.crc32(f"{name}{self.loop.time():.6f}".encode(), self._digest)
+        name = process.encoded if process is not None else b"world"
+        self._digest = zlib.crc32(name, self._digest) ^ hash(self.loop.time())
 
     def _note_lost_error(self, loop: Any, context: dict[str, Any]) -> None:
         self.violate(f"an error that nobody looked at: {context}"[:500])

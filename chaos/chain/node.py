@@ -24,13 +24,17 @@ from typing import Any
 import msgspec
 
 from chaos.chain.blocks import Block, Chain
-from chaos.chain.state import Emitted, GAS_USED
+from chaos.chain.state import GAS_USED, Emitted
 from hanse.protocol.errors import TransientError
 from hanse.protocol.signatures import keccak, to_bytes, to_hex
 
 CHAIN_ID = 31_337
 BALANCE_WEI = 10**24
 """Native coin of everybody: gas is not what runs out here."""
+
+NO_BLOOM = "0x" + "00" * 256
+
+WAITS_S = (0.001, 0.002, 0.01, 0.05)
 
 HANG_S = 15.0
 """As long as the real transport waits for a node."""
@@ -64,8 +68,8 @@ class ChaosNode:
 
     async def exchange(self, body: bytes) -> bytes:
         """See `RpcTransport`."""
-        await asyncio.sleep(self._lot.choice((0.001, 0.002, 0.01, 0.05)))
         lot = self._lot
+        await asyncio.sleep(lot.choice(WAITS_S))
         if self.mood is Mood.DEAD:
             self._count()
             await asyncio.sleep(HANG_S if lot.random() < 0.1 else 0.01)
@@ -86,7 +90,8 @@ class ChaosNode:
                 told = told[: len(told) // 2]
         else:
             told = self._answer(asked)
-        await asyncio.sleep(lot.choice((0.001, 0.002, 0.01, 0.05)))
+        if lot.random() < 0.2:
+            await asyncio.sleep(lot.choice(WAITS_S))  # the chain may move before the answer comes
         if way == "after":
             raise TransientError("chain_unavailable", "the chaos node broke off after it acted")
         encoded = msgspec.json.encode(told)
@@ -170,7 +175,7 @@ class ChaosNode:
                     found.append(shown)
         return found
 
-    def _eth_call(self, tip: Block, call: dict[str, str], number: str) -> str:  # noqa: N802
+    def _eth_call(self, tip: Block, call: dict[str, str], number: str) -> str:
         return to_hex(self._call(tip, call, number))
 
     def _eth_estimateGas(self, tip: Block, call: dict[str, str], number: str) -> str:  # noqa: N802
@@ -220,7 +225,7 @@ def _show_block(block: Block) -> dict[str, Any]:
         "baseFeePerGas": hex(block.base_fee_wei),
         "gasLimit": hex(30_000_000),
         "transactions": [sent.hash for sent in block.sent],
-        "logsBloom": to_hex(_get_bloom(block)),
+        "logsBloom": to_hex(_get_bloom(block)) if block.sent else NO_BLOOM,
     }
 
 
@@ -233,9 +238,7 @@ def _show_receipt(block: Block, index: int) -> dict[str, Any]:
         "status": hex(int(ran.succeeded)),
         "gasUsed": hex(GAS_USED),
         "effectiveGasPrice": hex(min(sent.max_fee_wei, block.base_fee_wei + sent.tip_wei)),
-        "logs": [
-            shown for _, shown in _list_logs(block) if shown["transactionHash"] == sent.hash
-        ],
+        "logs": [shown for _, shown in _list_logs(block) if shown["transactionHash"] == sent.hash],
     }
 
 

@@ -165,9 +165,7 @@ class State:
         return Ran(True, bytes(output), logs)
 
     def _set_block(self, number: int, timestamp_s: int, base_fee_wei: int) -> None:
-        self._evm.set_block_env(
-            pyrevm.BlockEnv(number=number, timestamp=timestamp_s, basefee=0)
-        )
+        self._evm.set_block_env(pyrevm.BlockEnv(number=number, timestamp=timestamp_s, basefee=0))
 
 
 def _list_path(base: Block, block: Block) -> list[Block]:
