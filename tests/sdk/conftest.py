@@ -16,8 +16,7 @@ from hanse.sdk.disputes import Disputes
 from hanse.sdk.transport.asgi import AsgiTransport
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
-from hanse.store import Database
-from hanse.store.sqlite import SqliteDatabase, open_sqlite
+from hanse.store import Database, open_database, open_sqlite
 from tests.sdk.fake_broker import FakeBroker
 
 DOMAIN = Domain(31337, "0x" + "e5" * 20)
@@ -26,7 +25,7 @@ CHEAP = Prices(1_000_000, 500_000, 2_000_000)
 DEAR = Prices(2_000_000, 1_000_000, 4_000_000)
 
 
-JoinDisputes = Callable[[SqliteDatabase], Awaitable[Disputes]]
+JoinDisputes = Callable[[Database], Awaitable[Disputes]]
 
 
 class Clock:
@@ -119,8 +118,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    opened = await open_sqlite(tmp_path / "book.db")
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = await open_database(database_url)
     yield opened
     await opened.close()
 

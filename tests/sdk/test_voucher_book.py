@@ -7,12 +7,18 @@ is messages, since every change is durable before it counts).
 import asyncio
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from hanse.chain import Key
 from hanse.protocol.books import (
@@ -41,7 +47,8 @@ from hanse.protocol.signatures import ZERO_HASH, verify_signature
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import Purchase, VoucherBook, open_voucher_book
 from hanse.settlement.books.voucher_records import SubAccountKey, Verification, VoucherState
-from hanse.store.sqlite import SqliteDatabase, open_sqlite
+from hanse.store import Database, open_database
+from tests.store.postgres_server import PostgresServer
 
 DOMAIN = Domain(31337, "0x" + "e5" * 20)
 SIGNER = Key(b"\x05" * 32)
@@ -111,10 +118,12 @@ class Asked:
 class BookBesideBook(RuleBasedStateMachine):
     """SQL and pure book of the user, and the pure book of an honest provider."""
 
+    url = ":memory:"
+
     @initialize()
     def open(self) -> None:
         self.runner = asyncio.Runner()
-        self.database: SqliteDatabase = self.runner.run(open_sqlite(":memory:"))
+        self.database: Database = self.runner.run(open_database(self.url))
         self.book: VoucherBook = self.runner.run(open_voucher_book(self.database, DOMAIN))
         self.pure = UserBook()
         self.provider = ProviderBook()
@@ -289,6 +298,15 @@ BookBesideBook.TestCase.settings = settings(
 TestBookBesideBook = BookBesideBook.TestCase
 
 
+def test_book_beside_book_on_postgresql(postgres_server: PostgresServer) -> None:
+    def make() -> BookBesideBook:
+        machine = BookBesideBook()
+        machine.url = postgres_server.create_database()
+        return machine
+
+    run_state_machine_as_test(make, settings=settings(max_examples=6, deadline=None))
+
+
 async def issue(book: VoucherBook, number: int, maximum_fee: int = 100) -> SignedVoucher:
     issued = await book.issue(KEY, make_purchase(number, maximum_fee), FUNDS, SIGNER, NOW_S)
     return issued.signed
@@ -299,14 +317,14 @@ async def acknowledge(book: VoucherBook, receipt: SignedReceipt) -> UserBook:
 
 
 @pytest.fixture
-async def book(database: SqliteDatabase) -> VoucherBook:
+async def book(database: Database) -> VoucherBook:
     return await open_voucher_book(database, DOMAIN)
 
 
-async def test_a_voucher_is_on_disk_before_it_can_be_sent(tmp_path: Path) -> None:
-    first = await open_sqlite(tmp_path / "user.db")
+async def test_a_voucher_is_on_disk_before_it_can_be_sent(database_url: str) -> None:
+    first = await open_database(database_url)
     signed = await issue(await open_voucher_book(first, DOMAIN), 1)
-    second = await open_sqlite(tmp_path / "user.db")  # another process, while the first lives
+    second = await open_database(database_url)  # another process, while the first lives
     (stored,) = await (await open_voucher_book(second, DOMAIN)).list_open_vouchers()
     assert stored.signed == signed
     assert stored.state is VoucherState.ISSUED
@@ -315,8 +333,8 @@ async def test_a_voucher_is_on_disk_before_it_can_be_sent(tmp_path: Path) -> Non
     await second.close()
 
 
-async def test_two_processes_never_sign_the_same_maxima(tmp_path: Path) -> None:
-    databases = [await open_sqlite(tmp_path / "user.db") for _ in range(2)]
+async def test_two_processes_never_sign_the_same_maxima(database_url: str) -> None:
+    databases = [await open_database(database_url) for _ in range(2)]
     books = [await open_voucher_book(database, DOMAIN) for database in databases]
     vouchers = await asyncio.gather(*(issue(books[number % 2], number, 10) for number in range(40)))
     assert sorted(v.voucher.sequence_max for v in vouchers) == list(range(1, 41))
@@ -369,7 +387,7 @@ async def test_released_requests_cannot_be_charged_beyond_what_was_signed(
         await acknowledge(book, make_receipt(refused[1], 2, 100, 200))
 
 
-async def test_a_book_belongs_to_one_escrow(database: SqliteDatabase) -> None:
+async def test_a_book_belongs_to_one_escrow(database: Database) -> None:
     await open_voucher_book(database, DOMAIN)
     with pytest.raises(RequestError, match="give each its own"):
         await open_voucher_book(database, Domain(1, DOMAIN.escrow))

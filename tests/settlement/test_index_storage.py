@@ -18,7 +18,7 @@ from hanse.settlement.chain_state.sub_account_fold import (
     find_funds,
     get_document_key,
 )
-from hanse.store import open_sqlite
+from hanse.store import open_database
 
 PROVIDER, OTHER = "0x" + "b2" * 20, "0x" + "b3" * 20
 USERS = ["0x" + f"{i:02x}" * 20 for i in range(1, 4)]
@@ -64,8 +64,8 @@ def batch(number, *events):
     return EventBatch(number, Checkpoint(number, f"0x{number:064x}"), number, events)
 
 
-async def open_both(changes):
-    database = await open_sqlite(":memory:")
+async def open_both(changes, url=":memory:"):
+    database = await open_database(url)
     storage = await open_index_storage(
         database,
         "broker",
@@ -80,9 +80,9 @@ async def funds_of(storage, user):
     return find_funds(documents.get, user, SIGNER)
 
 
-async def test_life_of_a_sub_account_as_events_tell_it():
+async def test_life_of_a_sub_account_as_events_tell_it(database_url):
     changes = []
-    database, storage = await open_both(changes)
+    database, storage = await open_both(changes, database_url)
     user = USERS[0]
     names = {"user": user, "provider": PROVIDER, "signer": SIGNER}
     steps = [
@@ -130,8 +130,8 @@ async def test_other_providers_and_contracts_change_nothing():
     await database.close()
 
 
-async def test_two_claims_on_one_sub_account_in_one_batch_add_up():
-    database, storage = await open_both([])
+async def test_two_claims_on_one_sub_account_in_one_batch_add_up(database_url):
+    database, storage = await open_both([], database_url)
     user = USERS[0]
     await storage.apply_batch(
         batch(1, funded(1, user, 100), settled(1, (user, 6, 1, 30), (user, 6, 2, 20)))
@@ -173,9 +173,9 @@ async def _check_rollback(rng, blocks, kept):
     await plain_database.close()
 
 
-async def test_rollback_of_everything_reaches_beyond_what_is_kept():
+async def test_rollback_of_everything_reaches_beyond_what_is_kept(database_url):
     changes = []
-    database, storage = await open_both(changes)
+    database, storage = await open_both(changes, database_url)
     await storage.apply_batch(batch(1, funded(1, USERS[0], 5)))
     for number in range(2, CHECKPOINTS_KEPT + 10):
         await storage.apply_batch(batch(number))
@@ -208,8 +208,8 @@ def entries():
     ]
 
 
-async def test_outbox_storage_answers_like_the_one_in_memory(tmp_path, entries):
-    database = await open_sqlite(tmp_path / "outbox.sqlite3")
+async def test_outbox_storage_answers_like_the_one_in_memory(database_url, entries):
+    database = await open_database(database_url)
     stored, memory = await open_outbox_storage(database), MemoryOutboxStorage()
     for storage in (stored, memory):
         await storage.put_entries(entries[:2])
@@ -226,6 +226,6 @@ async def test_outbox_storage_answers_like_the_one_in_memory(tmp_path, entries):
     assert await stored.read_last(scope) == await memory.read_last(scope) == (3, 1)
     assert await stored.read_last("other") == (0, -1)
     await database.close()
-    again = await open_outbox_storage(await open_sqlite(tmp_path / "outbox.sqlite3"))
+    again = await open_outbox_storage(await open_database(database_url))
     assert await again.read_entries(scope, open_only=False) == entries
     await again._database.close()

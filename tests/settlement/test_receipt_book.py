@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,7 +13,7 @@ from hanse.protocol.limits import ANSWER_RETAINED_S, RECEIPTS_PER_PAGE_MAX
 from hanse.protocol.messages import FinishReason
 from hanse.protocol.wire import receipt_to_json
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
-from hanse.store import open_sqlite
+from hanse.store import open_database
 from tests.settlement.book_parts import (
     DOMAIN,
     NOW_S,
@@ -31,8 +30,8 @@ SIGNER = SIGNER_KEY.address
 
 
 @pytest_asyncio.fixture
-async def book(tmp_path: Path) -> AsyncIterator[ReceiptBook]:
-    database = await open_sqlite(tmp_path / "book.sqlite3")
+async def book(database_url: str) -> AsyncIterator[ReceiptBook]:
+    database = await open_database(database_url)
     yield await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
     await database.close()
 
@@ -174,15 +173,14 @@ async def test_fee_above_its_maximum_is_refused_and_the_request_stays_open(book)
     assert page.in_flight == (admission.request_id,)
 
 
-async def test_restart_receipts_what_was_at_work_with_fee_0(tmp_path):
-    path = tmp_path / "book.sqlite3"
-    database = await open_sqlite(path)
+async def test_restart_receipts_what_was_at_work_with_fee_0(database_url):
+    database = await open_database(database_url)
     book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
     done = await admit(book, 5)
     cut = await admit(book, 5)
     await book.finish(done, outcome_of(9))
     await database.close()
-    database = await open_sqlite(path)
+    database = await open_database(database_url)
     book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
     (receipt,) = await book.recover(NOW_S + 5)
     assert receipt.receipt.request_hash == cut.request_hash
@@ -192,16 +190,16 @@ async def test_restart_receipts_what_was_at_work_with_fee_0(tmp_path):
     await database.close()
 
 
-async def test_database_of_another_provider_is_refused(tmp_path):
-    database = await open_sqlite(tmp_path / "book.sqlite3")
+async def test_database_of_another_provider_is_refused(database_url):
+    database = await open_database(database_url)
     await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
     with pytest.raises(RequestError, match="is the book of provider"):
         await open_receipt_book(database, "0x" + "b3" * 20, DOMAIN, RECEIPT_KEY)
     await database.close()
 
 
-async def test_closed_store_is_a_transient_error(tmp_path):
-    database = await open_sqlite(tmp_path / "book.sqlite3")
+async def test_closed_store_is_a_transient_error(database_url):
+    database = await open_database(database_url)
     book = await open_receipt_book(database, PROVIDER, DOMAIN, RECEIPT_KEY)
     await database.close()
     with pytest.raises(TransientError):

@@ -5,13 +5,20 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from hanse.protocol.books import ProviderBook, apply_admission, apply_finish
 from hanse.protocol.errors import HanseError
 from hanse.protocol.verify import verify_receipt_signature
 from hanse.settlement import Admission, SubAccountFunds, open_receipt_book
-from hanse.store import open_sqlite
+from hanse.store import open_database
 from tests.settlement.book_parts import (
     DOMAIN,
     NOW_S,
@@ -22,6 +29,7 @@ from tests.settlement.book_parts import (
     outcome_of,
     sign_voucher,
 )
+from tests.store.postgres_server import PostgresServer
 
 fees = st.integers(0, 50)
 
@@ -31,10 +39,10 @@ class BookMachine(RuleBasedStateMachine):
 
     open_requests: Bundle[Any] = Bundle("open_requests")
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = ":memory:") -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.database = self.run(open_sqlite(":memory:"))
+        self.database = self.run(open_database(url))
         self.book = self.run(open_receipt_book(self.database, PROVIDER, DOMAIN, RECEIPT_KEY))
         self.pure = ProviderBook()
         self.open: dict[str, tuple[Admission, int]] = {}
@@ -146,3 +154,10 @@ class BookMachine(RuleBasedStateMachine):
 
 BookMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 TestBookRules = BookMachine.TestCase
+
+
+def test_book_rules_on_postgresql(postgres_server: PostgresServer) -> None:
+    run_state_machine_as_test(
+        lambda: BookMachine(postgres_server.create_database()),
+        settings=settings(max_examples=6, stateful_step_count=25, deadline=None),
+    )

@@ -73,7 +73,7 @@ class PostgresServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop(signal.SIGINT)
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
