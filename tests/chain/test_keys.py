@@ -164,16 +164,6 @@ def test_password_by_prompt_only_at_a_terminal() -> None:
     assert asked == ["Password for user: "]
 
 
-def test_an_absent_keyring_says_how_to_install_it() -> None:
-    try:
-        import keyring  # noqa: F401
-    except ImportError:
-        with pytest.raises(RequestError, match=r"hanse\[keyring\]"):
-            get_password("user", environment={}, use_keyring=True, is_interactive=False)
-    else:
-        pytest.skip("the keyring is installed here")
-
-
 def test_no_folder_on_the_way_to_a_key_is_open_to_others(tmp_path: Path) -> None:
     """Who can write to a folder above can put another in place of the one with the keys."""
     before = os.umask(0)

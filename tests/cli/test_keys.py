@@ -1,8 +1,10 @@
 """`hanse keys`: files nobody else can read, passwords from everywhere but the arguments."""
 
 import json
+import os
 import stat
-from importlib.util import find_spec
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -115,10 +117,17 @@ def test_no_password_is_ever_shown(run):
         assert PASSWORD not in ran.stdout + ran.stderr
 
 
-@pytest.mark.skipif(find_spec("keyring") is not None, reason="the keyring is installed here")
-def test_a_keyring_that_is_missing_is_named_before_a_key_is_made(run, home):
-    ran = run("keys", "create", "user", "--light", "--keyring", "--json")
-
-    assert ran.exit_code == 2
-    assert "hanse[keyring]" in ran.error["message"]
+def test_a_keyring_that_is_missing_is_named_before_a_key_is_made(home, tmp_path):
+    """A process of its own, which finds this module where keyring would be."""
+    (tmp_path / "keyring.py").write_text("raise ImportError('not installed')")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HANSE_")}
+    arguments = ("keys", "create", "user", "--light", "--keyring", "--json", "--home", str(home))
+    ran = subprocess.run(
+        [sys.executable, "-m", "hanse.cli", *arguments],
+        env={**kept, "PYTHONPATH": str(tmp_path), "HANSE_PASSWORD": PASSWORD},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert "hanse[keyring]" in json.loads(ran.stderr)["error"]["message"]
     assert not (home / "keys").exists()

@@ -20,7 +20,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -192,12 +192,21 @@ def get_password(
     *,
     environment: Mapping[str, str] | None = None,
     use_keyring: bool = False,
+    address: Address = "",
     prompt: Callable[[str], str] = getpass.getpass,
     is_interactive: bool | None = None,
 ) -> str:
     """The password for `account`, from the environment, the keyring or a prompt.
 
     HANSE_PASSWORD comes first, then the file that HANSE_PASSWORD_FILE names.
+
+    Args:
+        account: the key's name, for people.
+        environment: instead of this process's.
+        use_keyring: ask the keyring, too.
+        address: the key's, under which the keyring keeps it: a name may be in two homes.
+        prompt: asks a person.
+        is_interactive: whether there is one.
 
     Raises:
         RequestError: `keystore_locked` if none of them has one; the message names them all.
@@ -207,7 +216,7 @@ def get_password(
         return password
     if file := environment.get(PASSWORD_FILE_VARIABLE):
         return _read_password_file(Path(file))
-    if use_keyring and (password := _find_in_keyring(account)):
+    if use_keyring and (password := _find_in_keyring(address)):
         return password
     if is_interactive is None:
         is_interactive = sys.stdin.isatty()
@@ -220,19 +229,46 @@ def get_password(
     )
 
 
-def store_in_keyring(account: str, password: str) -> None:
-    """Keep a password in the desktop's secret store, for `get_password(use_keyring=True)`."""
-    _keyring().set_password(KEYRING_SERVICE, account, password)
+def verify_keyring() -> None:
+    """Find out whether there is a keyring before anything depends on it.
+
+    Raises:
+        RequestError: `configuration_invalid` if it is not installed, `keystore_locked` if it
+            refuses, or this machine has none.
+    """
+    _find_in_keyring("")
 
 
-def _find_in_keyring(account: str) -> str | None:
-    found = _keyring().get_password(KEYRING_SERVICE, account)
+def store_in_keyring(address: Address, password: str) -> None:
+    """Keep a key's password in the desktop's secret store, for `get_password(use_keyring=True)`."""
+    with _keyring_errors():
+        _keyring().set_password(KEYRING_SERVICE, address, password)
+
+
+def _find_in_keyring(address: Address) -> str | None:
+    with _keyring_errors():
+        found = _keyring().get_password(KEYRING_SERVICE, address)
     return None if found is None else str(found)
+
+
+@contextlib.contextmanager
+def _keyring_errors() -> Iterator[None]:
+    """A keyring that is locked, or none at all, is nothing that we did wrong."""
+    errors = _keyring().errors
+    try:
+        yield
+    except errors.KeyringError as error:
+        raise RequestError(
+            "keystore_locked",
+            f"the keyring refused: {type(error).__name__}; unlock it, or leave --keyring out and"
+            f" set {PASSWORD_VARIABLE} or {PASSWORD_FILE_VARIABLE}",
+        ) from None
 
 
 def _keyring() -> Any:
     try:
         import keyring
+        import keyring.errors
     except ImportError:
         raise RequestError(
             "configuration_invalid",

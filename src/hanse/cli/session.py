@@ -88,7 +88,9 @@ class Session:
 
         path = self._get_existing(name)
         try:
-            return unlock_keystore(path, get_password(name, use_keyring=use_keyring))
+            address = self.get_key_address(name)
+            password = get_password(name, use_keyring=use_keyring, address=address)
+            return unlock_keystore(path, password)
         except RequestError as error:
             local = self.home / LOCAL_PASSWORD
             if error.code != "keystore_locked" or not local.is_file():

@@ -1,7 +1,5 @@
 """`hanse keys`: create and list this home's encrypted keys."""
 
-import importlib.util
-
 import click
 
 from hanse.cli.framework import group, pass_session
@@ -47,20 +45,23 @@ def create(session: Session, /, name: str, keyring: bool, light: bool) -> None:
 
     An existing key is never replaced.
     """
-    from hanse.chain.keys import Scrypt, create_keystore, get_password, store_in_keyring
+    from hanse.chain.keys import (
+        Scrypt,
+        create_keystore,
+        get_password,
+        store_in_keyring,
+        verify_keyring,
+    )
 
     path = session.get_key_path(name)
     if path.exists():
         raise RequestError("usage", f"{path} exists; a key file is never replaced")
-    if keyring and importlib.util.find_spec("keyring") is None:
-        raise RequestError(
-            "configuration_invalid",
-            "the keyring is asked for but not installed: pip install 'hanse[keyring]'",
-        )
+    if keyring:
+        verify_keyring()
     password = get_password(name, prompt=_ask_twice)
     key = create_keystore(path, password, scrypt=Scrypt.LIGHT if light else Scrypt.STANDARD)
     if keyring:
-        store_in_keyring(name, password)
+        store_in_keyring(key.address, password)
     session.output.show(
         {"name": name, "address": key.address, "path": str(path)},
         lambda: session.output.fields((("name", name), ("address", key.address), ("file", path))),
