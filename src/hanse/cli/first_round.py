@@ -39,6 +39,9 @@ PURSE = 100_000_000
 SUB_ACCOUNT = 5_000_000
 """What each provider's sub-account is filled up to: 5 whole units, some 500,000 short answers."""
 
+RECORD_WAIT_S = 60.0
+"""For both sides to submit and for the root to be confirmed: some 10 s on a quiet machine."""
+
 PROMPT = "In one sentence: what was the Hanseatic League?"
 
 
@@ -50,6 +53,7 @@ class Round:
         first_token_s: from the start of the command to the first word of the answer.
         answer: the text.
         transactions: hash by step.
+        record: the receipt's place in a root on the chain.
         places: every unit of the asset: (holder, place, amount).
         minted: what exists in all, by the asset's own count.
     """
@@ -58,6 +62,7 @@ class Round:
     answer: str = ""
     transactions: dict[str, str] = field(default_factory=dict)
     receipt: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
     places: list[tuple[str, str, int]] = field(default_factory=list)
     minted: int = 0
 
@@ -113,6 +118,7 @@ async def play_round(
         await _show_evidence(network, hanse, stored, played, show)
         await _settle(network, hanse, provider, played, show)
         await _refund(network, hanse, provider, played, show)
+        await _record(network, stored, played, show)
         await _account_for(network, await hanse.read_money(), played, show)
     return played
 
@@ -266,6 +272,30 @@ async def _refund(
     )
 
 
+async def _record(network: LocalNetwork, stored: StoredReceipt, played: Round, show: Show) -> None:
+    """The inclusion proof of the receipt, in the user's books by now, and the root on the chain."""
+    request_id = str(stored.request_id)
+    wait = ("--wait", str(int(RECORD_WAIT_S)))
+    document = await network.run_command("receipts", "prove", request_id, *wait)
+    path = network.home / "receipts" / f"{request_id[2:14]}-record.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2))
+    checked = await network.run_command("receipts", "verify", str(path), "--chain")
+    proof = document["proof"]
+    commit = proof["commit"]
+    if checked["on_chain"] is not True or checked["root"] != commit["root"]:
+        raise InvariantError("internal_error", f"the root {commit['root']} is not on the chain")
+    played.record = proof
+    played.transactions["recorded"] = proof["transaction_hash"]
+    show(
+        "\n[bold]6. Record[/]: both sides submitted the receipt, and the recorder's root has it\n"
+        f"   root {commit['root']}\n"
+        f"   commit {commit['number']} of {proof['recorder']} over {commit['count']} receipt(s), "
+        f"place {proof['index']}\n"
+        f"   transaction {proof['transaction_hash']}, block {proof['block_number']}\n"
+        f"   checked against the chain: hanse receipts verify {path} --chain\n"
+    )
+
+
 async def _account_for(network: LocalNetwork, money: Money, played: Round, show: Show) -> None:
     """Every unit of the asset that exists, by holder and place; raises unless it adds up."""
     rows = [("user", _describe(network, place), place.amount) for place in money.places]
@@ -299,7 +329,7 @@ def _render(
     return network.session.output.table(
         ("holder", "place", f"{units.symbol}>"),
         [(who, place, units.format_number(amount)) for who, place, amount in rows if amount],
-        title="6. Where every unit is",
+        title="7. Where every unit is",
         footer=("all that was ever minted", "", units.format_number(minted)),
     )
 

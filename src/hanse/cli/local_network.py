@@ -45,6 +45,9 @@ CONFIRMATIONS = 2
 LOCK_TIME_S = 3_600
 """The shortest that the contracts allow; `hanse up` moves the local chain's clock over it."""
 
+RECORD_INTERVAL_BLOCKS = 3
+"""Blocks between commits of the local recorder; the local chain makes one a second."""
+
 NATIVE_WEI = 10**21
 """Native coin for each local key: 1,000, so that no local run ever lacks gas."""
 
@@ -213,6 +216,18 @@ class LocalNetwork:
         for key, value in plan.engine_settings.items():
             arguments += ["--engine-setting", f"{key}={value}"]
         return await self._start(plan.name, port, [*arguments, *plan.options])
+
+    async def start_recorder(self) -> ChildProcess:
+        """Start a recorder, and name it to whoever starts after it."""
+        await self.node.fund(self.get_key("recorder").address, NATIVE_WEI)
+        port = self._get_port("recorder")
+        arguments = ["recorder", "start", "--port", str(port)]
+        child = await self._start(
+            "recorder", port, [*arguments, "--every-blocks", str(RECORD_INTERVAL_BLOCKS)]
+        )
+        self.network = msgspec.structs.replace(self.network, recorders=(child.url,))
+        save_network(self.home, self.network)
+        return child
 
     async def start_gateway(self) -> ChildProcess:
         """Start the gateway, which pays with the user's money by its own session key."""

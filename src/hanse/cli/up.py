@@ -44,7 +44,7 @@ MODEL = "smollm2-135m-instruct"
 )
 @pass_session
 async def up(session: Session, /, once: bool, port: int) -> None:
-    """Start chain, contracts, two providers and a gateway, and buy one real answer.
+    """Start chain, contracts, a recorder, two providers and a gateway; buy one real answer.
 
     Everything is real but the money: a local chain (anvil), the contracts, a language model in each
     provider's engine, an unmodified OpenAI client. The asset is a test asset. State stays in the
@@ -58,6 +58,8 @@ async def up(session: Session, /, once: bool, port: int) -> None:
     async with contextlib.AsyncExitStack() as stack:
         with steps.step("local chain and contracts"):
             await stack.enter_async_context(network)
+        with steps.step("recorder"):
+            await network.start_recorder()
         await _prepare_model(session, steps)
         with steps.step("two providers, the model loaded in each"):
             await network.start_providers()
@@ -163,6 +165,7 @@ def _show_end(session: Session, network: "LocalNetwork", played: "Round", once: 
         "first_token_s": round(played.first_token_s, 2),
         "answer": played.answer,
         "receipt": played.receipt,
+        "record": played.record,
         "transactions": played.transactions,
         "places": [
             {"holder": holder, "place": place, "amount": str(amount)}
@@ -226,7 +229,7 @@ async def _stay(network: "LocalNetwork", note: Callable[[str], None]) -> None:
                 for child in ended
             )
             left = [child.name for child in waits.values()]
-            if "gateway" not in left or left == ["gateway"]:
+            if "gateway" not in left or not {*left} - {"gateway", "recorder"}:
                 raise TransientError(
                     "engine_unavailable", f"{said}; the network was stopped, `hanse up` resumes it"
                 )

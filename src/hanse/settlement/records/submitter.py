@@ -67,7 +67,7 @@ class RecordsSettings:
     """
 
     recorders: tuple[str, ...] = ()
-    interval_s: float = 5.0
+    interval_s: float = 2.0
     unreachable_s: float = 60.0
     unmatched_s: float = 600.0
     resume_s: float = 60.0
