@@ -33,7 +33,7 @@ from hanse.protocol.signatures import (
 )
 from hanse.settlement import DueClaim, SubAccountFunds
 from hanse.settlement.netting.plan import PayableClaim, PlannedBatch
-from hanse.settlement.netting.settler import SettledClaim, SettlementBatch
+from hanse.settlement.netting.settled import SettledClaim, SettlementBatch
 from tests.contracts.cold_gas import (
     FLOOR_GAS_PER_TOKEN,
     INTRINSIC_GAS,

@@ -42,7 +42,8 @@ from hanse.settlement.money.provider_money import ProviderMoney
 from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
-from hanse.settlement.netting.settler import SettlementBatch, Settler
+from hanse.settlement.netting.settled import SettlementBatch
+from hanse.settlement.netting.settler import Settler
 from hanse.settlement.records.sides import Seams, open_provider_submitter
 from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side

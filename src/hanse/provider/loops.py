@@ -20,7 +20,7 @@ from hanse.provider.app import Broker
 from hanse.settlement.money.provider_money import ProviderMoney
 from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.scheduler import Scheduler
-from hanse.settlement.netting.settler import SettlementBatch
+from hanse.settlement.netting.settled import SettlementBatch
 
 MONEY_LOOK_S = 60.0
 """Between looks at the money for health and metrics: it sums the book, 0.1 s a million requests."""

@@ -13,7 +13,7 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import InvariantError, RequestError
 from hanse.protocol.signatures import Address, Signature
 from hanse.settlement import DueClaim, open_receipt_book
-from hanse.settlement.netting.settler import SettlementBatch
+from hanse.settlement.netting.settled import SettlementBatch
 from hanse.settlement.records.submitter import RecordsSettings
 from hanse.store import open_sqlite
 

@@ -25,7 +25,8 @@ from hanse.settlement.netting.gas import (
 )
 from hanse.settlement.netting.plan import PayableClaim, Reason, SettlementPlan, plan_settlement
 from hanse.settlement.netting.round_storage import RoundStorage, RoundTimes
-from hanse.settlement.netting.settler import SettlementBatch, Settler
+from hanse.settlement.netting.settled import SettlementBatch
+from hanse.settlement.netting.settler import Settler
 
 REFUNDS_PER_ROUND_MAX = 10
 """Refunds completed in one go: each takes a confirmation's time, and meanwhile nobody looks for

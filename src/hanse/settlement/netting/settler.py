@@ -24,7 +24,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from hanse.chain import Call, ChainError, OutboxEntry, OutboxStorage
@@ -37,21 +37,13 @@ from hanse.protocol.signatures import Address, to_bytes, to_compact
 from hanse.settlement.books.receipt_book import ReceiptBook
 from hanse.settlement.books.receipt_records import DueClaim, SubAccountFunds
 from hanse.settlement.netting.plan import PayableClaim, PlannedBatch
+from hanse.settlement.netting.settled import SettledClaim, SettlementBatch
 
 VIEW_POLL_S = 0.05
 """Pause between looks at the chain view while it catches up with a settled block."""
 
 VIEW_WAIT_S = 60.0
 """How long to wait for the chain view to show a confirmed settlement; it shows it later anyway."""
-
-STATUS_NAMES = {
-    1: "unknown sub-account",
-    2: "bad signature",
-    3: "over the voucher",
-    4: "nothing new",
-    5: "partial",
-    6: "paid",
-}
 
 _SETTLE_PREFIX = "settle:"
 _log = logging.getLogger(__name__)
@@ -77,32 +69,6 @@ class SubAccountView(Protocol):
 
     def list_funds(self) -> list[tuple[Address, Address, SubAccountFunds]]:
         """All, as (user, signer, funds)."""
-
-
-@dataclass(frozen=True)
-class SettledClaim:
-    """What became of one claim; `paid` in base units."""
-
-    user: Address
-    signer: Address
-    status: int
-    paid: int
-
-    @property
-    def status_name(self) -> str:
-        """For people."""
-        return STATUS_NAMES.get(self.status, f"status {self.status}")
-
-
-@dataclass(frozen=True)
-class SettlementBatch:
-    """One settlement transaction, confirmed."""
-
-    transaction_hash: str
-    block_number: int
-    gas_used: int
-    paid: int
-    claims: tuple[SettledClaim, ...]
 
 
 class Settler:
