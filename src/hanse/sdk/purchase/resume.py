@@ -135,6 +135,7 @@ class Resumer:
         providers = {v.signed.voucher.provider for v in await self._list_open()}
         if adopt:
             providers |= {listed.provider for listed in self._parts.offers.list_all()}
+        await self._parts.book.sweep_keys(int(self._parts.clock()))
         rounds = (self.resume_provider(p, adopt=adopt) for p in sorted(providers))
         return await asyncio.gather(*rounds)
 
@@ -175,6 +176,12 @@ class Resumer:
         voucher = await self._parts.book.find_voucher(request_id)
         if voucher is None:
             raise RequestError("not_found", f"no request {request_id} was made from here")
+        if not voucher.answer_key:
+            raise RequestError(
+                "not_found",
+                f"the answer to {request_id} was delivered, or is too old to be kept anywhere: its "
+                "key is deleted",
+            )
         receipt = await self._parts.book.find_receipt(request_id)
         body = await self._fetch_sealed(voucher)
         is_whole = len(body) < ANSWER_RETAINED_BYTES_MAX

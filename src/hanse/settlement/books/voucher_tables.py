@@ -8,6 +8,8 @@ Receipts are found by (sub-account, sequence), vouchers by request id and by req
 whose end is unknown by a partial index that holds only them.
 """
 
+from hanse.settlement.books import voucher_keys
+
 COMPONENT = "voucher_book"
 
 STEPS = (
@@ -82,6 +84,7 @@ STEPS = (
         PRIMARY KEY (sub_account, sequence, receipt)
     )
     """,
+    voucher_keys.STEP,
 )
 
 FIND_OWNER = "SELECT chain_id, escrow FROM voucher_book_owner"
