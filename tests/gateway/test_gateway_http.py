@@ -8,16 +8,18 @@ import time
 import pytest
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.money import advise
 from hanse.gateway.operations import OPERATIONS
 from hanse.protocol.errors import RequestError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.wire import encode_receipt_frame
-from hanse.sdk.money import Alarm
+from hanse.sdk.money import Alarm, Money, Place
 from hanse.store import open_sqlite
 from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import (
     CHUNK_MODEL,
     FEE,
+    PROVIDER,
     MemoryMarket,
     make_chunks,
     make_receipt,
@@ -236,6 +238,42 @@ async def test_alarms_of_the_money_are_in_health_and_metrics_without_amounts_in_
     await app.ask("GET", "/hanse/v1/money")
     assert await read_health() == []
     assert (await read_series())['hanse_gateway_money_alarms{code="refund_overdue"}'] == "0.0"
+
+
+ACCOUNT = Place("account", 150)
+
+
+@pytest.mark.parametrize(
+    ("details", "places", "expected"),
+    [
+        pytest.param(
+            {"provider": PROVIDER, "signer": "0x" + "22" * 20, "missing": "100"}, (ACCOUNT,),
+            f"hanse account fund {PROVIDER} 0.0001", id="the account has it",
+        ),
+        pytest.param(
+            {"provider": PROVIDER, "signer": "0xsession", "missing": "1500200"}, (ACCOUNT,),
+            f"hanse account open --deposit 1.50005 {PROVIDER}=1.5002 --signer 0xsession",
+            id="the rest is deposited",
+        ),
+        pytest.param(
+            {"missing": "100"}, (), "hanse money, then hanse account fund PROVIDER AMOUNT",
+            id="nobody said whose",
+        ),
+    ],
+)  # fmt: skip
+def test_a_402_names_the_command_that_funds_it(details, places, expected):
+    money = Money("0x" + "22" * 20, 9, places, 0, (), (), symbol="tHSD", decimals=6)
+    error = RequestError("insufficient_balance", "too little is there", details=dict(details))
+    advise(error, money)
+    assert error.details["next_step"] == expected
+    assert error.message.endswith(f"can do: {expected}")
+
+
+async def test_a_503_names_the_command_that_shows_who_is_healthy(app):
+    unserved = await app.chat(model="unserved")
+    assert unserved.error["hanse"]["next_step"] == "hanse offers"
+    assert unserved.error["message"].endswith("can do: hanse offers")
+    assert (await app.chat(model="unpaid")).error["hanse"]["missing"] == "200"
 
 
 async def test_requests_above_the_limit_wait_elsewhere(app):

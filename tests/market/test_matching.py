@@ -133,6 +133,7 @@ def test_the_error_names_the_smallest_sum_that_would_do():
     assert error.code == "insufficient_balance"
     cheapest = get_maximum_fee(offers[0].offer, 400, 100)
     assert error.details["missing"] == str(cheapest - 10)
+    assert error.details["provider"] == ALPHA
 
 
 def test_no_offer_is_a_404_and_only_unfit_ones_are_the_callers_to_fix():

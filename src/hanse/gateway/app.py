@@ -31,7 +31,7 @@ from hanse.gateway.exchange import (
     Watch,
     get_draining,
 )
-from hanse.gateway.money import MoneyWatch
+from hanse.gateway.money import MoneyWatch, advise
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import PREFIX, Operation, decode_body, get_operation
 from hanse.gateway.relay import relay_stream, relay_whole
@@ -168,7 +168,9 @@ class GatewayApp:
         try:
             answer = await self._client.request(exchange.path, body)
         except HanseError as error:
-            raise blame(error) from None
+            blamed = blame(error)
+            advise(blamed, self.money.last)
+            raise blamed from None
         try:
             if answer.is_stream:
                 await relay_stream(exchange, answer)

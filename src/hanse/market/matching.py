@@ -159,10 +159,11 @@ def explain(match: Match, model: str) -> HanseError:
     )
     if kinds["down"] or kinds["tried"]:
         return TransientError("no_provider", message)
-    short = [e.shortfall for e in exclusions if e.shortfall is not None]
+    short = [(e.shortfall, e.listed.provider) for e in exclusions if e.shortfall is not None]
     if short:
-        least = min(short, key=lambda s: s.needed - s.available)
-        return RequestError("insufficient_balance", message, details=least.to_details())
+        least, provider = min(short, key=lambda s: (s[0].needed - s[0].available, s[1]))
+        details = {**least.to_details(), "provider": provider}
+        return RequestError("insufficient_balance", message, details=details)
     if any(kinds[kind] for kind in _PERMANENT):
         return RequestError("unprocessable", message)
     return TransientError("no_provider", message)
