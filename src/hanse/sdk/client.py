@@ -235,7 +235,12 @@ class Hanse:
             VerificationError: what came is not what was signed.
         """
         encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        return await self._buyer.buy(read_ask(path, encoded), needs or _ANY)
+        try:
+            return await self._buyer.buy(read_ask(path, encoded), needs or _ANY)
+        except RequestError as error:
+            if error.code == "insufficient_balance":  # whose sub-account is to be funded
+                error.details.setdefault("signer", self._parts.signer.address)
+            raise
 
     async def chat(
         self,
