@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -188,4 +189,45 @@ async def test_stop_receipts_what_outlasts_the_draining(tmp_path, anvil_cache):
         assert receipt.finish_reason is FinishReason.CANCELLED
         assert receipt.usage.output_tokens == 2
         assert receipt.fee > 0
+        await process.stop()
+
+
+@pytest.mark.parametrize("is_settled", [True, False], ids=["settled since", "only marked"])
+async def test_an_older_copy_of_the_database_does_not_start(tmp_path, anvil_cache, is_settled):
+    """Yesterday's backup would number requests again; the chain or the mark tells."""
+    async with run_market(tmp_path / "chain", anvil_cache) as market:
+        process = await start(market, tmp_path, settle_on_stop=False)
+        user, signer = await market.make_user(10**6)
+        view = process.broker.parts.chain_view
+        await until(lambda: view.find_funds(user.address, signer.address))
+        async with caller_of(market, process, user, signer) as caller:
+            first = await caller.buy()
+        await process.stop()
+        books = tmp_path / "broker" / "broker.sqlite3"
+        shutil.copy(books, tmp_path / "yesterday.sqlite3")
+
+        process = await start(market, tmp_path, settle_on_stop=False)
+        async with caller_of(market, process, user, signer) as caller:
+            caller.acknowledge(first.receipt)
+            await caller.buy()
+        if is_settled:
+            await process.settle_now()
+        await process.stop()
+
+        today = tmp_path / "today"
+        (tmp_path / "broker").rename(today)
+        (tmp_path / "broker").mkdir()
+        shutil.copy(tmp_path / "yesterday.sqlite3", books)
+        if not is_settled:  # the folder stays, as it does where the database is a server
+            shutil.copy(today / "receipts.mark", tmp_path / "broker" / "receipts.mark")
+        with pytest.raises(RequestError) as caught:
+            await start(market, tmp_path)
+        assert caught.value.code == "configuration_invalid"
+        said = "over 2 requests, the book holds" if is_settled else "2 receipts were signed"
+        assert said in caught.value.message
+        assert "Restore the newest copy" in caught.value.message
+
+        shutil.rmtree(tmp_path / "broker")
+        today.rename(tmp_path / "broker")
+        process = await start(market, tmp_path)
         await process.stop()
