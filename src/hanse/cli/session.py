@@ -4,7 +4,8 @@
     HOME/keys/NAME.json      encrypted keystores, mode 0600 in a folder of mode 0700
     HOME/*.db                books: user.db, provider.db, gateway.db
 
-The home folder is `--home`, else HANSE_HOME, else ./.hanse.
+The home folder is `--home`, else HANSE_HOME, else ./.hanse. With `--database`, else HANSE_DATABASE,
+the books are in PostgreSQL instead, each in a schema with the file's name.
 """
 
 import os
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 HOME_VARIABLE = "HANSE_HOME"
 HOME_DEFAULT = ".hanse"
 
+DATABASE_VARIABLE = "HANSE_DATABASE"
+"""Where a URL with a password belongs: everyone on a machine sees the arguments of processes."""
+
 LOCAL_PASSWORD = "password"  # noqa: S105 - a file's name, not a password
 """File in the home folder with the password of a local network's keys; `hanse up` writes it."""
 
@@ -32,6 +36,10 @@ def _get_default_home() -> Path:
     return Path(os.environ.get(HOME_VARIABLE) or HOME_DEFAULT)
 
 
+def _get_database() -> str:
+    return os.environ.get(DATABASE_VARIABLE, "")
+
+
 @dataclass
 class Session:
     """One invocation.
@@ -39,10 +47,13 @@ class Session:
     Attributes:
         home: the home folder; it need not exist yet.
         output: where the result goes.
+        database: URL of the store for all books of this home, each in a schema of its own; empty
+            for files in the home folder. It may hold a password.
     """
 
     home: Path = field(default_factory=_get_default_home)
     output: Output = field(default_factory=Output)
+    database: str = field(default_factory=_get_database, repr=False)
 
     @property
     def keys_folder(self) -> Path:
@@ -66,7 +77,13 @@ class Session:
     def get_database_path(self, name: str) -> str:
         """Where one side's books are; the home folder is made, open to its owner only."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return str(self.home / f"{name}.db")
+        return self.get_store(name) or str(self.home / f"{name}.db")
+
+    def get_store(self, name: str) -> str:
+        """The books of this name in the database that was chosen; "" for a file of their own."""
+        from hanse.store.opening import with_schema
+
+        return with_schema(self.database, name) if self.database else ""
 
     def get_provider_folder(self, name: str) -> Path:
         """Where a provider's books are; not made here.

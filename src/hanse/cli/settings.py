@@ -12,11 +12,13 @@ that a typing error never silently leaves a default in force.
 
 import difflib
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hanse.cli.session import DATABASE_VARIABLE, Session
 from hanse.protocol.errors import RequestError
 
 SETTINGS_BYTES_MAX = 65_536
@@ -36,6 +38,18 @@ def config_option() -> click.Option:
         callback=_apply_file,
         help="TOML file with any of these settings; flags override it.",
     )
+
+
+def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The `--database URL` option of a command that runs for long; it goes into the session."""
+    return click.option(
+        "--database",
+        metavar="URL",
+        envvar=DATABASE_VARIABLE,
+        expose_value=False,
+        callback=_choose_database,
+        help="PostgreSQL for the books, postgresql://...; also HANSE_DATABASE. [default: a file]",
+    )(command)
 
 
 def list_settings(command: click.Command) -> dict[str, click.Option]:
@@ -71,6 +85,24 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
 def _apply_file(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
         ctx.default_map = read_settings(value, ctx.command)
+
+
+def _choose_database(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    from hanse.store.opening import has_password
+
+    if not value:
+        return
+    is_argument = ctx.get_parameter_source("database") is click.core.ParameterSource.COMMANDLINE
+    if is_argument and has_password(value):
+        raise RequestError(
+            "usage",
+            "the URL of --database holds a password, which everyone on this machine could read: "
+            f"put the URL into {DATABASE_VARIABLE} or a --config file, or the password into a "
+            "pass file (PGPASSFILE)",
+        )
+    session = ctx.find_object(Session)
+    assert session is not None  # every command is given one
+    session.database = value
 
 
 def _describe_unknown(key: str, known: dict[str, click.Option]) -> str:

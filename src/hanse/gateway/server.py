@@ -26,7 +26,7 @@ from hanse.gateway.client import MarketClient
 from hanse.gateway.settings import GatewaySettings
 from hanse.protocol.errors import HanseError
 from hanse.serving import CLOSING_S, create_config, listen
-from hanse.store import open_sqlite
+from hanse.store import open_database
 
 OnReady = Callable[["GatewayServer", int], None]
 """Told once the socket listens, with the server and the real port."""
@@ -123,12 +123,12 @@ def run_gateway(
     Args:
         settings: where to listen and what to bound.
         open_client: gives an open `Hanse`; opening it resumes the vouchers whose end is unknown.
-        database_path: SQLite file of the API keys; made with mode 0600 if it is not there.
+        database_path: file or URL of the API keys; a file is made with mode 0600.
         on_ready: see `serve_gateway`.
     """
 
     async def run() -> None:
-        database = await open_sqlite(database_path)
+        database = await open_database(database_path)
         try:
             keys = await open_api_keys(database, time.time)
             async with open_client() as client:

@@ -44,8 +44,7 @@ from hanse.settlement.records.sides import open_user_submitter, run_behind
 from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side
 from hanse.settlement.traces.writer import TraceWriter, open_trace_writer
-from hanse.store import Database
-from hanse.store.sqlite import open_sqlite
+from hanse.store import Database, open_database
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +152,7 @@ class Hanse:
             HanseError: `chain_unavailable`, `configuration_invalid`, `store_unavailable`.
         """
         async with contextlib.AsyncExitStack() as stack:
-            database = await open_sqlite(settings.database)
+            database = await open_database(settings.database)
             stack.push_async_callback(database.close)
             rpc = await stack.enter_async_context(settings.connect())
             deployment = settings.deployment

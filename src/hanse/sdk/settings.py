@@ -22,7 +22,8 @@ class Settings:
     Attributes:
         rpc_url: the chain's node.
         deployment: which contracts.
-        database: file of the books; one for each user on each Escrow.
+        database: file or URL of the books, see `hanse.store.open_database`; one for each user on
+            each Escrow.
         signer: signs vouchers: the wallet itself, or a session key whose sub-accounts are funded.
         user: the wallet's address; empty means the signer's.
         wallet: sends transactions; None where only bought is (a session key needs none).
@@ -41,7 +42,7 @@ class Settings:
 
     rpc_url: str
     deployment: Deployment
-    database: Path
+    database: str | Path = field(repr=False)
     signer: Key
     user: Address = ""
     wallet: Key | None = None

@@ -17,6 +17,7 @@ from hanse.store.opening import (
     is_shared,
     open_database,
     open_memory,
+    with_schema,
 )
 from hanse.store.sqlite import SqliteDatabase, open_sqlite
 
@@ -31,4 +32,5 @@ __all__ = [
     "open_database",
     "open_memory",
     "open_sqlite",
+    "with_schema",
 ]

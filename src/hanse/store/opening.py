@@ -3,6 +3,7 @@
 | text | store |
 | --- | --- |
 | `postgresql://user@host:port/name` | PostgreSQL; `postgres://` means the same |
+| the same with `?schema=books` | in a schema of that database, made if it is not there |
 | `sqlite:///relative/path`, `sqlite:////absolute/path`, a plain path | SQLite |
 | `memory:`, `:memory:` | in memory, gone with the process |
 
@@ -10,6 +11,7 @@ A URL may hold a password, so it is never printed: `get_database_name` is what m
 """
 
 import os
+import re
 from urllib.parse import unquote, urlsplit
 
 from hanse.protocol.errors import RequestError
@@ -20,6 +22,9 @@ MEMORY = ":memory:"
 
 _POSTGRES = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
+
+SCHEMA = re.compile(r"([?&])schema=([A-Za-z0-9._-]{1,63})(?:&|$)")
+"""The one parameter of a URL that is ours and not libpq's."""
 
 
 async def open_database(url_or_path: str | os.PathLike[str]) -> Database:
@@ -51,6 +56,16 @@ async def open_memory() -> Database:
 def is_shared(url_or_path: str | os.PathLike[str]) -> bool:
     """Whether several processes on several machines may work with it."""
     return os.fspath(url_or_path).startswith(_POSTGRES)
+
+
+def with_schema(url_or_path: str, name: str) -> str:
+    """One database for several sets of books: the URL with `schema=name`, unless it names one.
+
+    A path stays as it is.
+    """
+    if not is_shared(url_or_path) or SCHEMA.search(url_or_path):
+        return url_or_path
+    return f"{url_or_path}{'&' if '?' in url_or_path else '?'}schema={name}"
 
 
 def has_password(url_or_path: str | os.PathLike[str]) -> bool:

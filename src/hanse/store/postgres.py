@@ -60,10 +60,6 @@ recovers from a crash answers within seconds."""
 OUTCOME_PAUSE_S = 0.2
 """Between two such questions."""
 
-WRITE_LOCK = 0x48616E7365
-"""Key of the advisory lock ("Hanse" in ASCII): one for each database."""
-
-_BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK}), pg_current_xact_id()::text"
 _FATE = "SELECT pg_xact_status($1::xid8)"
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -75,6 +71,8 @@ class PostgresDatabase:
 
     def __init__(self, target: Target, outcome_wait_s: float = OUTCOME_WAIT_S) -> None:
         self._link = Link(target, "hanse-write")
+        lock = f"pg_advisory_xact_lock({target.write_lock})"
+        self._begin = f"BEGIN; SELECT {lock}, pg_current_xact_id()::text"
         self._outcome_wait_s = outcome_wait_s
         self._queue: deque[Write] = deque()
         self._wake = threading.Condition()
@@ -149,7 +147,7 @@ class PostgresDatabase:
         """Run a batch in one transaction; one result a write."""
         link = self._link
         try:
-            connection = link.begin(_BEGIN)
+            connection = link.begin(self._begin)
         except Exception as error:
             link.end_quietly()
             return refuse(batch, describe(error))

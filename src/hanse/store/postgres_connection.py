@@ -11,6 +11,7 @@ queries and adapters.
 """
 
 import contextlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.store.database import Row
+from hanse.store.opening import SCHEMA
 from hanse.store.postgres_sql import to_native, to_parameters
 
 CONNECT_TIMEOUT_S = 5
@@ -45,6 +47,9 @@ KEEPALIVE = {
 }
 """A peer that vanished without a word is noticed after about 10 s."""
 
+WRITE_LOCK = 0x48616E7365
+"""Of the lock without a schema ("Hanse" in ASCII)."""
+
 VERSION_MIN = 130_000
 """PostgreSQL 13: the first with `pg_xact_status` over 64-bit transaction ids."""
 
@@ -56,6 +61,7 @@ class Target:
     """Where a database is, parsed. Its password shows in neither `repr` nor `name`."""
 
     parameters: dict[str, Any] = field(repr=False)
+    schema: str = ""
 
     @classmethod
     def parse(cls, url: str) -> "Target":
@@ -64,6 +70,9 @@ class Target:
         Raises:
             RequestError: `configuration_invalid`; the text does not repeat the URL.
         """
+        named = SCHEMA.search(url)
+        if named:  # ours; libpq would refuse it
+            url = SCHEMA.sub(lambda found: found[1], url).rstrip("?&")
         try:
             parameters = dict(conninfo_to_dict(url))
         except psycopg.Error:
@@ -73,7 +82,8 @@ class Target:
                 "the database's URL cannot be read: write postgresql://user@host:port/name, with "
                 "special characters of the password as %XX",
             ) from None
-        return cls({**KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT_S, **parameters})
+        given = {**KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT_S, **parameters}
+        return cls(given, named[2] if named else "")
 
     @property
     def name(self) -> str:
@@ -81,7 +91,13 @@ class Target:
         shown = {key: str(self.parameters.get(key) or "") for key in ("user", "host", "port")}
         where = shown["host"] + (f":{shown['port']}" if shown["port"] else "")
         who = f"{shown['user']}@" if shown["user"] else ""
-        return f"postgresql://{who}{where}/{self.parameters.get('dbname') or ''}"
+        which = f"?schema={self.schema}" if self.schema else ""
+        return f"postgresql://{who}{where}/{self.parameters.get('dbname') or ''}{which}"
+
+    @property
+    def write_lock(self) -> int:
+        """Key of the advisory lock that a writer holds: one for each schema of a database."""
+        return WRITE_LOCK + zlib.crc32(self.schema.encode())
 
     def connect(self, application: str) -> Connection:
         """A new connection with our limits and types.
@@ -96,6 +112,8 @@ class Target:
                 cursor_factory=psycopg.RawCursor,
             )
             connection.execute(_SETTINGS)
+            if self.schema:
+                connection.execute(f'SET search_path = "{self.schema}"'.encode())
         except psycopg.Error as error:
             raise TransientError(
                 "store_unavailable", f"cannot reach {self.name}: {self._redact(str(error))}"
@@ -120,6 +138,12 @@ class Target:
                     f"{self.name} is PostgreSQL {version // 10_000}, at least "
                     f"{VERSION_MIN // 10_000} is needed",
                 )
+            if self.schema:
+                connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'.encode())
+        except psycopg.Error as error:
+            raise TransientError(
+                "store_unavailable", f"cannot use {self.name}: {self._redact(str(error))}"
+            ) from None
         finally:
             connection.close()
 

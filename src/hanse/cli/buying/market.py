@@ -20,7 +20,7 @@ from hanse.sdk.discovery import Discovery
 from hanse.sdk.settings import reaches_private
 from hanse.sdk.transport import Transport, read_body
 from hanse.sdk.transport.http import HttpTransport
-from hanse.store import open_sqlite
+from hanse.store import open_database
 
 HEALTH_S = 5.0
 """A broker answers /health from memory; one that takes longer is as good as gone."""
@@ -54,7 +54,7 @@ async def look_at_market(session: Session, network: Network) -> MarketReport:
     """
     deployment = network.deployment
     async with AsyncExitStack() as stack:
-        database = await open_sqlite(session.get_database_path("market"))
+        database = await open_database(session.get_database_path("market"))
         stack.push_async_callback(database.close)
         rpc = await stack.enter_async_context(Rpc.connect(network.rpc_url))
         transport = HttpTransport(

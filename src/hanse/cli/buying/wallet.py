@@ -13,7 +13,6 @@ the same home folder; only one command at a time sends transactions, since a key
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 from hanse.chain import ChainError, Key, Outbox, Rpc, verify_deployment
@@ -32,7 +31,7 @@ from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.settlement.disputes.dispute_book import DisputeBook, open_dispute_book
 from hanse.settlement.records.submitter import RecordsSettings
-from hanse.store import Database, open_sqlite
+from hanse.store import Database, open_database
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ class Wallet:
         return replace(money, alarms=money.alarms + alarms)
 
 
-def get_database_path(session: Session, key: str) -> Path:
-    """The books of a user of this home."""
-    return Path(session.get_database_path(session.get_key_path(key).stem))
+def get_database_path(session: Session, key: str) -> str:
+    """The books of a user of this home: a file's path, or a URL."""
+    return session.get_database_path(session.get_key_path(key).stem)
 
 
 def get_signer_address(session: Session, key: str, signer: str | None) -> Address:
@@ -98,7 +97,7 @@ async def open_wallet(
     async with AsyncExitStack() as stack:
         if can_send:
             stack.enter_context(hold_folder(session.home / "sending" / key))
-        database = await open_sqlite(settings.database)
+        database = await open_database(settings.database)
         stack.push_async_callback(database.close)
         rpc = await stack.enter_async_context(Rpc.connect(network.rpc_url))
         if can_send:

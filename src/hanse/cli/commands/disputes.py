@@ -197,10 +197,10 @@ async def _open_book(session: Session, key: str) -> "AsyncIterator[DisputeBook]"
     from hanse.cli.network import load_network
     from hanse.protocol.eip712 import Domain
     from hanse.settlement.disputes.dispute_book import open_dispute_book
-    from hanse.store import open_sqlite
+    from hanse.store import open_database
 
     deployment = load_network(session.home).deployment
-    database = await open_sqlite(get_database_path(session, key))
+    database = await open_database(get_database_path(session, key))
     try:
         yield await open_dispute_book(database, Domain(deployment.chain_id, deployment.escrow))
     finally:

@@ -10,6 +10,7 @@ import click
 from hanse.cli.framework import group, pass_session
 from hanse.cli.moments import format_time
 from hanse.cli.session import Session
+from hanse.cli.settings import database_option
 
 if TYPE_CHECKING:
     from hanse.gateway.api_keys import ApiKey, ApiKeys
@@ -79,6 +80,7 @@ def gateway() -> None:
 @click.option(
     "--traces-days", type=click.IntRange(0), default=30, help="Days they are kept; 0 for ever."
 )
+@database_option
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
 @click.option(
     "--auto-dispute/--no-auto-dispute",
@@ -175,9 +177,9 @@ async def revoke_key(session: Session, /, key_id: str) -> None:
 @asynccontextmanager
 async def _open_keys(session: Session) -> "AsyncIterator[ApiKeys]":
     from hanse.gateway.api_keys import open_api_keys
-    from hanse.store import open_sqlite
+    from hanse.store import open_database
 
-    database = await open_sqlite(session.get_database_path("gateway"))
+    database = await open_database(session.get_database_path("gateway"))
     try:
         yield await open_api_keys(database, time.time)
     finally:

@@ -6,6 +6,7 @@ import click
 
 from hanse.cli.framework import group, pass_session
 from hanse.cli.session import Session
+from hanse.cli.settings import database_option
 
 if TYPE_CHECKING:
     pass
@@ -107,6 +108,7 @@ def provider() -> None:
 @click.option(
     "--traces-days", type=click.IntRange(0), default=30, help="Days they are kept; 0 for ever."
 )
+@database_option
 @click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
 @pass_session
 async def start(session: Session, /, **options: Any) -> None:

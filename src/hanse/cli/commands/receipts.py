@@ -237,13 +237,13 @@ def _open_book(session: Session, key: str) -> Any:
     from hanse.cli.network import load_network
     from hanse.protocol.eip712 import Domain
     from hanse.settlement.books.voucher_book import open_voucher_book
-    from hanse.store import open_sqlite
+    from hanse.store import open_database
 
     deployment = load_network(session.home).deployment
 
     @asynccontextmanager
     async def opened() -> Any:
-        database = await open_sqlite(get_database_path(session, key))
+        database = await open_database(get_database_path(session, key))
         try:
             domain = Domain(deployment.chain_id, deployment.escrow)
             yield await open_voucher_book(database, domain)

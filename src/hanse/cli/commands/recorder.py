@@ -7,6 +7,7 @@ import click
 from hanse.cli.framework import group, pass_session
 from hanse.cli.moments import format_time
 from hanse.cli.session import Session
+from hanse.cli.settings import database_option
 
 
 @group(
@@ -47,7 +48,7 @@ def recorder() -> None:
     default=10,
     help="Blocks between commits; none is sent when nothing is matched.",
 )
-@click.option("--database", default="", metavar="URL", help="Store. [default: a file in HOME/NAME]")
+@database_option
 @pass_session
 async def start(session: Session, /, **options: Any) -> None:
     """Run a recorder until Ctrl-C.

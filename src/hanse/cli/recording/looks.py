@@ -3,12 +3,14 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from hanse.cli.buying.wallet import get_database_path
 from hanse.cli.network import load_network
+from hanse.cli.selling.settlements import get_books
 from hanse.cli.session import Session
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError
@@ -17,7 +19,7 @@ from hanse.protocol.records.wire import entry_to_json
 from hanse.settlement.records.answers import Identity
 from hanse.settlement.records.recorder_client import HttpRecorderClient
 from hanse.settlement.records.submission_book import SubmissionBook, open_submission_book
-from hanse.store import open_database
+from hanse.store import is_shared, open_database
 
 
 async def fetch_unmatched(
@@ -93,20 +95,18 @@ async def open_submissions(
     Raises:
         RequestError: `not_found` if that side has no database yet.
     """
-    from hanse.provider.lifecycle import DATABASE_NAME
-
-    path = (
-        session.get_provider_folder(name) / DATABASE_NAME
-        if name
-        else get_database_path(session, key)
-    )
-    if not path.is_file():
+    path = get_books(session, name) if name else get_database_path(session, key)
+    if not _is_there(path):
         raise RequestError("not_found", f"there are no books yet: {path} does not exist")
     database = await open_database(path)
     try:
         yield await open_submission_book(database)
     finally:
         await database.close()
+
+
+def _is_there(path: str) -> bool:
+    return is_shared(path) or Path(path).is_file()
 
 
 def _get_identity(session: Session, options: dict[str, Any]) -> Identity:

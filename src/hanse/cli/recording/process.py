@@ -21,7 +21,7 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
         deployment=network.deployment,
         host=options["host"],
         port=options["port"],
-        database=options["database"],
+        database=session.get_store(name),
         interval_blocks=options["every_blocks"],
     )
     key = session.unlock_key(name, use_keyring=options["keyring"])

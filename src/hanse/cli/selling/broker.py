@@ -184,6 +184,7 @@ async def _prepare(
     settings = BrokerSettings(
         provider=provider,
         data_dir=folder,
+        database=session.get_store(name),
         rpc_url=network.rpc_url,
         deployment=network.deployment,
         host=options["host"],

@@ -28,7 +28,7 @@ from hanse.settlement.money.places import Place
 from hanse.settlement.money.provider_money import provider_money_to_json
 from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.gas import SettlementRules
-from hanse.store import Database, open_sqlite
+from hanse.store import Database, open_database
 
 
 class ReadView:
@@ -86,12 +86,12 @@ async def read_document(session: Session, network: Network, name: str) -> dict[s
     Raises:
         HanseError: the provider never ran here, or the chain's node does not answer.
     """
-    path = get_books(session, name)
-    if is_held(path.parent):
-        return await ask_control(path.parent, {"do": "money"})
+    books, folder = get_books(session, name), session.get_provider_folder(name)
+    if is_held(folder):
+        return await ask_control(folder, {"do": "money"})
     provider, deployment = session.get_key_address(name), network.deployment
     async with AsyncExitStack() as stack:
-        database = await open_sqlite(path)
+        database = await open_database(books)
         stack.push_async_callback(database.close)
         rpc = await stack.enter_async_context(Rpc.connect(network.rpc_url))
         domain = Domain(deployment.chain_id, deployment.escrow)

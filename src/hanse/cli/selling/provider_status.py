@@ -196,13 +196,13 @@ async def _find_broker(folder: Any) -> dict[str, Any] | None:
 
 async def _read_totals(session: Session, name: str) -> ReceiptTotals:
     from hanse.cli.selling.settlements import get_books
-    from hanse.store import open_sqlite
+    from hanse.store import open_database
 
     try:
         path = get_books(session, name)
     except HanseError:
         return NOTHING
-    database = await open_sqlite(path)
+    database = await open_database(path)
     try:
         return await read_totals(database)
     finally:

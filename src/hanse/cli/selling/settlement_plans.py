@@ -26,7 +26,7 @@ from hanse.settlement.netting.plan import (
 )
 from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import fetch_gas_market
-from hanse.store import open_sqlite
+from hanse.store import open_database
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,18 +89,16 @@ async def fetch_plan(
         RequestError: no such books, or options that the running broker has of its own.
         HanseError: chain or broker do not answer.
     """
-    path = get_books(session, name)
-    if is_held(path.parent):
+    books, folder = get_books(session, name), session.get_provider_folder(name)
+    if is_held(folder):
         if options.native_price is not None:
             raise RequestError(
                 "usage", "a running broker has a --native-price of its own; leave this one out"
             )
-        return await ask_control(
-            path.parent, {"do": "plan", "gas_share_ppm": options.gas_share_ppm}
-        )
+        return await ask_control(folder, {"do": "plan", "gas_share_ppm": options.gas_share_ppm})
     rules = options.get_rules(network)
     claims, market = await _read_claims(session, network, name)
-    database = await open_sqlite(path)
+    database = await open_database(books)
     try:
         storage = await open_round_storage(database, session.get_key_address(name))
         since_s = (await storage.read()).waiting_since_s

@@ -15,11 +15,9 @@ from hanse.protocol.signatures import Address, Signature
 from hanse.settlement import DueClaim, open_receipt_book
 from hanse.settlement.netting.settled import SettlementBatch
 from hanse.settlement.records.submitter import RecordsSettings
-from hanse.store import open_sqlite
+from hanse.store import open_database
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hanse.cli.selling.settlement_plans import GasOptions
     from hanse.provider import BrokerProcess
 
@@ -49,7 +47,7 @@ async def settle(
     Raises:
         HanseError: the chain, the node or the broker refused.
     """
-    folder = get_books(session, name).parent
+    books, folder = get_books(session, name), session.get_provider_folder(name)
     if is_held(folder):
         return await ask_control(folder, {"do": "settle", "gas_share_ppm": gas.gas_share_ppm})
     from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings
@@ -63,6 +61,7 @@ async def settle(
         settle_interval_s=0,
         native_price=gas.choose_native_price(network),
         records=RecordsSettings(network.recorders),
+        database=books,
     )
     with hold_folder(folder):
         # a broker without services: it recovers the books and indexes the chain as always
@@ -102,7 +101,7 @@ async def read_due(
 ) -> list[DueClaim]:
     """What the books say is owed and not seen on the chain."""
     deployment = network.deployment
-    database = await open_sqlite(get_books(session, name))
+    database = await open_database(get_books(session, name))
     try:
         domain = Domain(deployment.chain_id, deployment.escrow)
         book = await open_receipt_book(database, provider, domain, _Reader(provider))
@@ -111,12 +110,14 @@ async def read_due(
         await database.close()
 
 
-def get_books(session: Session, name: str) -> "Path":
-    """The database of a provider of this home.
+def get_books(session: Session, name: str) -> str:
+    """The store of a provider of this home: a file's path, or a URL.
 
     Raises:
-        RequestError: `not_found` if that provider never ran here.
+        RequestError: `not_found` if its books are a file, and that provider never ran here.
     """
+    if store := session.get_store(name):
+        return store
     from hanse.provider.lifecycle import DATABASE_NAME
 
     path = session.get_provider_folder(name) / DATABASE_NAME
@@ -126,7 +127,7 @@ def get_books(session: Session, name: str) -> "Path":
             f"provider {name!r} has no books in {session.home}; "
             f"it never ran here: hanse provider start --name {name}",
         )
-    return path
+    return str(path)
 
 
 def to_document(batches: Sequence[SettlementBatch]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
 from hanse.protocol.signatures import Address
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
-from hanse.store import open_sqlite
+from hanse.store import open_database
 
 
 async def unbond(session: Session, name: str, what: str, *, use_keyring: bool) -> None:
@@ -35,7 +35,7 @@ async def unbond(session: Session, name: str, what: str, *, use_keyring: bool) -
         _verify_possible(before, provider, what, head.timestamp_s)
         key = session.unlock_key(name, use_keyring=use_keyring)
         stack.enter_context(hold_folder(session.home / "sending" / name))
-        database = await open_sqlite(session.get_database_path(name))
+        database = await open_database(session.get_database_path(name))
         stack.push_async_callback(database.close)
         outbox = Outbox(
             rpc,

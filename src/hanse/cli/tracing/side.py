@@ -21,7 +21,7 @@ from hanse.settlement.traces.document import Trace
 from hanse.settlement.traces.encryption_key import unlock_encryption_key
 from hanse.settlement.traces.notes import SealedKey, TraceNote, TraceNotes, open_trace_notes
 from hanse.settlement.traces.object_store import open_object_store
-from hanse.store import open_sqlite
+from hanse.store import open_database
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ async def open_trace_side(
     deployment = load_network(session.home).deployment
     domain = Domain(deployment.chain_id, deployment.escrow)
     path = get_books(session, provider) if provider else get_database_path(session, key)
-    database = await open_sqlite(path)
+    database = await open_database(path)
     try:
         notes = await open_trace_notes(database)
         if provider:
