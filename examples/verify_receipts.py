@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from typing import Any
 
 FILE_BYTES_MAX = 131_072
-AMOUNT_MAX, SEQUENCE_MAX, TOKENS_MAX, TIME_MAX = 2**96 - 1, 2**64 - 1, 2**40, 2**53
+AMOUNT_MAX, SEQUENCE_MAX, TOKENS_MAX, TIME_MAX = 2**96 - 1, 2**64 - 1, 2**40, 2**40
 SIBLINGS_MAX = 64
 FINISH_REASONS = ("error", "stop", "length", "tool_calls", "content_filter", "cancelled")
 ZERO = "0x" + "00" * 32
@@ -171,12 +171,16 @@ def _address(text: Any, what: str) -> str:
     return "0x" + digits
 
 
-def _count(value: Any, most: int, what: str, least: int = 0) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 78:
-        value = int(value)
-    if type(value) is not int or not least <= value <= most:
-        raise MismatchError(f"{what} is not a number of {least} .. {most}")
-    return value
+def _count(value: Any, most: int, what: str, least: int = 0, kind: str = "either") -> int:
+    """A whole number: `kind` says whether the format has it as digits, as a number, or either."""
+    allowed = {"digits": (str,), "number": (int,), "either": (str, int)}[kind]
+    if type(value) in allowed:  # not isinstance: True is no number
+        text = str(value)
+        if text.isascii() and text.isdigit() and len(text) <= 78 and str(int(text)) == text:
+            number = int(text)
+            if least <= number <= most:
+                return number
+    raise MismatchError(f"{what} is not a number of {least} .. {most}")
 
 
 def _fields(data: Any, names: str, what: str) -> dict[str, Any]:
@@ -290,11 +294,11 @@ def verify_record(document: Any) -> dict[str, Any]:
     )
     _address(proof["recorder"], "recorder")
     _hex(proof["transaction_hash"], 32, "transaction_hash")
-    _count(proof["block_number"], SEQUENCE_MAX, "block_number")
-    count = _count(commit["count"], SEQUENCE_MAX, "count", 1)
-    index = _count(proof["index"], SEQUENCE_MAX, "index")
-    number = _count(commit["number"], SEQUENCE_MAX, "number", 1)
-    fee_total = _count(commit["fee_total"], 2**256 - 1, "fee_total")
+    _count(proof["block_number"], SEQUENCE_MAX, "block_number", 0, "number")
+    count = _count(commit["count"], SEQUENCE_MAX, "count", 1, "digits")
+    index = _count(proof["index"], SEQUENCE_MAX, "index", 0, "digits")
+    number = _count(commit["number"], SEQUENCE_MAX, "number", 1, "digits")
+    fee_total = _count(commit["fee_total"], 2**256 - 1, "fee_total", 0, "digits")
     words = [_hex(commit[name], 32, name) for name in ("previous_head", "root")]
     words += [count.to_bytes(32, "big"), fee_total.to_bytes(32, "big")]
     _equal("the head", "0x" + keccak(b"".join(words)).hex(), commit["head"].lower())
@@ -332,10 +336,12 @@ def _read_offer(data: Any) -> tuple[dict[str, Any], bytes]:
         "signature",
         "the offer",
     ))  # fmt: skip
-    _equal("the offer's version", offer["v"], 1)
+    _count(offer["v"], 1, "the offer's version", 1, "number")
     names = "input_per_mtok cached_per_mtok output_per_mtok"
     prices = _fields(offer["prices"], names, "the prices")
-    offer["prices"] = {name: _count(prices[name], 2**80, name) for name in names.split()}
+    offer["prices"] = {
+        name: _count(prices[name], 2**80, name, 0, "digits") for name in names.split()
+    }
     offer["provider"] = _address(offer["provider"], "the offer's provider")
     for name in ("service_type", "model", "quantisation", "engine", "verifiability"):
         if not isinstance(offer[name], str):
@@ -347,7 +353,7 @@ def _read_offer(data: Any) -> tuple[dict[str, Any], bytes]:
         ("service_id", SEQUENCE_MAX), ("context_tokens", TOKENS_MAX), ("revision", SEQUENCE_MAX),
         ("output_tokens_max", TOKENS_MAX), ("valid_until", TIME_MAX),
     ):  # fmt: skip
-        offer[name] = _count(offer[name], most, name)
+        offer[name] = _count(offer[name], most, name, 0, "number")
     order = ["provider", "service_id", "service_type", "model", "manifest_root", "quantisation"]
     order += ["engine", "context_tokens", "output_tokens_max"]
     rest = ("verifiability", "endpoints", "encryption_key", "valid_until", "revision")
@@ -378,7 +384,7 @@ def _read_receipt(data: Any) -> tuple[dict[str, Any], bytes]:
         "output_tokens fee cumulative_fee finish_reason finished_at commitment_root"
     )
     receipt = dict(_fields(data, f"v {order} signature", "the receipt"))
-    _equal("the receipt's version", receipt["v"], 1)
+    _count(receipt["v"], 1, "the receipt's version", 1, "number")
     for name in ("user", "provider", "signer"):
         receipt[name] = _address(receipt[name], name)
     for name, most, least in (
@@ -386,7 +392,8 @@ def _read_receipt(data: Any) -> tuple[dict[str, Any], bytes]:
         ("cached_tokens", TOKENS_MAX, 0), ("output_tokens", TOKENS_MAX, 0),
         ("fee", AMOUNT_MAX, 0), ("cumulative_fee", AMOUNT_MAX, 0), ("finished_at", TIME_MAX, 0),
     ):  # fmt: skip
-        receipt[name] = _count(receipt[name], most, name, least)
+        kind = "number" if name.endswith(("tokens", "_at")) else "digits"
+        receipt[name] = _count(receipt[name], most, name, least, kind)
     if receipt["finish_reason"] not in FINISH_REASONS:
         raise MismatchError("the finish reason is unknown")
     values = {**receipt, "finish_reason": FINISH_REASONS.index(receipt["finish_reason"])}
