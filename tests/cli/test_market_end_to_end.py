@@ -140,6 +140,23 @@ def test_tables_for_people_name_the_same_figures(provider, user, run):
     assert "still to claim" in status.stdout
 
 
+def test_money_in_words_names_place_reason_and_command(provider, user, run):
+    shown = run("money")
+    assert shown.exit_code == 0, shown.stderr
+    words = " ".join(shown.stdout.split())
+    for part in (
+        "why held by the address itself, outside Hanse's contracts",
+        "to do hanse account deposit all",
+        "from 30: Received 0x",
+    ):
+        assert part in words, shown.stdout
+    document = run("money", "--json").document
+    assert document["asset"] == {"symbol": "tHSD", "decimals": 6}
+    for place in document["places"]:
+        assert sum(int(origin["amount"]) for origin in place["origins"]) == int(place["amount"])
+    assert document["alarms"] == []
+
+
 def test_an_exported_receipt_is_verified_without_this_home(provider, user, run, tmp_path):
     exported = run("receipts", "export")
     assert exported.exit_code == 0, exported.stderr
@@ -350,9 +367,24 @@ def test_an_idle_provider_is_told_that_another_is_cheaper(market, slow_provider,
     assert process.wait(timeout=30) == 0
 
 
+def read_provider_money(run):
+    """`hanse provider money` of the slow one; what it earned is settled or in one place."""
+    ran = run("provider", "money", "--name", "slow", "--json")
+    assert ran.exit_code == 0, ran.stderr
+    money = ran.document
+    places = {place["place"]: int(place["amount"]) for place in money["places"]}
+    owed = places["sent"] + places["claimable"] + places["uncovered"]
+    assert int(money["earned"]) == int(money["settled"]) + owed
+    assert all(place["why"] and place["until"] for place in money["places"])
+    return money, places
+
+
 def test_settling_works_without_a_running_broker(market, slow_provider, user, run):
     due = int(run("settle", "--name", "slow", "--dry-run", "--json").document["payable"])
     assert due > 0
+    asked, places = read_provider_money(run)
+    assert places["claimable"] == due
+    assert asked["provider"] == slow_provider
     (process,) = [p for p in market.processes if "slow" in p.args and p.poll() is None]
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 0
@@ -361,15 +393,67 @@ def test_settling_works_without_a_running_broker(market, slow_provider, user, ru
     assert status["health"] == "not running"
     assert "hanse provider start" in status["idle_because"][0]
     assert status["due"] == str(due)
+    read, places_read = read_provider_money(run)  # from books and chain, now that nobody answers
+    assert places_read == places
+    assert (read["earned"], read["settled"]) == (asked["earned"], asked["settled"])
 
     settled = run("settle", "--name", "slow", "--json")
     assert settled.exit_code == 0, settled.stderr
     assert settled.document["paid"] == str(due)
+    after, places_after = read_provider_money(run)
+    assert places_after["claimable"] == 0
+    assert int(after["settled"]) == int(read["settled"]) + due
+    assert places_after["wallet"] == places["wallet"] + due
 
     away = run("chat", "-m", "slow-1", "--json", "hello")
     assert away.exit_code in (5, 6)
     left_out = run("offers", "--json").document["missing"]
     assert f"{slow_provider}/1" in left_out
+
+
+def test_a_stake_comes_back_by_the_command_that_its_words_name(market, slow_provider, run):
+    def find_stake(document):
+        return next(place for place in document["places"] if place["place"] == "stake")
+
+    stake = find_stake(read_provider_money(run)[0])
+    early = run("provider", "unbond", "--name", "slow", "--finish", "--json")
+    assert (early.exit_code, early.error["code"]) == (2, "usage")
+    assert "is not unbonding" in early.error["message"]
+
+    assert stake["command"] == "hanse provider unbond --name slow"
+    begun = run(*stake["command"].split()[1:], "--json")
+    assert begun.exit_code == 0, begun.stderr
+    waiting = find_stake(read_provider_money(run)[0])
+    assert waiting["unlock_time_s"] == begun.document["unbonding_until_s"] > 0
+    assert waiting["command"] == "hanse provider unbond --finish --name slow"
+    soon = run("provider", "unbond", "--name", "slow", "--finish", "--json")
+    assert "is unbonding until" in soon.error["message"]
+
+    # the same wallet as a user's: its own money, with the transactions that put it there
+    mine = run("money", "--key", "slow", "--json").document
+    places = {place["place"]: place for place in mine["places"]}
+    assert places["stake"]["amount"] == stake["amount"]
+    registered = [e for e in mine["journal"] if e["name"] == "Registered"]
+    assert places["stake"]["transaction_hash"] == registered[0]["transaction_hash"]
+    assert places["wallet"]["command"] == "hanse account deposit all --key slow"
+    assert [origin["event"] for origin in places["wallet"]["origins"]] == ["Received"] * len(
+        places["wallet"]["origins"]
+    )
+
+    cancelled = run("provider", "unbond", "--name", "slow", "--cancel", "--json")
+    assert cancelled.exit_code == 0, cancelled.stderr
+    assert cancelled.document["unbonding_until_s"] == 0
+    run(*stake["command"].split()[1:])
+    until_s = find_stake(read_provider_money(run)[0])["unlock_time_s"]
+    market.advance_time(until_s - read_provider_money(run)[0]["chain_time"] + 1_000)
+    (alarm,) = wait_until(lambda: read_provider_money(run)[0]["alarms"], "the alarm")
+    assert (alarm["code"], alarm["amount"]) == ("unbonding_overdue", stake["amount"])
+    finished = run(*alarm["command"].split()[1:], "--json")
+    assert finished.exit_code == 0, finished.stderr
+    assert finished.document["stake"] == "0"
+    document, places_after = read_provider_money(run)
+    assert places_after["stake"] == 0
+    assert document["alarms"] == []
 
 
 def test_registering_is_asked_for_and_a_small_stake_refused(market, run):
