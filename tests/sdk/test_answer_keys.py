@@ -1,4 +1,4 @@
-"""Keys of sealed answers: gone with a delivered answer, gone with the hour of a lost one."""
+"""Keys of sealed answers go once no broker keeps the answers any more."""
 
 import json
 
@@ -41,9 +41,13 @@ async def find_key(world: World, request_id: str) -> bytes:
 
 
 @pytest.mark.parametrize("body", [BODY, STREAM], ids=["whole", "stream"])
-async def test_a_delivered_answer_leaves_no_key(world: World, body: bytes) -> None:
+async def test_a_delivered_answer_can_be_fetched_for_an_hour(world: World, body: bytes) -> None:
+    """The application behind may have lost what came whole."""
     async with world.open() as hanse:
         request_id = await buy(hanse, body)
+        assert (await hanse.fetch_answer(request_id)).is_verified
+        world.clock.now += ANSWER_RETAINED_S + 2
+        await hanse.resume()
         assert await find_key(world, request_id) == b""
         with pytest.raises(RequestError, match="its key is deleted"):
             await hanse.fetch_answer(request_id)

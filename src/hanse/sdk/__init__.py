@@ -20,6 +20,8 @@ What a caller needs:
     hanse.export_receipt(request_id) -> dict             for `verify_receipt_file`, as JSON
     hanse.get_exposures() -> list[SubAccountBook]        spent, in flight, claimable at most
     hanse.read_money() -> Money                          every unit of this wallet, by place
+    hanse.get_disputes() -> list[StoredDispute]          cheats found, and what became of each
+    hanse.look_for_cheats()                              check claims and receipts now
     hanse.account                                        Account: deposit, open, fund, refund ...
     hanse.wait_idle()                                    until the work behind has ended
     HanseSync(settings)                                  the same without async
@@ -49,6 +51,7 @@ The user's side never loads a model and meets the provider only on the wire.
 client       Hanse, HanseParts         chain_view   what is known of the chain, from events
 sync         HanseSync                 discovery    Registry to verified offers
 settings     Settings                  account      moving money; money: where it is
+disputes/    cheats found, and proven on the chain
 completion   decoded answers           evidence     receipts as files, checked offline
 purchase/    choose, sign, send, check, count, resume
 transport/   the seam to the network

@@ -42,7 +42,7 @@ from hanse.sdk.transport import (
 )
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import Purchase, VoucherBook
-from hanse.settlement.books.voucher_records import SubAccountKey, Verification
+from hanse.settlement.books.voucher_records import SubAccountKey
 from hanse.settlement.traces.sealing import ENCRYPTION_KEY_HEADER
 from hanse.settlement.traces.writer import TraceWriter
 
@@ -173,8 +173,7 @@ class Buyer:
                     "receipt_invalid", f"the answer of {provider} ended without a receipt"
                 )
             checked = check_receipt(signed, terms, self._parts.domain, received)
-            is_delivered = checked.verification is Verification.VERIFIED
-            await self._acknowledge(provider, checked, is_delivered=is_delivered)
+            await self._acknowledge(provider, checked)
         except VerificationError as error:
             self._parts.health.report_dishonest(provider, error.message)
             if signed is not None:
@@ -401,16 +400,13 @@ class Buyer:
             TransientError(error.code, f"provider {provider}: {error.message}")
         )
 
-    async def _acknowledge(
-        self, provider: Address, checked: CheckedReceipt, *, is_delivered: bool = False
-    ) -> None:
+    async def _acknowledge(self, provider: Address, checked: CheckedReceipt) -> None:
         parts = self._parts
         book = await parts.book.acknowledge(
             checked.signed,
             checked.verification,
             reason=checked.reason,
             now_s=int(parts.clock()),
-            is_delivered=is_delivered,
         )
         parts.funding.note(provider, book)
         if checked.reason and checked.verification == "mismatched":

@@ -179,8 +179,7 @@ class Resumer:
         if not voucher.answer_key:
             raise RequestError(
                 "not_found",
-                f"the answer to {request_id} was delivered, or is too old to be kept anywhere: its "
-                "key is deleted",
+                f"the answer to {request_id} is too old to be kept anywhere: its key is deleted",
             )
         receipt = await self._parts.book.find_receipt(request_id)
         body = await self._fetch_sealed(voucher)

@@ -35,7 +35,7 @@ from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.protocol.wire import offer_to_json, receipt_from_json
 from hanse.settlement.books import voucher_tables as sql
 from hanse.settlement.books.receipt_records import SubAccountFunds
-from hanse.settlement.books.voucher_keys import forget_key, sweep_keys
+from hanse.settlement.books.voucher_keys import sweep_keys
 from hanse.settlement.books.voucher_records import (
     IssuedVoucher,
     StoredReceipt,
@@ -131,7 +131,6 @@ class VoucherBook:
         *,
         reason: str = "",
         now_s: int,
-        is_delivered: bool = False,
     ) -> UserBook:
         """Count a receipt; durable on return.
 
@@ -145,7 +144,6 @@ class VoucherBook:
                 requests that this book never saw.
             reason: for people, why it is not `VERIFIED`.
             now_s: unix seconds.
-            is_delivered: the caller has the whole answer, so its key is let go.
 
         Returns:
             The sub-account's book afterwards.
@@ -155,13 +153,9 @@ class VoucherBook:
                 ahead of all that was signed, or contradicts another receipt. The last disputes the
                 sub-account and keeps both.
         """
-
-        def write(tx: Transaction) -> tuple[UserBook, str]:
-            if is_delivered:
-                forget_key(tx, signed.receipt.request_hash)
-            return apply_receipt(tx, signed, verification, reason, now_s)
-
-        book, objection = await self._database.write(write)
+        book, objection = await self._database.write(
+            lambda tx: apply_receipt(tx, signed, verification, reason, now_s)
+        )
         if objection:
             raise VerificationError("receipt_invalid", objection)
         return book

@@ -1,20 +1,14 @@
 """Letting go of the keys that sealed answers are opened with.
 
 The broker keeps the end of an answer sealed under a key that only the user's side has, for an hour
-at most, for a caller that lost it. The key is of use until the answer was delivered whole, or until
-the broker has let its copy go; after that it could only serve somebody who copied the broker's disk
-in that hour and the user's later.
-
-| the answer | its key goes |
-| --- | --- |
-| was read to its end and verified | with its receipt, in the same commit |
-| was cut, or verified behind | `ANSWER_RETAINED_S` after its receipt came |
+at most, for a caller that lost it. Also an answer that came whole may be lost on its last step, to
+the application. Once brokers keep it no longer, its key could only serve somebody who copied the
+broker's disk in that hour and the user's later: `ANSWER_RETAINED_S` after the receipt came it goes.
 
 Source: `docs/protocol.md`, section "Resume".
 """
 
 from hanse.protocol.limits import ANSWER_RETAINED_S
-from hanse.protocol.signatures import Hash32
 from hanse.store.database import Transaction
 
 RECEIPTS_SWEPT_MAX = 5_000
@@ -37,11 +31,6 @@ _LIST_OLD = (
 )
 
 
-def forget_key(tx: Transaction, request_hash: Hash32) -> None:
-    """Delete the key of one request whose answer was delivered."""
-    tx.execute(_FORGET, (NO_KEY, request_hash))
-
-
 def sweep_keys(tx: Transaction, now_s: int) -> int:
     """Delete the keys of receipts that came longer ago than brokers keep answers.
 
@@ -52,7 +41,7 @@ def sweep_keys(tx: Transaction, now_s: int) -> int:
     since_s, until_s = (mark[0] if mark else 0), now_s - ANSWER_RETAINED_S - 1
     rows = tx.find_all(_LIST_OLD, (since_s, until_s, RECEIPTS_SWEPT_MAX))
     for request_hash, _ in rows:
-        forget_key(tx, request_hash)
+        tx.execute(_FORGET, (NO_KEY, request_hash))
     if not rows:
         return 0
     # A full round may have ended within a second: that second is looked at again.
