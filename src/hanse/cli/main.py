@@ -18,7 +18,7 @@ COMMANDS = {
     "money": ("hanse.cli.commands.money:money", "Show every unit of a wallet, by place."),
     "receipts": (
         "hanse.cli.commands.receipts:receipts",
-        "List, export, prove and verify receipts.",
+        "List, prove and verify receipts.",
     ),
     "disputes": (
         "hanse.cli.commands.disputes:disputes",
