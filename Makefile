@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-gas bench-index bench-path bench-protocol bench-utilisation sim-settlement mutation lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-index bench-path bench-protocol bench-utilisation sim-settlement mutation lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ generate: .venv/dev.stamp ## write the generated pages of docs/ anew
 
 bench-gas: .venv/dev.stamp ## gas of settlements and onboarding, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_gas
+
+bench-disputes: .venv/dev.stamp ## what a look for cheats costs the user's side, one JSON line a case
+	$(BIN)/python -m benchmarks.bench_disputes
 
 bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
 	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)
