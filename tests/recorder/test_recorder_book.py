@@ -10,6 +10,7 @@ from hanse.protocol.records import Reason, RecordEntry, Side, verify_record
 from hanse.protocol.signatures import ZERO_HASH
 from hanse.recorder.book import WAITING_S_MAX, RecorderBook, open_recorder_book
 from hanse.recorder.entries import WAITING_PER_SUB_ACCOUNT_MAX, EntryState
+from hanse.store import open_database
 from hanse.store.sqlite import open_sqlite
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
@@ -28,8 +29,8 @@ async def take(book: RecorderBook, side: Side, *entries, commit_by=100, now_s=NO
 
 
 @pytest.fixture
-async def book(tmp_path):
-    database = await open_sqlite(tmp_path / "recorder.db")
+async def book(database_url):
+    database = await open_database(database_url)
     yield await open_recorder_book(database, RECORDER, DOMAIN, RECORDS)
     await database.close()
 
