@@ -72,7 +72,7 @@ class PostgresDatabase:
     def __init__(self, target: Target, outcome_wait_s: float = OUTCOME_WAIT_S) -> None:
         self._link = Link(target, "hanse-write")
         lock = f"pg_advisory_xact_lock({target.write_lock})"
-        self._begin = f"BEGIN; SELECT {lock}, pg_current_xact_id()::text"
+        self._begin = f"BEGIN; SELECT {lock}, pg_current_xact_id()::text; SAVEPOINT one"
         self._outcome_wait_s = outcome_wait_s
         self._queue: deque[Write] = deque()
         self._wake = threading.Condition()
@@ -153,7 +153,11 @@ class PostgresDatabase:
             return refuse(batch, describe(error))
         transaction_id = link.transaction_id
         try:
-            results = [_run_one(connection, write) for write in batch]
+            results: list[Result] = []
+            for write in batch:
+                if results:
+                    connection.execute("RELEASE one; SAVEPOINT one")  # one exchange for both
+                results.append(_run_one(connection, write))
         except Exception as error:  # the transaction, or the connection, is lost with all of it
             link.end_quietly()
             return refuse(batch, describe(error))
@@ -213,11 +217,9 @@ async def open_postgres(url: str, *, outcome_wait_s: float = OUTCOME_WAIT_S) -> 
 
 
 def _run_one(connection: "psycopg.Connection[tuple[object, ...]]", write: Write) -> Result:
-    connection.execute("SAVEPOINT one")
     try:
         result = write.function(PostgresTransaction(connection))
     except Exception as error:
         connection.execute("ROLLBACK TO one")  # raises if the transaction itself is lost
         return write.future, None, describe(error) if is_of_the_store(error) else error
-    connection.execute("RELEASE one")
     return write.future, result, None
