@@ -328,8 +328,11 @@ async def test_a_claim_that_left_the_chain_is_not_raised(case: Case) -> None:
     case.claims.claimed = case.broker.book.cumulative_fee
     case.judge.refusal = None
     case.world.clock.now += 10_000
-    assert (await case.only()).state is DisputeState.FOUND
+    assert (await case.only()).state is DisputeState.FUTILE
+    assert await case.only() == await case.only()
     assert case.judge.sent == {}
+    case.claims.claimed *= 3  # and it is there again
+    assert (await case.only()).state is DisputeState.SENT
 
 
 @pytest.mark.parametrize(("paid", "pool", "sends"), [(0, 100, 1), (0, 0, 0), (10_000, 100, 0)])

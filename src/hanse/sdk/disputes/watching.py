@@ -142,7 +142,10 @@ class Disputes:
             return
         if dispute.state is _State.SENT:
             await self._follow(dispute)
-        elif is_present and dispute.next_try_at <= self._clock():
+        elif not is_present:
+            reason = "what the chain shows now does not contradict the receipts"
+            await self._wait(dispute, _State.FUTILE, reason, 0)
+        elif dispute.next_try_at <= self._clock():
             await self._raise(dispute)
 
     async def _confirm(self, dispute: StoredDispute) -> bool:
@@ -261,6 +264,8 @@ class Disputes:
     async def _wait(
         self, dispute: StoredDispute, state: DisputeState, reason: str, wait_s: int
     ) -> None:
+        if (dispute.state, dispute.reason) == (state, reason) and not wait_s:
+            return
         if (dispute.state, dispute.reason) != (state, reason):
             _log.warning("the dispute with %s waits: %s", _get_provider(dispute), reason)
         until_s = int(self._clock()) + wait_s

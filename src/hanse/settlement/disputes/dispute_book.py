@@ -6,6 +6,8 @@
 | found, refused | Escrow would accept the proof; this process took it on | sent |
 | found | Escrow would refuse it now | refused, tried again later |
 | found, refused | the provider is condemned, and a proof would pay nothing more | futile |
+| found, refused | the chain shows another claim now: nothing is contradicted | futile |
+| futile | neither is so any more | sent |
 | sent | its transaction failed | refused, tried again later |
 | any | Escrow's event says that the cheat is proven, whoever proved it | confirmed |
 | sent, confirmed | the block of its proof left the chain | found |
