@@ -12,20 +12,18 @@ the product and no part of it: nothing here is shipped.
 
 How it is put together, from the bottom up:
 
-loop        virtual time; a lot draws whose turn it is; kill -9 at any turn
-disk        real SQLite, its commits where we want them; slow, full, closed by a crash
-network     requests and answers lost, late, doubled, cut, stuck
-chain/      a real EVM under blocks, a mempool, reorganisations, and a node that lies
-world       one seed's loop, chain, network and notes
-components  a component outlives its processes; its supervisor starts it again
-sellers     brokers          buyers     a user, a gateway and its application
-recording   the recorder     faults     what goes wrong, and how likely
-driver      one step: a request, a move of money or a fault; then heal and drain
-books       both sides' databases and the contracts, read apart from their own code
-reference   the chain's history once more on the reference ledger
-checks      what must be true at the end (read this first)
-bugs        defects that can be put in, to prove that they are found
-run         one seed to its verdict
+machine/  loop: virtual time, a lot draws whose turn it is, kill -9 at any turn; disk: real SQLite,
+          its commits where we want them; network: messages lost, late, doubled, cut, stuck
+chain/    a real EVM under blocks, a mempool, reorganisations, and a node that lies
+market/   components that outlive their processes: brokers, a user, a gateway and its application,
+          a recorder
+verdict/  what must be true at the end (`checks`: read this first), by plain SQL, by the contracts'
+          views, and by the chain's history replayed on the reference ledger
+world     one seed's loop, chain, network and notes
+driver    one step: a request, a move of money or a fault; then heal and drain
+faults    what goes wrong, and how likely
+bugs      defects that can be put in, to prove that they are found
+run       one seed to its verdict
 
 When a seed fails: the last events stand in `.chaos/seed-N-steps-N.txt`, the violations first. Make
 it fail with fewer steps if it can, then read upwards from the first violation.

@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from chaos.bugs import Bug
 from chaos.run import TRACES, RunResult, run_seed
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=1, help="so many, from the first one on")
     parser.add_argument("--bug", choices=[bug.value for bug in Bug], default=Bug.NONE.value)
+    parser.add_argument("--until-found", action="store_true", help="stop at the first violation")
     parser.add_argument("--hashes", action="store_true", help="print each run's trace hash")
     args = parser.parse_args()
     first = secrets.randbelow(FRESH_SEED_MAX) if args.seed is None else args.seed
@@ -32,7 +34,13 @@ def main() -> int:
     sites: set[str] = set()
     for seed in range(first, first + args.seeds):
         started = time.monotonic()
-        result = run_seed(seed, args.steps, Bug(args.bug), _show_progress(seed, args.steps))
+        result = run_seed(
+            seed,
+            args.steps,
+            Bug(args.bug),
+            _show_progress(seed, args.steps),
+            is_enough=args.until_found,
+        )
         _report(result, time.monotonic() - started)
         if args.hashes:
             print(result.trace_hash, file=sys.stderr)
@@ -41,13 +49,15 @@ def main() -> int:
         sites |= result.crash_sites
         found |= not result.is_clean
         print(result.line, flush=True)
+        if found and args.until_found:
+            break
     totals["distinct crash sites"] = len(sites)
     if args.seeds > 1:
         print(json.dumps(dict(sorted(totals.items()))), file=sys.stderr)
     return int(found)
 
 
-def _show_progress(seed: int, steps: int):  # type: ignore[no-untyped-def]
+def _show_progress(seed: int, steps: int) -> Callable[[int], None]:
     def show(step: int) -> None:
         if steps >= 1_000 and step % 500 == 0:
             print(f"seed {seed}: step {step} of {steps}", file=sys.stderr, flush=True)

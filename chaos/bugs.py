@@ -21,8 +21,6 @@ class Bug(Enum):
     """A broker that does not refuse a request id that it has admitted before."""
     LOST_CLAIM = "lost_claim"
     """A broker that takes a sub-account for settled when a receipt is signed."""
-    STALE_NONCE = "stale_nonce"
-    """An outbox that forgets that a transaction failed or was confirmed, and sends it anew."""
 
     @property
     def statements(self) -> tuple[tuple[str, str], ...]:
@@ -39,12 +37,10 @@ _STATEMENTS = {
     ),
     Bug.FORGOTTEN_IDS: (
         (
-            "signature, admitted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO NOTHING",
-            "signature, admitted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET admitted_at = excluded.admitted_at",
+            "instance) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "instance) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "admitted_at = excluded.admitted_at",
         ),
     ),
     Bug.LOST_CLAIM: (("in_flight = ?, due = ? WHERE", "in_flight = ?, due = 0 * ? WHERE"),),
-    Bug.STALE_NONCE: (("open = excluded.open", "open = 1"),),
 }

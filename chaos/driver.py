@@ -15,12 +15,12 @@ from random import Random
 from typing import Any
 
 from chaos import faults
-from chaos.books import list_open_work
-from chaos.buyers import Application, GatewayComponent, UserComponent
-from chaos.components import Component
-from chaos.network import Weather
-from chaos.recording import RecorderComponent, list_open_records
-from chaos.sellers import BrokerComponent
+from chaos.machine.network import Weather
+from chaos.market.buyers import Application, GatewayComponent, UserComponent
+from chaos.market.components import Component
+from chaos.market.recording import RecorderComponent, list_open_records
+from chaos.market.sellers import BrokerComponent
+from chaos.verdict.books import list_open_work
 from chaos.world import World, get_key
 from hanse.sdk.account import Account
 

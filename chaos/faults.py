@@ -10,9 +10,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from chaos.chain.node import Mood
-from chaos.components import CLOCK_ERROR_S, Component
-from chaos.network import Weather
-from chaos.sellers import BrokerComponent
+from chaos.machine.network import Weather
+from chaos.market.components import CLOCK_ERROR_S, Component
+from chaos.market.sellers import BrokerComponent
 from chaos.world import CHAIN_SPEED, CONFIRMATIONS
 from hanse.engines.echo_engine import Fault
 
@@ -134,9 +134,17 @@ def raise_base_fee(driver: "Driver", component: Component, lot: Random) -> None:
 def break_engine(driver: "Driver", component: Component, lot: Random) -> None:
     """A broker's engine refuses, breaks off, hangs or says nothing."""
     broker = lot.choice(driver.brokers)
-    kind = lot.choice(("refuse", "break", "hang", "empty"))
-    broker.set_fault(Fault(kind=kind, after_tokens=lot.choice((0, 1, 5))))
-    driver.world.counts[f"engine_{kind}"] += 1
+    after_tokens = lot.choice((0, 1, 5))
+    fault = lot.choice(
+        (
+            Fault(kind="refuse"),
+            Fault(kind="break", after_tokens=after_tokens),
+            Fault(kind="hang", after_tokens=after_tokens),
+            Fault(kind="empty"),
+        )
+    )
+    broker.set_fault(fault)
+    driver.world.counts[f"engine_{fault.kind}"] += 1
     _later(driver, lot, lambda: broker.set_fault(Fault()))
 
 

@@ -9,17 +9,16 @@ import gc
 import json
 import logging
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.books import read_entries
 from chaos.bugs import Bug
-from chaos.checks import verify_run
-from chaos.components import ErrorLog
 from chaos.driver import Driver
+from chaos.market.components import ErrorLog
+from chaos.verdict.books import read_entries
+from chaos.verdict.checks import verify_run
 from chaos.world import World
 
 TRACES = Path(".chaos")
@@ -57,9 +56,22 @@ class RunResult:
 
 
 def run_seed(
-    seed: int, steps: int, bug: Bug = Bug.NONE, on_step: Callable[[int], None] = lambda step: None
+    seed: int,
+    steps: int,
+    bug: Bug = Bug.NONE,
+    on_step: Callable[[int], None] = lambda step: None,
+    *,
+    is_enough: bool = False,
 ) -> RunResult:
-    """Run one seed; a run that fails leaves its trace below `TRACES`."""
+    """Run one seed; a run that fails leaves its trace below `TRACES`.
+
+    Args:
+        seed: of everything.
+        steps: of the driver.
+        bug: what is broken on purpose.
+        on_step: told each step's number.
+        is_enough: whether one violation ends the run, before all is healed and checked.
+    """
     fast = Path("/dev/shm")  # noqa: S108 (databases in memory: the runs would wait for the disk)
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=fast if fast.is_dir() else None))
     world = World(seed, folder, bug)
@@ -67,7 +79,7 @@ def run_seed(
     handler = ErrorLog(world, lambda text: False)
     log.addHandler(handler)
     was, log.propagate = log.propagate, False
-    hooks = sys.unraisablehook
+    lost = twice = 0
     try:
         driver = Driver(world)
         _kept.append(driver)
@@ -75,15 +87,17 @@ def run_seed(
         for step in range(0 if world.violations else steps):
             driver.step()
             on_step(step)
-        driver.heal()
-        driver.drain()
-        lost, twice = verify_run(world, driver.brokers, driver.users, driver.recorder)
+            if is_enough and world.violations:
+                break
+        if not (is_enough and world.violations):
+            driver.heal()
+            driver.drain()
+            lost, twice = verify_run(world, driver.brokers, driver.users, driver.recorder)
         if world.violations:
             _note_transactions(driver)
     finally:
         log.removeHandler(handler)
         log.propagate = was
-        sys.unraisablehook = hooks
         shutil.rmtree(folder, ignore_errors=True)
         gc.freeze()  # the next run need not look at what this one leaves
     others = len(world.violations) - bool(lost) - min(twice, 5)

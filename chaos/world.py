@@ -18,8 +18,8 @@ from chaos.bugs import Bug
 from chaos.chain.blocks import Chain
 from chaos.chain.node import CHAIN_ID
 from chaos.chain.state import Block, State
-from chaos.loop import Process, VirtualLoop
-from chaos.network import Network
+from chaos.machine.loop import Process, VirtualLoop
+from chaos.machine.network import Network
 from hanse.chain import Deployment, Key
 from hanse.contracts.artifacts import load_artifact
 from hanse.contracts.deployment import Terms, plan_deployment

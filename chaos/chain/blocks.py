@@ -13,8 +13,8 @@ block that has k others on it, or run what nobody signed.
 from collections.abc import Callable
 from random import Random
 
-from chaos.chain.state import Block, Sent, State
-from chaos.chain.transactions import decode_transaction
+from chaos.chain.state import Block, State
+from chaos.chain.transactions import Sent, decode_transaction
 from hanse.protocol.signatures import keccak, to_hex
 
 GWEI = 10**9

@@ -9,7 +9,7 @@
 | DEAD | nothing: connections are refused, or hang |
 | LAGS | the truth of some blocks ago, perhaps of a branch that was dropped since |
 | FLAKY | rate limits, 5xx, truncated JSON, half a batch; a broadcast that arrives unanswered |
-| LIES | each answer from another head; receipts of dropped blocks, or none; no logs where there are |
+| LIES | each answer from another head; receipts of dropped blocks or none; logs left out |
 
 A node that invents confirmed blocks or state is not among them: against that only a second node
 helps, and Hanse says so (SECURITY.md).
@@ -23,8 +23,8 @@ from typing import Any
 
 import msgspec
 
-from chaos.chain.blocks import Block, Chain
-from chaos.chain.state import GAS_USED, Emitted
+from chaos.chain.blocks import Chain
+from chaos.chain.state import GAS_USED, Block, Emitted
 from hanse.protocol.errors import TransientError
 from hanse.protocol.signatures import keccak, to_bytes, to_hex
 

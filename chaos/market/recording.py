@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from chaos.components import Component, Listener, close_files
-from chaos.disk import ChaosDatabase
-from chaos.network import ChaosTransport, Network
+from chaos.machine.disk import ChaosDatabase
+from chaos.machine.network import ChaosTransport, Network
+from chaos.market.components import Component, Listener, close_files
 from chaos.world import World, get_key
 from hanse.chain import Rpc
 from hanse.protocol.errors import TransientError, VerificationError

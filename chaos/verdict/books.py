@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from chaos.components import Component
+from chaos.market.components import Component
 from chaos.world import World
 from hanse.chain import OutboxEntry
 from hanse.contracts.artifacts import ContractName, load_artifact
@@ -21,8 +21,8 @@ from hanse.protocol.messages import SignedReceipt
 from hanse.protocol.wire import receipt_from_json
 
 if TYPE_CHECKING:
-    from chaos.buyers import UserComponent
-    from chaos.sellers import BrokerComponent
+    from chaos.market.buyers import UserComponent
+    from chaos.market.sellers import BrokerComponent
 
 NOBODY = "0x" + "00" * 19 + "01"
 
@@ -58,7 +58,7 @@ class ProviderSide:
 class UserSide:
     """A user's row of the same sub-account.
 
-    `states` are those of its vouchers by request id.
+    `states` are those of its vouchers by request id; `verifications` are (kind, reason, request id).
     """
 
     acknowledged: int
@@ -70,7 +70,7 @@ class UserSide:
     disputed: str
     states: dict[str, str]
     receipts: tuple[SignedReceipt, ...]
-    verifications: tuple[tuple[str, str], ...]
+    verifications: tuple[tuple[str, str, str], ...]
     conflicts: int
 
 
@@ -121,7 +121,7 @@ def read_user(user: "UserComponent", provider: str) -> UserSide | None:
             (provider,),
         ),
         (
-            "SELECT r.receipt, r.verification, r.reason FROM voucher_receipts r "
+            "SELECT r.receipt, r.verification, r.reason, r.request_id FROM voucher_receipts r "
             "JOIN voucher_sub_accounts s ON s.number = r.sub_account WHERE s.provider = ? "
             "ORDER BY r.sequence",
             (provider,),
@@ -141,7 +141,7 @@ def read_user(user: "UserComponent", provider: str) -> UserSide | None:
         disputed,
         dict(vouchers),
         tuple(_decode(row[0]) for row in receipts),
-        tuple((row[1], row[2]) for row in receipts),
+        tuple((row[1], row[2], row[3]) for row in receipts),
         conflicts[0][0],
     )
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from chaos.chain.node import ChaosNode
-from chaos.disk import ChaosDatabase, Disk
-from chaos.loop import Process, get_process
+from chaos.machine.disk import ChaosDatabase, Disk
+from chaos.machine.loop import Process, get_process
 from chaos.world import START_S, World
 from hanse.chain import Rpc
 from hanse.protocol.errors import HanseError, InvariantError
@@ -141,7 +141,8 @@ def close_files(path: Path) -> None:
 
 def _find_site(task: "asyncio.Task[Any]") -> str:
     """The innermost line of Hanse's code that a task waits at."""
-    site, at = "", task.get_coro()
+    site = ""
+    at: Any = task.get_coro()
     while at is not None:
         frame = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
         if frame is not None and "hanse" in frame.f_code.co_filename.split("/"):

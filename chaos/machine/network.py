@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-from chaos.loop import Process, VirtualLoop, get_process
+from chaos.machine.loop import Process, VirtualLoop, get_process
 from hanse.sdk.transport import BrokenError, NotSentError, Response
 
 Event = MutableMapping[str, Any]
@@ -47,13 +47,17 @@ class Weather:
 
 
 class Network:
-    """Who listens where, and the weather that all share."""
+    """Who listens where, and the weather that all share.
+
+    `doubled` holds the authorization of requests that were delivered twice.
+    """
 
     def __init__(self, loop: VirtualLoop, lot: Random, counts: "Counter[str]") -> None:
         self.loop = loop
         self.lot = lot
         self.counts = counts
         self.weather = Weather()
+        self.doubled: set[str] = set()
         self._apps: dict[str, tuple[App, Process]] = {}
 
     def listen(self, url: str, app: App, process: Process) -> None:
@@ -108,6 +112,7 @@ class ChaosTransport:
                 wait_s += network.lot.uniform(1.0, 40.0)
             _call_later(network, wait_s, connection.arrive, target, scope)
             if network.happens("twice"):
+                network.doubled.add(headers.get("authorization", ""))
                 again = _Connection(network, client, body, silence_s)  # nobody reads its answer
                 later_s = wait_s + network.lot.uniform(0.0, 5.0)
                 _call_later(network, later_s, again.arrive, target, dict(scope))

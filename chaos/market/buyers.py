@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from chaos.components import Component
-from chaos.network import ChaosTransport
-from chaos.recording import RECORDS, open_record_seams
-from chaos.sellers import MODEL
+from chaos.machine.network import ChaosTransport
+from chaos.market.components import Component
+from chaos.market.recording import RECORDS, open_record_seams
+from chaos.market.sellers import MODEL
 from chaos.world import World, get_key
 from hanse.chain import verify_deployment
 from hanse.chain.outbox import Outbox

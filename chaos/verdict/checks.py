@@ -6,7 +6,10 @@
 2. **Books**: both sides of each sub-account have the same receipts, sums and nothing in flight.
    What may differ: the user's book may hold released vouchers that no broker ever saw, and receipts
    that it could not compare (`unverified`: the answer's end was lost, the charge is the delivered
-   prefix).
+   prefix). A request that was refused and then delivered once more, by a network that doubles it, may
+   be admitted the second time: a refusal leaves no trace at the broker. Its receipt is counted, at
+   most the maximum fee, and stands as `mismatched`, since a broker that refuses and charges looks
+   the same.
 3. **Pay**: what was claimed is what was earned, by receipts at the offer's price, and never above
    the highest voucher that was signed.
 4. **Service**: no request id was worked on twice, and what was charged was worked on.
@@ -17,9 +20,14 @@
 8. **Trust**: nobody was called dishonest and nobody proven to be; nobody here is.
 """
 
+import contextlib
 from collections.abc import Sequence
 
-from chaos.books import (
+from chaos.market.buyers import UserComponent
+from chaos.market.components import Component
+from chaos.market.recording import RecorderComponent, verify_records
+from chaos.market.sellers import PRICES, BrokerComponent
+from chaos.verdict.books import (
     OnChain,
     ProviderSide,
     UserSide,
@@ -28,14 +36,12 @@ from chaos.books import (
     read_user,
     view_sub_account,
 )
-from chaos.buyers import UserComponent
-from chaos.components import Component
-from chaos.recording import RecorderComponent, verify_records
-from chaos.reference import History, count_lost_units, replay
-from chaos.sellers import PRICES, BrokerComponent
+from chaos.verdict.reference import History, count_lost_units, replay
 from chaos.world import World
 from hanse.chain.storage import TransactionState
+from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import SignedReceipt
+from hanse.protocol.wire import decode_voucher_header
 
 REFUND_LATE_S_MAX = 3_600
 """By the chain's clock: one lock time more, two minutes of everybody's: brokers and nodes may be
@@ -100,14 +106,23 @@ def _verify_pair(world: World, user: UserComponent, broker: BrokerComponent) -> 
     world.tallies["receipts"] += theirs.sequence
     world.tallies["fees"] += theirs.cumulative_fee
     for problem in (
-        *_list_book_problems(ours, theirs),
+        *_list_book_problems(ours, theirs, _list_doubled(world)),
         *_list_pay_problems(ours, theirs, chain),
         *_list_receipt_problems(world, theirs),
     ):
         world.violate(f"{name}: {problem}")
 
 
-def _list_book_problems(ours: UserSide, theirs: ProviderSide) -> list[str]:
+def _list_doubled(world: World) -> set[str]:
+    """Requests that the network delivered twice, by request id."""
+    found = set()
+    for authorization in world.network.doubled:
+        with contextlib.suppress(HanseError):  # a query, or an application's
+            found.add(decode_voucher_header(authorization).header.request_id)
+    return found
+
+
+def _list_book_problems(ours: UserSide, theirs: ProviderSide, doubled: set[str]) -> list[str]:
     found = []
     if (theirs.in_flight, theirs.reserved) != (0, 0):
         found.append(f"the broker has {theirs.in_flight} at work, {theirs.reserved} reserved")
@@ -122,11 +137,10 @@ def _list_book_problems(ours: UserSide, theirs: ProviderSide) -> list[str]:
         found.append("the two books hold different receipts")
     if ours.disputed or ours.conflicts:
         found.append(f"disputed: {ours.disputed!r}, {ours.conflicts} conflicts")
-    found += [
-        f"a receipt is mismatched: {why}"
-        for kind, why in ours.verifications
-        if kind not in ("verified", "unverified")
-    ]
+    for kind, why, request_id in ours.verifications:
+        is_second = request_id in doubled and why.startswith("it refused this request")
+        if kind not in ("verified", "unverified") and not is_second:
+            found.append(f"the receipt of request {request_id} is {kind}: {why}")
     admitted = {served.request_id for served in theirs.requests}
     strange = admitted - ours.states.keys()
     if strange:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from chaos.components import Component, Listener, close_files
-from chaos.disk import ChaosDatabase
-from chaos.recording import RECORDS, open_record_seams
+from chaos.machine.disk import ChaosDatabase
+from chaos.market.components import Component, Listener, close_files
+from chaos.market.recording import RECORDS, open_record_seams
 from chaos.world import TERMS, World, get_key
 from hanse.chain import Rpc
 from hanse.engines import Answer, Chunk, EngineRequest

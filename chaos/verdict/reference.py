@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.books import view, view_sub_account
 from chaos.chain.state import Block
 from chaos.chain.transactions import Sent
+from chaos.verdict.books import view, view_sub_account
 from chaos.world import TERMS, World, get_key
 from hanse.contracts.artifacts import load_artifact
 from hanse.protocol import ledger as rules
@@ -95,7 +95,8 @@ def count_lost_units(world: World, history: History) -> int:
     for name, (of_asset, of_books, of_ledger) in held.items():
         if not of_asset == of_books == of_ledger:
             world.violate(f"{name} holds {of_asset}, owes {of_books}, ledger {of_ledger}")
-    return world.minted - wallets - accounts - set_aside - stakes
+    lost: int = world.minted - wallets - accounts - set_aside - stakes
+    return lost
 
 
 def _compare(world: World, what: str, shown: Any, wanted: rules.SubAccount) -> None:
@@ -116,7 +117,7 @@ def _replay_one(world: World, history: History, block: Block, sent: Sent, succee
     name = names.get(sent.to)
     if name is None or name == "TestAsset":
         return  # approvals, and transfers of nothing that fill a nonce
-    function, arguments = load_artifact(name).decode_call(sent.data)  # type: ignore[arg-type]
+    function, arguments = load_artifact(name).decode_call(sent.data)
     apply = _TRANSITIONS.get(function)
     if apply is None:
         world.violate(f"nobody should call {name}.{function}: transaction {sent.hash}")
@@ -175,11 +176,9 @@ def _settle(ledger: Ledger, sender: str, a: Mapping[str, Any], now_s: int) -> St
 
 
 def _publish(ledger: Ledger, sender: str, a: Mapping[str, Any], now_s: int) -> Step:
-    values = list(a.values())
-    offer_hash, prices = to_hex(values[3]), Prices(*values[6:9])
-    return rules.apply_publish_service(
-        ledger, sender, *values[:3], offer_hash, values[4], values[5], prices
-    )
+    provider, service_id, revision, offer_hash, service_type, uri, *prices = a.values()
+    offer = (to_hex(offer_hash), service_type, uri, Prices(*prices))
+    return rules.apply_publish_service(ledger, sender, provider, service_id, revision, *offer)
 
 
 _TRANSITIONS: dict[str, _Apply] = {

@@ -12,6 +12,7 @@ and statements can be exchanged.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from chaos.bugs import Bug
-from chaos.loop import get_process
+from chaos.machine.loop import get_process
 from hanse.protocol.errors import TransientError
 from hanse.store.database import Row, Transaction
 from hanse.store.group_commit import SqliteTransaction, Write, run_shared
@@ -91,8 +92,8 @@ class ChaosDatabase:
 
     async def close(self) -> None:
         """See `Database`."""
-        while self._waiting:
-            await asyncio.sleep(0.01)
+        if self._waiting:
+            await self.write(lambda tx: None)  # shares the commit that is due, or comes after it
         self._connection.close()
 
     def _commit(self) -> None:
@@ -126,12 +127,15 @@ class ChaosDatabase:
         for write in batch:
             try:
                 results.append((write.future, write.function(self._open()), None))
+            except sqlite3.OperationalError as error:
+                refusal = TransientError("store_unavailable", f"injected bug: {error}")
+                results.append((write.future, None, refusal))
             except Exception as error:
                 results.append((write.future, None, error))
         _deliver(results)
 
     def _commit_at_last(self) -> None:
-        if self._connection.in_transaction:  # a full disk may have ended it
+        with contextlib.suppress(sqlite3.Error):  # a full disk or a stop has ended it
             self._connection.execute("COMMIT")
 
     def _open(self) -> Transaction:
