@@ -436,6 +436,7 @@ def test_a_stake_comes_back_by_the_command_that_its_words_name(market, slow_prov
     registered = [e for e in mine["journal"] if e["name"] == "Registered"]
     assert places["stake"]["transaction_hash"] == registered[0]["transaction_hash"]
     assert places["wallet"]["command"] == "hanse account deposit all --key slow"
+    assert places["stake"]["command"] == "hanse provider unbond --finish --name slow"
     assert [origin["event"] for origin in places["wallet"]["origins"]] == ["Received"] * len(
         places["wallet"]["origins"]
     )

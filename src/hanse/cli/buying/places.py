@@ -28,7 +28,7 @@ def show_places(
     title: str,
     names: Mapping[str, str],
     now_s: int,
-    flags: str = "",
+    complete: Callable[[str], str] = str,
 ) -> None:
     """Show the places' table and words, or the document.
 
@@ -40,7 +40,7 @@ def show_places(
         title: of the table.
         names: of signers that need no mention, or a shorter one.
         now_s: the chain's clock.
-        flags: what each command needs besides, such as ` --key NAME`.
+        complete: gives a command what it needs besides, such as ` --key NAME`.
     """
     rows = [
         (
@@ -68,7 +68,7 @@ def show_places(
         from rich.console import Group
         from rich.text import Text
 
-        words = [Text(_explain(place, names, units, flags)) for place in places if place.amount]
+        words = [Text(_explain(place, names, units, complete)) for place in places if place.amount]
         table = output.table(
             pick(columns), [pick(row) for row in rows], footer=pick(footer), title=title
         )
@@ -77,12 +77,14 @@ def show_places(
     output.show(document(), render)
 
 
-def _explain(place: "Place", names: Mapping[str, str], units: AssetUnits, flags: str) -> str:
+def _explain(
+    place: "Place", names: Mapping[str, str], units: AssetUnits, complete: Callable[[str], str]
+) -> str:
     owner = _describe_owner(place, names)
     head = f"{place.place} {units.format(place.amount)}{f' with {owner}' if owner else ''}"
     lines = [f"{head}\n  why    {place.why}", f"  until  {place.until}"]
     if place.command:
-        lines.append(f"  to do  {place.command}{flags}")
+        lines.append(f"  to do  {complete(place.command)}")
     shown = place.origins[:ORIGINS_SHOWN_MAX]
     if len(place.origins) > 1 or not place.transaction_hash:
         for origin in shown:

@@ -73,11 +73,11 @@ def _show(
         title=f"{found.user} at block {found.block}",
         names={found.user: ""},
         now_s=now_s,
-        flags=get_key_flag(key),
+        complete=lambda command: complete_command(command, key),
     )
     output.note(f"providers have been paid {units.format(found.paid)} so far")
     for alarm in found.alarms:
-        todo = f": {alarm.command}{get_key_flag(key)}" if alarm.command else ""
+        todo = f": {complete_command(alarm.command, key)}" if alarm.command else ""
         output.note(f"ALARM {alarm.code}: {alarm.message}{todo}")
     if history and not output.as_json:
         entries = sorted((*found.journal, *found.transfers), key=lambda e: e.block_number)
@@ -95,9 +95,13 @@ def _show(
         output.console().print(output.table(heads, events))
 
 
-def get_key_flag(key: str) -> str:
-    """What a command needs besides, so that it moves this wallet's money."""
-    return "" if key == "user" else f" --key {key}"
+def complete_command(command: str, key: str) -> str:
+    """The command with what names this wallet: the stake's are a provider's, whose name is NAME."""
+    if not command:
+        return ""
+    if command.startswith("hanse provider "):
+        return f"{command} --name {key}"
+    return command if key == "user" else f"{command} --key {key}"
 
 
 def _to_document(found: "Money", key: str) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def _to_document(found: "Money", key: str) -> dict[str, Any]:
 
     document = money_to_json(found)
     for entry in (*document["places"], *document["alarms"]):
-        entry["command"] += get_key_flag(key) if entry["command"] else ""
+        entry["command"] = complete_command(entry["command"], key)
     return {
         **document,
         "by_place": {name: str(amount) for name, amount in sum_by_place(found.places).items()},
