@@ -5,11 +5,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CHECKED := $(wildcard src tests benchmarks tools examples)
+CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-index bench-path bench-protocol bench-utilisation sim-settlement mutation lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-index bench-path bench-protocol bench-records bench-utilisation sim-settlement mutation chaos lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node;
 bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups and refunds; REQUESTS=100000
 	@$(BIN)/python -m benchmarks.bench_utilisation --requests $(or $(REQUESTS),100000)
 
+bench-records: .venv/dev.stamp ## how fast a recorder takes, commits and proves; one JSON line
+	@$(BIN)/python -m benchmarks.bench_records
+
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
 
@@ -69,12 +72,15 @@ sim-settlement: .venv/dev.stamp ## a day of USERS=1000 users settled on an EVM, 
 mutation: .venv/mutation.stamp ## change the money code line by line and see whether a test notices; PARTS=rules
 	$(BIN)/python -m tools.mutation $(PARTS)
 
+chaos: .venv/dev.stamp ## break the whole market on purpose by SEED=n for STEPS=300, one JSON line; SEEDS=n for many
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --steps $(or $(STEPS),300) --seeds $(or $(SEEDS),1)
+
 lock: .venv/dev.stamp ## resolve all dependencies anew and write constraints.txt
 	$(BIN)/python tools/lock.py
 
 clean: ## remove .venv, caches and built files; the local network's state stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .chaos .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find src tests benchmarks tools chaos -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run.stamp: $(INSTALL_INPUTS)
 	@$(PYTHON) tools/install.py llama,local

@@ -53,7 +53,7 @@ def recorder() -> None:
 async def start(session: Session, /, **options: Any) -> None:
     """Run a recorder until Ctrl-C.
 
-    Its key needs native coin for one transaction of about 47,000 gas an interval. The key is made
+    Its key needs native coin for one transaction of about 35,000 gas an interval. The key is made
     with `hanse keys create recorder`. One process to a key: its commits are one chain of heads.
     """
     from hanse.cli.recording.process import serve
