@@ -158,7 +158,7 @@ class Market:
         self.locked_by: set[int] = set()
         self.shortfall = 0
         self.waiting = 0  # refused, and not tried again yet
-        self.settle_every = max(20, requests // SETTLEMENTS)
+        self.settle_every = self.settle_at = max(20, requests // SETTLEMENTS)
         self.turn = asyncio.Lock()  # one move of money at a time
 
     async def open(self, stack: contextlib.AsyncExitStack, stores: tuple[str, str]) -> None:
@@ -204,7 +204,8 @@ class Market:
                 self.waiting -= 1
             if self.run.served % 40 == 0:
                 await self._move_money()
-            if self.run.served % self.settle_every == 0:
+            if self.run.served >= self.settle_at:
+                self.settle_at += self.settle_every
                 async with self.turn:
                     await self._settle_and_refund()
 
@@ -319,8 +320,10 @@ class Market:
             self.shortfall = 0
 
     async def _settle_and_refund(self) -> None:
+        # Over before the settlement: what ends during it would not be claimed by it.
+        is_unlocked = self.treasury.funds.pending_refund > 0 and not self.locked_by
         await self._settle()  # before the refund: the broker has the lock time for it
-        if self.treasury.funds.pending_refund and not self.locked_by:
+        if is_unlocked and self.treasury.funds.pending_refund:
             self.treasury.complete_refund()
 
     async def _settle(self) -> None:
