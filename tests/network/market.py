@@ -101,7 +101,7 @@ class Market:
 
 @contextlib.asynccontextmanager
 async def open_network(
-    home: Path, anvil_cache: Path, plans: Sequence[ProviderPlan]
+    home: Path, anvil_cache: Path, plans: Sequence[ProviderPlan], *, has_recorder: bool = False
 ) -> AsyncIterator[Market]:
     """Start chain, contracts, providers and gateway, and fund the user with every provider."""
     network = LocalNetwork(home, plans)
@@ -112,6 +112,8 @@ async def open_network(
         cache_folder=anvil_cache,
     )
     async with network:
+        if has_recorder:
+            await network.start_recorder()
         await network.start_providers()
         await network.give("user", PURSE)
         funds = {network.get_key(plan.name).address: SUB_ACCOUNT for plan in plans}
