@@ -2,15 +2,18 @@
 
     python examples/verify_receipts.py receipt.json more/*.json
     python examples/verify_receipts.py --json record.json
+    python examples/verify_receipts.py --commits logs.json record.json more/*.json
 
 It shares no code with the package: keccak-256, secp256k1, EIP-712 and Merkle trees are written out
 from the published formats (docs/protocol.md, docs/receipt-file.md; the record file is a receipt
 file with an inclusion proof). So two implementations agree, or one of them is wrong. It needs
 neither chain nor network, and leaves two things to them: that the receipt key was the provider's
-(Registry), and that a record's head is on the chain (Records).
+(Registry), and that a record's head is on the chain (Records). With --commits it checks the latter
+too, against what any node answers to eth_getLogs for the Records contract, from its first block on.
 
 Over several files it also finds a provider that signed two receipts for one sequence, and sums that
-do not add up. Exit code 0 if everything fits, 8 if anything does not, 2 for a wrong call.
+do not add up, also those under a root whose receipts are all there. Exit code 0 if everything fits,
+8 if anything does not, 2 for a wrong call.
 
 Source: FIPS 202 (with Keccak's own padding), SEC 1 section 4.1.6, EIP-712, EIP-55, RFC 6962.
 """
@@ -24,6 +27,7 @@ from typing import Any
 FILE_BYTES_MAX = 131_072
 AMOUNT_MAX, SEQUENCE_MAX, TOKENS_MAX, TIME_MAX = 2**96 - 1, 2**64 - 1, 2**40, 2**40
 SIBLINGS_MAX = 64
+LOGS_BYTES_MAX = 2**30
 FINISH_REASONS = ("error", "stop", "length", "tool_calls", "content_filter", "cancelled")
 ZERO = "0x" + "00" * 32
 
@@ -281,7 +285,7 @@ def verify_record(document: Any) -> dict[str, Any]:
     """Check a record file's document: its receipt, and its place in a root and a chain of heads."""
     file = _fields(document, "format receipt records proof", "the file")
     _equal("the format", file["format"], "hanse-record-1")
-    _address(file["records"], "records")
+    records = _address(file["records"], "records")
     receipt = verify_receipt(file["receipt"])
     proof = _fields(
         file["proof"],
@@ -292,7 +296,7 @@ def verify_record(document: Any) -> dict[str, Any]:
     commit = _fields(
         proof["commit"], "number root count fee_total previous_head head", "the commit"
     )
-    _address(proof["recorder"], "recorder")
+    recorder = _address(proof["recorder"], "recorder")
     _hex(proof["transaction_hash"], 32, "transaction_hash")
     _count(proof["block_number"], SEQUENCE_MAX, "block_number", 0, "number")
     count = _count(commit["count"], SEQUENCE_MAX, "count", 1, "digits")
@@ -307,7 +311,8 @@ def verify_record(document: Any) -> dict[str, Any]:
     traces = [_hex(proof[f"{side}_trace_hash"], 32, "trace") for side in ("user", "provider")]
     leaf = keccak(receipt["digest"] + b"".join(traces))
     _equal("the root", _get_root(leaf, index, count, proof["siblings"]), commit["root"].lower())
-    return receipt
+    said = (commit["root"].lower(), count, fee_total, commit["head"].lower())
+    return {**receipt, "record": ((records, recorder, number), said), "index": index}
 
 
 def _get_root(value: bytes, index: int, count: int, siblings: Any) -> str:
@@ -437,14 +442,75 @@ def find_contradictions(receipts: Iterable[dict[str, Any]]) -> list[str]:
     return found
 
 
+COMMITTED = "Committed(address,uint256,bytes32,uint256,uint256,bytes32)"
+Commits = dict[tuple[str, str, int], tuple[str, int, int, str]]
+
+
+def read_commits(content: bytes) -> Commits:
+    """What Records' events say: (contract, recorder, number) -> (root, count, fee total, head).
+
+    Each recorder's heads must chain from its first commit on.
+    """
+    commits: Commits = {}
+    heads: dict[tuple[str, str], tuple[int, bytes]] = {}
+    try:
+        document = json.loads(content)
+        logs = document["result"] if isinstance(document, dict) else document
+        for log in logs:
+            if log["topics"][0] != "0x" + keccak(COMMITTED.encode()).hex():
+                continue
+            recorder = "0x" + _hex(log["topics"][1], 32, "a recorder")[12:].hex()
+            number = int.from_bytes(_hex(log["topics"][2], 32, "a number"), "big")
+            data = _hex(log["data"], 128, "a commit")
+            place = (_address(log["address"], "records"), recorder)
+            before, previous = heads.get(place, (0, bytes(32)))
+            _equal(f"the commit of {recorder} after {before}", number, before + 1)
+            _equal(f"the head of commit {number}", data[96:], keccak(previous + data[:96]))
+            heads[place] = (number, data[96:])
+            root, head = ("0x" + data[at : at + 32].hex() for at in (0, 96))
+            count, fee_total = (int.from_bytes(data[at : at + 32], "big") for at in (32, 64))
+            commits[*place, number] = (root, count, fee_total, head)
+    except MismatchError:
+        raise
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise MismatchError(f"not an answer to eth_getLogs ({type(error).__name__})") from None
+    return commits
+
+
+def find_unrecorded(receipts: Iterable[dict[str, Any]], commits: Commits | None) -> list[str]:
+    """Records that the chain does not have, and roots whose fees are not those of its receipts."""
+    under: dict[Any, dict[int, int]] = {}
+    found = []
+    for receipt in receipts:
+        if "record" not in receipt:
+            continue
+        key, said = receipt["record"]
+        if commits is not None and commits.get(key) != said:
+            found.append(f"the chain has {commits.get(key)} as commit {key[-1]}, not {said}")
+        under.setdefault(receipt["record"], {})[receipt["index"]] = receipt["fee"]
+    for (key, (root, count, fee_total, _)), fees in under.items():
+        if len(fees) == count and sum(fees.values()) != fee_total:
+            found.append(f"root {root} of commit {key[-1]} states {fee_total} in fees")
+    return found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Check the files that are named; returns the exit code."""
     parser = argparse.ArgumentParser(description="Check Hanse's receipt and record files offline.")
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    help_ = "a node's answer to eth_getLogs for Records: is every record on the chain?"
+    parser.add_argument("--commits", metavar="LOGS", help=help_)
     asked = parser.parse_args(arguments)
     receipts: list[dict[str, Any]] = []
     failures: list[str] = []
+    commits: Commits | None = None
+    if asked.commits:
+        try:
+            with open(asked.commits, "rb") as file:
+                commits = read_commits(file.read(LOGS_BYTES_MAX))
+        except (MismatchError, OSError) as error:
+            parser.error(f"{asked.commits}: {error}")
     for number, name in enumerate(asked.files, 1):
         try:
             with open(name, "rb") as file:
@@ -453,12 +519,17 @@ def main(arguments: list[str] | None = None) -> int:
             failures.append(f"{name}: {error}")
         if number % 50 == 0:
             print(f"{number} of {len(asked.files)} files", file=sys.stderr, flush=True)
-    failures += find_contradictions(receipts)
+    failures += find_contradictions(receipts) + find_unrecorded(receipts, commits)
     fees = sum(receipt["fee"] for receipt in receipts)
+    recorded = sum("record" in receipt for receipt in receipts)
     if asked.json:
-        print(json.dumps({"verified": len(receipts), "fees": str(fees), "failures": failures}))
+        counts = {"verified": len(receipts), "recorded": recorded, "fees": str(fees)}
+        print(json.dumps({**counts, "failures": failures}))
     else:
-        print("\n".join([*failures, f"{len(receipts)} verified, fees of {fees} base units"]))
+        summary = f"{len(receipts)} verified, fees of {fees} base units; {recorded} with a record"
+        if commits is not None:
+            summary += f", held against {len(commits)} commits of the chain"
+        print("\n".join([*failures, summary]))
     return 8 if failures else 0
 
 

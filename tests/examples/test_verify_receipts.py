@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hanse.protocol.errors import HanseError, VerificationError
 from hanse.protocol.merkle import get_proof
 from hanse.protocol.messages import FinishReason, SignedOffer, Usage
-from hanse.protocol.records import Leaf, RecordProof, apply_commit
+from hanse.protocol.records import Commit, Leaf, RecordProof, apply_commit
 from hanse.protocol.records.proofs import order_leaves
 from hanse.protocol.signatures import get_address, sign_digest, to_hex
 from hanse.sdk.evidence import export_receipt, verify_receipt_document
@@ -117,6 +117,11 @@ def make_document(seed: int = 1, **receipt_changes: Any) -> dict[str, Any]:
 
 def make_record(seed: int = 1, count: int = 5) -> dict[str, Any]:
     """A right record file: the receipt is one of several leaves."""
+    return make_record_and_logs(seed, count)[0]
+
+
+def make_record_and_logs(seed: int, count: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A right record file, and what a node says of its recorder's commits."""
     chance = random.Random(seed)
     document = make_document(seed)
     receipt = verify_receipt_document(json.dumps(document).encode()).receipt
@@ -137,7 +142,20 @@ def make_record(seed: int = 1, count: int = 5) -> dict[str, Any]:
         "0x" + "77" * 20, commit, ours.user_trace_hash, ours.provider_trace_hash, index,
         tuple(to_hex(sibling) for sibling in found.siblings), "0x" + "66" * 32, 12,
     )  # fmt: skip
-    return json.loads(msgspec.json.encode(export_record(document, proof, "0x" + "55" * 20)))
+    file = export_record(document, proof, "0x" + "55" * 20)
+    logs = [_to_log(made) for made in (first, commit)]
+    return json.loads(msgspec.json.encode(file)), logs
+
+
+def _to_log(commit: Commit) -> dict[str, Any]:
+    """As `eth_getLogs` gives it; only what Records.vy says of its event is used."""
+    topic = sha3.keccak_256(b"Committed(address,uint256,bytes32,uint256,uint256,bytes32)").digest()
+    words = (commit.root[2:], f"{commit.count:064x}", f"{commit.fee_total:064x}", commit.head[2:])
+    return {
+        "address": "0x" + "55" * 20,
+        "topics": ["0x" + topic.hex(), "0x" + "00" * 12 + "77" * 20, f"0x{commit.number:064x}"],
+        "data": "0x" + "".join(words),
+    }
 
 
 def judge_by_the_package(document: Any) -> bool:
@@ -282,3 +300,38 @@ def test_a_missing_and_a_spoiled_file_are_named(tmp_path):
     assert done.returncode == 8
     assert spoiled in done.stdout
     assert "none.json" in done.stdout
+
+
+def test_records_are_held_against_what_a_node_says_of_the_chain(tmp_path):
+    document, logs = make_record_and_logs(3, 4)
+    (file,) = write(tmp_path, [document])
+
+    def check(answer: Any) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "logs").write_text(json.dumps(answer))
+        return run("--json", "--commits", str(tmp_path / "logs"), file)
+
+    stranger = {**logs[0], "topics": ["0x" + "ab" * 32]}
+    done = check({"jsonrpc": "2.0", "id": 1, "result": [stranger, *logs]})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["recorded"] == 1
+    assert check(logs).returncode == 0, "the bare list too"
+    done = check(logs[:1])
+    assert done.returncode == 8
+    assert "the chain has None as commit 2" in json.loads(done.stdout)["failures"][0]
+    elsewhere = [{**log, "address": "0x" + "54" * 20} for log in logs]
+    assert check(elsewhere).returncode == 8
+    bent = {**logs[1], "data": logs[1]["data"].replace(logs[1]["data"][-4:], "0000")}
+    for wrong in (logs[1:], [logs[0], bent], [{}], 5, {"error": {}}):
+        done = check(wrong)
+        assert done.returncode == 2, wrong
+        assert "Traceback" not in done.stderr
+    assert run("--commits", str(tmp_path / "none"), file).returncode == 2
+
+
+def test_a_root_states_the_fees_of_its_receipts(tmp_path):
+    receipt = checker.verify_record(make_record(3, 2))
+    key, (root, _, fee_total, head) = receipt["record"]
+    alone = {**receipt, "record": (key, (root, 1, fee_total, head))}
+    assert checker.find_unrecorded([receipt], None) == [], "one of two is missing"
+    (found,) = checker.find_unrecorded([alone], None)
+    assert str(fee_total) in found
