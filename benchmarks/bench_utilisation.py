@@ -320,11 +320,16 @@ class Market:
             self.shortfall = 0
 
     async def _settle_and_refund(self) -> None:
-        # Over before the settlement: what ends during it would not be claimed by it.
-        is_unlocked = self.treasury.funds.pending_refund > 0 and not self.locked_by
+        treasury = self.treasury
+        if not treasury.funds.pending_refund:
+            treasury.ask_refund(MOST)
+            self.locked_by = set(self.at_work)
+        # Before the settlement: what ends later is not claimed by it.
+        while self.locked_by:  # noqa: ASYNC110 - an event would have to follow every change
+            await asyncio.sleep(0.001)
         await self._settle()  # before the refund: the broker has the lock time for it
-        if is_unlocked and self.treasury.funds.pending_refund:
-            self.treasury.complete_refund()
+        if treasury.funds.pending_refund:
+            treasury.complete_refund()
 
     async def _settle(self) -> None:
         for due in await self.receipts.read_due_claims():
