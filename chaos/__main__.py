@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from chaos.bugs import Bug
+from chaos.faults import FAULTS
 from chaos.run import TRACES, RunResult, run_seed
 
 FRESH_SEED_MAX = 1_000_000
@@ -25,6 +26,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=1, help="so many, from the first one on")
     parser.add_argument("--bug", choices=[bug.value for bug in Bug], default=Bug.NONE.value)
+    names = [fault.__name__ for _, fault in FAULTS]
+    parser.add_argument("--only", choices=names, default="", help="one fault, and no other")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation")
     parser.add_argument("--hashes", action="store_true", help="print each run's trace hash")
     args = parser.parse_args()
@@ -40,6 +43,7 @@ def main() -> int:
             Bug(args.bug),
             _show_progress(seed, args.steps),
             is_enough=args.until_found,
+            only=args.only,
         )
         _report(result, time.monotonic() - started)
         if args.hashes:

@@ -37,7 +37,7 @@ OPENING, TOP_UP = 40_000, 6_000
 class Driver:
     """See the module."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, only: str = "") -> None:
         self.world = world
         self.brokers = [BrokerComponent(world, f"broker-{number}") for number in (1, 2)]
         self.user = UserComponent(world, "user")
@@ -62,7 +62,7 @@ class Driver:
             (2, self._withdraw),
             (2, self._settle),
             (3, self._idle),
-            *((weight, self._bind(fault)) for weight, fault in faults.FAULTS),
+            *((weight, self._bind(fault)) for weight, fault in faults.choose(only)),
         ]
         self._weights = [weight for weight, _ in self._steps]
         self._mine()
@@ -98,11 +98,11 @@ class Driver:
             component.start()
         self.world.chain.held_until_s.clear()
 
-    def drain(self) -> None:
+    def drain(self, most_s: float = DRAIN_S_MAX) -> None:
         """Let everything end: answers, vouchers, claims, refunds, transactions."""
         self._wait(lambda: all(b.is_admitting for b in self.brokers), SET_UP_S_MAX, "brokers admit")
         self._wait(lambda: all(u.is_open for u in self.users), SET_UP_S_MAX, "users are open")
-        self._wait(self._is_quiet, DRAIN_S_MAX, "all is quiet", every_s=5.0)
+        self._wait(self._is_quiet, most_s, "all is quiet", every_s=5.0)
         self._is_over = True
 
     # ------------------------------------------------------------------ what users do

@@ -166,6 +166,14 @@ FAULTS: tuple[tuple[int, Callable[["Driver", Component, Random], None]], ...] = 
 """Each fault and its weight among the steps."""
 
 
+def choose(only: str) -> tuple[tuple[int, Callable[["Driver", Component, Random], None]], ...]:
+    """All faults, or one by its name, as often as all of them together; for looking closer."""
+    if not only:
+        return FAULTS
+    total = sum(weight for weight, _ in FAULTS)
+    return tuple((total, fault) for _, fault in FAULTS if fault.__name__ == only)
+
+
 def mend(component: Component) -> None:
     """End whatever is wrong with a component, its process apart."""
     component.node.mood = Mood.HONEST

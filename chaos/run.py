@@ -24,6 +24,9 @@ from chaos.world import World
 TRACES = Path(".chaos")
 """Where the trace of a run that failed is left, below the working directory; not committed."""
 
+DRAIN_S_SHORT = 400.0
+"""Of a run that needs no second violation: a clean one is quiet after five minutes."""
+
 _kept: list[object] = []
 """Worlds of earlier runs: letting go of one would finalise the frames of its dead processes."""
 
@@ -62,6 +65,7 @@ def run_seed(
     on_step: Callable[[int], None] = lambda step: None,
     *,
     is_enough: bool = False,
+    only: str = "",
 ) -> RunResult:
     """Run one seed; a run that fails leaves its trace below `TRACES`.
 
@@ -70,6 +74,7 @@ def run_seed(
         steps: of the driver.
         bug: what is broken on purpose.
         on_step: told each step's number.
+        only: name of the one fault that there is; empty for all.
         is_enough: whether one violation ends the run, before all is healed and checked.
     """
     fast = Path("/dev/shm")  # noqa: S108 (databases in memory: the runs would wait for the disk)
@@ -81,7 +86,7 @@ def run_seed(
     was, log.propagate = log.propagate, False
     lost = twice = 0
     try:
-        driver = Driver(world)
+        driver = Driver(world, only)
         _kept.append(driver)
         driver.set_up()
         for step in range(0 if world.violations else steps):
@@ -91,7 +96,7 @@ def run_seed(
                 break
         if not (is_enough and world.violations):
             driver.heal()
-            driver.drain()
+            driver.drain(*([DRAIN_S_SHORT] if is_enough else []))
             lost, twice = verify_run(world, driver.brokers, driver.users, driver.recorder)
         if world.violations:
             _note_transactions(driver)

@@ -58,7 +58,7 @@ class ProviderSide:
 class UserSide:
     """A user's row of the same sub-account.
 
-    `states` are those of its vouchers by request id; `verifications` are (kind, reason, request id).
+    `states` are those of its vouchers by request id, `verifications` (kind, reason, request id).
     """
 
     acknowledged: int

@@ -6,10 +6,10 @@
 2. **Books**: both sides of each sub-account have the same receipts, sums and nothing in flight.
    What may differ: the user's book may hold released vouchers that no broker ever saw, and receipts
    that it could not compare (`unverified`: the answer's end was lost, the charge is the delivered
-   prefix). A request that was refused and then delivered once more, by a network that doubles it, may
-   be admitted the second time: a refusal leaves no trace at the broker. Its receipt is counted, at
-   most the maximum fee, and stands as `mismatched`, since a broker that refuses and charges looks
-   the same.
+   prefix). A request that was refused and then delivered once more, by a network that doubles
+   it, may be admitted the second time: a refusal leaves no trace at the broker. Its receipt is
+   counted, at most the maximum fee, and stands as `mismatched`, since a broker that refuses and
+   charges looks the same.
 3. **Pay**: what was claimed is what was earned, by receipts at the offer's price, and never above
    the highest voucher that was signed.
 4. **Service**: no request id was worked on twice, and what was charged was worked on.
