@@ -369,8 +369,7 @@ def _admit(
             ),
         )
     if acknowledged > 0:
-        known = min(acknowledged, row.book.sequence)
-        tx.execute(sql.DELETE_ACKNOWLEDGED, (row.number, known))
+        tx.execute(sql.DELETE_ACKNOWLEDGED, (row.number, acknowledged))
     return Admission(
         row.number,
         voucher.user,
