@@ -46,8 +46,11 @@ class Prover:
         self._looked_at: dict[str, float] = {}
         self._asked_up_to: dict[str, int] = {}
 
-    async def look_after(self, url: str, block: int, now_s: int) -> None:
+    async def look_after(self, url: str, block: int, now_s: int) -> bool:
         """Heads, proofs and promises of one recorder, as of a confirmed block.
+
+        Returns:
+            Whether it was asked anything, and so has answered.
 
         Raises:
             FaultError: it lied, stalled or forked.
@@ -55,13 +58,14 @@ class Prover:
         """
         owes = await self._book.list_matched(url, TIME_MAX, 1)
         if not owes and now_s - self._looked_at.get(url, 0) < self._look_s:
-            return  # its heads are looked at now and then
+            return False  # its heads are looked at now and then
         self._looked_at[url] = now_s
         known = await self._watch.sync(await self._watch.meet(url), block)
         has_advanced = known.number > self._asked_up_to.get(url, -1)
         self._asked_up_to[url] = known.number
         await self._fetch_proofs(known, now_s, now_s + ASK_AGAIN_S - 1 if has_advanced else now_s)
         await self._judge_late(known, block)
+        return True
 
     async def _fetch_proofs(self, known: KnownRecorder, now_s: int, before: int) -> None:
         for _ in range(BATCHES_PER_ROUND_MAX):

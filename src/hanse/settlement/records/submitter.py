@@ -204,10 +204,10 @@ class Submitter:
 
     # recorders
 
-    async def _guard(self, url: str, work: Awaitable[None]) -> bool:
+    async def _guard(self, url: str, work: Awaitable[bool | None]) -> bool:
         """Do something with one recorder; its faults and silences are noted, not passed on."""
         try:
-            await work
+            was_asked = await work
         except FaultError as error:
             _log.error("recorder at fault (%s): %s", error.fault, error.message)
             now_s = int(self._now_s())
@@ -223,7 +223,8 @@ class Submitter:
         except HanseError as error:  # it refuses us, or says what cannot be read
             await self._note_silence(url, error.message)
             return False
-        self._silent_since.pop(url, None)
+        if was_asked is not False:
+            self._silent_since.pop(url, None)
         return True
 
     async def _note_silence(self, url: str, message: str) -> None:
