@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from hanse.protocol.eip712 import hash_word, uint_word
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.protocol.ledger import (
     Emitted,
@@ -22,7 +23,7 @@ from hanse.protocol.ledger import (
 from hanse.protocol.ledger import dispute_invariants as of_disputes
 from hanse.protocol.ledger import invariants as named
 from hanse.protocol.limits import AMOUNT_MAX
-from hanse.protocol.signatures import ZERO_HASH
+from hanse.protocol.signatures import ZERO_HASH, keccak, to_hex
 from tests.protocol.ledger_parts import (
     CONDEMNED,
     HASH,
@@ -57,6 +58,16 @@ LEAVES = with_provider(LEAVING)
 UNSTAKED = replace(STAKED, stake=0)
 CLAIMED = make_claim(900, 900)
 HEADS = {USER: RecordsHead(1, HASH)}
+
+
+def chain_head(head: str, commit: of_disputes.Commit) -> str:
+    words = uint_word(commit.count) + uint_word(commit.fee_total)
+    return to_hex(keccak(hash_word(head) + hash_word(commit.root) + words))
+
+
+COMMITS = [of_disputes.Commit(HASH, 2, 9), of_disputes.Commit("0x" + "cd" * 32, 1, 0)]
+SECOND_HEAD = chain_head(chain_head(ZERO_HASH, COMMITS[0]), COMMITS[1])
+CHAINED = replace(LEDGER, records={USER: RecordsHead(2, SECOND_HEAD)})
 
 Check = Callable[[], None]
 CASES: list[tuple[Check, Check, str]] = [
@@ -326,6 +337,17 @@ CASES: list[tuple[Check, Check, str]] = [
     ),
     (
         lambda: of_disputes.half_of_a_slashed_stake_is_burned(
+            with_provider(replace(STAKED, stake=2_000)),
+            replace(with_provider(CONDEMNED), burned=1_011),
+        ),
+        lambda: of_disputes.half_of_a_slashed_stake_is_burned(
+            with_provider(replace(STAKED, stake=2_000)),
+            replace(with_provider(CONDEMNED), burned=1_010),
+        ),
+        f"{PROVIDER}: 999 of 2000 were burned",
+    ),
+    (
+        lambda: of_disputes.half_of_a_slashed_stake_is_burned(
             with_provider(replace(CONDEMNED, stake=9)), with_provider(CONDEMNED)
         ),
         lambda: of_disputes.half_of_a_slashed_stake_is_burned(
@@ -392,6 +414,19 @@ CASES: list[tuple[Check, Check, str]] = [
             replace(LEDGER, records={USER: RecordsHead(1, ZERO_HASH)}), {USER: []}
         ),
         f"number of {USER} is 1, its commits is 0",
+    ),
+    (
+        lambda: of_disputes.head_names_all_commits(CHAINED, {USER: COMMITS}),
+        lambda: of_disputes.head_names_all_commits(CHAINED, {USER: [*COMMITS, COMMITS[0]]}),
+        f"head of {USER} is {SECOND_HEAD}, chain of its commits is "
+        + chain_head(SECOND_HEAD, COMMITS[0]),
+    ),
+    (
+        lambda: of_disputes.only_the_recorder_extends_its_chain(
+            LEDGER, replace(LEDGER, records={USER: RecordsHead()}), PAYEE
+        ),
+        lambda: of_disputes.only_the_recorder_extends_its_chain(LEDGER, CHAINED, PAYEE),
+        f"{PAYEE} changed the head of {USER}",
     ),
     (
         lambda: of_disputes.only_the_recorder_extends_its_chain(

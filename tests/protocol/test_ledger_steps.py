@@ -416,6 +416,18 @@ CASES: dict[str, Case] = {
         },
         (Emitted("ReceiptKeyChanged", {"provider": PROVIDER, "receipt_key": STRANGER}),),
     ),
+    "complete a receipt key that was its own before": (
+        lambda: rules.apply_complete_receipt_key(
+            with_provider(
+                replace(STAKED, next_receipt_key=RECEIPT_ADDRESS, next_receipt_key_from_s=NOW_S)
+            ),
+            PROVIDER,
+            NOW_S,
+        ),
+        LEDGER,
+        {},
+        (Emitted("ReceiptKeyChanged", {"provider": PROVIDER, "receipt_key": RECEIPT_ADDRESS}),),
+    ),
     "announce a payee": (
         lambda: rules.apply_announce_payee(LEDGER, PROVIDER, STRANGER, NOW_S),
         LEDGER,
@@ -686,3 +698,10 @@ def test_who_is_active_and_who_may_settle(entry, active, callers) -> None:
     assert found == {caller: PAYEE if caller in callers else None for caller in asked}
     assert not rules.is_active(ledger, STRANGER)
     assert rules.find_payee(ledger, STRANGER, STRANGER) is None
+
+
+def test_a_new_ledger_is_empty() -> None:
+    new = Ledger(LEDGER.rules)
+    empty = (new.accounts, new.sub_accounts, new.refunds, new.nonces, new.providers)
+    assert [*empty, new.receipt_keys, new.services, new.compensations, new.records] == [{}] * 9
+    assert (new.burned, new.escrow_held, new.registry_held) == (0, 0, 0)
