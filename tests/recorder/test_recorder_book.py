@@ -100,6 +100,21 @@ async def test_a_sequence_is_recorded_once(book):
     assert await book.find_proofs([other]) == [None]
 
 
+@pytest.mark.parametrize("is_committed", [False, True])
+async def test_nobody_gets_a_promise_over_a_leaf_that_is_not_there(book, is_committed):
+    """A second submission with another trace would else be promised a root that never holds it."""
+    traces = {Side.USER: "0x" + "01" * 32, Side.PROVIDER: "0x" + "02" * 32}
+    for side, trace_hash in traces.items():
+        await take(book, side, make_entry(trace_hash=trace_hash))
+    if is_committed:
+        await commit_all(book)
+    for side, trace_hash in traces.items():
+        (taken,) = await take(book, side, make_entry(trace_hash="0x" + "03" * 32))
+        assert (taken.state, taken.reason) == (EntryState.REFUSED, Reason.RECORDED_DIFFERENTLY)
+        (taken,) = await take(book, side, make_entry(trace_hash=trace_hash))
+        assert taken.state is (EntryState.COMMITTED if is_committed else EntryState.MATCHED)
+
+
 async def test_one_sub_account_cannot_fill_the_book(book):
     entries = [
         make_entry(n, digest="0x" + "01" * 32) for n in range(1, WAITING_PER_SUB_ACCOUNT_MAX + 2)

@@ -5,7 +5,8 @@
 | waiting | the other side's is missing, or is not equal; `reason` says which |
 | matched | it has a leaf; it will be in the next commit, or is in one that is not confirmed yet |
 | committed | its commit is confirmed; it has an inclusion proof |
-| refused | another receipt of its sequence is matched, or too many of its sub-account wait |
+| refused | another receipt, or trace, of its sequence is matched, or too many of its sub-account \
+wait |
 
 The rules are `hanse.protocol.records.matching`; the tables are the recorder book's.
 """
@@ -58,7 +59,13 @@ def take_entry(
     """Match an entry, or let it wait; taking it again changes nothing."""
     leaf = tx.find_one(sql.FIND_LEAF, entry.key)
     if leaf is not None:
-        if (leaf[0], int(leaf[1])) != (entry.receipt_digest, entry.fee):
+        # Its own trace too: a promise over an entry that is not the leaf's would be a lie of ours.
+        trace_hash = leaf[4] if side is Side.USER else leaf[5]
+        if (leaf[0], int(leaf[1]), trace_hash) != (
+            entry.receipt_digest,
+            entry.fee,
+            entry.trace_hash,
+        ):
             return TakenEntry(EntryState.REFUSED, Reason.RECORDED_DIFFERENTLY)
         state = EntryState.COMMITTED if leaf[3] else EntryState.MATCHED
         return TakenEntry(state, commit_by=leaf[2])

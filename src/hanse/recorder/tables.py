@@ -96,7 +96,8 @@ LIST_WAITING_OF_SIGNER = (
 COUNT_ALL_WAITING = "SELECT COUNT(*) FROM record_waiting"
 
 FIND_LEAF = (
-    "SELECT l.receipt_digest, l.fee, l.commit_by, COALESCE(c.is_confirmed, 0) "
+    "SELECT l.receipt_digest, l.fee, l.commit_by, COALESCE(c.is_confirmed, 0), "
+    "l.user_trace_hash, l.provider_trace_hash "
     "FROM record_leaves l LEFT JOIN record_commits c ON c.number = l.commit_number "
     "WHERE l.user_address = ? AND l.provider = ? AND l.signer = ? AND l.sequence = ?"
 )

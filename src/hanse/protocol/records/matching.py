@@ -10,7 +10,7 @@ of its own, or none.
 | missing_at_provider | the provider has not submitted it | it submits |
 | digests_differ | two receipts for one sequence | both resume; else equivocation |
 | fees_differ | one receipt, two fees stated | the side that is wrong submits again |
-| recorded_differently | another receipt is matched already | the first stands |
+| recorded_differently | another receipt or trace is matched already | the first stands |
 | too_many_waiting | the sub-account has too many unmatched ones | submit it again later |
 
 Source: `docs/records.md`, section "Matching".
