@@ -20,6 +20,7 @@ from benchmarks.state_server import StateServer
 from hanse.contracts.artifacts import load_artifact
 from hanse.contracts.claims import Claim, decode_results, encode_settle, get_sub_account_key
 from hanse.contracts.deployment import Terms
+from hanse.protocol.ledger import ClaimStatus
 from hanse.protocol.messages import Voucher
 from hanse.protocol.records.proofs import Leaf, apply_commit
 from hanse.protocol.signatures import (
@@ -48,7 +49,6 @@ LOCK_TIME_S = 6 * 3_600
 SUB_ACCOUNT_SLOT = 1
 """Of `sub_account_words` in Escrow; checked against the contract's own view when it is read."""
 
-PAID = 6
 UNSIGNED = "0x" + "00" * 65
 
 
@@ -231,12 +231,14 @@ class SimulatedSettler:
         assert fields["records_head"] == head
         settled = []
         for item, result in zip(planned.claims, decode_results(fields["results"]), strict=True):
-            assert (result.status, result.paid) == (PAID, item.payable)
+            assert (result.status, result.paid) == (ClaimStatus.PAID, item.payable)
             number = self._numbers[item.claim.user]
             self._claimed[number] += result.paid
             self._balance[number] -= result.paid
             self._update(number)
-            settled.append(SettledClaim(item.claim.user, item.claim.signer, PAID, result.paid))
+            settled.append(
+                SettledClaim(item.claim.user, item.claim.signer, ClaimStatus.PAID, result.paid)
+            )
         self.claims += len(settled)
         self.paid += fields["paid"]
         return SettlementBatch("", 0, gas, fields["paid"], tuple(settled))

@@ -9,7 +9,7 @@ the chain:
 | RefundRequested | | | as the event says |
 | RefundCancelled | | | none |
 | RefundClaimed | - amount | | none |
-| Settled, status 5 or 6 | - paid | + paid, the claim's sequence | at most the balance |
+| Settled, partial or paid | - paid | + paid, the claim's sequence | at most the balance |
 
 Documents: `sub_account:<user>:<signer>`, and `key:<start of its key>` that leads to it, since a
 settlement names no more than that. A test runs the fold beside the contract.
@@ -23,15 +23,13 @@ import msgspec
 
 from hanse.chain import Event
 from hanse.contracts import decode_results, get_sub_account_key
+from hanse.protocol.ledger import ClaimStatus
 from hanse.protocol.signatures import Address
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.chain_state.index_storage import FindDocument, Fold
 
 KEY_PREFIX_BYTES = 15
 """Of a sub-account's key, as a settlement's results carry it."""
-
-STATUS_PARTIAL = 5
-STATUS_PAID = 6
 
 SUB_ACCOUNT_PREFIX = "sub_account:"
 
@@ -131,7 +129,7 @@ def _fold_one(event: Event, funds: SubAccountFunds) -> SubAccountFunds:
 def _fold_settled(event: Event, find: FindDocument) -> Iterator[tuple[str, bytes | None]]:
     seen: dict[str, SubAccountFunds] = {}
     for result in decode_results(event.fields["results"]):
-        if result.status not in (STATUS_PARTIAL, STATUS_PAID):
+        if result.status not in (ClaimStatus.PARTIAL, ClaimStatus.PAID):
             continue
         names = find(_get_prefix_key(result.key_prefix))
         if names is None:

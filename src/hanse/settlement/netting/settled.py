@@ -5,21 +5,22 @@ Source: `Escrow.settle`.
 
 from dataclasses import dataclass
 
+from hanse.protocol.ledger import ClaimStatus
 from hanse.protocol.signatures import Address
 
-STATUS_NAMES = {
-    1: "unknown sub-account",
-    2: "bad signature",
-    3: "over the voucher",
-    4: "nothing new",
-    5: "partial",
-    6: "paid",
+STATUS_NAMES: dict[int, str] = {
+    ClaimStatus.UNKNOWN_SUB_ACCOUNT: "unknown sub-account",
+    ClaimStatus.BAD_SIGNATURE: "bad signature",
+    ClaimStatus.OVER_VOUCHER: "over the voucher",
+    ClaimStatus.NOTHING_NEW: "nothing new",
+    ClaimStatus.PARTIAL: "partial",
+    ClaimStatus.PAID: "paid",
 }
 
 
 @dataclass(frozen=True)
 class SettledClaim:
-    """What became of one claim; `paid` in base units."""
+    """What became of one claim: a `ClaimStatus`, and `paid` in base units."""
 
     user: Address
     signer: Address

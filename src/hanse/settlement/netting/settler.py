@@ -33,6 +33,7 @@ from hanse.chain.outbox import Outbox
 from hanse.chain.outbox.outbox import NONCES_AHEAD_MAX
 from hanse.contracts import Claim, ClaimResult, decode_results
 from hanse.protocol.errors import TransientError
+from hanse.protocol.ledger import ClaimStatus
 from hanse.protocol.signatures import Address, to_bytes, to_compact
 from hanse.settlement.books.receipt_book import ReceiptBook
 from hanse.settlement.books.receipt_records import DueClaim, SubAccountFunds
@@ -143,7 +144,7 @@ class Settler:
         self._failpoint("settle_confirmed")
         batch = await self._read_batch(entry, claims)
         for claim, settled in zip(claims, batch.claims, strict=True):
-            if settled.status <= 4:  # "nothing new" stays so: another broker may be ahead of us
+            if settled.status < ClaimStatus.PARTIAL:  # "nothing new" stays so: another may be ahead
                 self._refused.add((claim.user, claim.signer, claim.cumulative_fee))
                 _log.error(
                     "claim on %s / %s refused: %s", claim.user, claim.signer, settled.status_name
