@@ -24,7 +24,7 @@ from hanse.protocol.messages import FinishReason, SignedOffer, Usage
 from hanse.protocol.records import Commit, Leaf, RecordProof, apply_commit
 from hanse.protocol.records.proofs import order_leaves
 from hanse.protocol.signatures import get_address, sign_digest, to_hex
-from hanse.sdk.evidence import export_receipt, verify_receipt_document
+from hanse.sdk.receipt_file import export_receipt, verify_receipt_document
 from hanse.sdk.record_file import export_record, verify_record_document
 from hanse.settlement.books.voucher_records import (
     StoredReceipt,

@@ -52,7 +52,7 @@ client       Hanse, HanseParts         chain_view   what is known of the chain, 
 sync         HanseSync                 discovery    Registry to verified offers
 settings     Settings                  account      moving money; money: where it is
 disputes/    cheats found, and proven on the chain
-completion   decoded answers           evidence     receipts as files, checked offline
+completion   decoded answers           receipt_file, record_file   files that anyone can check
 purchase/    choose, sign, send, check, count, resume
 transport/   the seam to the network
 
@@ -65,11 +65,11 @@ from hanse.sdk.chain_view import FixedChain, JournalEntry
 from hanse.sdk.client import Hanse, HanseParts, MarketOffer
 from hanse.sdk.completion import Completion, CompletionStream
 from hanse.sdk.discovery import DiscoveryReport
-from hanse.sdk.evidence import VerifiedReceipt, verify_receipt_document, verify_receipt_file
 from hanse.sdk.money import Money, Place
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.checking import CheckedReceipt
 from hanse.sdk.purchase.resume import FetchedAnswer, ResumeReport
+from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document, verify_receipt_file
 from hanse.sdk.settings import Settings
 from hanse.sdk.sync import HanseSync
 from hanse.sdk.transport import TransportLimits

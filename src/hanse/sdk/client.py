@@ -26,7 +26,6 @@ from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
 from hanse.sdk.completion import Completion, CompletionStream, read_completion
 from hanse.sdk.discovery import Discovery, DiscoveryReport
 from hanse.sdk.disputes import Disputes, describe, find_dispute_alarms, open_disputes
-from hanse.sdk.evidence import export_receipt
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import read_ask
@@ -34,6 +33,7 @@ from hanse.sdk.purchase.buyer import Background, Buyer, BuyerParts
 from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
+from hanse.sdk.receipt_file import export_receipt
 from hanse.sdk.settings import Settings
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.transport.http import HttpTransport

@@ -3,7 +3,7 @@
     export_record(receipt_document, proof, records)  ->  the document (docs/records.md)
     verify_record_document(content)                  ->  VerifiedRecord, or VerificationError
 
-The receipt inside is the receipt file of `hanse.sdk.evidence`, unchanged. The file proves: this
+The receipt inside is the receipt file of `hanse.sdk.receipt_file`, unchanged. The file proves: this
 receipt is a leaf of this root, and this root has this place in this recorder's chain of heads. That
 the chain has the root is one look at one transaction, which the file names
 (`hanse.settlement.records.chain_check`).
@@ -19,7 +19,7 @@ from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.records import RecordProof, verify_record
 from hanse.protocol.records.proof_wire import proof_from_json, proof_to_json
 from hanse.protocol.signatures import Address, parse_address
-from hanse.sdk.evidence import VerifiedReceipt, verify_receipt_document
+from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document
 from hanse.settlement.records.sources import get_receipt_digest
 
 FORMAT = "hanse-record-1"

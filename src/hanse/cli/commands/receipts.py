@@ -158,7 +158,7 @@ async def verify(session: Session, /, file: Path, chain: bool, rpc_url: str | No
     """
     from hanse.cli.recording.descriptions import describe_receipt, to_document
     from hanse.sdk import record_file
-    from hanse.sdk.evidence import verify_receipt_document
+    from hanse.sdk.receipt_file import verify_receipt_document
 
     content = (
         sys.stdin.buffer.read(record_file.FILE_BYTES_MAX + 1)
@@ -213,7 +213,7 @@ async def _export(
     from hanse.cli.network import load_network
     from hanse.protocol.eip712 import Domain
     from hanse.protocol.signatures import parse_hash32
-    from hanse.sdk.evidence import export_receipt
+    from hanse.sdk.receipt_file import export_receipt
 
     deployment = load_network(session.home).deployment
     async with _open_book(session, key) as book:

@@ -7,7 +7,7 @@ from hanse.cli.network import load_network
 from hanse.cli.session import Session
 from hanse.protocol.errors import HanseError
 from hanse.protocol.wire import receipt_to_json
-from hanse.sdk.evidence import VerifiedReceipt
+from hanse.sdk.receipt_file import VerifiedReceipt
 
 
 def describe_receipt(session: Session, found: VerifiedReceipt) -> tuple[tuple[str, object], ...]:
