@@ -229,3 +229,12 @@ def test_an_address_that_is_taken_is_refused_by_name():
         with pytest.raises(RequestError, match=f"port {port}") as refused:
             listen("127.0.0.1", port)
     assert refused.value.code == "configuration_invalid"
+
+
+async def test_the_url_is_known_before_it_serves_and_after_it_stopped():
+    """A broker that drains still renews its offers, which name the URL."""
+    http = HttpServer.bind("127.0.0.1", 0)
+    url = http.url
+    await http.start(answer_ok)
+    await http.stop()
+    assert http.url == url != "http://127.0.0.1:0"

@@ -20,10 +20,17 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """A listening ASGI application. `bind` first, so that the port is known before it serves."""
+    """A listening ASGI application. `bind` first, so that the port is known before it serves.
+
+    Attributes:
+        url: the base URL at the bound address, also once it is closed: what runs beside the server
+            may still ask for it while the process stops.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
         self._socket = listener
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -35,12 +42,6 @@ class HttpServer:
             RequestError: `configuration_invalid` if it cannot be had.
         """
         return cls(listen(host, port))
-
-    @property
-    def url(self) -> str:
-        """The base URL at the bound address."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(
         self,
