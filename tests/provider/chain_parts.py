@@ -94,7 +94,7 @@ class Market:
 
 
 @contextlib.asynccontextmanager
-async def run_market(folder: Path, cache: Path) -> AsyncIterator[Market]:
+async def run_market(folder: Path, cache: Path, lock_time_s: int = 3_600) -> AsyncIterator[Market]:
     node = LocalNode(folder, cache_folder=cache, block_time_s=0.02)
     url = await node.start()
     rpc = Rpc.connect(url)
@@ -103,7 +103,7 @@ async def run_market(folder: Path, cache: Path) -> AsyncIterator[Market]:
         for key in (owner, receipt, deployer):
             await node.fund(key.address, 10**20)
         outbox = Outbox(rpc, deployer, MemoryOutboxStorage(), chain_id=31_337, confirmations=2)
-        deployment = await deploy(rpc, outbox, Terms(lock_time_s=3_600), confirmations=2)
+        deployment = await deploy(rpc, outbox, Terms(lock_time_s=lock_time_s), confirmations=2)
         market = Market(node, url, rpc, deployment, owner, receipt)
         await market.register()
         yield market
