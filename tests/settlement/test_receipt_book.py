@@ -146,15 +146,23 @@ async def test_settled_never_falls_and_clears_what_is_due(book):
     assert await book.read_due_claims() == []
 
 
-async def test_book_begins_where_the_chain_stands(book):
+async def test_a_book_without_what_the_chain_shows_claimed_signs_nothing(book):
+    """A node that lagged at the start hid it from the guard there; users hold those receipts."""
     funds = SubAccountFunds(balance=500, claimed=1_000, sequence=7)
-    signed = sign_voucher(1_100, 8, 100)
-    admission = await book.admit(signed, funds, acknowledged=7, now_s=NOW_S)
-    finished = await book.finish(admission, outcome_of(60))
-    receipt = finished.signed.receipt
-    assert (receipt.sequence, receipt.cumulative_fee) == (8, 1_060)
-    (claim,) = await book.read_due_claims()
-    assert claim.due == 60
+    with pytest.raises(TransientError, match="1000 base units claimed over 7 .* 0 over 0") as found:
+        await book.admit(sign_voucher(1_100, 8, 100), funds, acknowledged=0, now_s=NOW_S)
+    assert found.value.code == "book_outdated"
+    assert await book.find_state(USER, SIGNER) is None
+
+
+@pytest.mark.parametrize(("claimed", "sequence"), [(81, 1), (80, 2)])
+async def test_a_book_that_the_chain_is_ahead_of_signs_nothing_more(book, claimed, sequence):
+    await book.finish(await admit(book, 5), outcome_of(80))
+    funds = SubAccountFunds(10**9, claimed, sequence)
+    with pytest.raises(TransientError, match="an older copy"):
+        await book.admit(sign_voucher(10**6, 5, 100), funds, acknowledged=0, now_s=NOW_S)
+    covered = SubAccountFunds(10**9, 80, 1)
+    await book.admit(sign_voucher(10**6, 5, 100), covered, acknowledged=0, now_s=NOW_S)
 
 
 async def test_pending_refund_is_not_lent_again(book):

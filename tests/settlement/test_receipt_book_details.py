@@ -173,10 +173,12 @@ async def test_a_receipt_carries_everything_of_its_outcome(database, book):
 
 
 async def test_a_state_names_its_sub_account_and_what_is_settled(book):
-    funds = SubAccountFunds(500, 40, 2)
-    admission = await admit(book, 5, cumulative=300, funds=funds)
-    await book.finish(admission, outcome_of(60))
-    await admit(book, 4, cumulative=200, most=9, funds=funds)
+    funds = SubAccountFunds(500, 0)
+    for fee in (15, 25, 60):
+        admission = await admit(book, 5, cumulative=300, funds=funds)
+        await book.finish(admission, outcome_of(fee))
+    await book.apply_settled(USER, SIGNER, 40)
+    await admit(book, 4, cumulative=200, most=9, funds=SubAccountFunds(460, 40, 2))
     assert await book.apply_settled(USER, SIGNER, 70) == 30
     state = await book.find_state(USER, SIGNER)
     assert (state.user, state.signer, state.settled_fee) == (USER, SIGNER, 70)
@@ -267,6 +269,11 @@ async def test_claims_are_named_whole_and_ordered_by_what_they_bring(database, b
     fees = [("a3", 20), ("a1", 20), ("a2", 30), ("a4", 10)]
     for digits, fee in fees:
         user = "0x" + digits * 20
+        for early in (2, 3):
+            signed = sign_voucher(200, 3, 100, user=user)
+            admission = await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+            await book.finish(admission, outcome_of(early))
+        await book.apply_settled(user, SIGNER, 5)
         funds = SubAccountFunds(10**6, 5, 2)
         signed = vouchers[user] = sign_voucher(400, 4, 100, user=user)
         admission = await book.admit(signed, funds, acknowledged=0, now_s=NOW_S)
@@ -437,10 +444,9 @@ async def test_a_book_of_another_escrow_is_refused_and_both_are_named(database, 
 
 async def test_totals_are_of_the_whole_book(database, book):
     assert await read_totals(database) == ReceiptTotals(0, 0, 0, 0, 0, 0, 0)
-    funds = SubAccountFunds(10**6, 5, 2)
-    admission = await admit(book, funds=funds)
-    await book.finish(admission, outcome_of(60))
-    await admit(book, most=33, at=NOW_S + 8, funds=funds)
+    await book.finish(await admit(book, at=NOW_S), outcome_of(65))
+    await book.apply_settled(USER, SIGNER, 5)
+    await admit(book, most=33, at=NOW_S + 8, funds=SubAccountFunds(10**6, 5, 1))
     await admit(book, most=44, at=NOW_S + 2, key=OTHER_KEY)
     await book.apply_settled(USER, SIGNER, 25)
     totals = await read_totals(database)

@@ -189,7 +189,7 @@ def _rows() -> dict[str, ErrorRow]:
             503, "server_error", 6, "The database cannot be written (disk full, locked)."
         ),
         "book_outdated": ErrorRow(
-            503, "server_error", 6, "The caller holds receipts that this broker's book does not."
+            503, "server_error", 6, "Caller or chain holds what this broker's book does not."
         ),
         "transaction_failed": ErrorRow(
             502, "server_error", 7, "A transaction reverted or was refused."

@@ -5,7 +5,8 @@ before. Two receipts for one sequence prove an equivocation, and take the stake.
 
 | what | sees | looked at |
 | --- | --- | --- |
-| the chain's claims | a copy from before the last settlement | at the start |
+| the chain's claims | a copy from before the last settlement | at the start, and every request: a \
+node may have lagged at the start |
 | a mark beside the database | a copy from before the mark's last writing | at the start |
 | a caller that acknowledges more receipts than were signed | any copy, one caller | every request |
 
@@ -98,6 +99,21 @@ def verify_acknowledged(sequence: int, acknowledged: int) -> None:
             "book_outdated",
             f"you hold receipts up to {acknowledged}, this broker's book ends at {sequence}: one "
             "of us goes on with an older copy; buy elsewhere",
+        )
+
+
+def verify_covers_claim(sequence: int, cumulative_fee: int, funds: SubAccountFunds) -> None:
+    """Check that the chain shows nothing claimed of a sub-account that this book does not hold.
+
+    Raises:
+        TransientError: `book_outdated`, with both values: nothing is signed for it here.
+    """
+    if funds.claimed > cumulative_fee or funds.sequence > sequence:
+        raise TransientError(
+            "book_outdated",
+            f"the chain shows {funds.claimed} base units claimed over {funds.sequence} requests, "
+            f"this broker's book holds {cumulative_fee} over {sequence}: it goes on with an older "
+            "copy; buy elsewhere",
         )
 
 

@@ -34,7 +34,7 @@ from hanse.protocol.messages import Receipt, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.protocol.wire import receipt_from_json, receipt_to_json
 from hanse.settlement.books import receipt_tables as sql
-from hanse.settlement.books.book_guard import verify_acknowledged
+from hanse.settlement.books.book_guard import verify_acknowledged, verify_covers_claim
 from hanse.settlement.books.receipt_closing import IsAtWork, close_requests
 from hanse.settlement.books.receipt_records import (
     Admission,
@@ -94,7 +94,8 @@ class ReceiptBook:
         Raises:
             RequestError: `request_replayed`, with the receipt if there is one; else as
                 `apply_admission`. Nothing has changed then.
-            TransientError: `store_unavailable`; `book_outdated` if the caller holds more receipts.
+            TransientError: `store_unavailable`; `book_outdated` if the caller holds more receipts, or
+                the chain shows more claimed.
         """
         return await self._database.write(
             lambda tx: _admit(tx, signed, funds, acknowledged, now_s, self._hold(tx))
@@ -323,8 +324,9 @@ def _admit(
     instance: str,
 ) -> Admission:
     voucher, request, signer = signed.voucher, signed.request, signed.signer
-    row = _find_row(tx, voucher.user, signer) or _open_row(tx, voucher.user, signer, funds)
+    row = _find_row(tx, voucher.user, signer) or _open_row(tx, voucher.user, signer)
     verify_acknowledged(row.book.sequence, acknowledged)
+    verify_covers_claim(row.book.sequence, row.book.cumulative_fee, funds)
     inserted = tx.execute(
         sql.INSERT_REQUEST,
         (
@@ -400,10 +402,8 @@ def _to_row(found: Row) -> _Row:
     return _Row(number, book, int(settled))
 
 
-def _open_row(tx: Transaction, user: Address, signer: Address, funds: SubAccountFunds) -> _Row:
-    """Begin where the chain stands: all claimed before is receipted and settled."""
-    claimed = str(funds.claimed)
-    tx.execute(sql.INSERT_BOOK, (user, signer, funds.sequence, claimed, claimed))
+def _open_row(tx: Transaction, user: Address, signer: Address) -> _Row:
+    tx.execute(sql.INSERT_BOOK, (user, signer))
     row = _find_row(tx, user, signer)
     if row is None:
         raise InvariantError("invariant_broken", f"sub-account {user} / {signer} was not stored")

@@ -82,7 +82,7 @@ FIND_BOOK_BY_NUMBER = f"SELECT {_BOOK_COLUMNS} FROM receipt_sub_accounts WHERE n
 INSERT_BOOK = (
     "INSERT INTO receipt_sub_accounts (number, user_address, signer, sequence, cumulative_fee, "
     "reserved, in_flight, cumulative_max, sequence_max, best_request_id, settled_fee, due) "
-    "SELECT COALESCE(MAX(number), 0) + 1, ?, ?, ?, ?, '0', 0, '0', '0', '', ?, 0 "
+    "SELECT COALESCE(MAX(number), 0) + 1, ?, ?, 0, '0', '0', 0, '0', '0', '', '0', 0 "
     "FROM receipt_sub_accounts"
 )
 UPDATE_RESERVED = "UPDATE receipt_sub_accounts SET reserved = ?, in_flight = ? WHERE number = ?"

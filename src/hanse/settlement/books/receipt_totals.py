@@ -27,7 +27,7 @@ class ReceiptTotals:
         requests: ever admitted, those at work included.
         in_flight: at work.
         last_request_s: unix seconds of the last admission; 0 if there was none.
-        fees: of all receipts, and what was claimed before this book began.
+        fees: of all receipts.
         settled: of them, what the chain has shown as claimed.
         reserved: maximum fees of what is at work.
     """
