@@ -10,25 +10,12 @@ Used by the broker (`hanse.provider`), and implemented by one module per engine.
 """
 
 from collections.abc import AsyncGenerator, Callable
-from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
 
 from hanse.protocol.messages import FinishReason, Usage
-
-
-class Operation(StrEnum):
-    """What is asked of an engine; the value is the OpenAI path below `/v1`."""
-
-    CHAT = "chat/completions"
-    COMPLETION = "completions"
-    EMBEDDINGS = "embeddings"
-
-    @property
-    def path(self) -> str:
-        """The OpenAI path, as in `/v1/chat/completions`."""
-        return f"/v1/{self.value}"
+from hanse.protocol.wire.operations import Operation as Operation
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):

@@ -118,9 +118,9 @@ def _refuse_unless_neutral(name: str, value: Any, capabilities: Capabilities) ->
 
 
 def _check_required(operation: Operation, out: dict[str, Any]) -> None:
-    needed = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}
-    if needed[operation] not in out:
-        raise _invalid(needed[operation], "is missing")
+    needed = _NEEDED[operation]
+    if needed not in out:
+        raise _invalid(needed, "is missing")
     if out.get("top_logprobs") is not None and out.get("logprobs") is not True:
         raise _invalid("top_logprobs", "needs logprobs to be true")
 
@@ -381,6 +381,12 @@ _SAMPLING: dict[str, Check] = {
     "logit_bias": _logit_bias,
     "max_tokens": _integer(1, 2**31),
     "grammar": _text(GRAMMAR_CHARS_MAX),
+}
+
+_NEEDED = {
+    Operation.CHAT: "messages",
+    Operation.COMPLETION: "prompt",
+    Operation.EMBEDDINGS: "input",
 }
 
 _CHECKS: dict[Operation, dict[str, Check]] = {

@@ -18,6 +18,7 @@ from msgspec import Meta
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import NAME_CHARS_MAX, TOKENS_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
+from hanse.protocol.wire import operations as paid
 
 CHOICES_MAX = 128
 """Answers to one request (`n`), as in OpenAI's API."""
@@ -114,7 +115,7 @@ OPERATIONS = (
     Operation(
         "chat_completions",
         "POST",
-        "/v1/chat/completions",
+        paid.Operation.CHAT.path,
         "Continue a conversation, whole or as a stream",
         body=ChatBody,
         errors=_PAID_ERRORS,
@@ -122,7 +123,7 @@ OPERATIONS = (
     Operation(
         "completions",
         "POST",
-        "/v1/completions",
+        paid.Operation.COMPLETION.path,
         "Continue a text, whole or as a stream",
         body=CompletionBody,
         errors=_PAID_ERRORS,
@@ -130,7 +131,7 @@ OPERATIONS = (
     Operation(
         "embeddings",
         "POST",
-        "/v1/embeddings",
+        paid.Operation.EMBEDDINGS.path,
         "Turn texts into vectors",
         body=EmbeddingBody,
         errors=_PAID_ERRORS,

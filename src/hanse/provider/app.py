@@ -14,11 +14,10 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-from hanse.engines import Operation
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.signatures import Address
-from hanse.protocol.wire import offer_to_json
+from hanse.protocol.wire import OPERATIONS_BY_PATH, offer_to_json
 from hanse.provider.chain_view import ChainView
 from hanse.provider.finishing import Failpoint, ServingParts
 from hanse.provider.http import (
@@ -104,7 +103,6 @@ class Broker:
         self._engines_healthy = False
         self._paid = PaidService(self.parts)
         self._queries = QueryService(self.parts)
-        self._operations = {operation.path: operation for operation in Operation}
         self._reads: dict[str, _Get] = {
             "/v1/models": self._send_models,
             "/hanse/v1/offers": self._send_offers,
@@ -165,7 +163,7 @@ class Broker:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        operation = self._operations.get(path)
+        operation = OPERATIONS_BY_PATH.get(path)
         if operation is not None:
             _check_method(method, "POST", path)
             self._check_admitting()

@@ -8,6 +8,7 @@ fields     base64url, exact amounts, ranges
 headers    what a caller sends in `Authorization`
 receipts   what a broker sends back
 offers     what a provider offers
+operations what can be bought, at which path
 
 Source: `docs/protocol.md`, section "On the wire".
 """
@@ -25,11 +26,11 @@ from hanse.protocol.wire.headers import (
     encode_voucher_header,
 )
 from hanse.protocol.wire.offers import (
-    SERVICE_TYPES,
     VERIFIABILITIES,
     offer_from_json,
     offer_to_json,
 )
+from hanse.protocol.wire.operations import OPERATIONS_BY_PATH, SERVICE_TYPES, Operation
 from hanse.protocol.wire.receipts import (
     RECEIPT_COMMENT,
     RECEIPT_HEADER,
@@ -42,6 +43,7 @@ from hanse.protocol.wire.receipts import (
 
 __all__ = [
     "ANSWER_KEY_BYTES",
+    "OPERATIONS_BY_PATH",
     "QUERY_SCHEME",
     "RECEIPT_COMMENT",
     "RECEIPT_HEADER",
@@ -49,6 +51,7 @@ __all__ = [
     "VERIFIABILITIES",
     "VOUCHER_SCHEME",
     "WIRE_VERSION",
+    "Operation",
     "ParsedVoucherHeader",
     "VoucherHeader",
     "decode_query_header",

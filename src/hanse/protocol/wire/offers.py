@@ -26,8 +26,8 @@ from hanse.protocol.wire.fields import (
     convert_json,
     parse_count,
 )
+from hanse.protocol.wire.operations import SERVICE_TYPES
 
-SERVICE_TYPES = ("chat", "embeddings")
 VERIFIABILITIES = ("tee", "embedded", "sampled", "reputation")
 
 

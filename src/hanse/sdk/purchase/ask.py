@@ -13,12 +13,7 @@ import msgspec
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
-
-SERVICE_TYPES_BY_PATH = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "chat",
-    "/v1/embeddings": "embeddings",
-}
+from hanse.protocol.wire import OPERATIONS_BY_PATH, Operation
 
 
 class _Body(msgspec.Struct):
@@ -54,9 +49,9 @@ def read_ask(path: str, body: bytes) -> Ask:
     Raises:
         RequestError: `not_found` for an unknown path, `request_too_large`, `invalid_request`.
     """
-    service_type = SERVICE_TYPES_BY_PATH.get(path)
-    if service_type is None:
-        known = ", ".join(SERVICE_TYPES_BY_PATH)
+    operation = OPERATIONS_BY_PATH.get(path)
+    if operation is None:
+        known = ", ".join(OPERATIONS_BY_PATH)
         raise RequestError("not_found", f"no operation {path!r:.100}; there are {known}")
     if len(body) > REQUEST_BODY_BYTES_MAX:
         raise RequestError(
@@ -75,5 +70,5 @@ def read_ask(path: str, body: bytes) -> Ask:
     choices = 1 if fields.n is None else fields.n
     if (limit is not None and limit < 1) or choices < 1:
         raise RequestError("invalid_request", "max_tokens and n must be at least 1")
-    is_stream = bool(fields.stream) and service_type == "chat"
-    return Ask(path, body, service_type, fields.model, is_stream, limit, choices)
+    is_stream = bool(fields.stream) and operation is not Operation.EMBEDDINGS
+    return Ask(path, body, operation.service_type, fields.model, is_stream, limit, choices)
