@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.repository import ROOT, get_modules, get_table, get_texts
+from tests.house.repository import (
+    ROOT,
+    SRC,
+    get_blocks,
+    get_files,
+    get_modules,
+    get_table,
+    get_texts,
+)
 from tools.generate import PAGES
 
 MARKDOWN = get_texts(".md")
@@ -54,8 +62,19 @@ def test_modules_that_the_architecture_names_exist():
     text = (ROOT / "docs" / "architecture.md").read_text()
     named = re.findall(r"`(\w+/[\w/]+(?:\.\w+|/))`", text)
     assert len(named) > 40
-    here = [name for name in named if not name.startswith(("src/", "tests/"))]
-    assert [name for name in here if not (ROOT / "src" / "hanse" / name).exists()] == []
+    places = (ROOT / "src" / "hanse", ROOT)
+    assert [name for name in named if not any((at / name).exists() for at in places)] == []
+
+
+def test_every_folder_has_its_line_on_the_maps():
+    """A folder that neither the front page nor the architecture names is found by nobody."""
+    inside = {path.relative_to(SRC).parts[0] for path in get_modules() if path.parent != SRC}
+    table = get_table((ROOT / "docs" / "architecture.md").read_text(), "## Folders")
+    assert {row[0].strip("`") for row in table} == inside
+    (tree,) = get_blocks((ROOT / "README.md").read_text().split("## What is where")[1], "")
+    assert set(re.findall(r"^  (\w+)/", tree, re.MULTILINE)) == inside
+    beside = {path.relative_to(ROOT).parts[0] for path in get_files() if path.suffix == ".py"}
+    assert set(re.findall(r"^(\w+)/", tree, re.MULTILINE)) >= beside - {"src"}
 
 
 @pytest.mark.parametrize("name", PAGES)
