@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 from hanse.chain import LocalNode
 from tests.store.postgres_server import PostgresServer
+
+# For tools/mutation.py, which runs a test thousands of times and does not read what it says.
+settings.register_profile(
+    "mutation", max_examples=25, derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
 
 
 @pytest.fixture(scope="session")
