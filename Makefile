@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-index bench-path bench-protocol bench-records bench-utilisation sim-settlement mutation chaos lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-index bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-records: .venv/dev.stamp ## how fast a recorder takes, commits and proves;
 
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
+
+day: .venv/dev.stamp ## a day of ten users and two providers to its settlements, checked by a stranger; one JSON line
+	@$(BIN)/python -m benchmarks.local_day
 
 sim-settlement: .venv/dev.stamp ## a day of USERS=1000 users settled on an EVM, one JSON line; REQUESTS, SEED, GAS_GWEI
 	@$(BIN)/python -m benchmarks.sim_settlement --users $(or $(USERS),1000) --requests $(or $(REQUESTS),20) \
