@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.errors import InvariantError, RequestError, TransientError
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.settlement.books.book_guard import (
     MARK_NAME,
     ReceiptMark,
+    SignedSequences,
     verify_acknowledged,
     verify_book_covers_chain,
     verify_book_is_newest,
@@ -115,3 +116,61 @@ def test_a_caller_that_holds_more_than_was_signed():
     verify_acknowledged(3, 3)
     with pytest.raises(TransientError, match="up to 4, this broker's book ends at 3"):
         verify_acknowledged(3, 4)
+
+
+class FailedOver:
+    """A store whose server was replaced by a copy while the broker ran."""
+
+    def __init__(self, first: SqliteDatabase) -> None:
+        self.present = first
+
+    def __getattr__(self, name: str):
+        return getattr(self.present, name)
+
+
+@pytest.fixture
+async def copy(tmp_path):
+    opened = await open_sqlite(tmp_path / "copy.sqlite3")
+    await serve(await open_book(opened), 1)
+    yield opened
+    await opened.close()
+
+
+async def test_a_store_that_loses_receipts_under_a_running_broker_ends_it(database, copy, tmp_path):
+    store = FailedOver(database)
+    mark = await verify_book_is_newest(tmp_path, store, [])
+    store.present = copy
+    with pytest.raises(InvariantError, match="3 receipts were signed, the book holds 1"):
+        await mark.write()
+    store.present = database
+    await mark.write()
+    store.present = copy
+    with pytest.raises(InvariantError):
+        await mark.write()
+    await mark.close()
+    assert (tmp_path / MARK_NAME).read_text() == "3\n", "what the next start must know"
+
+
+async def test_no_sequence_is_signed_twice_before_the_broker_notices(database, copy):
+    store = FailedOver(database)
+    book = await open_book(store)
+    await serve(book, 4)
+    store.present = copy
+    with pytest.raises(TransientError, match=r"up to 4, .* ends at 1") as caught:
+        await book.admit(sign_voucher(100, 10, 10), FUNDS, acknowledged=0, now_s=NOW_S)
+    assert caught.value.code == "book_outdated"
+    store.present = database
+    await serve(book, 5)
+
+
+def test_what_was_signed_here_is_remembered_of_a_bounded_number_of_sub_accounts():
+    signed = SignedSequences(kept_max=2)
+    for user in ("a", "b"):
+        signed.note(user, SIGNER, 7)
+    signed.note("a", SIGNER, 6)  # another's commit was first
+    signed.note("c", SIGNER, 1)
+    signed.verify("b", SIGNER, 0)
+    for user, sequence in (("a", 7), ("c", 1)):
+        signed.verify(user, SIGNER, sequence)
+        with pytest.raises(TransientError, match="older copy"):
+            signed.verify(user, SIGNER, sequence - 1)

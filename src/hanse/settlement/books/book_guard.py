@@ -1,13 +1,15 @@
 """A provider's book that is older than what it has signed must sign nothing.
 
 A broker that goes on with an older copy of its database numbers requests that it has numbered
-before. Two receipts for one sequence prove an equivocation, and take the stake. Three things tell:
+before. Two receipts for one sequence prove an equivocation, and take the stake. Four things tell:
 
 | what | sees | looked at |
 | --- | --- | --- |
 | the chain's claims | a copy from before the last settlement | at the start, and every request: a \
 node may have lagged at the start |
-| a mark beside the database | a copy from before the mark's last writing | at the start |
+| a mark beside the database | a copy from before the mark's last writing | at the start, and \
+every 5 s: a server may be replaced by its copy |
+| what this process has signed | the same, sooner | every request |
 | a caller that acknowledges more receipts than were signed | any copy, one caller | every request |
 
 What remains unseen is a copy of both, database and mark, for callers that send nothing of what they
@@ -21,7 +23,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.signatures import Address
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.store.database import Database
@@ -33,6 +35,9 @@ MARK_INTERVAL_S = 5.0
 
 MARK_CHARS_MAX = 32
 """A mark is one decimal number."""
+
+SIGNED_KEPT_MAX = 100_000
+"""Sub-accounts whose last sequence a process remembers, about 300 bytes each: those served last."""
 
 SUB_ACCOUNTS_CHECKED_MAX = 1_000_000
 """Sub-accounts of one provider; more than any has."""
@@ -117,6 +122,39 @@ def verify_covers_claim(sequence: int, cumulative_fee: int, funds: SubAccountFun
         )
 
 
+class SignedSequences:
+    """The last sequence that this process signed of each sub-account, in memory.
+
+    A database server can be replaced by an older copy (a failover, a restore) under a running
+    broker: the mark tells within seconds, this before the next receipt.
+    """
+
+    def __init__(self, kept_max: int = SIGNED_KEPT_MAX) -> None:
+        self._kept_max = kept_max
+        self._last: dict[tuple[Address, Address], int] = {}
+
+    def note(self, user: Address, signer: Address, sequence: int) -> None:
+        """A receipt of this sequence is durable."""
+        last = self._last.pop((user, signer), 0)
+        self._last[user, signer] = max(last, sequence)
+        if len(self._last) > self._kept_max:
+            self._last.pop(next(iter(self._last)))
+
+    def verify(self, user: Address, signer: Address, sequence: int) -> None:
+        """Check that the book holds at least what this process signed.
+
+        Raises:
+            TransientError: `book_outdated`: nothing is signed here.
+        """
+        last = self._last.get((user, signer), 0)
+        if last > sequence:
+            raise TransientError(
+                "book_outdated",
+                f"this broker signed receipts up to {last}, its book ends at {sequence}: the "
+                "database was replaced by an older copy; buy elsewhere",
+            )
+
+
 class ReceiptMark:
     """A number in a file: so many receipts were signed, at least.
 
@@ -127,6 +165,7 @@ class ReceiptMark:
         self._path = folder / MARK_NAME
         self._database = database
         self._written = -1
+        self._seen = 0
 
     async def verify(self) -> None:
         """Check at the start that the database holds as much as the mark says.
@@ -135,6 +174,7 @@ class ReceiptMark:
             RequestError: `configuration_invalid`, with both numbers.
         """
         marked, held = self._read(), await self._count()
+        self._seen = held
         if marked > held:
             raise RequestError(
                 "configuration_invalid",
@@ -147,8 +187,15 @@ class ReceiptMark:
 
         Raises:
             TransientError: `store_unavailable` if the file cannot be written.
+            InvariantError: `invariant_broken`: the database holds fewer receipts than before.
         """
         count = await self._count()
+        if count < self._seen:
+            raise InvariantError(
+                "invariant_broken",
+                f"{self._seen} receipts were signed, the book holds {count}. {WHAT_TO_DO}",
+            )
+        self._seen = count
         if count == self._written:
             return
         try:

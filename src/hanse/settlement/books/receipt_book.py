@@ -34,7 +34,11 @@ from hanse.protocol.messages import Receipt, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.protocol.wire import receipt_from_json, receipt_to_json
 from hanse.settlement.books import receipt_tables as sql
-from hanse.settlement.books.book_guard import verify_acknowledged, verify_covers_claim
+from hanse.settlement.books.book_guard import (
+    SignedSequences,
+    verify_acknowledged,
+    verify_covers_claim,
+)
 from hanse.settlement.books.receipt_closing import IsAtWork, close_requests
 from hanse.settlement.books.receipt_records import (
     Admission,
@@ -78,6 +82,7 @@ class ReceiptBook:
         self._domain = domain
         self._receipt_key = receipt_key
         self.membership = membership
+        self._signed = SignedSequences()
 
     async def admit(
         self, signed: SignedVoucher, funds: SubAccountFunds, *, acknowledged: int, now_s: int
@@ -94,11 +99,11 @@ class ReceiptBook:
         Raises:
             RequestError: `request_replayed`, with the receipt if there is one; else as
                 `apply_admission`. Nothing has changed then.
-            TransientError: `store_unavailable`; `book_outdated` if the caller holds more receipts, or
-                the chain shows more claimed.
+            TransientError: `store_unavailable`; `book_outdated` if the caller, the chain or this
+                process knows of more than the book holds.
         """
         return await self._database.write(
-            lambda tx: _admit(tx, signed, funds, acknowledged, now_s, self._hold(tx))
+            lambda tx: _admit(tx, signed, funds, acknowledged, now_s, self._hold(tx), self._signed)
         )
 
     async def finish(self, admission: Admission, outcome: Outcome) -> FinishedRequest:
@@ -115,7 +120,10 @@ class ReceiptBook:
             self._hold(tx)
             return self._finish(tx, admission, outcome)
 
-        return await self._database.write(finish)
+        finished = await self._database.write(finish)
+        sequence = finished.signed.receipt.sequence
+        self._signed.note(admission.user, admission.signer, sequence)
+        return finished
 
     async def recover(self, now_s: int) -> list[SignedReceipt]:
         """Finish everything that was at work when its process died, with fee 0; call it first.
@@ -322,10 +330,12 @@ def _admit(
     acknowledged: int,
     now_s: int,
     instance: str,
+    signed_here: SignedSequences,
 ) -> Admission:
     voucher, request, signer = signed.voucher, signed.request, signed.signer
     row = _find_row(tx, voucher.user, signer) or _open_row(tx, voucher.user, signer)
     verify_acknowledged(row.book.sequence, acknowledged)
+    signed_here.verify(voucher.user, signer, row.book.sequence)
     verify_covers_claim(row.book.sequence, row.book.cumulative_fee, funds)
     inserted = tx.execute(
         sql.INSERT_REQUEST,
