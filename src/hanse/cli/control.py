@@ -10,7 +10,6 @@ control.json (mode 0600) names together with a random token. One line of JSON th
 """
 
 import asyncio
-import fcntl
 import hmac
 import json
 import os
@@ -20,10 +19,13 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.nesting import is_nested_too_deep
+from hanse.store import folder_lock
 
-LOCK_NAME = "lock"
+LOCK_HOLDER = "process"
+"""Whose lock it is in `hanse.store.folder_lock`; a broker has one of its own beside it."""
+
 CONTROL_NAME = "control.json"
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -37,24 +39,19 @@ Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Be the only process that works with this folder.
+    """Be the only command that works with this folder, which is made if it is not there.
 
     Raises:
-        RequestError: `usage` if another process has it.
+        RequestError: `configuration_invalid` if another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / LOCK_NAME).open("w") as file:
-        if not _try_lock(file.fileno()):
-            raise RequestError("usage", f"another process works with {folder}; stop it first")
+    with folder_lock.hold_folder(folder, LOCK_HOLDER):
         yield
 
 
 def is_held(folder: Path) -> bool:
     """Whether another process has the folder now."""
-    if not (folder / LOCK_NAME).exists():
-        return False
-    with (folder / LOCK_NAME).open("w") as file:
-        return not _try_lock(file.fileno())
+    return folder_lock.is_held(folder, LOCK_HOLDER)
 
 
 @asynccontextmanager
@@ -131,11 +128,3 @@ async def _answer(answer: Answer, question: dict[str, Any]) -> dict[str, Any]:
         return await answer(question)
     except HanseError as error:
         return error.to_openai()
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

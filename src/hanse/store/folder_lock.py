@@ -2,6 +2,7 @@
 
     with hold_folder(data_dir, "broker"):
         ...
+    is_held(data_dir, "broker")
 
 The lock ends with the process, however it ends, so a crash leaves nothing to clean up.
 
@@ -26,14 +27,31 @@ def hold_folder(folder: Path, what: str) -> Iterator[None]:
     """
     descriptor = os.open(folder / f"{what}.lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RequestError(
-            "configuration_invalid",
-            f"another {what} runs with {folder}: stop it, or give this one a folder of its own",
-        ) from None
-    try:
+        if not _try_lock(descriptor):
+            raise RequestError(
+                "configuration_invalid",
+                f"another {what} runs with {folder}: stop it, or give this one a folder of its own",
+            )
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(folder: Path, what: str) -> bool:
+    """Whether another process holds `<what>.lock` now."""
+    try:
+        descriptor = os.open(folder / f"{what}.lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
