@@ -1,4 +1,4 @@
-"""Merkle trees over 32-byte leaves: manifests now, records of receipts next.
+"""Merkle trees over 32-byte leaves: of a model's manifest, and of a recorder's receipts.
 
 Inner nodes hash their children in order, and leaves are hashed with another prefix than nodes, so
 no inner node can be passed off as a leaf. An odd node at a level's end moves up as it is. The empty

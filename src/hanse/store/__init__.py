@@ -2,11 +2,11 @@
 
     Database           what shells hold: `await db.write(fn)`, `await db.read(fn)`
     open_database      by URL or path: PostgreSQL, SQLite, in memory
-    open_sqlite        SQLite file or `:memory:`, one writer thread with group commit
+    open_sqlite        SQLite file or `:memory:`, with group commit
     open_memory        a store that ends with the process
     hold_folder        one process to a folder of state
 
-Books and queries over it live where they belong (`hanse.settlement`, `hanse.market`).
+Tables and queries live with whom they belong to (`hanse.settlement`, `hanse.recorder` and others).
 """
 
 from hanse.store.database import Database, Transaction

@@ -20,6 +20,9 @@ from typing import Any, Protocol, TypeVar
 ResultT = TypeVar("ResultT")
 Row = tuple[Any, ...]
 
+INTEGER_MAX = 2**63 - 1
+"""What an INTEGER column holds; the chain's sequences go on to 2^64, no book has as many."""
+
 
 class Transaction(Protocol):
     """What a write or read function is given."""

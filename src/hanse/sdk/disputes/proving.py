@@ -5,11 +5,16 @@ Source: `Escrow.prove_overclaim`, `Escrow.prove_equivocation`.
 
 from hanse.chain import Call, Escrow, Outbox, OutboxEntry, TransactionState
 from hanse.protocol.errors import RequestError
+from hanse.settlement.disputes.dispute_book import get_outbox_key
 from hanse.settlement.disputes.evidence import Evidence
 from hanse.settlement.disputes.findings import Finding, Kind
 
 ATTEMPTS_MAX = 5
 """Proofs of one dispute that may come to nothing before a person must look at it."""
+
+FAILED_PROOFS_MAX = 10
+"""The same of all disputes with one provider: a node that lies shows a new claim with every block,
+and each failed proof is our gas, perhaps in the pocket of whoever makes its blocks."""
 
 
 def describe(finding: Finding) -> str:
@@ -46,7 +51,7 @@ async def prove(outbox: Outbox, escrow: Escrow, evidence: Evidence) -> OutboxEnt
         )
     call = build_proof(escrow, evidence)
     for attempt in range(ATTEMPTS_MAX):
-        key = f"dispute-{evidence.dispute_id}-{attempt}"
+        key = get_outbox_key(evidence.dispute_id, attempt)
         earlier = await outbox.find(key)
         if earlier is not None and earlier.state is TransactionState.FAILED:
             continue

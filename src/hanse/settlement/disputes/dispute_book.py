@@ -40,7 +40,7 @@ from hanse.store.database import Database, Row, Transaction
 
 DISPUTES_PER_SUB_ACCOUNT_MAX = 100
 """Each needs another claim of the provider's or another receipt against itself; the first of them
-takes the stake and ends the vouchers."""
+takes the stake and ends the vouchers. The oldest that has ended makes room for a new one."""
 
 DISPUTES_LISTED_MAX = 10_000
 """In one listing; a wallet that has met more cheats needs another tool."""
@@ -84,7 +84,12 @@ class StoredDispute:
     @property
     def outbox_key(self) -> str:
         """Under which its proof is sent once."""
-        return f"dispute-{self.dispute_id}-{self.attempt}"
+        return get_outbox_key(self.dispute_id, self.attempt)
+
+
+def get_outbox_key(dispute_id: Hash32, attempt: int) -> str:
+    """Under which the proof of one dispute is sent once, whoever of its process sends it."""
+    return f"dispute-{dispute_id}-{attempt}"
 
 
 class DisputeBook:
@@ -106,8 +111,12 @@ class DisputeBook:
         encoded = msgspec.json.encode(evidence_to_document(self.domain, finding)).decode()
 
         def write(tx: Transaction) -> bool:
+            if tx.find_one(sql.FIND_DISPUTE, (dispute_id,)) is not None:
+                return False
             count = tx.find_one(sql.COUNT_DISPUTES, names)
-            if count is not None and count[0] >= DISPUTES_PER_SUB_ACCOUNT_MAX:
+            # Else a hundred claims of one unit more would hide the large one behind them.
+            is_full = count is not None and count[0] >= DISPUTES_PER_SUB_ACCOUNT_MAX
+            if is_full and tx.execute(sql.DELETE_OLDEST_ENDED, names) == 0:
                 return False
             row = (dispute_id, *names, encoded, now_s, now_s)
             return tx.execute(sql.INSERT_DISPUTE, row) == 1

@@ -71,9 +71,11 @@ class Evidence:
 
 
 def get_dispute_id(domain: Domain, finding: Finding) -> Hash32:
-    """The hash of what is disputed. An equivocation is one whatever was claimed meanwhile."""
+    """The hash of what is disputed: a claim that rises, or takes more on the strength of the dearer
+    of two receipts, is another dispute, since more is due for it.
+    """
     digests = b"".join(domain.digest(of.receipt.struct_hash()) for of in finding.receipts)
-    amount = finding.claimed.amount if finding.kind is Kind.OVERCLAIM else 0
+    amount = finding.claimed.amount if finding.kind is Kind.OVERCLAIM else finding.loss
     return "0x" + keccak(finding.kind.encode() + digests + amount.to_bytes(32, "big")).hex()
 
 

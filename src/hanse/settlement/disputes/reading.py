@@ -18,7 +18,7 @@ from hanse.settlement.books.voucher_records import SubAccountKey
 from hanse.settlement.disputes import tables as sql
 from hanse.settlement.disputes.findings import Claimed, Finding, find_equivocation, find_overclaim
 from hanse.settlement.disputes.rejected import REJECTED_PER_SUB_ACCOUNT_MAX
-from hanse.store.database import Database, Transaction
+from hanse.store.database import INTEGER_MAX, Database, Transaction
 
 SUB_ACCOUNTS_CHECKED_MAX = 10_000
 """Sub-accounts of one wallet; a gateway has one a provider."""
@@ -46,9 +46,6 @@ _LIST_CONFLICTS = (
     "ORDER BY sequence, receipt LIMIT ?"
 )
 _FIND_AT = "SELECT receipt FROM voucher_receipts WHERE sub_account = ? AND sequence = ?"
-
-_INTEGER_MAX = 2**63 - 1
-"""What the database's integers hold; no sequence that was counted is above it."""
 
 
 async def read_findings(
@@ -89,7 +86,7 @@ def _read_one(
     tx: Transaction, number: int, key: SubAccountKey, acknowledged: int, of: Claimed
 ) -> list[str]:
     encoded: list[str] = []
-    if of.amount and of.sequence <= _INTEGER_MAX:
+    if of.amount and of.sequence <= INTEGER_MAX:
         first = tx.find_one(_FIND_FIRST, (number, of.sequence))
         encoded += [first[0]] if first else []
     waiting = tx.find_all(_LIST_WAITING, (number, acknowledged, WAITING_CHECKED_MAX))
@@ -101,6 +98,6 @@ def _read_one(
     ]
     encoded += [row[1] for row in against]
     for sequence in {int(row[0]) for row in against}:
-        held = tx.find_one(_FIND_AT, (number, sequence)) if sequence <= _INTEGER_MAX else None
+        held = tx.find_one(_FIND_AT, (number, sequence)) if sequence <= INTEGER_MAX else None
         encoded += [held[0]] if held else []
     return encoded

@@ -18,13 +18,10 @@ import msgspec
 from hanse.protocol.messages import SignedReceipt
 from hanse.protocol.wire import receipt_from_json, receipt_to_json
 from hanse.settlement.disputes import tables as sql
-from hanse.store.database import Database, Transaction
+from hanse.store.database import INTEGER_MAX, Database, Transaction
 
 REJECTED_PER_SUB_ACCOUNT_MAX = 64
 """Rejected receipts kept of one sub-account, about 1 kB each: one may take the stake."""
-
-_INTEGER_MAX = 2**63 - 1
-"""What the database's integers hold; no sequence that was counted is above it."""
 
 
 async def keep_rejected(database: Database, signed: SignedReceipt, reason: str, now_s: int) -> bool:
@@ -58,7 +55,7 @@ async def keep_rejected(database: Database, signed: SignedReceipt, reason: str, 
 def _contradicts(tx: Transaction, signed: SignedReceipt) -> bool:
     """Whether another receipt for its sequence is held."""
     receipt = signed.receipt
-    if receipt.sequence > _INTEGER_MAX:
+    if receipt.sequence > INTEGER_MAX:
         return False
     names = (receipt.user, receipt.provider, receipt.signer)
     held = tx.find_one(sql.FIND_HELD, (*names, receipt.sequence))

@@ -75,6 +75,11 @@ LIST_DISPUTES = (
 COUNT_DISPUTES = (
     "SELECT COUNT(*) FROM disputes WHERE user_address = ? AND provider = ? AND signer = ?"
 )
+DELETE_OLDEST_ENDED = (
+    "DELETE FROM disputes WHERE dispute_id = (SELECT dispute_id FROM disputes "
+    "WHERE user_address = ? AND provider = ? AND signer = ? AND state IN ('futile', 'confirmed') "
+    "ORDER BY state DESC, found_at, dispute_id LIMIT 1)"
+)
 INSERT_DISPUTE = (
     "INSERT INTO disputes (dispute_id, user_address, provider, signer, evidence, state, reason, "
     "attempt, found_at, next_try_at, compensation, transaction_hash) "

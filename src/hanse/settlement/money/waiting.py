@@ -8,13 +8,10 @@ One look-up by an index for each sub-account, so the largest few are looked at.
 from collections.abc import Mapping, Sequence
 
 from hanse.protocol.signatures import Address
-from hanse.store.database import Database, Transaction
+from hanse.store.database import INTEGER_MAX, Database, Transaction
 
 LOOKED_AT_MAX = 1_000
 """Sub-accounts, the largest first: some 20 ms of a reader, once in a while."""
-
-ORDINAL_MAX = 2**63 - 1
-"""A database's integers end here, the chain's sequences at 2^64; no book has as many receipts."""
 
 _FIRST_AFTER = (
     "SELECT r.admitted_at FROM receipt_requests r JOIN receipt_sub_accounts s "
@@ -36,7 +33,7 @@ async def read_waiting(
     def read(tx: Transaction) -> dict[tuple[Address, Address], int]:
         found = {}
         for user, signer, sequence in settled[:LOOKED_AT_MAX]:
-            row = tx.find_one(_FIRST_AFTER, (user, signer, min(sequence, ORDINAL_MAX)))
+            row = tx.find_one(_FIRST_AFTER, (user, signer, min(sequence, INTEGER_MAX)))
             if row is not None:
                 found[user, signer] = int(row[0])
         return found
