@@ -94,6 +94,7 @@ class UserComponent(Component):
                 )
             )
             recording = asyncio.create_task(hanse.records.run())
+            stack.callback(recording.cancel)  # where the rest of the start fails
             await self.open_more(hanse, database)
             self.hanse = hanse
             world.note(f"{self.name} is open")
