@@ -10,6 +10,7 @@ import pytest
 from hanse.gateway import GatewaySettings
 from hanse.gateway.operations import OPERATIONS
 from hanse.protocol.errors import ERROR_TABLE
+from hanse.protocol.wire import OPERATIONS_BY_PATH
 from tests.gateway.gateway_parts import CHUNK_MODEL, MemoryMarket, run_gateway_here
 from tests.gateway.openai_js import CACHE, install
 
@@ -56,7 +57,7 @@ def test_the_codes_have_the_statuses_that_the_page_says():
         assert ERROR_TABLE[code].status == int(status)
 
 
-def test_every_paid_path_is_on_the_page():
-    for operation in OPERATIONS:
-        if operation.body is not None:
-            assert f"`{operation.path}`" in PAGE
+def test_every_paid_path_is_taken_and_on_the_page():
+    taken = {operation.path for operation in OPERATIONS if operation.body is not None}
+    assert taken == set(OPERATIONS_BY_PATH)
+    assert [path for path in taken if f"`{path}`" not in PAGE] == []
