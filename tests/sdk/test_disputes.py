@@ -17,10 +17,16 @@ from hanse.protocol.signatures import Address
 from hanse.protocol.wire import encode_receipt_frame
 from hanse.sdk import Hanse
 from hanse.sdk.disputes import Disputes, find_dispute_alarms
+from hanse.sdk.disputes.proving import FAILED_PROOFS_MAX
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_conflicts import CONFLICTS_PER_SUB_ACCOUNT_MAX
 from hanse.settlement.books.voucher_records import Verification
-from hanse.settlement.disputes.dispute_book import DisputeState, StoredDispute, open_dispute_book
+from hanse.settlement.disputes.dispute_book import (
+    DISPUTES_PER_SUB_ACCOUNT_MAX,
+    DisputeState,
+    StoredDispute,
+    open_dispute_book,
+)
 from hanse.settlement.disputes.findings import Kind
 from hanse.settlement.disputes.proven_fold import Proven
 from hanse.settlement.disputes.rejected import REJECTED_PER_SUB_ACCOUNT_MAX
@@ -234,6 +240,74 @@ async def test_a_higher_claim_is_another_dispute(case: Case) -> None:
     await case.overclaim()
     case.claims.claimed += 1
     assert len(await case.look()) == 2
+
+
+async def test_a_claim_that_rises_while_a_proof_is_under_way_sends_no_second(case: Case) -> None:
+    """The same proof takes all that is lost when it is mined; a second one is gas for nothing."""
+    await case.overclaim()
+    for _ in range(3):
+        case.claims.claimed += 1
+        newest = max(await case.look(), key=lambda dispute: dispute.evidence.finding.loss)
+    assert len(case.judge.sent) == 1
+    case.judge.end(TransactionState.CONFIRMED)
+    case.claims.prove(newest, 40)
+    assert {DisputeState.CONFIRMED, DisputeState.FUTILE} >= {d.state for d in await case.look()}
+    case.judge.is_condemned, case.judge.paid = True, newest.evidence.finding.loss
+    case.world.clock.now += 10_000
+    await case.look()
+    assert len(case.judge.sent) == 1
+
+    case.claims.claimed += 1  # what is lost after it is due too
+    await case.look()
+    assert len(case.judge.sent) == 2
+
+
+async def test_what_is_claimed_after_an_equivocation_was_proven_is_disputed_too(
+    case: Case,
+) -> None:
+    """A sequence above all receipts hides the claim from them, but not from the two for one."""
+    await case.buy()
+    held = case.broker.book.cumulative_fee
+    dearer = forge(case, 1, cumulative_fee=held + 50)
+    await case.disputes.book.keep_rejected(dearer, "too dear", 0)
+    first = await case.only()
+    assert (first.evidence.finding.loss, first.state) == (0, DisputeState.SENT)
+    case.judge.end(TransactionState.CONFIRMED)
+    case.claims.prove(first, 0)
+    assert (await case.only()).state is DisputeState.CONFIRMED
+
+    case.judge.is_condemned = True
+    case.claims.sequence, case.claims.claimed = 9, held + 50
+    (second,) = [d for d in await case.look() if d.dispute_id != first.dispute_id]
+    assert (second.evidence.finding.loss, second.state) == (50, DisputeState.SENT)
+    assert len(case.judge.sent) == 2
+
+
+async def test_a_node_that_shows_ever_new_claims_burns_only_so_much_gas(case: Case) -> None:
+    await case.overclaim()
+    for number in range(FAILED_PROOFS_MAX + 5):
+        if list(case.judge.sent.values())[-1].state is not TransactionState.FAILED:
+            case.judge.end(TransactionState.FAILED, "no overclaim")
+        await case.look()
+        case.claims.claimed += 1 + number
+        case.world.clock.now += 10_000
+        await case.look()
+    assert len(case.judge.sent) == FAILED_PROOFS_MAX
+    last = next(d for d in await case.look() if d.state is DisputeState.FOUND)
+    assert "does the node lie" in last.reason
+
+
+async def test_many_small_claims_do_not_hide_a_large_one(case: Case) -> None:
+    await case.overclaim()
+    for _ in range(DISPUTES_PER_SUB_ACCOUNT_MAX):
+        case.claims.claimed += 1
+        await case.disputes.look()
+    assert len(await case.look()) == DISPUTES_PER_SUB_ACCOUNT_MAX
+    case.claims.claimed += 1_000
+    disputes = await case.look()
+    assert len(disputes) == DISPUTES_PER_SUB_ACCOUNT_MAX
+    assert case.claims.claimed in {d.evidence.finding.claimed.amount for d in disputes}
+    assert [d.state for d in disputes].count(DisputeState.SENT) == 1, "that one is still there"
 
 
 async def test_what_was_sent_is_not_sent_again_after_a_restart(case: Case) -> None:

@@ -126,11 +126,14 @@ def test_a_file_says_what_was_found_and_by_which_keys(finding: Finding, tmp_path
     assert evidence.finding.provider == PROVIDER
 
 
-def test_an_equivocation_is_one_dispute_whatever_is_claimed_and_an_overclaim_is_not() -> None:
-    for finding, same in ((OVERCLAIM, False), (EQUIVOCATION, True)):
-        later = Finding(finding.kind, finding.receipts, Claimed(60, 2))
-        ids = {get_dispute_id(DOMAIN, found) for found in (finding, later)}
-        assert (len(ids) == 1) is same
+def test_a_dispute_is_another_once_more_is_due_for_it() -> None:
+    fees = [signed.receipt.cumulative_fee for signed in EQUIVOCATION.receipts]
+    claims = (Claimed(0), Claimed(fees[0], 1), Claimed(fees[0] + 1, 1), Claimed(fees[1] + 9, 2))
+    found = [Finding(Kind.EQUIVOCATION, EQUIVOCATION.receipts, claimed) for claimed in claims]
+    ids = [get_dispute_id(DOMAIN, finding) for finding in found]
+    assert (ids[0] == ids[1], len(set(ids))) == (True, 3), "nothing was lost by the first two"
+    later = Finding(Kind.OVERCLAIM, OVERCLAIM.receipts, Claimed(60, 2))
+    assert get_dispute_id(DOMAIN, later) != get_dispute_id(DOMAIN, OVERCLAIM)
     elsewhere = Domain(1, DOMAIN.escrow)
     assert get_dispute_id(elsewhere, OVERCLAIM) != get_dispute_id(DOMAIN, OVERCLAIM)
 

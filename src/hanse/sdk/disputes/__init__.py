@@ -4,6 +4,7 @@
     await prove(outbox, escrow, evidence)      raise one from a file, for whoever it concerns
 
 watching   Disputes: look, store, raise, follow up; a loop of `Hanse` does it
+rounds     what a look knows of all disputes together
 proving    what a proof says, and sending it once
 alarms     what a person should look at, beside the alarms of the money
 opening    from settings to Disputes

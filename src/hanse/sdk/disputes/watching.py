@@ -22,7 +22,13 @@ from hanse.chain import (
     TransactionState,
 )
 from hanse.protocol.signatures import Address
-from hanse.sdk.disputes.proving import ATTEMPTS_MAX, build_proof, describe
+from hanse.sdk.disputes.proving import (
+    ATTEMPTS_MAX,
+    FAILED_PROOFS_MAX,
+    build_proof,
+    describe,
+)
+from hanse.sdk.disputes.rounds import Round, get_names, get_provider
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import VoucherBook
 from hanse.settlement.books.voucher_records import SubAccountKey
@@ -120,12 +126,12 @@ class Disputes:
         findings = await read_findings(self.book.database, self._user, claimed)
         new = [finding for finding in findings if await self._store(finding)]
         present = {get_dispute_id(self.book.domain, finding) for finding in findings}
-        found = []
-        for dispute in await self.book.list_all():
-            if any(dispute.evidence.finding == finding for finding in new):
-                found.append(dispute)
-            await self._advance(dispute, is_present=dispute.dispute_id in present)
-        return found
+        disputes = await self.book.list_all()
+        round_ = Round.begin(disputes)
+        for dispute in sorted(disputes, key=lambda one: -one.evidence.finding.loss):
+            is_present = dispute.dispute_id in present
+            await self._advance(dispute, round_, is_present=is_present)
+        return [one for one in disputes if one.evidence.finding in new]
 
     async def _store(self, finding: Finding) -> bool:
         receipt = finding.receipts[0].receipt
@@ -137,16 +143,16 @@ class Disputes:
         await self._vouchers.dispute(key, text)
         return True
 
-    async def _advance(self, dispute: StoredDispute, *, is_present: bool) -> None:
+    async def _advance(self, dispute: StoredDispute, round_: Round, *, is_present: bool) -> None:
         if await self._confirm(dispute) or dispute.state is _State.CONFIRMED:
             return
         if dispute.state is _State.SENT:
             await self._follow(dispute)
         elif not is_present:
-            reason = "what the chain shows now does not contradict the receipts"
+            reason = "the chain shows another claim now; a newer dispute is about that, if any"
             await self._wait(dispute, _State.FUTILE, reason, 0)
         elif dispute.next_try_at <= self._clock():
-            await self._raise(dispute)
+            await self._raise(dispute, round_)
 
     async def _confirm(self, dispute: StoredDispute) -> bool:
         """Take over what the chain shows; True if it shows the dispute as proven."""
@@ -194,7 +200,7 @@ class Disputes:
                     dispute.outbox_key, build_proof(self._escrow, dispute.evidence)
                 )
         elif entry.state is TransactionState.FAILED:
-            _log.error("the proof against %s failed: %s", _get_provider(dispute), entry.reason)
+            _log.error("the proof against %s failed: %s", get_provider(dispute), entry.reason)
             await self.book.move(
                 dispute,
                 state=_State.REFUSED,
@@ -209,11 +215,15 @@ class Disputes:
             if is_read and not await self._confirm(dispute):
                 await self._take_back(dispute)
 
-    async def _raise(self, dispute: StoredDispute) -> None:
+    async def _raise(self, dispute: StoredDispute, round_: Round) -> None:
         if futility := await self._find_futility(dispute):
             await self._wait(dispute, _State.FUTILE, futility, RETRY_S)
             return
-        if obstacle := self._find_obstacle(dispute):
+        if get_names(dispute) in round_.under_way:
+            # It takes all that is lost when it is mined: a second one would find nothing due.
+            await self._wait(dispute, dispute.state, "another proof is under way", 0)
+            return
+        if obstacle := self._find_obstacle(dispute, round_.failed[get_provider(dispute)]):
             await self._wait(dispute, dispute.state, obstacle, RETRY_S)
             return
         assert self._outbox is not None  # else there is an obstacle
@@ -227,18 +237,24 @@ class Disputes:
                 reason = f"{error.reason}; or let anyone send it: hanse disputes prove"
                 await self._wait(dispute, dispute.state, reason, EMPTY_WALLET_RETRY_S)
             return
+        round_.under_way.add(get_names(dispute))
         until_s = int(self._clock()) + ORPHAN_S
         taken = await self.book.move(dispute, state=_State.SENT, reason="", next_try_at=until_s)
         if taken is not None:
             await self._outbox.enqueue(taken.outbox_key, call)
 
-    def _find_obstacle(self, dispute: StoredDispute) -> str:
+    def _find_obstacle(self, dispute: StoredDispute, failed: int) -> str:
         if not self._auto:
             return "disputes are not raised by themselves here (auto_dispute): hanse disputes prove"
         if self._outbox is None:
             return "there is no key here to send it with: hanse disputes prove"
         if dispute.attempt >= ATTEMPTS_MAX:
             return f"{dispute.attempt} proofs came to nothing: look at it with hanse disputes show"
+        if failed >= FAILED_PROOFS_MAX:
+            return (
+                f"{failed} proofs against this provider came to nothing: does the node lie? "
+                "Look at it with hanse disputes show"
+            )
         return ""
 
     async def _find_futility(self, dispute: StoredDispute) -> str:
@@ -267,10 +283,6 @@ class Disputes:
         if (dispute.state, dispute.reason) == (state, reason) and not wait_s:
             return
         if (dispute.state, dispute.reason) != (state, reason):
-            _log.warning("the dispute with %s waits: %s", _get_provider(dispute), reason)
+            _log.warning("the dispute with %s waits: %s", get_provider(dispute), reason)
         until_s = int(self._clock()) + wait_s
         await self.book.move(dispute, state=state, reason=reason, next_try_at=until_s)
-
-
-def _get_provider(dispute: StoredDispute) -> Address:
-    return dispute.evidence.finding.provider

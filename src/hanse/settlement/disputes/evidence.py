@@ -71,8 +71,10 @@ class Evidence:
 
 
 def get_dispute_id(domain: Domain, finding: Finding) -> Hash32:
-    """The hash of what is disputed: a claim that rises, or takes more on the strength of the dearer
-    of two receipts, is another dispute, since more is due for it.
+    """The hash of what is disputed.
+
+    A claim that rises, or takes more on the strength of the dearer of two receipts, is another
+    dispute, since more is due for it.
     """
     digests = b"".join(domain.digest(of.receipt.struct_hash()) for of in finding.receipts)
     amount = finding.claimed.amount if finding.kind is Kind.OVERCLAIM else finding.loss
