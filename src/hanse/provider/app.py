@@ -241,9 +241,11 @@ class Broker:
             healthy = await asyncio.gather(*(engine.healthy() for engine in engines))
             self._engines_healthy = any(healthy)
         if not self._engines_healthy:
-            raise TransientError(
-                "engine_unavailable", "no engine of this broker is ready", retry_after_s=5.0
+            is_closed = self.parts.offers.is_closed
+            what = (
+                "this broker offers nothing" if is_closed else "no engine of this broker is ready"
             )
+            raise TransientError("engine_unavailable", what, retry_after_s=5.0)
 
     async def _send_metrics(self, scope: Scope, send: Send) -> None:
         self.parts.metrics.chain_block.set(self.parts.chain_view.block)

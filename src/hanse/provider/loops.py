@@ -17,6 +17,7 @@ from typing import Any
 
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.provider.app import Broker
+from hanse.provider.offers import CONDEMNED
 from hanse.settlement.money.provider_money import ProviderMoney
 from hanse.settlement.money.provider_reader import ProviderMoneyReader
 from hanse.settlement.netting.scheduler import Scheduler
@@ -114,10 +115,15 @@ class Rounds:
         await self.read_money()
 
     async def read_money(self) -> ProviderMoney:
-        """The provider's money in words; its alarms go into health and metrics too."""
+        """The provider's money in words; its alarms go into health and metrics too.
+
+        It is also where a running broker learns that it was condemned: it offers nothing any more.
+        """
         money = await self._money.read()
         self._broker.parts.metrics.show_money(money)
         self._broker.money_alarms = tuple(sorted({alarm.code for alarm in money.alarms}))
+        if "condemned" in self._broker.money_alarms:
+            self._broker.parts.offers.close(CONDEMNED)
         return money
 
     async def show_unsettled(self) -> None:

@@ -9,8 +9,9 @@ The manifest root is the Merkle root over `name NUL sha256 of the file` of the m
 name; zero where the engine only resells.
 """
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hanse.engines import Engine, ModelDescription, Operation
 from hanse.protocol import merkle
@@ -29,6 +30,13 @@ from hanse.protocol.signatures import (
 
 REPLACED_KEPT_S = DEADLINE_S_MAX
 """An offer that was replaced is honoured this long: no request signed for it lives longer."""
+
+CONDEMNED = (
+    "this provider is condemned: a fraud was proven against it on chain, and its stake is lost. "
+    "What was signed to it can still be claimed; to sell again, begin under another address"
+)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,12 +89,27 @@ class OfferInForce:
 
 
 class OfferBook:
-    """The offers of one broker by hash, by service and by model."""
+    """The offers of one broker by hash, by service and by model.
+
+    Attributes:
+        is_closed: nothing is offered any more; it is never opened again.
+    """
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self._by_hash: dict[Hash32, OfferInForce] = {}
         self._current: dict[int, OfferInForce] = {}
+        self.is_closed = False
+
+    def close(self, reason: str) -> None:
+        """Offer nothing any more; requests that are signed already are honoured a while longer."""
+        if self.is_closed:
+            return
+        _log.error("%s", reason)
+        self.is_closed = True
+        for current in self._current.values():
+            self._honour(current, self._now_s())
+        self._current.clear()
 
     def put(self, signed: SignedOffer, service: Service) -> OfferInForce:
         """Make this the current offer of its service; the one before is honoured a while longer."""
@@ -94,9 +117,7 @@ class OfferBook:
         before = self._current.get(service.service_id)
         offer_hash = to_hex(signed.offer.struct_hash())
         if before is not None and before.offer_hash != offer_hash:
-            self._by_hash[before.offer_hash] = OfferInForce(
-                before.signed, before.offer_hash, before.service, now + REPLACED_KEPT_S
-            )
+            self._honour(before, now)
         current = OfferInForce(signed, offer_hash, service)
         self._by_hash[offer_hash] = self._current[service.service_id] = current
         for old in [o for o in self._by_hash.values() if o.honoured_until < now]:
@@ -119,6 +140,9 @@ class OfferBook:
                 details={"offer_hash": offer_hash, "offers": current},
             )
         return found
+
+    def _honour(self, offer: OfferInForce, now: float) -> None:
+        self._by_hash[offer.offer_hash] = replace(offer, honoured_until=now + REPLACED_KEPT_S)
 
     def find_current(self, service_id: int) -> OfferInForce | None:
         """The current offer of a service."""

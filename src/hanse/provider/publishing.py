@@ -3,6 +3,9 @@
 An offer is stored before it is published, so that a crash in between finds the same offer again and
 does not spend another revision. An offer that says what would be said now, is what the Registry
 shows, and is good for a while yet, is kept.
+
+A provider whose stake does not stand cannot publish; it starts all the same, since it can always
+claim what was signed to it. One that is condemned offers nothing any more, for ever.
 """
 
 import asyncio
@@ -22,7 +25,7 @@ from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import Offer, SignedOffer
 from hanse.protocol.signatures import DigestSigner, to_hex
 from hanse.protocol.wire import offer_from_json, offer_to_json
-from hanse.provider.offers import OfferBook, Service, build_offer, sign_offer
+from hanse.provider.offers import CONDEMNED, OfferBook, Service, build_offer, sign_offer
 from hanse.provider.settings import BrokerSettings
 from hanse.store import Database, Transaction
 
@@ -50,10 +53,14 @@ class Publisher:
     async def publish_all(self, services: Sequence[Service], endpoints: Sequence[str]) -> None:
         """Bring every service's offer into force; sends a transaction only for what has changed.
 
+        Without a standing stake nothing new is published, which is said in the log.
+
         Raises:
-            ChainError: the Registry refused, for instance because the stake does not stand.
+            ChainError: the Registry refused.
         """
         await self.database.migrate(_COMPONENT, _STEPS)
+        if await self._is_condemned():
+            return
         # together, so that several services wait for one block and not for one each
         await asyncio.gather(*(self._publish(service, endpoints) for service in services))
 
@@ -61,14 +68,14 @@ class Publisher:
         """Take over what another process of this provider has published for all of them.
 
         Returns:
-            Whether every service has its offer.
+            Whether every service has its offer, or none may have one: the provider is condemned.
 
         Raises:
             RequestError: `configuration_invalid` if it sells something else than this process does.
         """
         await self.database.migrate(_COMPONENT, _STEPS)
         is_whole = True
-        for service in services:
+        for service in [] if self.offers.is_closed else services:
             stored = await self._find_stored(service.service_id)
             if stored is None or stored.offer.valid_until <= self.now_s():
                 is_whole = False
@@ -85,7 +92,7 @@ class Publisher:
                     "them with all stopped",
                 )
             self.offers.put(stored, service)
-        return is_whole
+        return is_whole or await self._is_condemned()
 
     async def renew(self, services: Sequence[Service], endpoints: Sequence[str]) -> None:
         """Publish again what is past half of its time; asks neither engine nor chain for the rest.
@@ -97,6 +104,8 @@ class Publisher:
         for service in services:
             current = self.offers.find_current(service.service_id)
             if current is None or current.signed.offer.valid_until - self.now_s() <= half_s:
+                if await self._is_condemned():
+                    return
                 await self._publish(service, endpoints)
 
     async def _publish(self, service: Service, endpoints: Sequence[str]) -> None:
@@ -113,6 +122,14 @@ class Publisher:
             if is_listed and good_for_s > self.settings.offer_valid_s // 2:
                 self.offers.put(stored, service)
                 return
+        if not await self.registry.read_is_active(self.settings.provider, block=block):
+            _log.warning(
+                "service %s is not published: the stake of %s does not stand (unbonding, or below "
+                "the minimum); what is owed is settled all the same",
+                service.service_id,
+                self.settings.provider,
+            )
+            return
         revision = max(listed.revision, stored.offer.revision if stored else 0) + 1
         offer = await self._build(service, endpoints, wanted.valid_until, revision)
         signed = sign_offer(offer, self.domain, self.receipt_key)
@@ -124,6 +141,15 @@ class Publisher:
         )
         self.offers.put(signed, service)
         _log.info("published service %s, revision %s", service.service_id, revision)
+
+    async def _is_condemned(self) -> bool:
+        """Whether the confirmed Registry says so; then all offers end, and the log says why."""
+        if not self.offers.is_closed:
+            block = await fetch_confirmed_block(self.rpc, self.settings)
+            info = await self.registry.read_provider(self.settings.provider, block=block)
+            if info.is_condemned:
+                self.offers.close(CONDEMNED)
+        return self.offers.is_closed
 
     async def _build(
         self, service: Service, endpoints: Sequence[str], valid_until: int, revision: int
