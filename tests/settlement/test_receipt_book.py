@@ -146,6 +146,13 @@ async def test_settled_never_falls_and_clears_what_is_due(book):
     assert await book.read_due_claims() == []
 
 
+async def test_dust_that_came_first_hides_no_claim_that_is_worth_its_gas(book):
+    fees = [3, 9, 1, 10, 2]
+    for number, fee in enumerate(fees):
+        await book.finish(await admit(book, 5, key=Key(bytes([50 + number]) * 32)), outcome_of(fee))
+    assert [claim.due for claim in await book.read_due_claims(2)] == [10, 9]
+
+
 async def test_a_book_without_what_the_chain_shows_claimed_signs_nothing(book):
     """A node that lagged at the start hid it from the guard there; users hold those receipts."""
     funds = SubAccountFunds(balance=500, claimed=1_000, sequence=7)

@@ -188,11 +188,9 @@ class ReceiptBook:
 
         return await self._database.read(find)
 
-    async def read_due_claims(self) -> list[DueClaim]:
+    async def read_due_claims(self, limit: int = DUE_SUB_ACCOUNTS_MAX) -> list[DueClaim]:
         """All that is owed and not seen on the chain, largest first."""
-        rows = await self._database.read(
-            lambda tx: tx.find_all(sql.LIST_DUE, (DUE_SUB_ACCOUNTS_MAX,))
-        )
+        rows = await self._database.read(lambda tx: tx.find_all(sql.LIST_DUE, (limit,)))
         claims = [
             DueClaim(r[0], r[1], int(r[2]), r[3], int(r[4]), int(r[5]), int(r[6]), r[7], r[8])
             for r in rows
@@ -366,7 +364,7 @@ def _admit(
     )
     reserved, in_flight = str(book.reserved), book.in_flight
     before = (row.book.cumulative_max, row.book.sequence_max)
-    if (book.cumulative_max, book.sequence_max) == before and row.book.sequence_max > 0:
+    if (book.cumulative_max, book.sequence_max) == before:
         tx.execute(sql.UPDATE_RESERVED, (reserved, in_flight, row.number))
     else:
         tx.execute(

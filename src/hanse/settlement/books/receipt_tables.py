@@ -125,7 +125,10 @@ LIST_DUE = (
     "SELECT s.user_address, s.signer, s.cumulative_fee, s.sequence, s.settled_fee, "
     "s.cumulative_max, s.sequence_max, r.request_hash, r.signature "
     "FROM receipt_sub_accounts s JOIN receipt_requests r "
-    "ON r.request_id = s.best_request_id AND r.signer = s.signer WHERE s.due = 1 LIMIT ?"
+    "ON r.request_id = s.best_request_id AND r.signer = s.signer WHERE s.due = 1 "
+    # of more than are looked at the largest: else dust that came first would hide what is worth it
+    "ORDER BY CAST(s.cumulative_fee AS DOUBLE PRECISION) "
+    "- CAST(s.settled_fee AS DOUBLE PRECISION) DESC LIMIT ?"
 )
 
 INSERT_ANSWER = (
