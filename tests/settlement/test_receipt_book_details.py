@@ -21,7 +21,12 @@ from hanse.protocol.messages import FinishReason, Receipt, Usage
 from hanse.protocol.signatures import recover_signer, to_hex
 from hanse.protocol.wire import receipt_to_json
 from hanse.settlement import Admission, ReceiptBook, SubAccountFunds, open_receipt_book
-from hanse.settlement.books.book_guard import MARK_NAME, WHAT_TO_DO, ReceiptMark
+from hanse.settlement.books.book_guard import (
+    MARK_NAME,
+    WHAT_TO_DO,
+    ReceiptMark,
+    verify_acknowledged,
+)
 from hanse.settlement.books.receipt_book import ANSWERS_PER_SUB_ACCOUNT_MAX
 from hanse.settlement.books.receipt_totals import ReceiptTotals, read_totals
 from hanse.store import open_database
@@ -488,4 +493,20 @@ async def test_an_empty_book_stands_behind_a_mark_of_one_and_not_of_none(databas
     assert caught.value.code == "configuration_invalid"
     assert caught.value.message == (
         f"{tmp_path / MARK_NAME} says that 1 receipts were signed, the book holds 0. {WHAT_TO_DO}"
+    )
+
+
+async def test_the_first_mark_of_a_book_of_one_receipt_is_written(database, book, tmp_path):
+    await book.finish(await admit(book), outcome_of(1))
+    await ReceiptMark(tmp_path, database).write()
+    assert (tmp_path / MARK_NAME).read_text() == "1\n"
+
+
+def test_who_holds_more_than_was_signed_reads_both_numbers():
+    with pytest.raises(HanseError) as caught:
+        verify_acknowledged(3, 4)
+    assert caught.value.code == "book_outdated"
+    assert caught.value.message == (
+        "you hold receipts up to 4, this broker's book ends at 3: one of us goes on with an older "
+        "copy; buy elsewhere"
     )
