@@ -211,6 +211,9 @@ async def test_an_older_copy_of_the_database_does_not_start(tmp_path, anvil_cach
             caller.acknowledge(first.receipt)
             await caller.buy()
         if is_settled:
+            # not before the view has come to the offer that this start published
+            view, head = process.broker.parts.chain_view, await market.rpc.fetch_head()
+            await until(lambda: view.block >= head.number - 2)
             await process.settle_now()
         await process.stop()
 
