@@ -1,5 +1,6 @@
 """The scheduler on a real chain: what it sends when prices jump, nodes lie, and refunds unlock."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -7,9 +8,16 @@ import pytest
 
 from hanse.chain import ChainError, Rpc
 from hanse.chain.escrow import Escrow
-from hanse.settlement.netting.gas import SettlementRules
+from hanse.provider.chain_view import StaticChainView
+from hanse.settlement.books.receipt_records import SubAccountFunds
+from hanse.settlement.netting.gas import GasMarket, SettlementRules
 from hanse.settlement.netting.plan import Reason
-from hanse.settlement.netting.round_storage import RoundTimes, open_round_storage
+from hanse.settlement.netting.round_storage import (
+    MemoryRoundStorage,
+    RoundTimes,
+    open_round_storage,
+)
+from hanse.settlement.netting.scheduler import REFUNDS_PER_ROUND_MAX, Scheduler
 from hanse.store import open_sqlite
 from tests.chain.chain_parts import FaultyTransport
 from tests.settlement.test_settler import run_desk
@@ -17,6 +25,7 @@ from tests.settlement.test_settler import run_desk
 pytestmark = pytest.mark.slow
 
 GWEI = 10**9
+SIGNER = "0x" + "c3" * 20
 RULES = SettlementRules(native_price=2_500 * 10**6)
 
 
@@ -155,6 +164,60 @@ async def test_a_price_that_jumps_after_the_plan_is_not_paid(tmp_path, anvil_cac
         left = await desk.market.rpc.fetch_balance(desk.market.receipt.address, block=head.number)
         spent = (wei - left) * RULES.native_price // 10**18
         assert 0 < spent <= 10**6, "1 % of what was settled"
+
+
+async def test_completing_a_refund_is_not_paid_above_the_rule_either(tmp_path, anvil_cache):
+    async with run_desk(tmp_path, anvil_cache, RULES) as desk:
+        market, provider = desk.market, desk.market.owner.address
+        user, signer = await market.make_user(10**9)
+        refund = market.escrow.request_refund(provider, signer.address, 10**9)
+        await market.do(user, refund)
+        await desk.see(user, signer, pending_refund=10**9)
+        await market.node.advance_time(3_700)
+        await set_base_fee(desk, 400 * GWEI)  # 70 whole units; 10 are the rule's 1 %
+        honest = desk.scheduler._fetch_market
+
+        async def lie() -> Any:
+            return replace(await honest(), gas_price_wei=1)
+
+        desk.scheduler._fetch_market = lie
+        head = await market.rpc.fetch_head()
+        wei = await market.rpc.fetch_balance(market.receipt.address, block=head.number)
+        assert await desk.scheduler.complete_due_refunds() == 0
+        head = await market.rpc.fetch_head()
+        assert wei == await market.rpc.fetch_balance(market.receipt.address, block=head.number)
+        await set_base_fee(desk, GWEI // 100)
+        assert await desk.scheduler.complete_due_refunds() == 1
+
+
+async def test_refunds_of_a_round_take_one_confirmations_time_together():
+    """One after another, ten took ten: longer than the margin before the next unlocks."""
+    view = StaticChainView()
+    for number in range(REFUNDS_PER_ROUND_MAX):
+        view.set_funds(f"0x{number:040x}", SIGNER, SubAccountFunds(9, 0, 0, 9, 1))
+    together = asyncio.Barrier(REFUNDS_PER_ROUND_MAX)
+
+    class AllAtOnce:
+        def __init__(self) -> None:
+            self.view = view
+
+        async def finish_open(self) -> None:
+            pass
+
+        async def read_payable(self) -> list[Any]:
+            return []
+
+        async def complete_refund(self, *one: Any) -> bool:
+            async with asyncio.timeout(20):
+                await together.wait()
+            return True
+
+    async def fetch_market() -> GasMarket:
+        return GasMarket(1, 0, 100)
+
+    desk: Any = AllAtOnce()
+    scheduler = Scheduler(desk, SettlementRules(), fetch_market, MemoryRoundStorage())
+    assert await scheduler.complete_due_refunds() == REFUNDS_PER_ROUND_MAX
 
 
 async def test_a_node_that_names_an_absurd_price_delays_and_sets_off_the_alarm(

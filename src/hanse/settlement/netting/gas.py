@@ -89,6 +89,14 @@ def is_refund_worth_completing(
     return cost <= get_scaled_share(refund, rules)
 
 
+def get_refund_fee_cap(refund: int, owed: int, rules: SettlementRules) -> int:
+    """The price of one gas, wei, above which completing a refund is not worth it; 0: none is."""
+    if not rules.native_price:
+        return 0
+    worth = get_scaled_share(refund, rules) - owed * WEI_PER_NATIVE
+    return worth // (REFUND_GAS * rules.native_price)
+
+
 def get_claims_max(market: GasMarket, rules: SettlementRules) -> int:
     """Claims of one transaction that leaves room in a block for others; at least one."""
     block = market.block_gas_limit or BLOCK_GAS

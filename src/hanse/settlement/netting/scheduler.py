@@ -21,6 +21,7 @@ from hanse.chain import Rpc
 from hanse.settlement.netting.gas import (
     GasMarket,
     SettlementRules,
+    get_refund_fee_cap,
     is_refund_worth_completing,
 )
 from hanse.settlement.netting.plan import PayableClaim, Reason, SettlementPlan, plan_settlement
@@ -29,8 +30,8 @@ from hanse.settlement.netting.settled import SettlementBatch
 from hanse.settlement.netting.settler import Settler
 
 REFUNDS_PER_ROUND_MAX = 10
-"""Refunds completed in one go: each takes a confirmation's time, and meanwhile nobody looks for
-refunds that draw near. Anyone can make many of them."""
+"""Refunds completed in one go, which takes a confirmation's time; meanwhile nobody looks for those
+that draw near. Anyone can make many of them."""
 
 FetchMarket = Callable[[], Awaitable[GasMarket]]
 """Asks the chain's node for prices and time."""
@@ -163,9 +164,12 @@ class Scheduler:
             )
         ]
         due.sort(key=lambda entry: -entry[2].pending_refund)
-        return sum(
-            [await self.settler.complete_refund(*one) for one in due[:REFUNDS_PER_ROUND_MAX]]
-        )
+        completing = []
+        for user, signer, funds in due[:REFUNDS_PER_ROUND_MAX]:
+            still = _get_owed(owed.get((user, signer)))
+            cap_wei = get_refund_fee_cap(funds.pending_refund, still, self.rules)
+            completing.append(self.settler.complete_refund(user, signer, funds, cap_wei))
+        return sum(await asyncio.gather(*completing))
 
     async def _plan_and_note(self, asked: bool, gas_share_ppm: int | None) -> SettlementPlan:
         plan = await self.make_plan(asked=asked, gas_share_ppm=gas_share_ppm)

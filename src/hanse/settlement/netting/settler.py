@@ -183,14 +183,20 @@ class Settler:
             await self._wait_for_view(final)
         self._settled_block = max(self._settled_block, await self._find_last_block())
 
-    async def complete_refund(self, user: Address, signer: Address, funds: SubAccountFunds) -> bool:
-        """Complete a refund that has unlocked; False if somebody else was first."""
+    async def complete_refund(
+        self, user: Address, signer: Address, funds: SubAccountFunds, fee_cap_wei: int = 0
+    ) -> bool:
+        """Complete a refund that has unlocked; False if somebody else was first.
+
+        Above `fee_cap_wei` for one gas it is not signed, unless that is 0.
+        """
         call = self._escrow.claim_refund(user, self._provider, signer)
+        call = replace(call, fee_cap_wei=fee_cap_wei)
         key = f"refund:{user}:{signer}:{funds.refund_unlock_s}:{self.view.block}"
         try:
             entry = await self._outbox.submit(key, call)
         except ChainError as error:
-            # Someone else was first, or the user cancelled it.
+            # Someone else was first, the user cancelled it, or gas costs more than the plan knew.
             _log.info("a refund was not completed: %s", error.reason)
             return False
         await self._wait_for_view(entry)
