@@ -18,7 +18,11 @@ from hanse.protocol.signatures import to_bytes, to_compact
 from hanse.settlement import SubAccountFunds
 from hanse.settlement.netting.gas import REFUND_GAS, GasMarket, SettlementRules
 from hanse.settlement.netting.plan import Reason
-from hanse.settlement.netting.round_storage import RoundTimes, open_round_storage
+from hanse.settlement.netting.round_storage import (
+    MemoryRoundStorage,
+    RoundTimes,
+    open_round_storage,
+)
 from hanse.settlement.netting.scheduler import REFUNDS_PER_ROUND_MAX, fetch_gas_market
 from hanse.settlement.netting.settled import SettledClaim, SettlementBatch
 from hanse.settlement.netting.settler import Settler, no_records_head
@@ -201,6 +205,33 @@ async def test_a_transaction_without_its_event_is_an_error(breaks):
         f"transaction 0x{market.chain.block:064x} holds no Settled event; the node lags, or the "
         "Escrow is another one"
     )
+
+
+async def test_what_was_mined_is_not_claimed_again_though_its_event_was_not_read():
+    market = await open_paper_market(users=1)
+    await market.sell(ONE, 60)
+    market.chain.shows_no_event = market.chain.view_is_stuck = True
+    with pytest.raises(ChainError):
+        await market.scheduler.settle(asked=True)
+    with pytest.raises(TransientError, match="the node lags"):
+        await market.settler.read_payable()
+
+
+async def test_a_node_that_leaves_out_a_result_is_not_believed():
+    market = await open_paper_market(users=2)
+    await market.sell(ONE, 60)
+    await market.sell(TWO, 70)
+    honest = market.chain.find_event
+
+    def cut(log: Any, timestamp_s: int) -> Any:
+        event = honest(log, timestamp_s)
+        if event is None or event.name != "Settled":
+            return event
+        return replace(event, fields={**event.fields, "results": event.fields["results"][:1]})
+
+    market.chain.find_event = cut  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="shorter"):
+        await market.scheduler.settle(asked=True)
 
 
 # ---------------------------------------------------------------- what is payable
@@ -466,6 +497,7 @@ async def test_due_refunds_are_completed_the_largest_first_and_ten_at_a_time():
     assert await market.scheduler.complete_due_refunds() == 0
     market.chain.time_s += LOCK_TIME_S - 1
     assert await market.scheduler.complete_due_refunds() == 0
+    assert market.shown == [], "nothing is settled for refunds that are not due"
     market.chain.time_s += 1
     assert await market.scheduler.complete_due_refunds() == REFUNDS_PER_ROUND_MAX
     users = [key.split(":")[1] for key in market.chain.done]
@@ -561,7 +593,8 @@ async def test_what_a_refund_calls_for_goes_alone_and_leaves_the_clock():
     (batch,) = await market.scheduler.look()
     assert [claim.user for claim in batch.claims] == [ONE]
     assert await market.rounds.read() == RoundTimes(NOW_S, NOW_S + 100)
-    assert market.shown[-1][0].reason is Reason.NOT_YET
+    plan, _ = market.shown[-1]
+    assert (plan.reason, plan.since_s) == (Reason.NOT_YET, NOW_S)
 
 
 async def test_a_round_goes_on_until_nothing_is_left_that_is_worth_its_gas():
@@ -599,6 +632,40 @@ async def test_what_the_clock_called_for_goes_on_with_what_came_meanwhile():
     market.chain.before_mining = sell_more
     assert [batch.paid for batch in await market.scheduler.look()] == [50, 40]
     assert await market.rounds.read() == RoundTimes(0, NOW_S + DAY_S)
+
+
+class KeptRounds(MemoryRoundStorage):
+    """Remembers what it was told in between, as a database would after a crash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.puts: list[RoundTimes] = []
+
+    async def put(self, times: RoundTimes) -> None:
+        self.puts.append(times)
+        await super().put(times)
+
+
+async def test_what_an_exposure_called_for_goes_on_below_it_and_is_noted_on_the_way():
+    market = await open_paper_market(SettlementRules(exposure_max=100), users=2)
+    market.scheduler._storage = kept = KeptRounds()
+    await market.sell(ONE, 101)
+    late = [40]
+
+    async def sell_more() -> None:
+        market.chain.time_s += 5
+        if late:
+            await market.sell(TWO, late.pop())
+
+    market.chain.before_mining = sell_more
+    assert [batch.paid for batch in await market.scheduler.look()] == [101, 40]
+    assert kept.puts == [
+        RoundTimes(NOW_S, 0),
+        RoundTimes(NOW_S, NOW_S),
+        RoundTimes(NOW_S, NOW_S + 5),
+        RoundTimes(NOW_S + 5, NOW_S + 5),
+        RoundTimes(0, NOW_S + 5),
+    ]
 
 
 async def test_what_is_left_of_a_round_waits_from_its_time_on_and_is_shown_unasked():
