@@ -12,7 +12,7 @@ to a state that is written whole (measured; with historical states 160 kB).
 What survives: SIGTERM, everything. kill -9 of our process: everything, since anvil runs in a group
 of its own, and the next start ends it properly first. kill -9 of anvil itself: all but the last
 `STATE_INTERVAL_S`. A state file that was cut in half is replaced by a copy, at most
-`COPY_INTERVAL_S` older.
+`COPY_INTERVAL_S` older. The first block stays the same however often it is started.
 
 It is a development chain: anyone who reaches its port can do anything with it. It listens on
     loopback only.
@@ -31,6 +31,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from hanse.chain.localnode.anvil_binary import Say, get_anvil
 from hanse.chain.rpc import Rpc
@@ -252,13 +253,13 @@ class LocalNode:
         path.write_text(f"{saved}\n")
 
     def _repair_state(self) -> None:
-        """Keep a copy of a sound state; put the copy in place of a broken one."""
+        """Put the copy in place of a broken state, take foreign blocks out, keep a new copy."""
         if not self._state_path.exists():
-            if self._backup_path.exists():
-                shutil.copyfile(self._backup_path, self._state_path)
-            return
+            if not self._backup_path.exists():
+                return
+            shutil.copyfile(self._backup_path, self._state_path)
         try:
-            json.loads(self._state_path.read_bytes())
+            state = json.loads(self._state_path.read_bytes())
         except ValueError:
             if not self._backup_path.exists():
                 raise RequestError(
@@ -268,7 +269,11 @@ class LocalNode:
                 ) from None
             self._say("the chain's state was cut short; going back to its last sound copy")
             os.replace(self._backup_path, self._state_path)
-            return
+            state = json.loads(self._state_path.read_bytes())
+        if _drop_added_genesis(state):
+            draft = self._state_path.with_suffix(".draft")
+            draft.write_text(json.dumps(state))
+            os.replace(draft, self._state_path)
         self._copy_state()
 
     def _copy_state(self) -> None:
@@ -296,6 +301,21 @@ class LocalNode:
             return self._log_path.read_text("utf-8", "replace")[-300:].strip() or "none"
         except OSError:
             return "none"
+
+
+def _drop_added_genesis(state: dict[str, Any]) -> bool:
+    """Leave the oldest block 0 alone in a saved state; whether there was another.
+
+    anvil makes a block 0 at every start and saves it beside the loaded one. From the third start on
+    there are two to load, in no fixed order: if the wrong one wins, nobody knows the chain again.
+    """
+    blocks = state.get("blocks", [])
+    first = [block for block in blocks if int(block["header"]["number"], 16) == 0]
+    if len(first) < 2:
+        return False
+    own = min(first, key=lambda block: int(block["header"]["timestamp"], 16))
+    state["blocks"] = [own, *(block for block in blocks if block not in first)]
+    return True
 
 
 def _free_port() -> int:
