@@ -45,8 +45,9 @@ CONFIRMATIONS = 2
 LOCK_TIME_S = 3_600
 """The shortest that the contracts allow; `hanse up` moves the local chain's clock over it."""
 
-RECORD_INTERVAL_BLOCKS = 3
-"""Blocks between commits of the local recorder; the local chain makes one a second."""
+RECORD_INTERVAL_BLOCKS = CONFIRMATIONS
+"""Blocks between commits of the local recorder. The local chain rests once a transaction has its
+confirmations: with a longer interval what is bought then would wait for the next transaction."""
 
 NATIVE_WEI = 10**21
 """Native coin for each local key: 1,000, so that no local run ever lacks gas."""
