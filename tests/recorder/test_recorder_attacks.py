@@ -12,7 +12,7 @@ import pytest
 from hanse.chain import Key, create_key
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError, TransientError
-from hanse.protocol.limits import RECORD_BODY_BYTES_MAX
+from hanse.protocol.limits import LEAVES_PER_COMMIT_MAX, RECORD_BODY_BYTES_MAX
 from hanse.protocol.records import RecordEntry, Side
 from hanse.protocol.records.wire import entry_to_json, submission_to_json
 from hanse.protocol.signatures import ZERO_ADDRESS
@@ -349,3 +349,20 @@ async def test_a_full_backlog_takes_nothing_more(tmp_path):
             "/hanse/v1/records", place.sign(Side.USER, SIGNER.address, SIGNER, make_entry(2))
         )
         assert (status, answer["error"]["code"]) == (503, "overloaded")
+
+
+async def test_no_promise_is_made_that_a_filled_backlog_would_break(place):
+    """Two parties in league match what they like: honest entries then wait some commits longer."""
+
+    async def count_filled() -> int:
+        return 3 * LEAVES_PER_COMMIT_MAX
+
+    place.book.count_open = count_filled
+    for side, party, key in (
+        (Side.PROVIDER, PROVIDER, RECEIPT),
+        (Side.USER, SIGNER.address, SIGNER),
+    ):
+        body = place.sign(side, party, key, make_entry())
+        status, answer = await place.post("/hanse/v1/records", body)
+        assert status == 200
+    assert answer["matched"]["block"] == SeenChain.block + 4 * 40

@@ -23,7 +23,11 @@ from urllib.parse import parse_qs
 
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, TransientError
-from hanse.protocol.limits import COMMITS_PER_PAGE_MAX, RECORD_ENTRIES_PER_SUBMISSION_MAX
+from hanse.protocol.limits import (
+    COMMITS_PER_PAGE_MAX,
+    LEAVES_PER_COMMIT_MAX,
+    RECORD_ENTRIES_PER_SUBMISSION_MAX,
+)
 from hanse.protocol.records import (
     Promise,
     PromiseKind,
@@ -150,12 +154,12 @@ class Recorder:
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         signed = await self._read_submission(scope, receive)
         self._check_able()
-        await self._check_backlog()
+        commits_ahead = await self._check_backlog() // LEAVES_PER_COMMIT_MAX
         submission, block = signed.submission, self._committer.block
         taken = await self._book.take(
             submission.side,
             submission.entries,
-            commit_by=block + self._promise_blocks,
+            commit_by=block + self._promise_blocks * (1 + commits_ahead),
             now_s=int(self._now_s()),
         )
         self._failpoint("submission_taken")
@@ -258,7 +262,8 @@ class Recorder:
                 "chain_unavailable", "this recorder does not see its chain now", retry_after_s=5.0
             )
 
-    async def _check_backlog(self) -> None:
+    async def _check_backlog(self) -> int:
+        """How many leaves come before a new one: whoever fills commits must not break our word."""
         open_leaves = await self._book.count_open()
         self._metrics.open_leaves.set(open_leaves)
         if open_leaves >= self._limits.open_leaves_max:
@@ -267,3 +272,4 @@ class Recorder:
                 f"{open_leaves} receipts wait for a root, at most {self._limits.open_leaves_max}",
                 retry_after_s=30.0,
             )
+        return open_leaves
