@@ -3,13 +3,12 @@
 Start: recover the book, start engines, index the chain, register and publish, serve. Stop: refuse
 new requests with 503 `draining`, let those at work finish within a limit, stop the server, settle
 if asked, close. What a crash skips of that, the next start makes good. What it does in between is
-in `hanse.provider.loops`.
+in `hanse.provider.rounds`.
 """
 
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -27,12 +26,12 @@ from hanse.protocol.signatures import Address
 from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.chain_view import IndexedChainView
 from hanse.provider.finishing import Failpoint
-from hanse.provider.loops import MONEY_LOOK_S, Loops, Rounds
 from hanse.provider.offers import OfferBook, Service, list_engines
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
+from hanse.provider.rounds import MONEY_LOOK_S, Rounds
 from hanse.provider.settings import BrokerKeys, BrokerSettings
 from hanse.provider.sharing import Sharing
-from hanse.serving import HttpServer
+from hanse.serving import HttpServer, Loops, run_until_signal
 from hanse.settlement import SubAccountFunds, open_receipt_book
 from hanse.settlement.books.book_guard import MARK_INTERVAL_S, verify_book_is_newest
 from hanse.settlement.chain_state.index_storage import open_index_storage
@@ -65,7 +64,7 @@ class BrokerProcess:
         self.settings = settings
         self._services = services
         self._closers = contextlib.AsyncExitStack()
-        self._loops = Loops(self._begin_draining)
+        self._loops = Loops("broker", self._begin_draining)
         self.broker: Broker
         self.scheduler: Scheduler
         self.records: Submitter
@@ -340,18 +339,4 @@ async def run_broker(
         HanseError: it could not start, or had to stop: the message says why and what to do.
     """
     process = await BrokerProcess.start(settings, keys, services, progress)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    process.failed.add_done_callback(lambda future: stop.set())
-    try:
-        on_ready(process)
-        await stop.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        failed = process.failed.exception() if process.failed.done() else None
-        await process.stop()
-    if failed is not None:
-        raise failed
+    await run_until_signal(process, on_ready)

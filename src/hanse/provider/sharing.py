@@ -21,8 +21,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from hanse.protocol.errors import HanseError, InvariantError, TransientError
-from hanse.provider.loops import Loops
 from hanse.provider.settings import BrokerSettings
+from hanse.serving import Loops
 from hanse.settlement import ReceiptBook
 from hanse.store import Database, Transaction, is_shared
 from hanse.store.leases import LeaseTerms, Membership, join_group

@@ -7,10 +7,8 @@ commit that is under way goes on at the next start, as after a crash.
 import asyncio
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from hanse.chain import Key, Rpc
 from hanse.chain.deployment import open_contracts, open_records, verify_deployment
@@ -23,7 +21,7 @@ from hanse.recorder.committer import Committer, no_failpoint
 from hanse.recorder.metrics import RecorderMetrics
 from hanse.recorder.parties import ChainParties, Parties
 from hanse.recorder.settings import RecorderSettings
-from hanse.serving import HttpServer
+from hanse.serving import HttpServer, Loops, run_until_signal
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.store import Database, hold_folder, open_database
 
@@ -40,14 +38,12 @@ class RecorderProcess:
 
     def __init__(self, settings: RecorderSettings) -> None:
         self.settings = settings
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done, with the reason, when a loop has ended and the process must stop."""
         self.recorder: Recorder
         self.book: RecorderBook
         self.committer: Committer
         self.server: HttpServer
         self._closers = contextlib.AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loops = Loops("recorder")
 
     @classmethod
     async def start(
@@ -77,6 +73,11 @@ class RecorderProcess:
         """Where it listens."""
         return self.server.url
 
+    @property
+    def failed(self) -> "asyncio.Future[None]":
+        """See `Loops.failed`."""
+        return self._loops.failed
+
     async def stop(self) -> None:
         """Stop serving and close."""
         try:
@@ -99,8 +100,8 @@ class RecorderProcess:
         self._closers.push_async_callback(self.server.stop)
         await self._assemble(database, rpc, key, now_s, failpoint)
         await self.committer.verify_book()
-        self._spawn(self.committer.run(settings.poll_interval_s))
-        self._spawn(self._sweep(now_s))
+        self._loops.spawn(self.committer.run(settings.poll_interval_s))
+        self._loops.spawn(self._sweep(now_s))
         await self.server.start(self.recorder)
 
     # The seams to disk, node, network and clock; a simulation overrides them.
@@ -167,7 +168,7 @@ class RecorderProcess:
             failpoint=failpoint,
         )
         self._metrics = metrics
-        self._spawn(outbox.run())
+        self._loops.spawn(outbox.run())
 
     async def _sweep(self, now_s: Callable[[], float]) -> None:
         while True:
@@ -178,27 +179,10 @@ class RecorderProcess:
                 _log.warning("old entries stay for now: %s", error.message)
             await asyncio.sleep(SWEEP_S)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._on_ended)
-        self._tasks.append(task)
-
-    def _on_ended(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or self.failed.done():
-            return
-        error = task.exception()
-        _log.error("a loop of the recorder ended: %s", type(error).__name__)
-        self.failed.set_exception(error or RuntimeError("a loop ended"))
-
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loops.stop()
         await self._closers.aclose()
-        if self.failed.done():
-            self.failed.exception()  # looked at, so that nobody warns
-        else:
-            self.failed.cancel()
+        self._loops.close()
 
 
 async def run_recorder(
@@ -212,19 +196,4 @@ async def run_recorder(
     Raises:
         HanseError: it could not start, or had to stop: the message says why and what to do.
     """
-    process = await RecorderProcess.start(settings, key)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    process.failed.add_done_callback(lambda future: stop.set())
-    try:
-        on_ready(process)
-        await stop.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        failed = process.failed.exception() if process.failed.done() else None
-        await process.stop()
-    if failed is not None:
-        raise failed
+    await run_until_signal(await RecorderProcess.start(settings, key), on_ready)
