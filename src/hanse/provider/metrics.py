@@ -12,6 +12,7 @@ from hanse.settlement.money.places import sum_by_code, sum_by_place
 from hanse.settlement.money.provider_money import ProviderMoney
 from hanse.settlement.netting.plan import Reason, SettlementPlan
 from hanse.settlement.netting.round_storage import RoundTimes
+from hanse.settlement.traces.writer import TraceWriter
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -109,6 +110,16 @@ class BrokerMetrics:
     def count_defect(self) -> None:
         """One exception that should not have been."""
         self._defects.inc()
+
+    def watch_traces(self, traces: TraceWriter) -> None:
+        """Show what becomes of the traces."""
+        for name, meaning, read in (
+            ("stored", "Traces stored.", lambda: traces.stored),
+            ("dropped", "Requests that left no trace.", traces.dropped.total),
+            ("held_bytes", "Captured and waiting for the store.", lambda: traces.held_bytes),
+        ):
+            gauge = Gauge(f"hanse_broker_traces_{name}", meaning, registry=self.registry)
+            gauge.set_function(read)
 
     def render(self) -> bytes:
         """The exposition text."""
