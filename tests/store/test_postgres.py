@@ -16,6 +16,7 @@ import pytest_asyncio
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.store import get_database_name, has_password, open_database
 from hanse.store.postgres import PostgresDatabase, open_postgres
+from hanse.store.postgres_connection import WRITE_LOCK_KEY
 from hanse.store.postgres_sql import to_native, to_native_types
 from tests.store.facts import TABLES, Gate, count, put
 from tests.store.postgres_server import PostgresServer
@@ -51,6 +52,27 @@ async def test_writes_that_wait_share_one_commit(database):
     gate.opened.set()
     await first
     assert len(set(await asyncio.gather(*waiting))) == 1
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["schema=public", "options=-c%20default_transaction_isolation%3Drepeatable%5C%20read"],
+)
+async def test_writers_take_turns_however_their_urls_and_defaults_differ(database, url, parameters):
+    """Two names of one schema had two locks; a snapshot from before the turn sees no lease end."""
+    await database.write(put("count", "0"))
+    joiner = "&" if "?" in url else "?"
+    other = await open_postgres(f"{url}{joiner}{parameters}")
+
+    def add_one(tx):
+        (found,) = tx.find_one("SELECT amount FROM facts")
+        tx.find_one("SELECT 1 FROM pg_sleep(0.01)")
+        tx.execute("UPDATE facts SET amount = ?", (str(int(found) + 1),))
+
+    for _ in range(10):
+        await asyncio.gather(database.write(add_one), other.write(add_one))
+    await other.close()
+    assert await database.read(lambda tx: tx.find_one("SELECT amount FROM facts")[0]) == "20"
 
 
 async def test_after_a_restart_of_the_server_the_next_write_and_read_go_on():
@@ -116,7 +138,7 @@ class CuttingProxy:
     def _pump(self, source, sink, watched, cut) -> None:
         try:
             while data := source.recv(65_536):
-                if watched and self.armed.is_set() and b"COMMIT" in data:
+                if watched and self.armed.is_set() and b"COMMIT\0" in data:
                     self.armed.clear()
                     cut.set()
                     if self._forwards_commit:
@@ -213,11 +235,11 @@ async def test_a_statement_that_takes_too_long_is_transient_and_undone(database)
 
 async def test_a_turn_that_never_comes_is_transient(database, url):
     with psycopg.connect(url, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(310872273765)")  # the lock's key, in decimal
+        other.execute(f"SELECT pg_advisory_lock({WRITE_LOCK_KEY})")
         database._link.connect().execute("SET lock_timeout = '50ms'")
         with pytest.raises(TransientError, match="lock timeout"):
             await database.write(put("waits"))
-        other.execute("SELECT pg_advisory_unlock(310872273765)")
+        other.execute(f"SELECT pg_advisory_unlock({WRITE_LOCK_KEY})")
     await database.write(put("after"))
     assert await count(database) == 1
 

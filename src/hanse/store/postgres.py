@@ -37,6 +37,7 @@ from hanse.store.database import Transaction
 from hanse.store.group_commit import Result, Write, deliver, refuse
 from hanse.store.migrations import apply_steps
 from hanse.store.postgres_connection import (
+    WRITE_LOCK_KEY,
     Link,
     PostgresTransaction,
     Target,
@@ -71,8 +72,13 @@ class PostgresDatabase:
 
     def __init__(self, target: Target, outcome_wait_s: float = OUTCOME_WAIT_S) -> None:
         self._link = Link(target, "hanse-write")
-        lock = f"pg_advisory_xact_lock({target.write_lock})"
-        self._begin = f"BEGIN; SELECT {lock}, pg_current_xact_id()::text; SAVEPOINT one"
+        # Each statement sees what was committed before it, whatever the server's default: a
+        # snapshot from before the turn would not show a lease that has ended meanwhile.
+        begin, lock = (
+            "BEGIN ISOLATION LEVEL READ COMMITTED",
+            f"pg_advisory_xact_lock({WRITE_LOCK_KEY})",
+        )
+        self._begin = f"{begin}; SELECT {lock}, pg_current_xact_id()::text; SAVEPOINT one"
         self._outcome_wait_s = outcome_wait_s
         self._queue: deque[Write] = deque()
         self._wake = threading.Condition()

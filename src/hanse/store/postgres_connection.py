@@ -11,7 +11,6 @@ queries and adapters.
 """
 
 import contextlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +46,9 @@ KEEPALIVE = {
 }
 """A peer that vanished without a word is noticed after about 10 s."""
 
-WRITE_LOCK = 0x48616E7365
-"""Of the lock without a schema ("Hanse" in ASCII)."""
+WRITE_LOCK_KEY = f"hashtextextended(COALESCE(current_schema()::text, ''), {0x48616E7365})"
+"""SQL of the advisory lock's key that a writer holds: one for each schema of a database, however
+its URL names it. The seed is "Hanse" in ASCII."""
 
 VERSION_MIN = 130_000
 """PostgreSQL 13: the first with `pg_xact_status` over 64-bit transaction ids."""
@@ -93,11 +93,6 @@ class Target:
         who = f"{shown['user']}@" if shown["user"] else ""
         which = f"?schema={self.schema}" if self.schema else ""
         return f"postgresql://{who}{where}/{self.parameters.get('dbname') or ''}{which}"
-
-    @property
-    def write_lock(self) -> int:
-        """Key of the advisory lock that a writer holds: one for each schema of a database."""
-        return WRITE_LOCK + zlib.crc32(self.schema.encode())
 
     def connect(self, application: str) -> Connection:
         """A new connection with our limits and types.
