@@ -20,6 +20,7 @@ BUSY = ProviderFacts(
     sub_accounts=1,
     requests=5,
     last_request_s=NOW_S - 1,
+    name="lubeck",
 )
 
 
@@ -30,7 +31,7 @@ def test_a_provider_that_is_asked_is_not_idle():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"is_registered": False}, "not registered"),
+        ({"is_registered": False}, "hanse provider start --register --name lubeck"),
         ({"is_condemned": True, "stake": 0, "health": "unreachable"}, "condemned"),
         ({"stake": 99}, "stake of 99 is below the least that counts, 100"),
         ({"unbonding_until_s": NOW_S + 5}, "unbonding"),
@@ -38,7 +39,7 @@ def test_a_provider_that_is_asked_is_not_idle():
         ({"published_offers": 0}, "no offer is published"),
         ({"valid_until_s": NOW_S}, "expired"),
         ({"health": "unreachable"}, "the broker is unreachable"),
-        ({"health": "not running", "published_offers": 0}, "hanse provider start"),
+        ({"health": "not running", "published_offers": 0}, "hanse provider start --name lubeck"),
         ({"last_request_s": NOW_S - QUIET_S}, "nobody has asked lately"),
     ],
 )

@@ -43,7 +43,10 @@ NEXT_STEPS = {
     "overloaded": "Wait, then try again.",
     "store_unavailable": "Check the disk, and that no other process holds this home folder.",
     "transaction_failed": "Nothing was moved by it. See where the money is with: hanse money",
-    "receipt_invalid": "Pay this provider nothing more, and keep the receipt: it is evidence.",
+    "receipt_invalid": (
+        "If a provider sent it, pay that provider nothing more and keep it: it is evidence. "
+        "If it is a file, see that it is the whole one."
+    ),
     "invariant_broken": "Stop, keep the home folder as it is, and report it.",
     "internal_error": "Please report it; HANSE_DEBUG=1 shows the traceback.",
 }

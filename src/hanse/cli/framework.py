@@ -49,6 +49,9 @@ class _Documented(click.Command):
         if has_settings:
             self.params.append(config_option())
         self.params += [_home_option(), _json_option()]
+        for param in self.params:
+            if isinstance(param, click.Option) and param.show_default is None:
+                param.show_default = _has_worthwhile_default(param)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples below the options."""
@@ -203,6 +206,15 @@ def _to_sync(function: Callable[..., Any]) -> Callable[..., Any]:
             return runner.run(work)
 
     return functools.update_wrapper(run, function)
+
+
+def _has_worthwhile_default(option: click.Option) -> bool:
+    """Whether help should show it: not one that the text names, nor what is merely off."""
+    if "[default:" in (option.help or ""):
+        return False
+    if option.is_flag:
+        return bool(option.secondary_opts)
+    return isinstance(option.default, str | int | float) and option.default != ""
 
 
 def _home_option() -> click.Option:

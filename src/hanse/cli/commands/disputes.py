@@ -220,8 +220,10 @@ async def _get(book: "DisputeBook", wanted: str | None) -> "StoredDispute":
     found = await book.list_all()
     matching = [d for d in found if wanted is None or d.dispute_id.startswith(wanted.lower())]
     if not matching:
-        name = f"dispute {wanted!r:.80}" if wanted else "dispute"
-        raise RequestError("not_found", f"there is no {name}; there are {len(found)} in all")
+        which = f"none of {len(found)} disputes begins with {wanted!r:.80}"
+        raise RequestError(
+            "not_found", which if found else "no provider was caught: no dispute yet"
+        )
     if wanted is not None and len(matching) > 1:
         raise RequestError("usage", f"{len(matching)} disputes begin with {wanted!r:.80}: say more")
     return matching[0]

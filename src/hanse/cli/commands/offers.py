@@ -65,6 +65,8 @@ async def offers(session: Session, /, model: str | None) -> None:
         {"offers": [_to_document(seen) for seen in found], "missing": report.missing},
         lambda: output.table(columns, rows) if rows else "Nothing is on offer.",
     )
+    if found:
+        output.note(f"prices: {units.symbol} for a million tokens")
     for service, reason in report.missing.items():
         output.note(f"left out: {service}: {reason}")
 

@@ -50,7 +50,11 @@ async def prove(
             verify_record(proof, get_receipt_digest(signed, domain))
             return export_record(document, proof, load_network(session.home).deployment.records)
         if time.monotonic() >= ends:
-            raise RequestError("not_found", f"this receipt is not recorded: {why}")
+            raise RequestError(
+                "not_found",
+                f"this receipt is not recorded: {why}; ask again with --wait 60, or see why with: "
+                "hanse recorder unmatched",
+            )
         await asyncio.sleep(ASK_S)
 
 

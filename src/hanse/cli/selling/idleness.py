@@ -31,6 +31,7 @@ class ProviderFacts:
         requests: receipted ever.
         last_request_s: when the last was finished; 0 if none was.
         is_condemned: whether a fraud was proven against it; it is never active again.
+        name: what this home calls it, for commands that can be copied.
     """
 
     is_registered: bool
@@ -46,6 +47,7 @@ class ProviderFacts:
     requests: int
     last_request_s: int
     is_condemned: bool = False
+    name: str = "NAME"
 
 
 def explain_idle(
@@ -80,7 +82,7 @@ def _explain_unlisted(
     if facts.is_condemned:
         return ["condemned: a fraud was proven against this provider, and its stake is lost"]
     if not facts.is_registered:
-        return ["not registered: run hanse provider start --register, with --name NAME"]
+        return [f"not registered: hanse provider start --register --name {facts.name}"]
     if facts.unbonding_until_s:
         reasons.append("the stake is unbonding, so no user can fund this provider")
     elif facts.stake < facts.minimum_stake:
@@ -91,7 +93,7 @@ def _explain_unlisted(
     if not facts.receipt_key_matches:
         reasons.append("the Registry names another receipt key than this home's")
     if facts.health == NOT_RUNNING:
-        return [*reasons, "the broker is not running: hanse provider start --name NAME"]
+        return [*reasons, f"the broker is not running: hanse provider start --name {facts.name}"]
     if not facts.published_offers:
         reasons.append("no offer is published")
     elif facts.valid_until_s and facts.valid_until_s <= now_s:

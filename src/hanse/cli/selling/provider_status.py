@@ -97,6 +97,7 @@ async def fetch_report(
         requests=totals.requests,
         last_request_s=totals.last_request_s,
         is_condemned=info.is_condemned,
+        name=name,
     )
     return ProviderReport(address, info, broker, totals, facts)
 

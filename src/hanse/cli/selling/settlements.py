@@ -122,10 +122,12 @@ def get_books(session: Session, name: str) -> str:
 
     path = session.get_provider_folder(name) / DATABASE_NAME
     if not path.is_file():
+        known = sorted(found.parent.name for found in session.home.glob(f"*/{DATABASE_NAME}"))
+        others = f"; these did: {', '.join(known)} (--name {known[0]})" if known else ""
         raise RequestError(
             "not_found",
-            f"provider {name!r} has no books in {session.home}; "
-            f"it never ran here: hanse provider start --name {name}",
+            f"provider {name!r} has no books in {session.home}; it never ran here: "
+            f"hanse provider start --name {name}{others}",
         )
     return str(path)
 
