@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from openai import AsyncOpenAI
+from openai import APIError, AsyncOpenAI
 
 from hanse.cli.local_network import find_free_port
 from tests.network.market import until
@@ -56,15 +56,15 @@ async def run(home: Path, *arguments: str) -> Ran:
     return Ran(process.returncode, stdout.decode(), stderr.decode())
 
 
-def find_processes_of(home: Path) -> list[str]:
-    """Command lines of all processes that name this home, ours excepted."""
-    found = []
+def find_processes_of(home: Path) -> dict[int, str]:
+    """Process ids and command lines of all that name this home, ours excepted."""
+    found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             with contextlib.suppress(OSError):
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 if str(home) in line:
-                    found.append(line)
+                    found[int(folder.name)] = line
     return found
 
 
@@ -126,16 +126,15 @@ async def test_one_answer_is_bought_and_every_unit_is_somewhere(staying):
     document, _ = staying
     verify_adds_up(document)
     assert document["receipt"]["sequence"] == "1"
-    assert {"opened", "settlement", "refund_requested", "refund_completed", "withdrawn"} == set(
-        document["transactions"]
-    )
+    moved = {"opened", "settlement", "refund_requested", "refund_completed", "withdrawn"}
+    assert moved | {"recorded"} == set(document["transactions"])
     paid = sum(int(p["amount"]) for p in document["places"] if p["place"] == "wallet (paid)")
     assert paid == int(document["receipt"]["fee"])
 
 
 async def test_its_receipt_verifies_offline_and_an_altered_one_does_not(home, staying, tmp_path):
     document, _ = staying
-    (path,) = (home / "receipts").iterdir()
+    (path,) = [p for p in (home / "receipts").iterdir() if not p.stem.endswith("-record")]
     nowhere = tmp_path / "no-network-here"
     verified = await run(nowhere, "receipts", "verify", str(path), "--json")
     assert verified.exit_code == 0, verified.stderr
@@ -214,7 +213,28 @@ async def test_a_step_that_fails_says_what_to_do(home, staying, tmp_path):
     (line,) = [line for line in broken.stderr.splitlines() if line.startswith("hanse:")]
     assert "network.json" in line
     assert "Traceback" not in broken.stderr
-    assert find_processes_of(broken_home) == []
+    assert find_processes_of(broken_home) == {}
+
+
+async def test_it_goes_on_after_one_provider_died(home, staying):
+    document, process = staying
+    (found,) = [n for n, line in find_processes_of(home).items() if "--name lubeck" in line]
+    os.kill(found, signal.SIGKILL)
+    key = (home / "api-key").read_text().strip()
+    async with AsyncOpenAI(base_url=document["gateway"], api_key=key, max_retries=0) as client:
+
+        async def is_served() -> str:
+            with contextlib.suppress(APIError):
+                answer = await client.chat.completions.create(
+                    model="smollm2-135m-instruct",
+                    messages=[{"role": "user", "content": "Hello!"}],
+                    max_tokens=8,
+                )
+                return answer.choices[0].message.content
+            return ""
+
+        assert await until(is_served, 60, "the other provider answers")
+    assert process.returncode is None
 
 
 async def test_ctrl_c_ends_everything(home, staying, interrupted):
@@ -239,5 +259,7 @@ async def test_the_next_start_resumes_chain_keys_and_books(home, staying, second
     assert resumed["receipt"]["sequence"] == "4"
     fees = [int(found["receipt"]["fee"]) for found in (document, resumed)]
     assert int(resumed["receipt"]["cumulative_fee"]) > sum(fees)
-    assert len(list((home / "receipts").iterdir())) == 2
-    assert find_processes_of(home) == []
+    names = [path.stem for path in (home / "receipts").iterdir()]
+    assert len(names) == 4, "a receipt and its record of each round"
+    assert sum(name.endswith("-record") for name in names) == 2
+    assert find_processes_of(home) == {}
