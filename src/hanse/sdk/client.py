@@ -189,7 +189,7 @@ class Hanse:
                 open_user_submitter(
                     *(settings.records, user, signer, database, rpc, deployment),
                     parts.traces.find_trace_hash if parts.traces else None,
-                    hanse._resumer.resume_provider,
+                    hanse._resumer.resume_known,
                 )
             )
             await stack.enter_async_context(run_behind(hanse.records))

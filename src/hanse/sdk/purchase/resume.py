@@ -153,6 +153,11 @@ class Resumer:
         report.still_open = len(await self._list_open(provider))
         return report
 
+    async def resume_known(self, provider: Address) -> None:
+        """`resume_provider` on a stranger's word: only of those that we have bought from."""
+        if await self._parts.book.find_sub_account(self._parts.get_key(provider)) is not None:
+            await self.resume_provider(provider)
+
     async def count_receipts(self, provider: Address, receipts: list[Any], more: bool) -> None:
         """Count receipts that came with a refusal; fetch the rest if there are more.
 

@@ -50,6 +50,9 @@ from hanse.settlement.records.watch import FaultError, RecordsView, Watch
 BATCHES_PER_ROUND_MAX = 20
 """Submissions of one round: 10,000 entries; the next round goes on."""
 
+RESUMES_PER_ROUND_MAX = 20
+"""Providers that one recorder's list may have us ask in one round: it may name any address."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -194,13 +197,18 @@ class Submitter:
         signed = self._identity.sign(recorder.address, (), now_s)
         providers = set()
         for found in await self._client.fetch_unmatched(url, signed):
+            if found.entry.signer != self._identity.party:
+                continue  # not ours, whatever the recorder says
             is_lacking = await self.book.find_entry(found.entry.key) is None
             if is_lacking or found.reason in ("digests_differ", "fees_differ"):
                 providers.add(found.entry.provider)
-        for provider in sorted(providers):
-            if now_s - self._resumed_at.get(provider, 0.0) >= self.settings.resume_s:
-                self._resumed_at[provider] = now_s
-                await self._resume(provider)
+        lately = {
+            p: at for p, at in self._resumed_at.items() if now_s - at < self.settings.resume_s
+        }
+        self._resumed_at = lately
+        for provider in sorted(providers - lately.keys())[:RESUMES_PER_ROUND_MAX]:
+            lately[provider] = now_s
+            await self._resume(provider)
 
     # recorders
 
