@@ -61,11 +61,18 @@ async def test_every_move_is_where_it_says(market):
             with pytest.raises(HanseError, match="comes free at"):
                 await command("account", *arguments)
             await market.network.node.advance_time(LOCK_TIME_S + 1)
-        done = await command("account", *arguments)
+        done = None
+        try:
+            done = await command("account", *arguments)
+        except HanseError as error:
+            # the broker completes due refunds too, and may have been faster
+            if "--claim" not in arguments or "no refund" not in error.message:
+                raise
         after = await read_money(market)
         assert get_moved(before, after) == expected, arguments
         assert after["total"] == before["total"]
-        assert after["journal"][-1]["transaction_hash"] == done["transaction_hash"]
+        if done is not None:
+            assert after["journal"][-1]["transaction_hash"] == done["transaction_hash"]
         before = after
 
     with pytest.raises(HanseError, match="the account holds"):

@@ -8,6 +8,7 @@ is shown is read back from the books and the chain, never from what we meant to 
 not come out right raises.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.markup import escape
 
-from hanse.chain import Rpc
+from hanse.chain import ChainError, OutboxEntry, Rpc
 from hanse.chain.asset import Asset
 from hanse.chain.registry import Registry
 from hanse.cli.local_network import LOCK_TIME_S, LocalNetwork
 from hanse.protocol.errors import InvariantError, TransientError
-from hanse.protocol.signatures import Address
+from hanse.protocol.signatures import Address, Hash32
 from hanse.sdk import Hanse, Settings, verify_receipt_file
 from hanse.sdk.money import Money, Place
 from hanse.settlement.books.voucher_records import StoredReceipt, Verification
@@ -41,6 +42,9 @@ SUB_ACCOUNT = 5_000_000
 
 RECORD_WAIT_S = 60.0
 """For both sides to submit and for the root to be confirmed: some 10 s on a quiet machine."""
+
+REFUND_WAIT_S = 60.0
+"""For the chain view to show a refund that the broker completed first."""
 
 PROMPT = "In one sentence: what was the Hanseatic League?"
 
@@ -255,21 +259,39 @@ async def _refund(
     amount = (place.amount + 1) // 2
     asked = await hanse.account.request_refund(place.provider, amount)
     await network.node.advance_time(LOCK_TIME_S + 1)
-    done = await hanse.account.claim_refund(place.provider)
+    completed = await _complete_refund(hanse, place.provider, asked)
     drawn = await hanse.account.withdraw(amount)
     played.transactions |= {
         "refund_requested": asked.transaction_hash,
-        "refund_completed": done.transaction_hash,
+        "refund_completed": completed,
         "withdrawn": drawn.transaction_hash,
     }
     show(
         f"\n[bold]5. Refund[/] of {network.network.units.format(amount)} that "
         f"{_get_name(network, place.provider)} did not earn\n"
         f"   asked     {asked.transaction_hash}\n"
-        f"   completed {done.transaction_hash}, after the lock time of {LOCK_TIME_S // 3600} h\n"
+        f"   completed {completed}, after the lock time of {LOCK_TIME_S // 3600} h\n"
         "   (only a local chain's clock can be moved: this one's was, by that hour)\n"
         f"   withdrawn {drawn.transaction_hash}\n"
     )
+
+
+async def _complete_refund(hanse: Hanse, provider: Address, asked: OutboxEntry) -> Hash32:
+    """Complete the refund, unless the provider's broker was faster; returns the transaction."""
+    try:
+        return (await hanse.account.claim_refund(provider)).transaction_hash
+    except ChainError as error:
+        if error.reason != "no refund":
+            raise
+    deadline_s = time.monotonic() + REFUND_WAIT_S
+    while time.monotonic() < deadline_s:
+        journal = (await hanse.read_money()).journal
+        for entry in journal:
+            of_this = entry.name == "RefundClaimed" and entry.provider == provider
+            if of_this and entry.block_number > (asked.block_number or 0):
+                return entry.transaction_hash
+        await asyncio.sleep(0.1)
+    raise InvariantError("internal_error", f"no refund waits with {provider}, and none was paid")
 
 
 async def _record(network: LocalNetwork, stored: StoredReceipt, played: Round, show: Show) -> None:
