@@ -221,9 +221,7 @@ async def _get(book: "DisputeBook", wanted: str | None) -> "StoredDispute":
     matching = [d for d in found if wanted is None or d.dispute_id.startswith(wanted.lower())]
     if not matching:
         which = f"none of {len(found)} disputes begins with {wanted!r:.80}"
-        raise RequestError(
-            "not_found", which if found else "no provider was caught: no dispute yet"
-        )
+        raise RequestError("not_found", which if found else "no provider was caught")
     if wanted is not None and len(matching) > 1:
         raise RequestError("usage", f"{len(matching)} disputes begin with {wanted!r:.80}: say more")
     return matching[0]

@@ -12,10 +12,6 @@ from hanse.cli.moments import format_time
 from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
 
-NO_TRACES = (
-    "No traces: none is kept without --traces, for instance hanse gateway start --traces ./t"
-)
-
 
 def _side_options(function: Callable[..., Any]) -> Callable[..., Any]:
     provider = click.option(
@@ -94,7 +90,7 @@ async def list_traces(session: Session, /, key: str, provider: str | None, limit
             "traces": [note_to_document(note) for note in notes],
             "dropped": [drop_to_document(drop) for drop in drops],
         },
-        lambda: output.table(columns, rows) if rows else NO_TRACES,
+        lambda: output.table(columns, rows) if rows else "No traces; --traces keeps them.",
     )
 
 
