@@ -9,14 +9,14 @@ import aiohttp
 import msgspec
 import pytest
 
-from hanse.chain import Key, create_key
+from hanse.chain import Deployment, Key, create_key
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.limits import LEAVES_PER_COMMIT_MAX, RECORD_BODY_BYTES_MAX
 from hanse.protocol.records import RecordEntry, Side
 from hanse.protocol.records.wire import entry_to_json, submission_to_json
 from hanse.protocol.signatures import ZERO_ADDRESS
-from hanse.recorder import Recorder, RecorderLimits
+from hanse.recorder import Recorder, RecorderLimits, RecorderSettings
 from hanse.recorder.book import open_recorder_book
 from hanse.recorder.metrics import RecorderMetrics
 from hanse.recorder.parties import KEY_S, Parties
@@ -349,6 +349,16 @@ async def test_a_full_backlog_takes_nothing_more(tmp_path):
             "/hanse/v1/records", place.sign(Side.USER, SIGNER.address, SIGNER, make_entry(2))
         )
         assert (status, answer["error"]["code"]) == (503, "overloaded")
+
+
+def test_a_node_that_falls_silent_makes_no_promise_late_before_it_is_made(tmp_path):
+    """With a minute of silence and blocks of a second, the promised block could be over already."""
+    place = "0x" + "e5" * 20
+    deployment = Deployment(31_337, "0x" + "00" * 32, place, place, place, 3_600, 1, 0, place)
+    settings = RecorderSettings(tmp_path, "http://node.test", deployment, interval_blocks=1)
+    unseen_blocks = settings.limits.chain_silence_s
+    least = 2 * settings.interval_blocks + 2 * deployment.confirmations + 5
+    assert settings.get_promise_blocks() - unseen_blocks >= least
 
 
 async def test_no_promise_is_made_that_a_filled_backlog_would_break(place):

@@ -19,7 +19,8 @@ class RecorderLimits:
         lookups_burst: of those at once.
         open_leaves_max: matched and not committed, over all: above it nothing new is taken, since
             its promised block could not be kept.
-        chain_silence_s: without news of the chain nothing is promised any more.
+        chain_silence_s: without news of the chain nothing is promised any more: a promise counts
+            from the head last seen, and with blocks of a second 20 are left for all delays.
     """
 
     requests_max: int = 256
@@ -29,7 +30,7 @@ class RecorderLimits:
     lookups_per_s: float = 50.0
     lookups_burst: float = 500.0
     open_leaves_max: int = 4 * 65_536
-    chain_silence_s: float = 60.0
+    chain_silence_s: float = 10.0
 
 
 @dataclass(frozen=True)
