@@ -194,7 +194,7 @@ def _describe_use(network: "LocalNetwork") -> str:
         f"  curl {network.gateway_url}/embeddings {headers} -d '{texts}'\n\n"
         f"Or with the commands, which find network and keys here:\n\n"
         f"  export {variables}\n"
-        f'  {program} chat --signer gateway "Hello!"\n'
+        f'  {program} chat --signer gateway --max-tokens 60 "Hello!"\n'
         f"  {program} money\n\n"
         f"  logs: {home / 'logs'}    stop: Ctrl-C\n"
     )

@@ -176,6 +176,11 @@ def _describe(plan: SettlementPlan) -> dict[str, Any]:
     }
 
 
+def _say_time(time_s: int, otherwise: str) -> str:
+    """By the chain's clock: a local one's is moved by hand, and rests with the chain."""
+    return f"{format_time(time_s)} by the chain's clock" if time_s else otherwise
+
+
 def _render(session: Session, network: Network, document: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
 
@@ -185,8 +190,8 @@ def _render(session: Session, network: Network, document: dict[str, Any]) -> "Re
         ("by itself", _say(document, network)),
         ("on demand", _say(document["on_demand"], network)),
         ("waiting", units.format(int(document["waiting"]))),
-        ("since", format_time(document["since"]) if document["since"] else "nothing waits"),
-        ("due", format_time(document["next_due"]) if document["next_due"] else "at no time"),
+        ("since", _say_time(document["since"], "nothing waits")),
+        ("due", _say_time(document["next_due"], "at no time")),
         *([("OVERDUE", f"by {document['overdue_s']} s")] if document["overdue_s"] else []),
         ("gas price", f"{int(document['gas_price_wei']) / 10**9:g} gwei"),
         ("native coin", units.format(price) if price else "free here: the gas rule is off"),
