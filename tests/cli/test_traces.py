@@ -92,6 +92,7 @@ def test_from_a_request_to_a_forgotten_trace(market, run, tmp_path):
     assert read_all(theirs) == b""
     gone = run("traces", "decrypt", note["trace_hash"], "--provider", "provider")
     assert gone.exit_code == 5
+    assert "is forgotten: " in gone.stderr
     assert run("traces", "check", "--file", str(exported), "--json").exit_code == 0
     forgotten = run("traces", "forget", "--before", "2100-01-01")
     assert forgotten.exit_code == 2

@@ -19,7 +19,13 @@ from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.settlement.traces.bundle import FILE_BYTES_MAX, decode_bundle, open_trace
 from hanse.settlement.traces.document import Trace
 from hanse.settlement.traces.encryption_key import unlock_encryption_key
-from hanse.settlement.traces.notes import SealedKey, TraceNote, TraceNotes, open_trace_notes
+from hanse.settlement.traces.notes import (
+    SealedKey,
+    TraceNote,
+    TraceNotes,
+    TraceState,
+    open_trace_notes,
+)
 from hanse.settlement.traces.object_store import open_object_store
 from hanse.store import open_database
 
@@ -52,6 +58,12 @@ class TraceSide:
         if file is not None:
             return decode_bundle(read_file(file))
         note = await self.get_note(name)
+        if note.state in (TraceState.FORGOTTEN, TraceState.LOST):
+            raise RequestError(
+                "not_found",
+                f"trace {note.trace_hash} is {note.state.value}: {note.reason or 'no word why'}; "
+                "only a file that was exported before can still show it",
+            )
         content = await open_object_store(note.location).fetch(note.trace_hash)
         return content, note.trace_hash, await self.notes.list_keys(note.trace_hash)
 
