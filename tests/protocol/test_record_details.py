@@ -195,6 +195,13 @@ def test_a_mistake_of_the_caller_is_a_value_error(act: Callable[[], object], tex
         act()
 
 
+def test_what_two_entries_differ_in_is_named() -> None:
+    assert find_mismatch(make_entry(), make_entry(trace_hash=DIGEST)) is None
+    assert find_mismatch(make_entry(), make_entry(fee=8)) is Reason.FEES_DIFFER
+    other = make_entry(receipt_digest=ZERO_HASH, fee=8)
+    assert find_mismatch(make_entry(), other) is Reason.DIGESTS_DIFFER
+
+
 def test_an_entry_of_one_side_misses_the_others() -> None:
     assert get_missing_reason(Side.USER) is Reason.MISSING_AT_PROVIDER
     assert get_missing_reason(Side.PROVIDER) is Reason.MISSING_AT_USER
