@@ -88,6 +88,21 @@ GROUPS = {
             "tests/settlement/test_settling_alone.py",
         ),
     ),
+    "records": Group(
+        (
+            "protocol/records/matching.py",
+            "protocol/records/proofs.py",
+            "protocol/records/verify.py",
+        ),
+        ("tests/protocol/test_record_details.py", "tests/protocol/test_records.py"),
+    ),
+    "disputes": Group(
+        ("settlement/disputes/findings.py", "settlement/disputes/evidence.py"),
+        (
+            "tests/settlement/test_dispute_details.py",
+            "tests/settlement/test_dispute_findings.py",
+        ),
+    ),
 }
 
 ALIVE = ("survived", "no tests")
