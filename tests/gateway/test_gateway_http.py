@@ -264,9 +264,12 @@ ACCOUNT = Place("account", 150)
 def test_a_402_names_the_command_that_funds_it(details, places, expected):
     money = Money("0x" + "22" * 20, 9, places, 0, (), (), symbol="tHSD", decimals=6)
     error = RequestError("insufficient_balance", "too little is there", details=dict(details))
-    advise(error, money)
+    advise(error, money, "user")
     assert error.details["next_step"] == expected
     assert error.message.endswith(f"can do: {expected}")
+    other = RequestError("insufficient_balance", "too little is there", details=dict(details))
+    advise(other, money, "poor")
+    assert other.details["next_step"] == f"{expected} --key poor"
 
 
 async def test_a_503_names_the_command_that_shows_who_is_healthy(app):

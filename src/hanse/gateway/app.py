@@ -169,7 +169,7 @@ class GatewayApp:
             answer = await self._client.request(exchange.path, body)
         except HanseError as error:
             blamed = blame(error)
-            advise(blamed, self.money.last)
+            advise(blamed, self.money.last, self._settings.wallet_key)
             raise blamed from None
         try:
             if answer.is_stream:

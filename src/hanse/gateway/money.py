@@ -3,7 +3,7 @@
     watch = MoneyWatch(client, metrics)
     task = asyncio.create_task(watch.run(60.0))
     watch.alarms                               # codes, for anyone who asks for the health
-    advise(error, watch.last)                  # a 402 or 503 names the command that mends it
+    advise(error, watch.last, "user")          # a 402 or 503 names the command that mends it
 
 Amounts and words are for holders of an API key, at `GET /hanse/v1/money`; the health says only
 which alarms there are. A look takes some reads of the chain's node, so it is made once in a while
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from hanse.sdk.money import Money
 
 _LOG = logging.getLogger("hanse.gateway")
+
+DEFAULT_KEY = "user"
+"""Whose money the commands move unless told otherwise."""
 
 _UNSERVED = frozenset(("no_provider", "provider_unreachable", "engine_unavailable"))
 
@@ -69,15 +72,17 @@ class MoneyWatch:
             await asyncio.sleep(every_s)
 
 
-def advise(error: HanseError, money: "Money | None") -> None:
+def advise(error: HanseError, money: "Money | None", wallet_key: str) -> None:
     """Add the next step to an error that has one.
 
     Args:
         error: of the market, with amounts and names in its details.
         money: as the gateway last saw it; None if it could not look yet.
+        wallet_key: name of the paying key, where it is not the commands' default.
     """
     if error.code == "insufficient_balance":
         step = _get_funding(error, money)
+        step += "" if wallet_key == DEFAULT_KEY else f" --key {wallet_key}"
     elif error.code in _UNSERVED:
         step = "hanse offers"
     else:

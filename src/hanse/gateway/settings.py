@@ -47,6 +47,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             reads of the chain's node.
         allowed_origins: browser origins that may call (CORS), such as `https://app.example`; `*`
             is any. Empty: none, and preflights are refused.
+        wallet_key: name of the paying key in its home, for the commands that a 402 advises.
         access_log: one line a request, never with content or keys. Off by default.
     """
 
@@ -64,6 +65,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keys_refresh_s: float = 1.0
     money_look_s: float = 60.0
     allowed_origins: tuple[str, ...] = ()
+    wallet_key: str = "user"
     access_log: bool = False
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ def serve(session: Session, options: dict[str, Any]) -> None:
         body_bytes_max=options["body_bytes_max"],
         drain_s=options["drain_s"],
         allowed_origins=tuple(options["allowed_origin"]),
+        wallet_key=options["key"],
         access_log=options["access_log"],
     )
     buyer = get_settings(
