@@ -16,7 +16,7 @@ it serves (`hanse.settlement.records.watch`). Anybody may run one; several provi
 the network pays for one transaction an interval.
 
 app        paths, error shapes            parties    who may submit, and how much
-book       what waits, matches, was committed: durable (entries, tables)
+book       what waits, matches, was committed: durable (entries, nodes, tables)
 committer  one commit an interval         metrics    Prometheus
 http       bodies and answers             settings   limits of this process
 lifecycle  start, stop, loops

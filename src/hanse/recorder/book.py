@@ -14,14 +14,13 @@ Source: `docs/records.md`; `docs/decisions/0014-records.md`.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import InvariantError, RequestError
 from hanse.protocol.limits import LEAVES_PER_COMMIT_MAX, RECORD_ENTRIES_PER_SUBMISSION_MAX
-from hanse.protocol.merkle import find_proof, get_levels
 from hanse.protocol.records import (
     Commit,
     Leaf,
@@ -30,7 +29,6 @@ from hanse.protocol.records import (
     Side,
     apply_commit,
 )
-from hanse.protocol.records.proofs import order_leaves
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32, to_hex
 from hanse.recorder import tables as sql
 from hanse.recorder.entries import (
@@ -39,13 +37,14 @@ from hanse.recorder.entries import (
     explain_waiting,
     take_entry,
 )
+from hanse.recorder.nodes import PartReader, pack_leaves, read_siblings, store_tree
 from hanse.store.database import Database, Row, Transaction, get_or_insert
 
 WAITING_S_MAX = 7 * 86_400
 """An unmatched entry is forgotten after a week; its side may submit it again."""
 
-TREES_CACHED_MAX = 8
-"""Trees kept in memory for proofs, 4 MB each at most: both sides ask soon after a commit."""
+PROOFS_PER_READ = 50
+"""Proofs made in one read of the database, 150 rows: then it is another caller's turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +57,12 @@ class StoredCommit:
     is_confirmed: bool
 
 
-class _Tree:
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
-        self.leaves = order_leaves(leaves)
-        self.levels = get_levels([leaf.get_value() for leaf in self.leaves])
-        self.places = {leaf.key: place for place, leaf in enumerate(self.leaves)}
-
-
 class RecorderBook:
     """The book of one recorder over a `Database`. Open it with `open_recorder_book`."""
 
     def __init__(self, database: Database, recorder: Address) -> None:
         self._database = database
         self._recorder = recorder
-        self._trees: OrderedDict[int, _Tree] = OrderedDict()
 
     async def take(
         self, side: Side, entries: Sequence[RecordEntry], *, commit_by: int, now_s: int
@@ -130,7 +121,13 @@ class RecorderBook:
         before = (last.commit.number, last.commit.head) if last else (0, ZERO_HASH)
         leaves = [_to_leaf(row[1:]) for row in rows]
         commit = await asyncio.to_thread(apply_commit, before, leaves)
-        await self._database.write(lambda tx: _store_commit(tx, commit, rows[-1][0]))
+        parts = await asyncio.to_thread(pack_leaves, leaves)
+
+        def store(tx: Transaction) -> None:
+            _store_commit(tx, commit, rows[-1][0])
+            store_tree(tx, commit.number, parts)
+
+        await self._database.write(store)
         return commit
 
     async def confirm_commit(
@@ -151,20 +148,14 @@ class RecorderBook:
         return [_to_commit(row) for row in rows]
 
     async def find_proofs(self, entries: Sequence[RecordEntry]) -> list[RecordProof | None]:
-        """The inclusion proof of each entry's receipt, None for what is not committed."""
-        numbers = await self._database.read(
-            lambda tx: [_find_commit_number(tx, entry) for entry in entries]
-        )
+        """The inclusion proof of each entry's receipt, None for what is not committed.
+
+        A proof reads three rows, however many commits and leaves there are.
+        """
         proofs: list[RecordProof | None] = []
-        commits: dict[int, StoredCommit] = {}
-        for entry, number in zip(entries, numbers, strict=True):
-            if number is None:
-                proofs.append(None)
-                continue
-            if number not in commits:
-                commits[number] = await self._get_commit(number)
-            tree = await self._get_tree(number)
-            proofs.append(self._prove(tree, tree.places[entry.key], commits[number]))
+        for first in range(0, len(entries), PROOFS_PER_READ):
+            some = entries[first : first + PROOFS_PER_READ]
+            proofs += await self._database.read(partial(self._prove, some))
         return proofs
 
     async def count_open(self) -> int:
@@ -182,32 +173,45 @@ class RecorderBook:
         before = now_s - WAITING_S_MAX
         return await self._database.write(lambda tx: tx.execute(sql.DELETE_OLD, (before,)))
 
-    async def _get_commit(self, number: int) -> StoredCommit:
-        row = await self._database.read(lambda tx: tx.find_one(sql.FIND_COMMIT, (number,)))
-        if row is None:
-            raise InvariantError("invariant_broken", f"commit {number} of a leaf is not stored")
-        return _to_commit(row)
+    async def complete_trees(self) -> None:
+        """Store the trees of commits that an older version made; none are left after that."""
+        while True:
+            row = await self._database.read(lambda tx: tx.find_one(sql.FIND_UNPLACED))
+            if row is None or row[0] is None:
+                return
+            number = int(row[0])
+            await self._complete_tree(number)
 
-    async def _get_tree(self, number: int) -> _Tree:
-        if number in self._trees:
-            self._trees.move_to_end(number)
-            return self._trees[number]
+    async def _complete_tree(self, number: int) -> None:
         rows = await self._database.read(lambda tx: tx.find_all(sql.LIST_LEAVES, (number,)))
-        tree = await asyncio.to_thread(lambda: _Tree([_to_leaf(row) for row in rows]))
-        self._trees[number] = tree
-        if len(self._trees) > TREES_CACHED_MAX:
-            self._trees.popitem(last=False)
-        return tree
+        parts = await asyncio.to_thread(pack_leaves, [_to_leaf(row) for row in rows])
 
-    def _prove(self, tree: _Tree, place: int, stored: StoredCommit) -> RecordProof:
-        leaf, inclusion = tree.leaves[place], find_proof(tree.levels, place)
+        def store(tx: Transaction) -> None:
+            tx.execute(sql.UPDATE_PLACES, (number,))
+            store_tree(tx, number, parts)
+
+        await self._database.write(store)
+
+    def _prove(self, entries: Sequence[RecordEntry], tx: Transaction) -> list[RecordProof | None]:
+        parts = PartReader(tx)
+        return [self._prove_one(tx, parts, entry) for entry in entries]
+
+    def _prove_one(
+        self, tx: Transaction, parts: PartReader, entry: RecordEntry
+    ) -> RecordProof | None:
+        row = tx.find_one(sql.FIND_PROVEN, entry.key)
+        if row is None or row[0] != entry.receipt_digest:
+            return None
+        _, user_trace_hash, provider_trace_hash, place = row[:4]
+        stored = _to_commit(row[4:])
+        siblings = read_siblings(parts.of(stored.commit.number), stored.commit.count, place)
         return RecordProof(
             self._recorder,
             stored.commit,
-            leaf.user_trace_hash,
-            leaf.provider_trace_hash,
+            user_trace_hash,
+            provider_trace_hash,
             place,
-            tuple(to_hex(sibling) for sibling in inclusion.siblings),
+            tuple(to_hex(sibling) for sibling in siblings),
             stored.transaction_hash,
             stored.block_number,
         )
@@ -234,12 +238,9 @@ async def open_recorder_book(
             f"{found[3]}, not of {recorder} on chain {domain.chain_id}, Records {records}: "
             "give each its own",
         )
-    return RecorderBook(database, recorder)
-
-
-def _find_commit_number(tx: Transaction, entry: RecordEntry) -> int | None:
-    row = tx.find_one(sql.FIND_LEAF_COMMIT, entry.key)
-    return int(row[1]) if row and row[0] == entry.receipt_digest else None
+    book = RecorderBook(database, recorder)
+    await book.complete_trees()
+    return book
 
 
 def _store_commit(tx: Transaction, commit: Commit, last_ordinal: int) -> None:

@@ -1,7 +1,8 @@
 """Tables and statements of a recorder's book.
 
-One row an entry that waits for the other side's, one row a leaf once both agree, one row a commit.
-Amounts are text, as everywhere in the store.
+One row an entry that waits for the other side's, one row a leaf once both agree, one row a commit,
+and the hashes of a commit's tree in parts (`hanse.recorder.nodes`). Amounts are text, as everywhere
+in the store.
 
 Indices: waiting entries by sub-account and sequence (which also makes them unique for a side), by
 provider and by signer for whoever asks for its own, by age for the sweep. Leaves by the same key
@@ -62,6 +63,18 @@ STEPS = (
     CREATE INDEX record_leaves_commit ON record_leaves (commit_number);
     CREATE INDEX record_leaves_open ON record_leaves (ordinal) WHERE commit_number IS NULL
     """,
+    """
+    ALTER TABLE record_leaves ADD COLUMN place INTEGER;
+    CREATE INDEX record_leaves_unplaced ON record_leaves (commit_number)
+        WHERE place IS NULL AND commit_number IS NOT NULL;
+    CREATE TABLE record_nodes (
+        commit_number INTEGER NOT NULL REFERENCES record_commits (number),
+        level INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        hashes BLOB NOT NULL,
+        PRIMARY KEY (commit_number, level, place)
+    )
+    """,
 )
 
 FIND_OWNER = "SELECT recorder, chain_id, escrow, records FROM recorder_owner"
@@ -116,15 +129,24 @@ LIST_OPEN_LEAVES = (
     "WHERE commit_number IS NULL ORDER BY ordinal LIMIT ?"
 )
 LIST_LEAVES = f"SELECT {_LEAF_COLUMNS} FROM record_leaves WHERE commit_number = ?"  # noqa: S608
-FIND_LEAF_COMMIT = (
-    "SELECT l.receipt_digest, l.commit_number "
-    "FROM record_leaves l JOIN record_commits c ON c.number = l.commit_number "
-    "WHERE l.user_address = ? AND l.provider = ? AND l.signer = ? AND l.sequence = ? "
-    "AND c.is_confirmed = 1"
+_SET_PLACES = (
+    "FROM (SELECT ordinal AS of_leaf, ROW_NUMBER() OVER "
+    "(ORDER BY user_address, provider, signer, sequence) - 1 AS of_tree FROM record_leaves "
 )
 UPDATE_LEAVES = (
-    "UPDATE record_leaves SET commit_number = ? WHERE commit_number IS NULL AND ordinal <= ?"
+    f"UPDATE record_leaves SET commit_number = ?, place = found.of_tree {_SET_PLACES}"  # noqa: S608
+    "WHERE commit_number IS NULL AND ordinal <= ?) AS found "
+    "WHERE record_leaves.ordinal = found.of_leaf"
 )
+UPDATE_PLACES = (
+    f"UPDATE record_leaves SET place = found.of_tree {_SET_PLACES}"  # noqa: S608 - ours
+    "WHERE commit_number = ?) AS found WHERE record_leaves.ordinal = found.of_leaf"
+)
+FIND_UNPLACED = (
+    "SELECT MIN(commit_number) FROM record_leaves WHERE place IS NULL AND commit_number IS NOT NULL"
+)
+INSERT_NODES = "INSERT INTO record_nodes (commit_number, level, place, hashes) VALUES (?, ?, ?, ?)"
+FIND_NODES = "SELECT hashes FROM record_nodes WHERE commit_number = ? AND level = ? AND place = ?"
 
 _COMMIT_COLUMNS = (
     "number, root, leaves, fee_total, previous_head, head, transaction_hash, block_number, "
@@ -135,7 +157,14 @@ INSERT_COMMIT = (
     "VALUES (?, ?, ?, ?, ?, ?, '', 0, 0)"
 )
 FIND_LAST_COMMIT = f"SELECT {_COMMIT_COLUMNS} FROM record_commits ORDER BY number DESC LIMIT 1"  # noqa: S608
-FIND_COMMIT = f"SELECT {_COMMIT_COLUMNS} FROM record_commits WHERE number = ?"  # noqa: S608 - ours
+FIND_PROVEN = (
+    "SELECT l.receipt_digest, l.user_trace_hash, l.provider_trace_hash, l.place, c.number, c.root, "
+    "c.leaves, c.fee_total, c.previous_head, c.head, c.transaction_hash, c.block_number, "
+    "c.is_confirmed "
+    "FROM record_leaves l JOIN record_commits c ON c.number = l.commit_number "
+    "WHERE l.user_address = ? AND l.provider = ? AND l.signer = ? AND l.sequence = ? "
+    "AND c.is_confirmed = 1"
+)
 LIST_COMMITS = (
     f"SELECT {_COMMIT_COLUMNS} FROM record_commits WHERE number > ? "  # noqa: S608 - ours
     "ORDER BY number LIMIT ?"
