@@ -78,6 +78,10 @@ CASES: list[tuple[Callable[[], object], str]] = [
         f"the file's format is '{'x' * 39}, not hanse-dispute-1",
     ),
     (
+        lambda: verify_evidence_document(spoil("domain.escrow", "0x12")),
+        "escrow must be 0x and 40 hex digits",
+    ),
+    (
         lambda: verify_evidence_document(spoil("claimed.amount", str(AMOUNT_MAX + 1))),
         f"amount is {AMOUNT_MAX + 1}, outside 0 .. {AMOUNT_MAX}",
     ),
