@@ -73,8 +73,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, anvil_cache: Path) -> Path:
     """A fresh home whose downloads are those of this checkout."""
     made = tmp_path_factory.mktemp("up") / "home"
     (made / "cache").mkdir(parents=True)
-    if (anvil_cache / "node_modules").is_dir():
-        (made / "cache" / "node_modules").symlink_to((anvil_cache / "node_modules").resolve())
+    for installed in anvil_cache.glob("anvil-*.*.*"):
+        (made / "cache" / installed.name).symlink_to(installed.resolve())
     return made
 
 
@@ -166,6 +166,21 @@ async def test_the_gateway_answers_while_it_stays(home, staying):
         body = await answer.json()
     assert answer.status == 200, body
     assert body["choices"][0]["message"]["content"]
+
+
+async def test_what_is_bought_while_it_stays_is_recorded_on_the_chain(home, staying, tmp_path):
+    """The chain rests between transactions: the recorder must not wait for blocks of others."""
+    _, _ = staying
+    shown = await run(home, "receipts", "list", "--json")
+    newest = shown.document["receipts"][0]
+    made = await run(home, "receipts", "prove", newest["request_id"], "--wait", "60", "--json")
+    assert made.exit_code == 0, made.stderr
+    record = tmp_path / "record.json"
+    record.write_text(made.stdout)
+    verified = await run(home, "receipts", "verify", str(record), "--chain", "--json")
+    assert verified.exit_code == 0, verified.stderr
+    assert verified.document["on_chain"] is True
+    assert int(made.document["proof"]["commit"]["number"]) > 1, "the round's own record"
 
 
 async def test_the_real_model_gives_vectors_to_an_unmodified_openai_client(home, staying):
