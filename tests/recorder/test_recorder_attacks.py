@@ -304,6 +304,20 @@ async def test_what_waits_is_shown_to_its_party_only(place):
     assert status == 401
 
 
+async def test_what_waits_comes_in_pages(place):
+    path, signed = "/hanse/v1/records/unmatched", place.sign(Side.USER, SIGNER.address, SIGNER)
+    entry = make_entry()
+    await place.post(
+        "/hanse/v1/records", place.sign(Side.USER, SIGNER.address, SIGNER, entry, make_entry(2))
+    )
+    after = f"?after={PROVIDER}.{USER}.1"
+    _, answer = await place.post(path + after, signed)
+    assert [one["entry"]["sequence"] for one in answer["unmatched"]] == ["2"]
+    assert (answer["next"], answer["more"]) == ("", False)
+    status, answer = await place.post(path + "?after=x", signed)
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+
+
 async def test_nothing_is_promised_without_a_chain(place):
     place.seen.seen_at -= LIMITS.chain_silence_s + 1
     status, answer = await place.post(

@@ -1,5 +1,6 @@
 """The recorder's book: taking, matching, committing, proving; idempotent and in any order."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ async def test_an_entry_of_one_side_waits_with_a_reason(book):
     assert (taken.state, taken.reason) == (EntryState.WAITING, Reason.MISSING_AT_USER)
     waiting, more = await book.list_waiting(Side.USER, SIGNER)
     assert [(one.side, one.reason) for one in waiting] == [(Side.PROVIDER, Reason.MISSING_AT_USER)]
-    assert not more
+    assert more == ""
     assert await book.prepare_commit() is None
 
 
@@ -165,6 +166,56 @@ async def test_a_truncated_list_says_so_and_gives_right_reasons(book):
     assert more
     assert len(waiting) == 500
     assert {one.reason for one in waiting} == {Reason.DIGESTS_DIFFER}
+
+
+async def test_one_provider_hides_no_other_from_a_signer(book):
+    """Its waiting entries fill pages; whoever asks passes over all of them, or reads on."""
+    low, high = "0x" + "00" * 20, "0x" + "ff" * 20
+    for first in (1, 501):
+        digest = "0x" + "01" * 32
+        entries = [make_entry(n, digest=digest, provider=low) for n in range(first, first + 500)]
+        await take(book, Side.PROVIDER, *entries)
+    await take(book, Side.PROVIDER, make_entry(provider=high))
+    found, after = [], ""
+    for _ in range(4):
+        waiting, after = await book.list_waiting(Side.USER, SIGNER, after)
+        found += [(one.entry.provider, one.entry.sequence) for one in waiting]
+        if not after:
+            break
+    assert found == [*((low, n) for n in range(1, 1_001)), (high, 1)]
+    waiting, after = await book.list_waiting(Side.USER, SIGNER, low)
+    assert ([one.entry.provider for one in waiting], after) == ([high], "")
+
+
+@pytest.mark.parametrize("side", list(Side))
+async def test_every_page_follows_the_last_whatever_waits(book, side):
+    """Sub-accounts of several users, both sides of one key, and no key twice or left out."""
+    users = ["0x" + f"{n:040x}" for n in range(1, 4)]
+    expected = set()
+    for user in users:
+        for which, digest in ((Side.USER, "0x" + "01" * 32), (Side.PROVIDER, "0x" + "02" * 32)):
+            entries = [
+                msgspec.structs.replace(make_entry(n, digest=digest), user=user)
+                for n in range(1, 301)
+            ]
+            await take(book, which, *entries)
+            expected |= {(which, *entry.key) for entry in entries}
+    found, after, pages = [], "", 0
+    while not pages or after:
+        waiting, after = await book.list_waiting(
+            side, SIGNER if side is Side.USER else PROVIDER, after
+        )
+        assert {one.reason for one in waiting} == {Reason.DIGESTS_DIFFER}
+        found += [(one.side, *one.entry.key) for one in waiting]
+        pages += 1
+    assert (set(found), len(found)) == (expected, len(expected))
+    assert pages >= 4
+
+
+@pytest.mark.parametrize("after", ["x", "0x00", "." * 5, f"{USER}.{USER}.{USER}.1", f"{USER}.x"])
+async def test_a_place_that_is_none_is_refused(book, after):
+    with pytest.raises(RequestError, match="after"):
+        await book.list_waiting(Side.USER, SIGNER, after)
 
 
 async def test_the_book_belongs_to_one_recorder_and_chain(tmp_path):

@@ -3,7 +3,7 @@
 | path | who may | what |
 | --- | --- | --- |
 | `POST /hanse/v1/records` | a party of its entries | what became of each entry, and promises |
-| `POST /hanse/v1/records/unmatched` | a party | its unmatched entries, with reasons |
+| `POST /hanse/v1/records/unmatched` | a party | its unmatched entries, with reasons, in pages |
 | `POST /hanse/v1/records/proofs` | who knows the digests | inclusion proofs |
 | `GET /hanse/v1/records/head` | anyone | recorder, interval, last commit |
 | `GET /hanse/v1/records/commits?after=N` | anyone | its commits, in order |
@@ -195,7 +195,10 @@ class Recorder:
 
     async def _send_unmatched(self, scope: Scope, receive: Receive, send: Send) -> None:
         signed = await self._read_submission(scope, receive)
-        waiting, more = await self._book.list_waiting(signed.submission.side, signed.party)
+        query = parse_qs(scope["query_string"][:200].decode("latin-1"), max_num_fields=4)
+        after = query.get("after", [""])[0]
+        side, party = signed.submission.side, signed.party
+        waiting, following = await self._book.list_waiting(side, party, after)
         entries = [
             {
                 "side": one.side.name.lower(),
@@ -204,7 +207,8 @@ class Recorder:
             }
             for one in waiting
         ]
-        await send_json(send, 200, {"recorder": self.address, "unmatched": entries, "more": more})
+        data = {"recorder": self.address, "unmatched": entries, "next": following}
+        await send_json(send, 200, {**data, "more": bool(following)})
 
     async def _send_proofs(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self._limits.body_time_s)

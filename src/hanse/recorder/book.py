@@ -34,7 +34,8 @@ from hanse.recorder import tables as sql
 from hanse.recorder.entries import (
     TakenEntry,
     WaitingEntry,
-    explain_waiting,
+    cut_page,
+    parse_place,
     take_entry,
 )
 from hanse.recorder.nodes import PartReader, pack_leaves, read_siblings, store_tree
@@ -85,25 +86,31 @@ class RecorderBook:
             lambda tx: [take_entry(tx, side, entry, commit_by, now_s) for entry in entries]
         )
 
-    async def list_waiting(self, side: Side, party: Address) -> tuple[list[WaitingEntry], bool]:
-        """Unmatched entries that concern a party, both sides' of them, and whether there are more.
+    async def list_waiting(
+        self, side: Side, party: Address, after: str = ""
+    ) -> tuple[list[WaitingEntry], str]:
+        """A page of the unmatched entries that concern a party, both sides' of them.
 
         Args:
             side: user: `party` is a signer; provider: `party` is a provider.
             party: whose.
+            after: the place that the page before ended with; empty for the first. The address of
+                the other party alone passes over all that is left of it.
+
+        Returns:
+            The page, and the place to go on after; empty when this is the end.
+
+        Raises:
+            RequestError: `invalid_request` if `after` is no place.
         """
-        most = 2 * RECORD_ENTRIES_PER_SUBMISSION_MAX
-        statement = (
-            sql.LIST_WAITING_OF_SIGNER if side is Side.USER else sql.LIST_WAITING_OF_PROVIDER
+        most = RECORD_ENTRIES_PER_SUBMISSION_MAX
+        is_user = side is Side.USER
+        statement = sql.LIST_WAITING_OF_SIGNER if is_user else sql.LIST_WAITING_OF_PROVIDER
+        place = parse_place(after)
+        rows = await self._database.read(
+            lambda tx: tx.find_all(statement, (party, *place, most + 1))
         )
-        rows = await self._database.read(lambda tx: tx.find_all(statement, (party, most + 1)))
-        more = len(rows) > most
-        if more:  # the last key may be cut in two, and then lack a side that is there
-            last = rows[-1][:4]
-            rows = [row for row in rows if row[:4] != last]
-        waiting = explain_waiting(rows)
-        shown = waiting[:RECORD_ENTRIES_PER_SUBMISSION_MAX]
-        return shown, more or len(waiting) > len(shown)
+        return cut_page(rows, is_user, most)
 
     async def prepare_commit(self) -> Commit | None:
         """The commit that is to be on the chain next, durable on return; None if nothing matched.

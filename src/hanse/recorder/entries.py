@@ -17,13 +17,21 @@ from enum import StrEnum
 
 import msgspec
 
+from hanse.protocol.errors import RequestError
+from hanse.protocol.limits import RECORD_SEQUENCE_MAX
 from hanse.protocol.records import Reason, RecordEntry, Side, find_mismatch
+from hanse.protocol.signatures import parse_address
+from hanse.protocol.wire.fields import parse_count
 from hanse.recorder import tables as sql
 from hanse.store.database import Row, Transaction
 
 WAITING_PER_SUB_ACCOUNT_MAX = 1_000
 """Unmatched entries of one sub-account and side. Honest sides differ by what is in flight (1,024)
 and by one round of submissions; whoever wants to fill a recorder has to fund sub-accounts."""
+
+
+_BEYOND = "0xg"
+"""Sorts after every address."""
 
 
 class EntryState(StrEnum):
@@ -109,7 +117,41 @@ def _find_waiting(tx: Transaction, entry: RecordEntry, side: Side) -> RecordEntr
     )
 
 
-def explain_waiting(rows: Sequence[Row]) -> list[WaitingEntry]:
+def parse_place(after: str) -> tuple[str, str, int]:
+    """A place in a list of waiting entries, `PARTY[.USER.SEQUENCE]`; empty for its start.
+
+    Raises:
+        RequestError: `invalid_request`.
+    """
+    if not after:
+        return "", "", 0
+    names = after.split(".")
+    party = parse_address(names[0], "after")
+    if len(names) == 1:
+        return party, _BEYOND, 0
+    if len(names) != 3:
+        raise RequestError("invalid_request", f"after {after[:120]!r} is no place", param="after")
+    sequence = parse_count(names[2], RECORD_SEQUENCE_MAX, "after")
+    return party, parse_address(names[1], "after"), sequence
+
+
+def cut_page(rows: Sequence[Row], is_user: bool, most: int) -> tuple[list[WaitingEntry], str]:
+    """At most `most` rows as entries, of whole keys, and the place to go on after.
+
+    Args:
+        rows: in their order, and one more than `most` if there are more.
+        is_user: the list is of a signer, so the other party is the provider.
+        most: rows of a page.
+    """
+    if len(rows) <= most:
+        return _explain_waiting(rows), ""
+    last = rows[-1][:4]  # its key may be cut in two, and then lack a side that is there
+    rows = [row for row in rows if row[:4] != last]
+    user, provider, signer, sequence = rows[-1][:4]
+    return _explain_waiting(rows), f"{provider if is_user else signer}.{user}.{sequence}"
+
+
+def _explain_waiting(rows: Sequence[Row]) -> list[WaitingEntry]:
     """Rows as entries, each with what stands against its match."""
     by_key: dict[tuple[object, ...], dict[Side, RecordEntry]] = {}
     for row in rows:

@@ -5,9 +5,9 @@ and the hashes of a commit's tree in parts (`hanse.recorder.nodes`). Amounts are
 in the store.
 
 Indices: waiting entries by sub-account and sequence (which also makes them unique for a side), by
-provider and by signer for whoever asks for its own, by age for the sweep. Leaves by the same key
-(unique: a sequence is recorded once) and by commit; those in no commit yet by a partial index that
-holds only them.
+provider and by signer in the order of their pages for whoever asks for its own, by age for the
+sweep. Leaves by the same key (unique: a sequence is recorded once) and by commit; those in no
+commit yet by a partial index that holds only them, and so those of an older version without place.
 """
 
 COMPONENT = "recorder_book"
@@ -75,6 +75,14 @@ STEPS = (
         PRIMARY KEY (commit_number, level, place)
     )
     """,
+    """
+    CREATE INDEX record_waiting_page_of_signer
+        ON record_waiting (signer, provider, user_address, sequence, side);
+    CREATE INDEX record_waiting_page_of_provider
+        ON record_waiting (provider, signer, user_address, sequence, side);
+    DROP INDEX record_waiting_provider;
+    DROP INDEX record_waiting_signer
+    """,
 )
 
 FIND_OWNER = "SELECT recorder, chain_id, escrow, records FROM recorder_owner"
@@ -100,11 +108,13 @@ DELETE_OLD = "DELETE FROM record_waiting WHERE received_at < ?"
 _WAITING_COLUMNS = "user_address, provider, signer, sequence, side, receipt_digest, fee, trace_hash"
 LIST_WAITING_OF_PROVIDER = (
     f"SELECT {_WAITING_COLUMNS} FROM record_waiting WHERE provider = ? "  # noqa: S608 - ours
-    "ORDER BY user_address, signer, sequence, side LIMIT ?"
+    "AND (signer, user_address, sequence) > (?, ?, ?) "
+    "ORDER BY signer, user_address, sequence, side LIMIT ?"
 )
 LIST_WAITING_OF_SIGNER = (
     f"SELECT {_WAITING_COLUMNS} FROM record_waiting WHERE signer = ? "  # noqa: S608 - ours
-    "ORDER BY user_address, provider, sequence, side LIMIT ?"
+    "AND (provider, user_address, sequence) > (?, ?, ?) "
+    "ORDER BY provider, user_address, sequence, side LIMIT ?"
 )
 COUNT_ALL_WAITING = "SELECT COUNT(*) FROM record_waiting"
 

@@ -14,11 +14,12 @@ from hanse.cli.selling.settlements import get_books
 from hanse.cli.session import Session
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError
-from hanse.protocol.records import Side
+from hanse.protocol.records import Side, SignedSubmission
 from hanse.protocol.records.wire import entry_to_json
 from hanse.settlement.records.answers import Identity
-from hanse.settlement.records.recorder_client import HttpRecorderClient
+from hanse.settlement.records.recorder_client import HttpRecorderClient, UnmatchedEntry
 from hanse.settlement.records.submission_book import SubmissionBook, open_submission_book
+from hanse.settlement.records.submitter import UNMATCHED_PAGES_PER_ROUND_MAX
 from hanse.store import is_shared, open_database
 
 
@@ -44,7 +45,7 @@ async def fetch_unmatched(
         for url in network.recorders:
             try:
                 address = await client.fetch_address(url)
-                found = await client.fetch_unmatched(url, identity.sign(address, (), now_s))
+                found = await _fetch_pages(client, url, identity.sign(address, (), now_s))
             except HanseError as error:
                 silent[url] = error.message
                 continue
@@ -60,6 +61,20 @@ async def fetch_unmatched(
     finally:
         await client.close()
     return unmatched, silent
+
+
+async def _fetch_pages(
+    client: HttpRecorderClient, url: str, signed: SignedSubmission
+) -> list[UnmatchedEntry]:
+    found: list[UnmatchedEntry] = []
+    after = ""
+    for _ in range(UNMATCHED_PAGES_PER_ROUND_MAX):
+        page = await client.fetch_unmatched(url, signed, after)
+        found += page.entries
+        after = page.following
+        if not after:
+            break
+    return found
 
 
 async def read_recorders(session: Session, key: str, name: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Source: `docs/records.md`, section "On the wire".
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -31,6 +32,9 @@ from hanse.protocol.signatures import Address, parse_address
 
 ANSWER_S = 15.0
 """A recorder answers from its database; one that takes longer counts as silent."""
+
+PLACE_CHARS_MAX = 160
+"""Of a place in a list of unmatched entries: two addresses and a sequence."""
 
 STATES = ("waiting", "matched", "committed", "refused")
 
@@ -56,6 +60,14 @@ class UnmatchedEntry:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class UnmatchedPage:
+    """A page of unmatched entries, and the place that the next begins after; empty at the end."""
+
+    entries: list[UnmatchedEntry]
+    following: str = ""
+
+
 class RecorderClient(Protocol):
     """Asks recorders.
 
@@ -71,8 +83,10 @@ class RecorderClient(Protocol):
         """Hand entries over."""
         ...
 
-    async def fetch_unmatched(self, url: str, signed: SignedSubmission) -> list[UnmatchedEntry]:
-        """This side's unmatched entries, and the other side's that it misses."""
+    async def fetch_unmatched(
+        self, url: str, signed: SignedSubmission, after: str = ""
+    ) -> UnmatchedPage:
+        """This side's unmatched entries, and the other side's that it misses: one page."""
         ...
 
     async def fetch_proofs(
@@ -114,6 +128,7 @@ class _Unmatched(msgspec.Struct):
 
 class _UnmatchedList(msgspec.Struct):
     unmatched: list[_Unmatched]
+    next: str = ""
 
 
 class _Proofs(msgspec.Struct):
@@ -168,16 +183,20 @@ class HttpRecorderClient:
             None if found.matched is None else promise_from_json(found.matched),
         )
 
-    async def fetch_unmatched(self, url: str, signed: SignedSubmission) -> list[UnmatchedEntry]:
+    async def fetch_unmatched(
+        self, url: str, signed: SignedSubmission, after: str = ""
+    ) -> UnmatchedPage:
         """See `RecorderClient`."""
         body = msgspec.json.encode(submission_to_json(signed))
-        found = await self._ask(url, "POST", "/hanse/v1/records/unmatched", body, _UnmatchedList)
-        return _read(
+        path = "/hanse/v1/records/unmatched" + (f"?after={quote(after)}" if after else "")
+        found = await self._ask(url, "POST", path, body, _UnmatchedList)
+        entries = _read(
             lambda: [
                 UnmatchedEntry(one.side[:16], entry_from_json(one.entry), one.reason[:64])
                 for one in found.unmatched
             ]
         )
+        return UnmatchedPage(entries, found.next[:PLACE_CHARS_MAX])
 
     async def fetch_proofs(
         self, url: str, entries: Sequence[RecordEntry]

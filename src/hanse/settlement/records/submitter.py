@@ -32,9 +32,7 @@ from dataclasses import dataclass
 from hanse.protocol.errors import HanseError, InvariantError, TransientError
 from hanse.protocol.limits import RECORD_ENTRIES_PER_SUBMISSION_MAX
 from hanse.protocol.messages import SignedReceipt
-from hanse.protocol.records import (
-    RecordEntry,
-)
+from hanse.protocol.records import RecordEntry, SignedSubmission
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32, to_bytes
 from hanse.settlement.records.answers import Identity, read_answer
 from hanse.settlement.records.proving import Prover
@@ -52,6 +50,12 @@ BATCHES_PER_ROUND_MAX = 20
 
 RESUMES_PER_ROUND_MAX = 20
 """Providers that one recorder's list may have us ask in one round: it may name any address."""
+
+RESUMES_REMEMBERED_MAX = 1_000
+"""Providers of which we know when we asked them: those that never were come before them."""
+
+UNMATCHED_PAGES_PER_ROUND_MAX = 20
+"""Pages of one recorder's list read in one round, 500 entries each; the next round goes on."""
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +112,7 @@ class Submitter:
         self._now_s, self._find_trace_hash, self._resume = now_s, find_trace_hash, resume
         self._silent_since: dict[str, float] = {}
         self._resumed_at: dict[Address, float] = {}
+        self._listed_to: dict[str, str] = {}
         self._looked_for_missing = 0.0
 
     async def run(self) -> None:
@@ -194,21 +199,37 @@ class Submitter:
     async def _resume_at(self, url: str, now_s: int) -> None:
         assert self._resume is not None  # its caller looked
         recorder = await self._watch.meet(url)
-        signed = self._identity.sign(recorder.address, (), now_s)
-        providers = set()
-        for found in await self._client.fetch_unmatched(url, signed):
-            if found.entry.signer != self._identity.party:
-                continue  # not ours, whatever the recorder says
-            is_lacking = await self.book.find_entry(found.entry.key) is None
-            if is_lacking or found.reason in ("digests_differ", "fees_differ"):
-                providers.add(found.entry.provider)
-        lately = {
-            p: at for p, at in self._resumed_at.items() if now_s - at < self.settings.resume_s
-        }
-        self._resumed_at = lately
-        for provider in sorted(providers - lately.keys())[:RESUMES_PER_ROUND_MAX]:
-            lately[provider] = now_s
+        providers = await self._list_missing(url, self._identity.sign(recorder.address, (), now_s))
+        # Whoever was asked longest ago comes first, so providers with low addresses hide no other.
+        waiting = sorted(providers, key=lambda p: (self._resumed_at.get(p, 0.0), p))
+        for provider in waiting[:RESUMES_PER_ROUND_MAX]:
+            if now_s - self._resumed_at.get(provider, 0.0) < self.settings.resume_s:
+                continue
+            self._resumed_at.pop(provider, None)
+            self._resumed_at[provider] = now_s
+            while len(self._resumed_at) > RESUMES_REMEMBERED_MAX:
+                self._resumed_at.pop(next(iter(self._resumed_at)))
             await self._resume(provider)
+
+    async def _list_missing(self, url: str, signed: SignedSubmission) -> set[Address]:
+        """Providers with entries that we lack or hold differently, from some pages of the list."""
+        providers: set[Address] = set()
+        after = self._listed_to.pop(url, "")
+        for _ in range(UNMATCHED_PAGES_PER_ROUND_MAX):
+            page = await self._client.fetch_unmatched(url, signed, after)
+            for found in page.entries:
+                if found.entry.signer != self._identity.party:
+                    continue  # not ours, whatever the recorder says
+                is_lacking = await self.book.find_entry(found.entry.key) is None
+                if is_lacking or found.reason in ("digests_differ", "fees_differ"):
+                    providers.add(found.entry.provider)
+            if not page.following or not page.entries:
+                return providers
+            # What else waits of a provider that is asked anyway is passed over.
+            last = page.entries[-1].entry.provider
+            after = last if last in providers else page.following
+        self._listed_to[url] = after
+        return providers
 
     # recorders
 
