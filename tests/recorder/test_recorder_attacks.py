@@ -19,7 +19,7 @@ from hanse.protocol.signatures import ZERO_ADDRESS
 from hanse.recorder import Recorder, RecorderLimits, RecorderSettings
 from hanse.recorder.book import open_recorder_book
 from hanse.recorder.metrics import RecorderMetrics
-from hanse.recorder.parties import KEY_S, Parties
+from hanse.recorder.parties import KEY_ASK_S, KEY_S, Parties
 from hanse.serving import HttpServer
 from hanse.settlement.records.answers import Identity
 from hanse.store.sqlite import open_sqlite
@@ -204,8 +204,35 @@ async def test_strangers_do_not_shut_out_who_is_known():
             await submit(Side.PROVIDER, ATTACKER.address, ATTACKER)
     now[0] = 4 * KEY_S
     await submit(Side.PROVIDER, PROVIDER, RECEIPT, make_entry(3))
-    with pytest.raises(TransientError):
+    reads = chain.reads
+    with pytest.raises(RequestError, match="receipt key"):
         await submit(Side.PROVIDER, PROVIDER, ATTACKER, make_entry(4))
+    assert chain.reads == reads, "a key that was read just now is not read again"
+
+
+async def test_bad_signatures_of_one_kind_shut_out_no_other_newcomer():
+    """Strangers that claim to be providers use up looks at keys, and those of one key only."""
+    chain, now = KnownChain(), [0.0]
+    parties = Parties(chain.fetch_receipt_key, chain.fetch_exists, LIMITS, lambda: now[0])
+
+    async def submit(side, party, key, *entries) -> None:
+        signed = Identity(side, party, key, DOMAIN).sign(USER, entries, 0)
+        await parties.verify(signed, key.address)
+
+    # a flood in the name of one provider leaves the looks at other providers' keys
+    for _ in range(50):
+        with pytest.raises((RequestError, TransientError)):
+            await submit(Side.PROVIDER, ATTACKER.address, ATTACKER)
+    await submit(Side.PROVIDER, PROVIDER, RECEIPT)
+    # a flood in the names of many leaves the looks at sub-accounts
+    for number in range(50):
+        with pytest.raises((RequestError, TransientError)):
+            await submit(Side.PROVIDER, f"0x{number:040x}", ATTACKER)
+    await submit(Side.USER, SIGNER.address, SIGNER, make_entry())
+    # and a provider that was known and changed its key is asked of the looks kept for those
+    now[0] += KEY_ASK_S
+    parties._keys[PROVIDER] = (ATTACKER.address, now[0] + KEY_S)
+    await submit(Side.PROVIDER, PROVIDER, RECEIPT, make_entry(2))
 
 
 async def test_a_known_party_is_held_to_its_rate(place):

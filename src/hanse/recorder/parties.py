@@ -5,9 +5,14 @@ signed by the receipt key that Registry shows; the sub-accounts that either side
 Escrow. Both are read at the confirmed block, and remembered, so a known party costs no read; reads
 for unknown ones are bounded over all callers, and so are the entries of each party.
 
+Those reads are bounded in four kinds apart, so that a stranger's flood uses up its own: keys of any
+name, keys of providers that are known or have a known sub-account, sub-accounts that a signer
+names, sub-accounts that a verified provider names. One provider's key is read once in `KEY_ASK_S`.
+
 Source: `docs/records.md`, section "Who may submit".
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -25,6 +30,9 @@ REMEMBERED_MAX = 200_000
 
 KEY_S = 60.0
 """A provider's receipt key is asked again after this, since it may change; sub-accounts stay."""
+
+KEY_ASK_S = 2.0
+"""Between reads of one provider's key: bad signatures in its name bring its new key, no flood."""
 
 SubAccountName = tuple[Address, Address, Address]
 KeyT = TypeVar("KeyT")
@@ -81,8 +89,11 @@ class Parties:
     ) -> None:
         self._fetch_receipt_key, self._fetch_exists = fetch_receipt_key, fetch_exists
         self._limits, self._monotonic = limits, monotonic
-        self._lookups = TokenBucket(limits.lookups_per_s, limits.lookups_burst, monotonic())
+        self._key_lookups, self._known_key_lookups = self._bucket(), self._bucket()
+        self._account_lookups = {side: self._bucket() for side in Side}
         self._keys: OrderedDict[Address, tuple[Address, float]] = OrderedDict()
+        self._asked: OrderedDict[Address, float] = OrderedDict()
+        self._funded: OrderedDict[Address, None] = OrderedDict()
         self._known: OrderedDict[SubAccountName, None] = OrderedDict()
         self._rates: OrderedDict[tuple[Side, Address], TokenBucket] = OrderedDict()
 
@@ -98,16 +109,19 @@ class Parties:
         if submission.side is Side.PROVIDER:
             await self._verify_receipt_key(signed.party, signed_by)
         for name in {entry.key[:3] for entry in submission.entries}:
-            await self._verify_exists(name)
+            await self._verify_exists(name, submission.side)
         self._spend(submission.side, signed.party, len(submission.entries))
 
     async def _verify_receipt_key(self, provider: Address, signed_by: Address) -> None:
         key, until = self._keys.get(provider, (ZERO_ADDRESS, 0.0))
         now = self._monotonic()
+        is_known = key != ZERO_ADDRESS or provider in self._funded
+        lookups = self._known_key_lookups if is_known else self._key_lookups
         if key != signed_by:
-            self._check_lookups()
-            key = await self._ask_key(provider, now)
-        elif until < now and self._lookups.take(1, now):
+            if now >= self._asked.get(provider, -math.inf) + KEY_ASK_S:
+                self._check_lookups(lookups)
+                key = await self._ask_key(provider, now)
+        elif until < now and lookups.take(1, now):
             # Else strangers that use the reads up would shut out whoever is known.
             key = await self._ask_key(provider, now)
         if key != signed_by:
@@ -117,15 +131,16 @@ class Parties:
             )
 
     async def _ask_key(self, provider: Address, now: float) -> Address:
+        _remember(self._asked, provider, now)
         key = await self._fetch_receipt_key(provider)
         _remember(self._keys, provider, (key, now + KEY_S))
         return key
 
-    async def _verify_exists(self, name: SubAccountName) -> None:
+    async def _verify_exists(self, name: SubAccountName, side: Side) -> None:
         if name in self._known:
             self._known.move_to_end(name)
             return
-        self._check_lookups()
+        self._check_lookups(self._account_lookups[side])
         if not await self._fetch_exists(name):
             raise RequestError(
                 "sub_account_unknown",
@@ -133,9 +148,14 @@ class Parties:
                 f"{name[2]} at the confirmed block: fund it, or submit again in a moment",
             )
         _remember(self._known, name, None)
+        _remember(self._funded, name[1], None)
 
-    def _check_lookups(self) -> None:
-        if not self._lookups.take(1, self._monotonic()):
+    def _bucket(self) -> TokenBucket:
+        limits = self._limits
+        return TokenBucket(limits.lookups_per_s, limits.lookups_burst, self._monotonic())
+
+    def _check_lookups(self, lookups: TokenBucket) -> None:
+        if not lookups.take(1, self._monotonic()):
             raise TransientError(
                 "overloaded", "too many unknown parties at once", retry_after_s=2.0
             )

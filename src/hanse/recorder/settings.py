@@ -15,7 +15,8 @@ class RecorderLimits:
         body_time_s: for a body to arrive.
         entries_per_s: of one party in the long run; a busy provider has some hundred a second.
         entries_burst: of one party at once, after a quiet time: what an hour offline piles up.
-        lookups_per_s: parties and sub-accounts asked of the chain's node; known ones cost none.
+        lookups_per_s: keys and sub-accounts asked of the chain's node, of each of four kinds, so
+            that one flood leaves the others room; known ones cost none.
         lookups_burst: of those at once.
         open_leaves_max: matched and not committed, over all: above it nothing new is taken, since
             its promised block could not be kept.
