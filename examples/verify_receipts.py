@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from typing import Any
 
 FILE_BYTES_MAX = 131_072
+DEPTH_MAX = 32  # levels of brackets; the formats have five
 AMOUNT_MAX, SEQUENCE_MAX, TOKENS_MAX, TIME_MAX = 2**96 - 1, 2**64 - 1, 2**40, 2**40
 SIBLINGS_MAX = 64
 LOGS_BYTES_MAX = 2**30
@@ -412,6 +413,8 @@ def verify_file(content: bytes) -> dict[str, Any]:
     """Check one file of either format."""
     if len(content) > FILE_BYTES_MAX:
         raise MismatchError(f"the file has more than {FILE_BYTES_MAX} bytes")
+    if _get_depth(content) > DEPTH_MAX:
+        raise MismatchError(f"the file nests deeper than {DEPTH_MAX} levels")
     try:
         document = json.loads(content)
         is_record = isinstance(document, dict) and document.get("format") == "hanse-record-1"
@@ -420,6 +423,28 @@ def verify_file(content: bytes) -> dict[str, Any]:
         raise
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise MismatchError(f"not a receipt or record file ({type(error).__name__})") from None
+
+
+def _get_depth(content: bytes) -> int:
+    """How deep the brackets nest.
+
+    Looked at before json's parser, which recurses, and ends the process where something has raised
+    Python's recursion limit.
+    """
+    depth = deepest = 0
+    in_text = escaped = False
+    for byte in content:
+        if in_text:
+            in_text = escaped or byte != 0x22
+            escaped = not escaped and byte == 0x5C
+        elif byte == 0x22:
+            in_text = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
 
 
 def find_contradictions(receipts: Iterable[dict[str, Any]]) -> list[str]:
@@ -454,6 +479,8 @@ def read_commits(content: bytes) -> Commits:
     commits: Commits = {}
     heads: dict[tuple[str, str], tuple[int, bytes]] = {}
     try:
+        if _get_depth(content) > DEPTH_MAX:
+            raise MismatchError(f"the commits nest deeper than {DEPTH_MAX} levels")
         document = json.loads(content)
         logs = document["result"] if isinstance(document, dict) else document
         for log in logs:
