@@ -392,6 +392,23 @@ async def test_a_full_backlog_takes_nothing_more(tmp_path):
         assert (status, answer["error"]["code"]) == (503, "overloaded")
 
 
+async def test_one_provider_fills_its_share_of_the_backlog_and_no_more(tmp_path):
+    async with open_place(tmp_path, RecorderLimits(open_leaves_of_provider_max=1)) as place:
+        other = make_entry(provider=USER)
+        for side in Side:  # of another provider, so it is none of this one's share
+            await place.book.take(side, [other], commit_by=100, now_s=1)
+        statuses = []
+        for number in (1, 2):
+            for side, party, key in (
+                (Side.PROVIDER, PROVIDER, RECEIPT),
+                (Side.USER, SIGNER.address, SIGNER),
+            ):
+                body = place.sign(side, party, key, make_entry(number))
+                statuses.append((await place.post("/hanse/v1/records", body))[0])
+        assert statuses == [200, 200, 503, 200]
+        assert await place.book.count_open() == 2
+
+
 def test_a_node_that_falls_silent_makes_no_promise_late_before_it_is_made(tmp_path):
     """With a minute of silence and blocks of a second, the promised block could be over already."""
     place = "0x" + "e5" * 20

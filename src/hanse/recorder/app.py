@@ -32,6 +32,7 @@ from hanse.protocol.records import (
     Promise,
     PromiseKind,
     RecordEntry,
+    Side,
     SignedPromise,
     SignedSubmission,
     hash_entries,
@@ -155,6 +156,8 @@ class Recorder:
         signed = await self._read_submission(scope, receive)
         self._check_able()
         commits_ahead = await self._check_backlog() // LEAVES_PER_COMMIT_MAX
+        if signed.submission.side is Side.PROVIDER:
+            await self._check_share(signed.party)
         submission, block = signed.submission, self._committer.block
         taken = await self._book.take(
             submission.side,
@@ -264,6 +267,18 @@ class Recorder:
         if not self._committer.block or silence_s > self._limits.chain_silence_s:
             raise TransientError(
                 "chain_unavailable", "this recorder does not see its chain now", retry_after_s=5.0
+            )
+
+    async def _check_share(self, provider: Address) -> None:
+        open_leaves, most = (
+            await self._book.count_open_of(provider),
+            self._limits.open_leaves_of_provider_max,
+        )
+        if open_leaves >= most:
+            raise TransientError(
+                "overloaded",
+                f"{open_leaves} receipts of {provider} wait for a root, at most {most} of one",
+                retry_after_s=30.0,
             )
 
     async def _check_backlog(self) -> int:

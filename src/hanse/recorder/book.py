@@ -170,6 +170,13 @@ class RecorderBook:
         row = await self._database.read(lambda tx: tx.find_one(sql.COUNT_OPEN))
         return int(row[0]) if row else 0
 
+    async def count_open_of(self, provider: Address) -> int:
+        """Leaves of one provider that are in no commit yet."""
+        row = await self._database.read(
+            lambda tx: tx.find_one(sql.COUNT_OPEN_OF_PROVIDER, (provider,))
+        )
+        return int(row[0]) if row else 0
+
     async def count_waiting(self) -> int:
         """Entries that are not matched."""
         row = await self._database.read(lambda tx: tx.find_one(sql.COUNT_ALL_WAITING))

@@ -20,6 +20,8 @@ class RecorderLimits:
         lookups_burst: of those at once.
         open_leaves_max: matched and not committed, over all: above it nothing new is taken, since
             its promised block could not be kept.
+        open_leaves_of_provider_max: of those from one provider: a quarter, so that a provider in
+            league with a user holds up itself and no other.
         chain_silence_s: without news of the chain nothing is promised any more: a promise counts
             from the head last seen, and with blocks of a second 20 are left for all delays.
     """
@@ -31,6 +33,7 @@ class RecorderLimits:
     lookups_per_s: float = 50.0
     lookups_burst: float = 500.0
     open_leaves_max: int = 4 * 65_536
+    open_leaves_of_provider_max: int = 65_536
     chain_silence_s: float = 10.0
 
 

@@ -83,6 +83,10 @@ STEPS = (
     DROP INDEX record_waiting_provider;
     DROP INDEX record_waiting_signer
     """,
+    """
+    CREATE INDEX record_leaves_open_of_provider ON record_leaves (provider)
+        WHERE commit_number IS NULL
+    """,
 )
 
 FIND_OWNER = "SELECT recorder, chain_id, escrow, records FROM recorder_owner"
@@ -128,6 +132,9 @@ INSERT_LEAF = (
     "INSERT INTO record_leaves (ordinal, user_address, provider, signer, sequence, receipt_digest, "
     "fee, user_trace_hash, provider_trace_hash, commit_by, commit_number) "
     "SELECT COALESCE(MAX(ordinal), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL FROM record_leaves"
+)
+COUNT_OPEN_OF_PROVIDER = (
+    "SELECT COUNT(*) FROM record_leaves WHERE commit_number IS NULL AND provider = ?"
 )
 COUNT_OPEN = "SELECT COUNT(*) FROM record_leaves WHERE commit_number IS NULL"
 _LEAF_COLUMNS = (
