@@ -23,7 +23,7 @@ def get_program(language: str, base_url: str, key: str) -> str:
     for old, new in (
         (f"http://127.0.0.1:{GatewaySettings().port}/v1", base_url),
         ("hgw_...", key),
-        ("smollm2-135m", CHUNK_MODEL),
+        ("smollm2-135m-instruct", CHUNK_MODEL),
     ):
         program = program.replace(old, new)
     return program
