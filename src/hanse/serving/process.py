@@ -63,7 +63,9 @@ class Loops:
         if task.cancelled() or self.failed.done():
             return
         error = task.exception()
-        _log.error("a loop of the %s ended: %s", self._name, type(error).__name__)
+        # an unexpected error's text may hold anything, ours never holds secrets
+        reason = error.message if isinstance(error, HanseError) else type(error).__name__
+        _log.error("a loop of the %s ended: %s", self._name, reason)
         self._on_failed()
         self.failed.set_exception(error or RuntimeError("a loop ended"))
 
