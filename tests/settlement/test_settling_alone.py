@@ -412,9 +412,30 @@ async def test_a_finished_settlement_that_the_view_has_not_seen_is_found_by_its_
     await asyncio.gather(settling, return_exceptions=True)
     settler = market.make_settler()
     assert len(await settler.read_payable()) == 1, "it does not know yet"
-    await settler.finish_open()
+    finishing = asyncio.create_task(settler.finish_open())
+    await until(lambda: settler._settled_block)
     with pytest.raises(TransientError, match=f"last settlement is in {market.chain.block};"):
         await settler.read_payable()
+    assert not finishing.done(), "it waits for the view"
+    market.chain.show()
+    await finishing
+    assert await settler.read_payable() == []
+
+
+def test_a_view_that_lags_at_the_start_is_waited_for_a_minute_and_then_said(caplog):
+    async def start() -> None:
+        market = await open_paper_market(users=1)
+        await market.sell(ONE, 60)
+        await market.scheduler.settle(asked=True)
+        market.chain.view.block -= 1
+        start_s = asyncio.get_running_loop().time()
+        await market.make_settler().finish_open()
+        assert asyncio.get_running_loop().time() - start_s > 60
+        assert [record.getMessage() for record in caplog.records] == [
+            f"the chain view lags behind block {market.chain.block}"
+        ]
+
+    run_fast(start)
 
 
 @pytest.mark.parametrize(
@@ -445,6 +466,7 @@ async def test_the_newest_mined_transaction_is_looked_for_among_the_last(entries
         for nonce, block in entries
     ]
     await market.chain.storage.put_entries(made)
+    market.chain.view.block = max(behind, market.chain.view.block)
     await market.settler.finish_open()
     assert market.settler._settled_block == behind
     market.chain.view.block = behind - 1

@@ -149,7 +149,7 @@ class Settler:
                 _log.error(
                     "claim on %s / %s refused: %s", claim.user, claim.signer, settled.status_name
                 )
-        await self._wait_for_view(entry)
+        await self._wait_for_view(entry.block_number)
         return batch
 
     async def sync_settled(self) -> int:
@@ -171,7 +171,11 @@ class Settler:
         return left
 
     async def finish_open(self) -> None:
-        """Wait for settlements that an earlier process, or a call that was cancelled, began."""
+        """Wait for settlements that an earlier process, or a call that was cancelled, began.
+
+        And for the view to show them: one that was confirmed just before a process ended is in its
+        store, while the view of the next process may not have come so far.
+        """
         for entry in await self._storage.read_entries(self._outbox.scope, open_only=True):
             if not entry.key.startswith(_SETTLE_PREFIX):
                 continue
@@ -180,8 +184,8 @@ class Settler:
             except ChainError as error:
                 _log.error("an earlier settlement failed: %s", error.reason)
                 continue
-            await self._wait_for_view(final)
-        self._settled_block = max(self._settled_block, await self._find_last_block())
+            await self._wait_for_view(final.block_number)
+        await self._wait_for_view(await self._find_last_block())
 
     async def complete_refund(
         self, user: Address, signer: Address, funds: SubAccountFunds, fee_cap_wei: int = 0
@@ -199,7 +203,7 @@ class Settler:
             # Someone else was first, the user cancelled it, or gas costs more than the plan knew.
             _log.info("a refund was not completed: %s", error.reason)
             return False
-        await self._wait_for_view(entry)
+        await self._wait_for_view(entry.block_number)
         return True
 
     async def _find_last_block(self) -> int:
@@ -247,12 +251,12 @@ class Settler:
             reason="no Settled event",
         )
 
-    async def _wait_for_view(self, entry: OutboxEntry) -> None:
-        self._settled_block = max(self._settled_block, entry.block_number or 0)
+    async def _wait_for_view(self, block_number: int | None) -> None:
+        self._settled_block = max(self._settled_block, block_number or 0)
         deadline = asyncio.get_running_loop().time() + VIEW_WAIT_S
         while self.view.block < self._settled_block:
             if asyncio.get_running_loop().time() > deadline:
-                _log.warning("the chain view lags behind block %s", entry.block_number)
+                _log.warning("the chain view lags behind block %s", self._settled_block)
                 return
             await asyncio.sleep(VIEW_POLL_S)
 
