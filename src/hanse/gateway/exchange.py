@@ -43,7 +43,10 @@ class Exchange:
         complete: whether the last part has been taken.
         streaming: whether the answer is an SSE stream.
         broken: whether that stream ended without its `[DONE]`.
+        wishes: the application's `hanse-...` headers, by lower-case name; the last of each counts.
         extra_headers: what every answer of this request carries.
+        to_error_body: an error's JSON; in OpenAI's shape unless the path's dialect has its own.
+        to_error_frame: the same for the frame that ends a broken stream.
     """
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send, id_: str):
@@ -59,16 +62,23 @@ class Exchange:
         self.streaming = False
         self.broken = False
         self.extra_headers: Headers = [(b"x-request-id", id_.encode())]
+        self.to_error_body: Callable[[HanseError], object] = HanseError.to_openai
+        self.to_error_frame: Callable[[HanseError], bytes] = _to_error_frame
+        self.wishes: dict[bytes, bytes] = {}
         self.authorization = self.origin = self.length = self.wanted_headers = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
                 self.authorization = value
+            elif name == b"x-api-key" and not self.authorization:  # how Anthropic's SDKs say it
+                self.authorization = b"Bearer " + value
             elif name == b"origin":
                 self.origin = value
             elif name == b"content-length":
                 self.length = value
             elif name == b"access-control-request-headers":
                 self.wanted_headers = value
+            elif name.startswith(b"hanse-"):
+                self.wishes[name] = value
         self._abort: Callable[[], None] | None = scope.get("state", {}).get(ABORT)
 
     def get_body_bytes(self, bytes_max: int) -> int:
@@ -143,14 +153,12 @@ class Exchange:
             headers.append((b"allow", ", ".join(error.details.get("allowed", ())).encode()))
         elif status == 500:
             headers.append((b"x-should-retry", b"false"))
-        await self.send_json(status, error.to_openai(), headers)
+        await self.send_json(status, self.to_error_body(error), headers)
 
     async def end_broken(self, error: HanseError | None, comment: bytes = b"") -> None:
         """End a stream that has started, with an error frame, without `[DONE]`."""
         self.broken = True
-        frame = b""
-        if error is not None:
-            frame = b"data: " + msgspec.json.encode(error.to_openai()) + b"\n\n"
+        frame = b"" if error is None else self.to_error_frame(error)
         await self.send_part(frame + comment, more=False)
 
     def abort(self) -> None:
@@ -248,6 +256,10 @@ class Watch:
 def get_draining() -> TransientError:
     """The error of a gateway that is about to stop."""
     return TransientError("draining", "this gateway is about to stop; ask again or ask another")
+
+
+def _to_error_frame(error: HanseError) -> bytes:
+    return b"data: " + msgspec.json.encode(error.to_openai()) + b"\n\n"
 
 
 async def _call(receive: Receive) -> Event:
