@@ -89,6 +89,25 @@ async def test_views_at_a_confirmed_block_work_after_a_restart(
         await again.stop()
 
 
+async def test_the_clock_does_not_fall_back_at_a_restart(tmp_path: Path, anvil_cache: Path) -> None:
+    moved_s = 5_000
+    node = make_node(tmp_path, anvil_cache)
+    await node.start()
+    await node.advance_time(moved_s)
+    await node.stop()
+    again = make_node(tmp_path, anvil_cache)
+    url = await again.start()
+    try:
+        async with Rpc.connect(url) as rpc:
+            before = await rpc.fetch_head()
+            await again.mine()
+            after = await rpc.fetch_head()
+    finally:
+        await again.stop()
+    assert after.number == before.number + 1
+    assert before.timestamp_s <= after.timestamp_s < before.timestamp_s + moved_s
+
+
 async def test_anvil_outlives_its_parent_and_the_next_start_takes_its_state(
     tmp_path: Path, anvil_cache: Path
 ) -> None:

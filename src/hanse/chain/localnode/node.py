@@ -12,7 +12,8 @@ to a state that is written whole (measured; with historical states 160 kB).
 What survives: SIGTERM, everything. kill -9 of our process: everything, since anvil runs in a group
 of its own, and the next start ends it properly first. kill -9 of anvil itself: all but the last
 `STATE_INTERVAL_S`. A state file that was cut in half is replaced by a copy, at most
-`COPY_INTERVAL_S` older. The first block stays the same however often it is started.
+`COPY_INTERVAL_S` older. The first block stays the same however often it is started, and the clock
+never falls back: one that was moved ahead stays as far ahead.
 
 It is a development chain: anyone who reaches its port can do anything with it. It listens on
     loopback only.
@@ -30,6 +31,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,7 @@ class LocalNode:
                 "configuration_invalid",
                 f"anvil did not start; its last words in {self._log_path}: {self._last_words()}",
             )
+        await self._resume_clock()
         if self._block_time_s is not None:
             await self.mine(self._confirmations + 1)
             self._tasks.append(asyncio.create_task(self._pulse(self._block_time_s)))
@@ -208,6 +211,12 @@ class LocalNode:
                 await rpc.close()
                 await _terminate(process)
         return False
+
+    async def _resume_clock(self) -> None:
+        """Go on from the newest block's time: anvil forgets at its end how far it was moved."""
+        ahead_s = (await self._get_rpc().fetch_head()).timestamp_s - int(time.time())
+        if ahead_s > 0:
+            await self._get_rpc().request("evm_increaseTime", ahead_s, attempts_max=1)
 
     async def _pulse(self, block_time_s: float) -> None:
         """Add blocks while one of the newest `confirmations` holds a transaction."""
