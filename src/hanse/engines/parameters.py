@@ -15,9 +15,7 @@ from typing import Any
 
 from hanse.engines.base import Capabilities, EngineRequest, Operation
 from hanse.protocol.errors import RequestError
-
-MESSAGES_MAX = 4_096
-"""Messages of one chat; a conversation longer than that has left every context."""
+from hanse.protocol.limits import MESSAGES_MAX
 
 STOPS_MAX = 16
 """Stop strings; OpenAI takes 4, engines compare each one at every token."""

@@ -16,18 +16,17 @@ import msgspec
 from msgspec import Meta
 
 from hanse.protocol.errors import RequestError
-from hanse.protocol.limits import NAME_CHARS_MAX, TOKENS_MAX
+from hanse.protocol.limits import MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 from hanse.protocol.wire import operations as paid
 
 CHOICES_MAX = 128
 """Answers to one request (`n`), as in OpenAI's API."""
 
-MESSAGES_MAX = 65_536
-"""Messages of one conversation; the body's size bounds them anyway, this bounds the work."""
-
 TEXTS_MAX = 1_048_576
-"""Texts, or token numbers, of one prompt or input; likewise."""
+"""Texts, or token numbers, of one prompt or input; the body's size bounds them anyway, this bounds
+the work.
+"""
 
 _Model = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 _Tokens = Annotated[int, Meta(ge=1, le=TOKENS_MAX)]

@@ -43,6 +43,9 @@ LOCK_TIME_S_DEFAULT = 86_400
 REQUEST_BODY_BYTES_MAX = 4 * 1024 * 1024
 """One request's body: 1 M tokens of text at about 4 bytes each. Larger is refused with 413."""
 
+MESSAGES_MAX = 4_096
+"""Messages of one chat; a conversation longer than that has left every context."""
+
 HEADER_BYTES_MAX = 4_096
 """The voucher header after base64; a full one takes about 1,300 bytes, and servers refuse 8 kB
 lines.
