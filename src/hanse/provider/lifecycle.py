@@ -70,6 +70,7 @@ class BrokerProcess:
         self.records: Submitter
         self.server: HttpServer
         self._rounds: Rounds
+        self._sharing: Sharing
 
     @classmethod
     async def start(
@@ -107,7 +108,12 @@ class BrokerProcess:
         return self._loops.failed
 
     async def settle_now(self, gas_share_ppm: int | None = None) -> list[SettlementBatch]:
-        """On demand; see `Scheduler.settle`."""
+        """On demand; see `Scheduler.settle`.
+
+        Raises:
+            RequestError: `configuration_invalid`: another broker of this provider leads.
+        """
+        self._sharing.check_is_leader()
         return await self._rounds.settle_now(gas_share_ppm)
 
     async def read_money(self) -> ProviderMoney:
@@ -125,7 +131,8 @@ class BrokerProcess:
         try:
             await self.server.stop()
             await self.broker.wait_idle(LAST_RECEIPTS_S)  # cancelled answers are receipted too
-            if self.settings.settle_on_stop and not self.failed.done():
+            is_able = self._sharing.is_leader and not self.failed.done()
+            if self.settings.settle_on_stop and is_able:
                 await self.scheduler.settle(asked=True)
         except HanseError as error:
             _log.warning("the last settlement has to wait for the next start: %s", error.message)
@@ -153,6 +160,7 @@ class BrokerProcess:
 
         domain = Domain(deployment.chain_id, deployment.escrow)
         sharing = await Sharing.join(settings, database, self.server.url, self.monotonic)
+        self._sharing = sharing
         self._closers.push_async_callback(sharing.leave)
         book = await open_receipt_book(
             database, settings.provider, domain, keys.receipt, sharing.membership

@@ -20,7 +20,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 
-from hanse.protocol.errors import HanseError, InvariantError, TransientError
+from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.provider.settings import BrokerSettings
 from hanse.serving import Loops
 from hanse.settlement import ReceiptBook
@@ -70,6 +70,23 @@ class Sharing:
         """See `Membership.verify_leads`; alone one always leads."""
         if self.membership is not None:
             self.membership.verify_leads(tx)
+
+    def check_is_leader(self) -> None:
+        """Refuse what only the leader does, and say who that is.
+
+        Raises:
+            RequestError: `configuration_invalid`.
+        """
+        if self.is_leader or self.membership is None:
+            return
+        leader = self.membership.leader
+        found = [member for member in self.membership.members if member.name == leader]
+        who = f"{leader} at {found[0].address}" if found else "no broker"
+        raise RequestError(
+            "configuration_invalid",
+            f"{who} leads the brokers of this provider now, not {self.membership.name}, and only "
+            "the leader settles: it does by itself, or at once by 'hanse settle' where it runs",
+        )
 
     def begin(self, book: ReceiptBook, loops: Loops, now_s: Callable[[], float]) -> None:
         """Beat from now on; requests of a broker whose lease ends are closed with fee 0."""
