@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.gateway import ApiKeys, GatewayServer, GatewaySettings, open_api_keys, serve_gateway
+from hanse.market import Needs
 from hanse.protocol.errors import HanseError, RequestError, Shortfall, TransientError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import FinishReason, Receipt, SignedReceipt, Usage
@@ -147,7 +148,7 @@ class MemoryMarket:
         self.asked = asyncio.Event()
         self.alarms: tuple[Alarm, ...] = ()
 
-    async def request(self, path: str, body: bytes) -> MemoryAnswer:
+    async def request(self, path: str, body: bytes, needs: Needs | None = None) -> MemoryAnswer:
         self.bodies.append((path, body))
         self.asked.set()
         if self.delay is not None:

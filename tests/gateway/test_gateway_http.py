@@ -296,13 +296,13 @@ async def test_draining_refuses_new_requests_and_finishes_those_at_work(app):
     app.market.gate = asyncio.Event()
     running = asyncio.create_task(app.chat(stream=True))
     await app.market.asked.wait()
-    app.app.drain()
+    app.app.paid.drain()
     refused = await app.chat()
     assert (refused.status, refused.error["code"]) == (503, "draining")
     assert refused.headers["connection"] == "close"
     assert int(refused.headers["retry-after"]) >= 1
     assert (await app.ask("GET", "/health", key="")).status == 503
-    idle = asyncio.create_task(app.app.wait_idle(5))
+    idle = asyncio.create_task(app.app.paid.wait_idle(5))
     app.market.gate.set()
     assert (await running).body.endswith(DONE_FRAME)
     await asyncio.wait_for(idle, 1)
@@ -313,7 +313,7 @@ async def test_cutting_ends_streams_with_an_error_frame_and_closes_the_provider(
     running = asyncio.create_task(app.chat(stream=True))
     waiting = asyncio.create_task(app.chat())
     await until(lambda: len(app.market.open_answers) == 2)
-    app.app.cut()
+    app.app.paid.cut()
     body = (await running).body
     assert b'data: {"error":' in body
     assert b'"draining"' in body

@@ -1,15 +1,13 @@
 """The gateway as an ASGI application: OpenAI's API for applications, the open market behind it.
 
 Raw ASGI: the request path is the product, and a framework takes more processor time than everything
-done here. One request: path, key, body, then `client.request` chooses, signs and pays, and
-`hanse.gateway.relay` hands the answer on.
+done here. This module routes, knows keys and answers what costs nothing; a paid request goes down
+`hanse.gateway.selling.path`, which names the seams where budgets, matching and failover join.
 
 What goes wrong is a `HanseError` and leaves in OpenAI's shape. What a provider says against this
 gateway's own vouchers is no fault of the application's and leaves as 503, not as 401.
 """
 
-import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -19,7 +17,7 @@ import msgspec
 
 from hanse.gateway import metrics as figures
 from hanse.gateway.api_keys import ApiKey, ApiKeys
-from hanse.gateway.client import MarketClient, blame
+from hanse.gateway.client import MarketClient
 from hanse.gateway.cors import add_cors_headers, answer_preflight
 from hanse.gateway.exchange import (
     STATUS_GONE,
@@ -28,15 +26,14 @@ from hanse.gateway.exchange import (
     Exchange,
     Receive,
     Send,
-    Watch,
     get_draining,
 )
-from hanse.gateway.money import MoneyWatch, advise
+from hanse.gateway.money import MoneyWatch
 from hanse.gateway.openapi import get_description
-from hanse.gateway.operations import PREFIX, Operation, decode_body, get_operation
-from hanse.gateway.relay import relay_stream, relay_whole
+from hanse.gateway.operations import PREFIX, Operation, get_operation
+from hanse.gateway.selling.path import PaidPath
 from hanse.gateway.settings import GatewaySettings
-from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
+from hanse.protocol.errors import HanseError, InvariantError, RequestError
 
 _LOG = logging.getLogger("hanse.gateway")
 _BEARER = b"bearer "
@@ -55,16 +52,12 @@ class GatewayApp:
     ) -> None:
         self.metrics = figures.GatewayMetrics()
         self.money = MoneyWatch(client, self.metrics)
+        self.paid = PaidPath(settings, client, self.metrics, self.money)
         self._settings = settings
         self._client = client
         self._keys = keys
         self._clock_s = clock_s
         self._random_bytes = random_bytes
-        self._watches: set[Watch] = set()
-        self._in_flight = 0
-        self._body_bytes = 0
-        self._draining = False
-        self._idle = asyncio.Event()
         self._handlers = {
             "models": self._list_models,
             "model": self._get_model,
@@ -78,24 +71,7 @@ class GatewayApp:
     @property
     def in_flight(self) -> int:
         """Paid requests at work."""
-        return self._in_flight
-
-    def drain(self) -> None:
-        """Admit nothing more: `/health` and paid requests answer 503 from now on."""
-        self._draining = True
-        if not self._in_flight:
-            self._idle.set()
-
-    async def wait_idle(self, within_s: float) -> None:
-        """Return once nothing is at work after `drain`, or after this time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._idle.wait()
-
-    def cut(self) -> None:
-        """Cancel what is at work; streams end with the `draining` error."""
-        for watch in tuple(self._watches):
-            watch.cut(get_draining())
+        return self.paid.in_flight
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Answer one request; see the ASGI specification."""
@@ -114,7 +90,7 @@ class GatewayApp:
             name = operation.name
             if operation.authenticated:
                 key = await self._get_key(exchange)
-            await self._serve(exchange, operation)
+            await self._serve(exchange, operation, key)
         except AppGoneError:
             exchange.status = STATUS_GONE
         except Exception as error:
@@ -122,64 +98,12 @@ class GatewayApp:
         finally:
             self._account(exchange, name, key, self._clock_s() - started_s)
 
-    async def _serve(self, exchange: Exchange, operation: Operation) -> None:
+    async def _serve(self, exchange: Exchange, operation: Operation, key: ApiKey | None) -> None:
         if operation.body is None:
             await self._handlers[operation.name](exchange)
-            return
-        if self._draining:
-            exchange.extra_headers.append((b"connection", b"close"))
-            raise get_draining()
-        if self._in_flight >= self._settings.requests_max:
-            raise TransientError(
-                "overloaded",
-                f"{self._in_flight} requests are at work, as many as this gateway takes",
-            )
-        self._in_flight += 1
-        try:
-            await self._sell(exchange, operation)
-        finally:
-            self._in_flight -= 1
-            if self._draining and not self._in_flight:
-                self._idle.set()
-
-    async def _sell(self, exchange: Exchange, operation: Operation) -> None:
-        held = exchange.get_body_bytes(self._settings.body_bytes_max)
-        most = self._settings.body_bytes_in_flight_max
-        if self._body_bytes + held > most:
-            exchange.extra_headers.append((b"connection", b"close"))
-            raise TransientError("overloaded", f"more than {most} bytes of requests are at work")
-        self._body_bytes += held
-        try:
-            await self._sell_held(exchange, operation)
-        finally:
-            self._body_bytes -= held
-
-    async def _sell_held(self, exchange: Exchange, operation: Operation) -> None:
-        body = await exchange.read_body(self._settings.body_bytes_max, self._settings.body_read_s)
-        decode_body(operation, body)
-        async with Watch(exchange, self._settings.send_stall_s) as watch:
-            self._watches.add(watch)
-            try:
-                await self._buy(exchange, body)
-            finally:
-                self._watches.discard(watch)
-
-    async def _buy(self, exchange: Exchange, body: bytes) -> None:
-        try:
-            answer = await self._client.request(exchange.path, body)
-        except HanseError as error:
-            blamed = blame(error)
-            advise(blamed, self.money.last, self._settings.wallet_key)
-            raise blamed from None
-        try:
-            if answer.is_stream:
-                await relay_stream(exchange, answer)
-            else:
-                await relay_whole(exchange, answer)
-        finally:
-            await answer.close()
-            if answer.receipt is not None:
-                self.metrics.pay(answer.receipt.fee)
+        else:
+            assert key is not None, operation.name
+            await self.paid.serve(exchange, operation, key)
 
     async def _get_key(self, exchange: Exchange) -> ApiKey:
         """The API key of this request.
@@ -259,7 +183,7 @@ class GatewayApp:
         await exchange.send_json(200, await self.money.read_document())
 
     async def _get_health(self, exchange: Exchange) -> None:
-        if self._draining:
+        if self.paid.draining:
             raise get_draining()
         alarms = list(self.money.alarms)
         await exchange.send_json(

@@ -8,6 +8,7 @@ crosses the seam towards applications is translated here: whose fault an error i
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.messages import SignedReceipt
 
@@ -76,7 +77,7 @@ class MarketAnswer(Protocol):
 class MarketClient(Protocol):
     """Buys answers from the cheapest healthy provider that fits."""
 
-    async def request(self, path: str, body: bytes) -> MarketAnswer:
+    async def request(self, path: str, body: bytes, needs: Needs | None = None) -> MarketAnswer:
         """Choose, sign, send; returns once a provider has accepted the request.
 
         Raises:

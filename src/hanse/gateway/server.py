@@ -66,13 +66,13 @@ class GatewayServer(uvicorn.Server):
     def drain(self) -> None:
         """Admit nothing more, wait for what is at work, then stop."""
         if self._drained is None:
-            self.gateway.drain()
+            self.gateway.paid.drain()
             self._drained = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        await self.gateway.wait_idle(self._drain_s)
-        self.gateway.cut()
-        await self.gateway.wait_idle(CLOSING_S)
+        await self.gateway.paid.wait_idle(self._drain_s)
+        self.gateway.paid.cut()
+        await self.gateway.paid.wait_idle(CLOSING_S)
         self.should_exit = True
 
 

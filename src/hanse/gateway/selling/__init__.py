@@ -1,0 +1,5 @@
+"""One paid request on its way through the gateway, from its key to its last byte.
+
+sale  what is known of one request while it is at work
+path  the way itself, in the order of its steps, with the seams where others join
+"""

@@ -1,0 +1,150 @@
+"""The paid path: what happens to a request between its API key and its last byte.
+
+    hold      the body's bytes are counted before they are read          (`_hold`)
+    read      the body is read and checked                               (`_read`)
+    admit     may this key buy this? SEAM of keys and budgets            (`_admit`)
+    wish      headers become `Needs` of the choice. SEAM of matching     (`_wish`)
+    buy       the market is asked. SEAM of staying up and plain routing  (`_buy`)
+    relay     bytes pass through                                         (`hanse.gateway.relay`)
+    account   what it cost, once it is known. SEAM of budgets and fees   (`_account`)
+
+A step that refuses raises a `HanseError`, which leaves in OpenAI's shape. `_account` runs however
+the request ended, with as many fees as there were receipts.
+"""
+
+import asyncio
+import contextlib
+
+from hanse.gateway import metrics as figures
+from hanse.gateway.api_keys import ApiKey
+from hanse.gateway.client import MarketClient, blame
+from hanse.gateway.exchange import Exchange, Watch, get_draining
+from hanse.gateway.money import MoneyWatch, advise
+from hanse.gateway.operations import Operation, decode_body
+from hanse.gateway.relay import relay_stream, relay_whole
+from hanse.gateway.selling.sale import Sale
+from hanse.gateway.settings import GatewaySettings
+from hanse.protocol.errors import HanseError, TransientError
+
+
+class PaidPath:
+    """Takes paid requests to their end, bounded, and drains.
+
+    Attributes:
+        settings: its limits; may be replaced while it works.
+        in_flight: paid requests at work.
+        draining: whether nothing more is admitted.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        client: MarketClient,
+        metrics: figures.GatewayMetrics,
+        money: MoneyWatch,
+    ) -> None:
+        self.settings = settings
+        self.in_flight = 0
+        self.draining = False
+        self._client = client
+        self._metrics = metrics
+        self._money = money
+        self._watches: set[Watch] = set()
+        self._body_bytes = 0
+        self._idle = asyncio.Event()
+
+    def drain(self) -> None:
+        """Admit nothing more."""
+        self.draining = True
+        if not self.in_flight:
+            self._idle.set()
+
+    async def wait_idle(self, within_s: float) -> None:
+        """Return once nothing is at work after `drain`, or after this time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+
+    def cut(self) -> None:
+        """Cancel what is at work; streams end with the `draining` error."""
+        for watch in tuple(self._watches):
+            watch.cut(get_draining())
+
+    async def serve(self, exchange: Exchange, operation: Operation, key: ApiKey) -> None:
+        """Take one request to its end; see the module.
+
+        Raises:
+            HanseError: nothing was sent yet, and this is why.
+            AppGoneError: the application left.
+        """
+        if self.draining:
+            exchange.extra_headers.append((b"connection", b"close"))
+            raise get_draining()
+        if self.in_flight >= self.settings.requests_max:
+            raise TransientError(
+                "overloaded",
+                f"{self.in_flight} requests are at work, as many as this gateway takes",
+            )
+        self.in_flight += 1
+        held = 0
+        try:
+            held = self._hold(exchange)
+            await self._sell(await self._read(exchange, operation, key))
+        finally:
+            self._body_bytes -= held
+            self.in_flight -= 1
+            if self.draining and not self.in_flight:
+                self._idle.set()
+
+    def _hold(self, exchange: Exchange) -> int:
+        held = exchange.get_body_bytes(self.settings.body_bytes_max)
+        most = self.settings.body_bytes_in_flight_max
+        if self._body_bytes + held > most:
+            exchange.extra_headers.append((b"connection", b"close"))
+            raise TransientError("overloaded", f"more than {most} bytes of requests are at work")
+        self._body_bytes += held
+        return held
+
+    async def _read(self, exchange: Exchange, operation: Operation, key: ApiKey) -> Sale:
+        settings = self.settings
+        body = await exchange.read_body(settings.body_bytes_max, settings.body_read_s)
+        return Sale(exchange, operation, key, body, decode_body(operation, body))
+
+    async def _sell(self, sale: Sale) -> None:
+        async with Watch(sale.exchange, self.settings.send_stall_s) as watch:
+            self._watches.add(watch)
+            try:
+                await self._admit(sale)
+                self._wish(sale)
+                await self._buy(sale)
+            finally:
+                self._watches.discard(watch)
+                self._account(sale)
+
+    async def _admit(self, sale: Sale) -> None:
+        """Whether this key may buy this now; every key may."""
+
+    def _wish(self, sale: Sale) -> None:
+        """What the application's headers ask of the choice; nothing is read yet."""
+
+    async def _buy(self, sale: Sale) -> None:
+        exchange = sale.exchange
+        try:
+            answer = await self._client.request(exchange.path, sale.body, sale.needs)
+        except HanseError as error:
+            blamed = blame(error)
+            advise(blamed, self._money.last, self.settings.wallet_key)
+            raise blamed from None
+        try:
+            if answer.is_stream:
+                await relay_stream(exchange, answer)
+            else:
+                await relay_whole(exchange, answer)
+        finally:
+            await answer.close()
+            if answer.receipt is not None:
+                sale.fees.append(answer.receipt.fee)
+
+    def _account(self, sale: Sale) -> None:
+        for fee in sale.fees:
+            self._metrics.pay(fee)

@@ -1,0 +1,38 @@
+"""What is known of one paid request while it is at work.
+
+Each step of `hanse.gateway.selling.path` adds to it, and later steps read it. The application's own
+bytes are never changed in place: a step that asks for something else (a smaller model, the rest of
+an answer) sets `body` to bytes of the gateway's own making, which then are a request of their own.
+"""
+
+from dataclasses import dataclass, field
+
+from hanse.gateway.api_keys import ApiKey
+from hanse.gateway.exchange import Exchange
+from hanse.gateway.operations import Body, Operation
+from hanse.market import Needs
+
+ANY = Needs()
+
+
+@dataclass(slots=True)
+class Sale:
+    """One paid request.
+
+    Attributes:
+        exchange: the application's side of it.
+        operation: what is asked for.
+        key: who asks.
+        body: what is bought; the application's bytes unless a step made others.
+        fields: what the gateway has read of the application's body.
+        needs: what narrows the choice of provider.
+        fees: base units of each verified receipt, in the order of its parts.
+    """
+
+    exchange: Exchange
+    operation: Operation
+    key: ApiKey
+    body: bytes
+    fields: Body
+    needs: Needs = ANY
+    fees: list[int] = field(default_factory=list)
