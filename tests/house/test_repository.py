@@ -27,7 +27,7 @@ LONGER = {
     "engines/llama_engine.py": (400, "one engine is one file"),
     "engines/parameters.py": (450, "a table of OpenAI's fields"),
     "provider/lifecycle.py": (360, "one process put together in order, and its end"),
-    "sdk/client.py": (420, "the one public face of the user's side"),
+    "sdk/client.py": (440, "the one public face of the user's side"),
     "sdk/purchase/buyer.py": (450, "one purchase from choice to receipt"),
     "sdk/purchase/resume.py": (450, "the resume handshake's cases beside one another"),
     "settlement/books/receipt_book.py": (

@@ -80,6 +80,8 @@ class MarketClient(Protocol):
     async def request(self, path: str, body: bytes, needs: Needs | None = None) -> MarketAnswer:
         """Choose, sign, send; returns once a provider has accepted the request.
 
+        `asked` gets each provider's address just before it is asked, also of a call that fails.
+
         Raises:
             HanseError: `model_not_found`, `no_provider`, `insufficient_balance` with amounts, and
                 what the provider refused the request with.

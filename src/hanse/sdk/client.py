@@ -29,7 +29,8 @@ from hanse.sdk.disputes import Disputes, describe, find_dispute_alarms, open_dis
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import read_ask
-from hanse.sdk.purchase.buyer import Background, Buyer, BuyerParts
+from hanse.sdk.purchase.background import Background
+from hanse.sdk.purchase.buyer import Buyer, BuyerParts
 from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
@@ -218,7 +219,11 @@ class Hanse:
     # buying
 
     async def request(
-        self, path: str, body: bytes | Mapping[str, Any], needs: Needs | None = None
+        self,
+        path: str,
+        body: bytes | Mapping[str, Any],
+        needs: Needs | None = None,
+        asked: list[Address] | None = None,
     ) -> Answer:
         """Buy one answer from the cheapest healthy provider that fits; see `Answer`.
 
@@ -226,6 +231,7 @@ class Hanse:
             path: OpenAI's, such as `/v1/chat/completions`.
             body: the request's bytes, sent untouched, or an object to encode.
             needs: narrows the choice.
+            asked: gets each provider's address just before it is asked, also of a call that fails.
 
         Raises:
             RequestError: the request is at fault, or money is short (`insufficient_balance`, with
@@ -235,7 +241,7 @@ class Hanse:
         """
         encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
         try:
-            return await self._buyer.buy(read_ask(path, encoded), needs or _ANY)
+            return await self._buyer.buy(read_ask(path, encoded), needs or _ANY, asked)
         except RequestError as error:
             if error.code == "insufficient_balance":  # whose sub-account is to be funded
                 error.details.setdefault("signer", self._parts.signer.address)

@@ -28,6 +28,7 @@ from hanse.protocol.wire import (
 )
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import Ask
+from hanse.sdk.purchase.background import Background
 from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.checking import CheckedReceipt, Received, Terms, check_receipt
 from hanse.sdk.purchase.funding import Funding
@@ -98,30 +99,6 @@ class BuyerParts:
         return SubAccountKey(self.user, provider, self.signer.address)
 
 
-class Background:
-    """Tasks that go on behind, so that they can be waited for and stopped."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it behind; its errors are its own to handle."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def wait(self) -> None:
-        """Until nothing is running behind."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def stop(self) -> None:
-        """Cancel what is running."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
 class Buyer:
     """Buys answers.
 
@@ -145,8 +122,8 @@ class Buyer:
         self._rediscover = rediscover
         self.active: set[str] = set()
 
-    async def buy(self, ask: Ask, needs: Needs) -> Answer:
-        """Get one answer begun.
+    async def buy(self, ask: Ask, needs: Needs, asked: list[Address] | None = None) -> Answer:
+        """Get one answer begun; `asked` gets the address of each provider before it is turned to.
 
         Raises:
             HanseError: see `hanse.sdk`.
@@ -154,6 +131,8 @@ class Buyer:
         failures: list[HanseError] = []
         for _ in range(PROVIDERS_TRIED_MAX):
             candidate = self._choose(ask, needs, failures)
+            if asked is not None:
+                asked.append(candidate.listed.provider)
             try:
                 return await self._try_provider(ask, candidate)
             except _NextProviderError as following:

@@ -39,7 +39,8 @@ from hanse.protocol.messages import Query, SignedReceipt
 from hanse.protocol.signatures import Address, Hash32, to_bytes
 from hanse.protocol.verify import verify_receipt_signature
 from hanse.protocol.wire import encode_query_header, receipt_from_json
-from hanse.sdk.purchase.buyer import Background, BuyerParts
+from hanse.sdk.purchase.background import Background
+from hanse.sdk.purchase.buyer import BuyerParts
 from hanse.sdk.purchase.checking import CheckedReceipt, Received, Terms, check_receipt
 from hanse.sdk.purchase.refusals import read_refusal
 from hanse.sdk.transport import BrokenError, NotSentError, read_body
