@@ -48,7 +48,7 @@ def user(market):
     return market.add_key("user", units=50)
 
 
-def test_from_offers_to_the_last_unit_withdrawn(market, provider, user, run):
+def test_from_offers_to_the_last_unit_withdrawn(market, provider, user, run, tmp_path):
     found = run("offers", "--json").document
     assert found["missing"] == {}
     (offer,) = found["offers"]
@@ -59,7 +59,8 @@ def test_from_offers_to_the_last_unit_withdrawn(market, provider, user, run):
     assert opened.exit_code == 0, opened.stderr
     assert opened.document["transaction_hash"].startswith("0x")
 
-    answer = run("chat", "--max-tokens", "20", "--json", "one two three")
+    traces = ("--traces", str(tmp_path / "traces"))
+    answer = run("chat", "--max-tokens", "20", *traces, "--json", "one two three")
     assert answer.exit_code == 0, answer.stderr
     document = answer.document
     assert document["text"]
@@ -69,6 +70,10 @@ def test_from_offers_to_the_last_unit_withdrawn(market, provider, user, run):
 
     receipts = run("receipts", "list", "--json").document["receipts"]
     assert [receipt["request_id"] for receipt in receipts] == [document["request_id"]]
+    (trace,) = run("traces", "list", "--json").document["traces"]
+    assert (trace["request_id"], trace["state"]) == (document["request_id"], "stored")
+    shown = run("traces", "decrypt", document["request_id"], "--json").document
+    assert "one two three" in shown["body"]
 
     money = run("money", "--json").document
     assert money["differences"] == []

@@ -52,6 +52,21 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def traces_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The `--traces` options of a command that buys or sells; see `hanse.cli.tracing`."""
+    days = click.option(
+        "--traces-days", type=click.IntRange(0), default=30, help="Days they are kept; 0 for ever."
+    )
+    location = click.option(
+        "--traces",
+        default="",
+        metavar="LOCATION",
+        help="Keep encrypted traces of requests here: a folder or s3://BUCKET/PREFIX."
+        " [default: off]",
+    )
+    return location(days(command))
+
+
 def list_settings(command: click.Command) -> dict[str, click.Option]:
     """The options that a file may set, by key."""
     return {

@@ -19,6 +19,7 @@ from hanse.cli.buying.moves import get_provider
 from hanse.cli.buying.wallet import get_settings
 from hanse.cli.network import Network, load_network
 from hanse.cli.session import Session
+from hanse.cli.tracing.encryption import keep_traces_of_user
 from hanse.market import Needs
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import SignedReceipt
@@ -154,6 +155,7 @@ async def converse(session: Session, text: str | None, options: dict[str, Any]) 
         signer=options["signer"],
         use_keyring=options["keyring"],
     )
+    settings = keep_traces_of_user(session, options, settings)
     async with contextlib.AsyncExitStack() as stack:
         with session.output.wait("asking chain and brokers ..."):
             hanse = await stack.enter_async_context(Hanse.open(settings))

@@ -9,7 +9,7 @@ from hanse.cli.buying.wallet import get_settings
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import load_network
 from hanse.cli.session import Session
-from hanse.cli.tracing.encryption import get_trace_settings, open_encryption_key
+from hanse.cli.tracing.encryption import keep_traces_of_user
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway
 from hanse.sdk import Hanse
 
@@ -39,10 +39,7 @@ def serve(session: Session, options: dict[str, Any]) -> None:
         use_keyring=options["keyring"],
     )
     buyer = replace(buyer, auto_dispute=options["auto_dispute"])
-    if options["traces"]:
-        unlocked = options["signer"] or options["key"]
-        key = open_encryption_key(session, options["key"], unlocked, use_keyring=options["keyring"])
-        buyer = replace(buyer, traces=get_trace_settings(options, key))
+    buyer = keep_traces_of_user(session, options, buyer)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if gateway.access_log:
         logging.getLogger("hanse.gateway").setLevel(logging.INFO)

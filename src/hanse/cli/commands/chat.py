@@ -7,6 +7,7 @@ import click
 
 from hanse.cli.framework import command, pass_session
 from hanse.cli.session import Session
+from hanse.cli.settings import traces_options
 
 
 @command(
@@ -31,6 +32,7 @@ from hanse.cli.session import Session
 @click.option("--key", default="user", help="Who pays: a key of this home.")
 @click.option("--signer", help="Key that signs the vouchers. [default: the user's]")
 @click.option("--keyring", is_flag=True, help="Take the password from the desktop's keyring.")
+@traces_options
 @pass_session
 async def chat(session: Session, /, text: tuple[str, ...], **options: Any) -> None:
     """Ask TEXT, or standard input, or at a terminal have a conversation.

@@ -10,7 +10,7 @@ import click
 from hanse.cli.framework import group, pass_session
 from hanse.cli.moments import format_time
 from hanse.cli.session import Session
-from hanse.cli.settings import database_option
+from hanse.cli.settings import database_option, traces_options
 
 if TYPE_CHECKING:
     from hanse.gateway.api_keys import ApiKey, ApiKeys
@@ -71,15 +71,7 @@ def gateway() -> None:
     metavar="ORIGIN",
     help="Browser origin that may call (CORS); may be repeated.",
 )
-@click.option(
-    "--traces",
-    default="",
-    metavar="LOCATION",
-    help="Keep encrypted traces of requests here: a folder or s3://BUCKET/PREFIX. [default: off]",
-)
-@click.option(
-    "--traces-days", type=click.IntRange(0), default=30, help="Days they are kept; 0 for ever."
-)
+@traces_options
 @database_option
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
 @click.option(

@@ -6,7 +6,7 @@ import click
 
 from hanse.cli.framework import group, pass_session
 from hanse.cli.session import Session
-from hanse.cli.settings import database_option
+from hanse.cli.settings import database_option, traces_options
 
 if TYPE_CHECKING:
     pass
@@ -99,15 +99,7 @@ def provider() -> None:
     metavar="AMOUNT",
     help="What one native coin is worth, to weigh gas. [default: 0 on a development chain]",
 )
-@click.option(
-    "--traces",
-    default="",
-    metavar="LOCATION",
-    help="Keep encrypted traces of requests here: a folder or s3://BUCKET/PREFIX. [default: off]",
-)
-@click.option(
-    "--traces-days", type=click.IntRange(0), default=30, help="Days they are kept; 0 for ever."
-)
+@traces_options
 @database_option
 @click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
 @pass_session

@@ -1,12 +1,13 @@
 """Encryption keys of this home: HOME/keys/NAME.x25519, made on first use.
 
-A provider always has one, since its offers name it. A user has one as soon as a gateway keeps
-traces. It is encrypted by the password of the key that was unlocked when it was made, and as hard
-to guess; afterwards only the commands that read traces need that password.
+A provider always has one, since its offers name it. A user has one as soon as a gateway or a chat
+keeps traces. It is encrypted by the password of the key that was unlocked when it was made, and as
+hard to guess; afterwards only the commands that read traces need that password.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hanse.chain.keys import Scrypt, get_password, read_private_json
 from hanse.cli.session import Session
@@ -17,6 +18,9 @@ from hanse.settlement.traces.encryption_key import (
     create_encryption_key,
     find_public_key,
 )
+
+if TYPE_CHECKING:
+    from hanse.sdk import Settings
 
 
 def get_encryption_path(session: Session, name: str) -> Path:
@@ -44,6 +48,21 @@ def open_encryption_key(session: Session, name: str, unlocked: str, *, use_keyri
     public = create_encryption_key(path, password, scrypt=scrypt)
     session.output.note(f"made an encryption key, {path}: keep a copy, traces are sealed to it")
     return public
+
+
+def keep_traces_of_user(
+    session: Session, options: dict[str, Any], settings: "Settings"
+) -> "Settings":
+    """The settings of a user's side with what `--traces` asks for, and a key to seal traces to.
+
+    Raises:
+        RequestError: `keystore_permissions`, `keystore_locked`.
+    """
+    if not options["traces"]:
+        return settings
+    unlocked = options["signer"] or options["key"]
+    key = open_encryption_key(session, options["key"], unlocked, use_keyring=options["keyring"])
+    return replace(settings, traces=get_trace_settings(options, key))
 
 
 def get_trace_settings(options: dict[str, Any], encryption_key: Hash32) -> TraceSettings | None:
