@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,14 +48,18 @@ class _background:  # noqa: N801 (reads as a statement)
         self._loop = runner.get_loop()
 
     def __enter__(self) -> None:
-        import threading
-
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+def pytest_configure() -> None:
+    """A shell starts what goes on in the background deaf to Ctrl-C, and every child inherits it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
