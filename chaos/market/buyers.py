@@ -17,7 +17,7 @@ from chaos.world import World, get_key
 from hanse.chain import verify_deployment
 from hanse.chain.outbox import Outbox
 from hanse.gateway import GatewayApp, GatewaySettings
-from hanse.gateway.api_keys import ApiKeys, open_api_keys
+from hanse.gateway.keys import ApiKeys, open_api_keys
 from hanse.protocol.errors import HanseError
 from hanse.sdk import Hanse
 from hanse.sdk.account import Account

@@ -8,7 +8,18 @@ import time
 import pytest
 
 from hanse.gateway import open_api_keys
-from hanse.gateway.api_keys import KEY_CHARS
+from hanse.gateway.budgets.limits import Limits
+from hanse.gateway.keys import (
+    KEY_CHARS,
+    ApiKey,
+    AtLimit,
+    KeyTerms,
+    MintBody,
+    mint_key,
+    verify_model,
+    verify_reach,
+)
+from hanse.gateway.keys.tables import MIGRATIONS
 from hanse.protocol.errors import RequestError
 from hanse.store import open_sqlite
 
@@ -128,3 +139,201 @@ async def test_keys_survive_a_restart(keys, database, path, caplog):
     reopened = await open_api_keys(database, time.time)
     assert reopened.find(text) is not None
     assert text not in caplog.text
+
+
+# scope
+
+
+def test_a_key_without_terms_may_do_everything():
+    key = make_key()
+    verify_reach(key, "/v1/anything", b"")
+    verify_model(key, "any-model")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/chat/completions", True),
+        ("/v1/models", True),
+        ("/v1/models/org/large", True),
+        ("/v1/modelsx", False),
+        ("/v1/embeddings", False),
+        ("/v1/chat/completions/", False),
+        ("/hanse/v1/money", False),
+    ],
+)
+def test_a_scope_names_paths_and_folders(path, allowed):
+    key = make_key(paths=("/v1/chat/completions", "/v1/models", "/v1/models/*"))
+    if allowed:
+        verify_reach(key, path, b"")
+    else:
+        with pytest.raises(RequestError, match="not for") as caught:
+            verify_reach(key, path, b"")
+        assert caught.value.row.status == 403
+
+
+@pytest.mark.parametrize("origin", [b"", b"https://evil.example", b"https://game.example.evil"])
+def test_a_key_for_pages_works_from_no_other_origin(origin):
+    key = make_key(origins=("https://game.example",))
+    verify_reach(key, "/v1/models", b"https://game.example")
+    with pytest.raises(RequestError) as caught:
+        verify_reach(key, "/v1/models", origin)
+    assert caught.value.code == "permission_denied"
+
+
+def test_a_model_outside_the_scope_is_refused_by_name():
+    with pytest.raises(RequestError, match="is for small, not for large") as caught:
+        verify_model(make_key(models=("small",)), "large")
+    assert caught.value.param == "model"
+
+
+async def test_a_key_ends_by_itself(database):
+    now_s = [1_000.0]
+    keys = await open_api_keys(database, lambda: now_s[0])
+    key, text = await keys.create("soon over", ttl_s=60)
+    assert key.expires_at == 1_060
+    now_s[0] = 1_059.9
+    assert keys.find(text) is not None
+    now_s[0] = 1_060.0
+    assert keys.find(text) is None
+    await keys.refresh()
+    assert await (await open_api_keys(database, lambda: now_s[0])).find_new(text) is None
+
+
+async def test_terms_survive_a_restart_and_can_be_changed_while_others_run(keys, path):
+    terms = KeyTerms(models=("a",), limits=Limits(money_per_day=5), at_limit=AtLimit.QUEUE)
+    key, text = await keys.create("scoped", terms)
+    other_database = await open_sqlite(path)
+    other = await open_api_keys(other_database, time.time)
+    assert other.find(text).terms == terms
+    await keys.change(key.id, lambda old: KeyTerms(models=old.models, may_mint=True))
+    await other.refresh()
+    assert other.find(text).terms == KeyTerms(models=("a",), may_mint=True)
+    await other_database.close()
+
+
+async def test_a_database_from_before_scopes_goes_on(path):
+    old = await open_sqlite(path)
+    await old.migrate("gateway_api_keys", MIGRATIONS[:1])
+    text = "hgw_" + "a" * 43
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    sql = "INSERT INTO gateway_api_keys (id, digest, name, created_at) VALUES (?, ?, ?, ?)"
+    await old.write(lambda tx: tx.execute(sql, ("old", digest, "before", 7)))
+    await old.close()
+    database = await open_sqlite(path)
+    keys = await open_api_keys(database, time.time)
+    assert keys.find(text).terms == KeyTerms()
+    await keys.revoke("old")
+    assert keys.find(text) is None
+    await database.close()
+
+
+# minting
+
+
+async def test_a_game_server_mints_a_key_for_a_player(keys):
+    parent, _ = await keys.create(
+        "game",
+        KeyTerms(
+            models=("small", "large"),
+            may_mint=True,
+            limits=Limits(money_per_day=1_000, requests_per_minute=60),
+        ),
+    )
+    body = MintBody(ttl_s=600, user="player-7", models=("small",), limits=Limits(money_per_day=9))
+    child, text = await mint_key(keys, parent, body)
+    assert keys.find(text) == child
+    assert child.parent == parent.id
+    assert child.expires_at == child.created_at + 600
+    assert child.terms == KeyTerms(
+        models=("small",),
+        limits=Limits(money_per_day=9, requests_per_minute=60),
+        user="player-7",
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "asked", "named"),
+    [
+        ({"models": ("small",)}, {"models": ("large",)}, "models"),
+        ({"paths": ("/v1/models/*",)}, {"paths": ("/v1/*",)}, "paths"),
+        ({"origins": ("https://a",)}, {"origins": ("https://b",)}, "origins"),
+    ],
+)
+async def test_a_child_reaches_no_further_than_its_parent(keys, terms, asked, named):
+    parent, _ = await keys.create("game", KeyTerms(may_mint=True, **terms))
+    with pytest.raises(RequestError) as caught:
+        await mint_key(keys, parent, MintBody(ttl_s=60, **asked))
+    assert (caught.value.code, caught.value.param) == ("permission_denied", named)
+
+
+async def test_a_childs_limits_are_never_above_its_parents(keys):
+    parent, _ = await keys.create(
+        "game", KeyTerms(may_mint=True, limits=Limits(tokens_per_day=100))
+    )
+    greedy = MintBody(ttl_s=60, limits=Limits(tokens_per_day=10_000))
+    child, _ = await mint_key(keys, parent, greedy)
+    assert child.terms.limits == Limits(tokens_per_day=100)
+
+
+async def test_children_cannot_mint_nor_see_the_owners_affairs(keys):
+    parent, _ = await keys.create("game", KeyTerms(may_mint=True))
+    child, _ = await mint_key(keys, parent, MintBody(ttl_s=60))
+    with pytest.raises(RequestError, match="may not mint"):
+        await mint_key(keys, child, MintBody(ttl_s=60))
+    for path in ("/hanse/v1/money", "/hanse/v1/keys"):
+        with pytest.raises(RequestError, match="minted key"):
+            verify_reach(child, path, b"")
+
+
+async def test_a_key_that_was_not_made_to_mint_does_not(keys):
+    parent, _ = await keys.create("app")
+    with pytest.raises(RequestError, match="--may-mint"):
+        await mint_key(keys, parent, MintBody(ttl_s=60))
+
+
+async def test_revoking_the_parent_ends_its_children_at_once(keys, path):
+    parent, _ = await keys.create("game", KeyTerms(may_mint=True))
+    other_database = await open_sqlite(path)
+    other = await open_api_keys(other_database, time.time)
+    texts = [(await mint_key(keys, parent, MintBody(ttl_s=60)))[1] for _ in range(3)]
+    await other.refresh()
+    assert all(other.find(text) for text in texts)
+    await keys.revoke(parent.id)
+    assert not any(keys.find(text) for text in texts)
+    await other.refresh()
+    assert not any(other.find(text) for text in texts)
+    with pytest.raises(RequestError) as caught:  # a game server that has not heard of it yet
+        await mint_key(other, parent, MintBody(ttl_s=60))
+    assert caught.value.code == "api_key_invalid"
+    await other_database.close()
+
+
+async def test_a_key_that_another_gateway_has_minted_is_found_when_it_is_shown(keys, path):
+    other_database = await open_sqlite(path)
+    other = await open_api_keys(other_database, time.time)
+    _, text = await keys.create("minted elsewhere")
+    assert other.find(text) is None
+    assert await other.find_new(text) is not None
+    await other_database.close()
+
+
+async def test_a_child_ends_no_later_than_its_parent(keys):
+    parent, _ = await keys.create("game", KeyTerms(may_mint=True), ttl_s=100)
+    child, _ = await mint_key(keys, parent, MintBody(ttl_s=86_400))
+    assert child.expires_at == parent.expires_at
+
+
+async def test_minted_keys_leave_the_table_after_a_day(database):
+    now_s = [1_000.0]
+    keys = await open_api_keys(database, lambda: now_s[0])
+    parent, _ = await keys.create("game", KeyTerms(may_mint=True))
+    for _ in range(5):
+        await mint_key(keys, parent, MintBody(ttl_s=1))
+    now_s[0] += 86_500
+    last, _ = await mint_key(keys, parent, MintBody(ttl_s=1))
+    assert await keys.list() == [parent, last]
+
+
+def make_key(**terms):
+    return ApiKey("id", "name", 0, None, terms=KeyTerms(**terms))

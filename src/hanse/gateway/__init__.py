@@ -29,9 +29,9 @@ Whole answers carry `Hanse-Receipt`, `Hanse-Provider` and `Hanse-Fee` (base unit
 Source: docs/decisions/0010-gateway.md, docs/how-to/use-openai-sdk.md.
 """
 
-from hanse.gateway.api_keys import ApiKey, ApiKeys, open_api_keys
 from hanse.gateway.app import GatewayApp
 from hanse.gateway.client import MarketAnswer, MarketClient
+from hanse.gateway.keys import ApiKey, ApiKeys, open_api_keys
 from hanse.gateway.server import GatewayServer, run_gateway, serve_gateway
 from hanse.gateway.settings import GatewaySettings
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import msgspec
 
 from hanse.gateway import metrics as figures
-from hanse.gateway.api_keys import ApiKey, ApiKeys
 from hanse.gateway.client import MarketClient
 from hanse.gateway.cors import add_cors_headers, answer_preflight
 from hanse.gateway.exchange import (
@@ -28,6 +27,7 @@ from hanse.gateway.exchange import (
     Send,
     get_draining,
 )
+from hanse.gateway.keys import ApiKey, ApiKeys, verify_reach
 from hanse.gateway.money import MoneyWatch
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import PREFIX, Operation, get_operation
@@ -120,10 +120,12 @@ class GatewayApp:
         text = given[7:].strip().decode("latin-1")
         key = self._keys.find(text)
         if key is None:
-            await self._keys.refresh(at_most_every_s=self._settings.keys_refresh_s)
-            key = self._keys.find(text)
+            key = await self._keys.find_new(text)
         if key is None:
-            raise RequestError("api_key_invalid", "the API key is unknown here, or was revoked")
+            raise RequestError(
+                "api_key_invalid", "the API key is unknown here, was revoked or has expired"
+            )
+        verify_reach(key, exchange.path, exchange.origin)
         return key
 
     async def _send_error(self, exchange: Exchange, error: Exception) -> None:

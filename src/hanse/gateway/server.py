@@ -20,9 +20,9 @@ from types import FrameType
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
-from hanse.gateway.api_keys import ApiKeys, open_api_keys
 from hanse.gateway.app import GatewayApp
 from hanse.gateway.client import MarketClient
+from hanse.gateway.keys import ApiKeys, open_api_keys
 from hanse.gateway.settings import GatewaySettings
 from hanse.protocol.errors import HanseError
 from hanse.serving import CLOSING_S, create_config, listen

@@ -13,7 +13,7 @@ from hanse.cli.session import Session
 from hanse.cli.settings import database_option, traces_options
 
 if TYPE_CHECKING:
-    from hanse.gateway.api_keys import ApiKey, ApiKeys
+    from hanse.gateway.keys import ApiKey, ApiKeys
 
 
 @group(
@@ -168,7 +168,7 @@ async def revoke_key(session: Session, /, key_id: str) -> None:
 
 @asynccontextmanager
 async def _open_keys(session: Session) -> "AsyncIterator[ApiKeys]":
-    from hanse.gateway.api_keys import open_api_keys
+    from hanse.gateway.keys import open_api_keys
     from hanse.store import open_database
 
     database = await open_database(session.get_database_path("gateway"))

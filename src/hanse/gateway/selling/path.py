@@ -16,9 +16,9 @@ import asyncio
 import contextlib
 
 from hanse.gateway import metrics as figures
-from hanse.gateway.api_keys import ApiKey
 from hanse.gateway.client import MarketClient, blame
 from hanse.gateway.exchange import Exchange, Watch, get_draining
+from hanse.gateway.keys import ApiKey
 from hanse.gateway.money import MoneyWatch, advise
 from hanse.gateway.operations import Operation, decode_body
 from hanse.gateway.relay import relay_stream, relay_whole

@@ -7,8 +7,8 @@ an answer) sets `body` to bytes of the gateway's own making, which then are a re
 
 from dataclasses import dataclass, field
 
-from hanse.gateway.api_keys import ApiKey
 from hanse.gateway.exchange import Exchange
+from hanse.gateway.keys import ApiKey
 from hanse.gateway.operations import Body, Operation
 from hanse.market import Needs
 

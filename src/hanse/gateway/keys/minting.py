@@ -1,0 +1,72 @@
+"""Short-lived keys that a game server mints for a player, by `POST /hanse/v1/keys`.
+
+The parent's key signs the request; its terms must say `may_mint`. A child reaches no further than
+its parent, lives at most a day, may not mint, and has limits of its own within its parent's. What
+it spends counts against the parent's limits too. Since a child ends within a day, its limits of the
+day bound all that it can ever spend.
+
+Children are rows like other keys, and not self-contained signed tokens: they end with their parent
+in one transaction, nothing but a hash of them is kept anywhere, and a budget needs its row anyway.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from hanse.gateway.budgets.limits import NO_LIMITS, Limits
+from hanse.gateway.keys.api_keys import ApiKeys
+from hanse.gateway.keys.records import USER_CHARS_MAX, ApiKey, Names
+from hanse.gateway.keys.scope import narrow
+from hanse.gateway.settings import KEY_NAME_CHARS_MAX
+from hanse.protocol.errors import RequestError
+
+TTL_S_MAX = 86_400
+"""A minted key lives at most so long: no longer than the longest window of its limits."""
+
+
+class MintBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /hanse/v1/keys` takes.
+
+    Attributes:
+        ttl_s: how long the child works.
+        name: label; its parent's, if there is none.
+        user: the end user whom all of its requests count for, whatever their body says.
+        models, paths, origins: its reach; its parent's, if none are named.
+        limits: of its own, lowered to its parent's. Money is in base units.
+    """
+
+    ttl_s: Annotated[int, Meta(ge=1, le=TTL_S_MAX)]
+    name: Annotated[str, Meta(max_length=KEY_NAME_CHARS_MAX)] = ""
+    user: Annotated[str, Meta(max_length=USER_CHARS_MAX)] = ""
+    models: Names = ()
+    paths: Names = ()
+    origins: Names = ()
+    limits: Limits = NO_LIMITS
+
+
+async def mint_key(keys: ApiKeys, parent: ApiKey, body: MintBody) -> tuple[ApiKey, str]:
+    """Issue a child; its text is returned here and nowhere ever again.
+
+    Raises:
+        RequestError: `permission_denied` if the parent may not mint, or not this;
+            `api_key_invalid` if it was revoked meanwhile.
+    """
+    terms = parent.terms
+    if not terms.may_mint or parent.parent:
+        raise RequestError(
+            "permission_denied",
+            "this API key may not mint others; one that may: hanse gateway keys create NAME "
+            "--may-mint",
+        )
+    child = msgspec.structs.replace(
+        terms,
+        may_mint=False,
+        models=narrow("models", terms.models, body.models),
+        paths=narrow("paths", terms.paths, body.paths),
+        origins=narrow("origins", terms.origins, body.origins),
+        limits=terms.limits.within(body.limits),
+        user_limits=NO_LIMITS,  # the parent's hold for its children's users
+        user=body.user or terms.user,
+    )
+    return await keys.create(body.name or parent.name, child, ttl_s=body.ttl_s, parent=parent)

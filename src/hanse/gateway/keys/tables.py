@@ -1,0 +1,78 @@
+"""The tables of API keys, and how a row becomes a key.
+
+Step 1 is what gateways had before keys had scopes: their keys go on, and may do everything.
+"""
+
+from typing import Any
+
+import msgspec
+
+from hanse.gateway.keys.records import ANYTHING, ApiKey, KeyTerms
+from hanse.protocol.errors import RequestError
+from hanse.store import Transaction
+
+MIGRATIONS = (
+    """
+    CREATE TABLE gateway_api_keys (
+        id TEXT PRIMARY KEY,
+        digest TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        revoked_at INTEGER
+    );
+    CREATE TABLE gateway_api_keys_revision (one INTEGER PRIMARY KEY, revision INTEGER NOT NULL);
+    INSERT INTO gateway_api_keys_revision (one, revision) VALUES (1, 0)
+    """,
+    """
+    ALTER TABLE gateway_api_keys ADD COLUMN expires_at INTEGER;
+    ALTER TABLE gateway_api_keys ADD COLUMN parent TEXT NOT NULL DEFAULT '';
+    ALTER TABLE gateway_api_keys ADD COLUMN terms TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE gateway_api_keys ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX gateway_api_keys_by_revision ON gateway_api_keys (revision);
+    CREATE INDEX gateway_api_keys_by_parent ON gateway_api_keys (parent, expires_at)
+    """,
+)
+
+INSERT = (
+    "INSERT INTO gateway_api_keys "
+    "(id, digest, name, created_at, expires_at, parent, terms, revision) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+DELETE_ENDED = (
+    "DELETE FROM gateway_api_keys WHERE id IN (SELECT id FROM gateway_api_keys "
+    "WHERE parent <> '' AND expires_at < ? LIMIT 16)"
+)
+"""Minted keys that ended long ago, a few with each that is minted: more than are added."""
+
+_decode_terms = msgspec.json.Decoder(KeyTerms).decode
+
+
+def read_key(row: tuple[Any, ...]) -> ApiKey:
+    """A row of id, name, created_at, revoked_at, expires_at, parent, terms; more may follow."""
+    terms = ANYTHING if row[6] == "{}" else _decode_terms(row[6])
+    key_id, name, created_at, revoked_at, expires_at, parent = row[:6]
+    return ApiKey(key_id, name, created_at, revoked_at, expires_at, parent, terms)
+
+
+def find_key(tx: Transaction, key_id: str) -> ApiKey:
+    """The key with this id.
+
+    Raises:
+        RequestError: `not_found`.
+    """
+    row = tx.find_one(
+        "SELECT id, name, created_at, revoked_at, expires_at, parent, terms "
+        "FROM gateway_api_keys WHERE id = ?",
+        (key_id,),
+    )
+    if row is None:
+        raise RequestError("not_found", f"no API key has the id {key_id!r:.40}", param="id")
+    return read_key(row)
+
+
+def take_revision(tx: Transaction) -> int:
+    """The next number of a change; writers take turns, so numbers are in the order of commits."""
+    tx.execute("UPDATE gateway_api_keys_revision SET revision = revision + 1 WHERE one = 1")
+    row = tx.find_one("SELECT revision FROM gateway_api_keys_revision WHERE one = 1")
+    assert row is not None  # made with the table
+    return int(row[0])
