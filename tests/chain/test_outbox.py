@@ -291,6 +291,34 @@ async def test_a_stuck_transaction_is_raised_and_mined_once(rpc: Rpc, payer: Key
     assert await received(rpc) == 4
 
 
+@pytest.mark.parametrize(("above_wei", "attempts"), [(1, 2), (0, 1)])
+async def test_what_a_dead_process_offered_too_little_for_is_raised_at_the_start(
+    rpc: Rpc, payer: Key, above_wei: int, attempts: int
+) -> None:
+    """A process that ends again and again before the minute is over would else never raise it."""
+    await rpc.request("evm_setAutomine", False)
+    storage = MemoryOutboxStorage()
+    dying = make_outbox(rpc, payer, storage, clock=Clock())
+    await dying.enqueue("once", pay(4))
+    await dying.step()
+    entry = await dying.find("once")
+    assert entry is not None
+    offered = entry.attempts[0].max_fee_wei
+    await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(offered + above_wei))
+    await mine(rpc)
+    await dying.step()
+    assert is_open(await dying.find("once"))
+    for _ in range(2):  # the second one has nothing to raise: its offer is above the base fee
+        await make_outbox(rpc, payer, storage, clock=Clock()).step()
+        found = await storage.find_entry(entry.scope, "once")
+        assert found is not None
+        assert len(found.attempts) == attempts
+    done = await finish(make_outbox(rpc, payer, storage, clock=Clock()), rpc, "once")
+    assert done.state is TransactionState.CONFIRMED
+    assert {done.nonce} == {0}
+    assert await received(rpc) == 4
+
+
 async def test_above_the_cap_it_waits_and_says_why(rpc: Rpc, payer: Key) -> None:
     policy = FeePolicy(max_fee_cap_wei=10, tip_wei=1)
     outbox = make_outbox(rpc, payer, MemoryOutboxStorage(), fee_policy=policy)

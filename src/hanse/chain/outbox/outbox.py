@@ -332,7 +332,10 @@ class Outbox:
         last = entry.attempts[-1]
         first_s = self._sent_first_s.get(last.hash)
         is_old = first_s is not None and self._clock() - first_s >= self._policy.raise_after_s
-        if not is_old and last.hash not in self._must_raise:
+        # An earlier process signed it, nobody knows when, and no block takes it at this fee. To
+        # wait as for a new one would keep it for ever from a process that ends again and again.
+        is_outbid = first_s is None and last.max_fee_wei < head.base_fee_wei
+        if not (is_old or is_outbid or last.hash in self._must_raise):
             return entry
         is_held = first_s is None or self._clock() - first_s < FEE_CAP_HOLD_S
         cap_wei = entry.call.fee_cap_wei if is_held else 0
