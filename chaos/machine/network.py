@@ -12,7 +12,7 @@ answer: cut after some chunks, or stuck. A process that dies breaks its connecti
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from random import Random
@@ -21,11 +21,7 @@ from urllib.parse import urlsplit
 
 from chaos.machine.loop import Process, VirtualLoop, get_process
 from hanse.sdk.transport import BrokenError, NotSentError, Response
-
-Event = MutableMapping[str, Any]
-App = Callable[
-    [Event, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]
-]
+from hanse.sdk.transport.asgi import AsgiApp, Event, make_scope
 
 WAITS_S = (0.0005, 0.001, 0.004, 0.02, 0.1)
 """One way, in fair weather."""
@@ -58,9 +54,9 @@ class Network:
         self.counts = counts
         self.weather = Weather()
         self.doubled: set[str] = set()
-        self._apps: dict[str, tuple[App, Process]] = {}
+        self._apps: dict[str, tuple[AsgiApp, Process]] = {}
 
-    def listen(self, url: str, app: App, process: Process) -> None:
+    def listen(self, url: str, app: AsgiApp, process: Process) -> None:
         """Serve at an address until the process dies or stops listening."""
         self._apps[url] = (app, process)
 
@@ -68,7 +64,7 @@ class Network:
         """Refuse connections to it from now on."""
         self._apps.pop(url, None)
 
-    def find(self, url: str) -> tuple[App, Process] | None:
+    def find(self, url: str) -> tuple[AsgiApp, Process] | None:
         """Who serves an address, if it lives."""
         found = self._apps.get(url)
         return found if found is not None and found[1].alive else None
@@ -102,7 +98,7 @@ class ChaosTransport:
         await asyncio.sleep(network.get_wait_s())
         if network.find(target) is None or network.happens("refused"):
             raise NotSentError("cannot connect (the chaos network refuses)")
-        scope = _make_scope(method, url, headers, body)
+        scope = make_scope(method, url, headers, body)
         client = get_process()
         assert client is not None
         connection = _Connection(network, client, body, silence_s)
@@ -160,7 +156,7 @@ class _Connection:
         self._server.on_death.append(lambda: self._break("connection reset"))
         self._server.spawn(self._run(app, scope))
 
-    async def _run(self, app: App, scope: Event) -> None:
+    async def _run(self, app: AsgiApp, scope: Event) -> None:
         try:
             await app(scope, self._receive, self._send)
         except Exception as error:  # as a server does: log, and close the connection
@@ -283,22 +279,3 @@ class _Connection:
 def _call_later(network: Network, wait_s: float, what: Callable[..., Any], *args: Any) -> None:
     """In the network's own name: it goes on when sender or receiver dies."""
     network.loop.call_later(wait_s, what, *args, context=Context())
-
-
-def _make_scope(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Event:
-    parts = urlsplit(url)
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": parts.scheme,
-        "path": parts.path,
-        "raw_path": parts.path.encode(),
-        "query_string": parts.query.encode(),
-        "root_path": "",
-        "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()]
-        + [(b"content-length", str(len(body)).encode())],
-        "client": ("127.0.0.1", 0),
-        "server": (parts.hostname, parts.port),
-    }
