@@ -18,6 +18,7 @@ import msgspec
 from hanse.gateway import metrics as figures
 from hanse.gateway.client import MarketClient
 from hanse.gateway.cors import add_cors_headers, answer_preflight
+from hanse.gateway.dialects.relay import speak
 from hanse.gateway.exchange import (
     STATUS_GONE,
     AppGoneError,
@@ -88,6 +89,8 @@ class GatewayApp:
                 return
             operation = get_operation(exchange.method, exchange.path)
             name = operation.name
+            if operation.dialect is not None:
+                speak(exchange, operation.dialect)
             if operation.authenticated:
                 key = await self._get_key(exchange)
             await self._serve(exchange, operation, key)

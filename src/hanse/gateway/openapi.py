@@ -32,9 +32,11 @@ class ErrorBody(msgspec.Struct):
 
 def get_description() -> dict[str, Any]:
     """The whole OpenAPI document."""
-    kinds = [operation.body for operation in OPERATIONS if operation.body is not None]
+    kinds = {operation.body for operation in OPERATIONS if operation.body is not None}
+    errors = {_get_error_kind(operation) for operation in OPERATIONS}
     _, components = msgspec.json.schema_components(
-        [*kinds, ErrorBody], ref_template="#/components/schemas/{name}"
+        sorted(kinds | errors, key=lambda kind: kind.__name__),
+        ref_template="#/components/schemas/{name}",
     )
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
@@ -44,12 +46,15 @@ def get_description() -> dict[str, Any]:
         "info": {
             "title": "Hanse gateway",
             "version": "1",
-            "description": "OpenAI's API, paid by the token to the cheapest healthy provider.",
+            "description": "OpenAI's and Anthropic's APIs, paid to the providers that serve.",
         },
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "anthropicKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
 
@@ -59,7 +64,7 @@ def _describe(operation: Operation) -> dict[str, Any]:
         "operationId": operation.name,
         "summary": operation.summary,
         "responses": {"200": _describe_answer(operation)}
-        | {str(status): _describe_error(status) for status in operation.errors},
+        | {str(status): _describe_error(operation, status) for status in operation.errors},
     }
     if operation.body is not None:
         described["requestBody"] = {
@@ -67,7 +72,7 @@ def _describe(operation: Operation) -> dict[str, Any]:
             "content": {"application/json": {"schema": _ref(operation.body.__name__)}},
         }
     if operation.authenticated:
-        described["security"] = [{"key": []}]
+        described["security"] = [{"key": []}, {"anthropicKey": []}]
     if "{model}" in operation.path:
         described["parameters"] = [
             {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -82,11 +87,15 @@ def _describe_answer(operation: Operation) -> dict[str, Any]:
     return {"description": operation.summary, "content": content}
 
 
-def _describe_error(status: int) -> dict[str, Any]:
+def _get_error_kind(operation: Operation) -> type[msgspec.Struct]:
+    return ErrorBody if operation.dialect is None else operation.dialect.error_kind
+
+
+def _describe_error(operation: Operation, status: int) -> dict[str, Any]:
     meanings = [row.meaning for row in ERROR_TABLE.values() if row.status == status]
     return {
         "description": " ".join(meanings),
-        "content": {"application/json": {"schema": _ref("ErrorBody")}},
+        "content": {"application/json": {"schema": _ref(_get_error_kind(operation).__name__)}},
     }
 
 

@@ -8,13 +8,16 @@ fields that are not named here.
 Source: OpenAI's API reference for chat completions, completions and embeddings.
 """
 
-import re
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from hanse.gateway.dialects.dialect import Dialect
+from hanse.gateway.dialects.fields import get_field_error
+from hanse.gateway.dialects.messages_answer import MESSAGES
+from hanse.gateway.dialects.messages_request import MessagesBody
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
@@ -81,6 +84,7 @@ class EmbeddingBody(msgspec.Struct):
 
 
 Body = ChatBody | CompletionBody | EmbeddingBody
+DialectBody = MessagesBody
 _BodyT = TypeVar("_BodyT", ChatBody, CompletionBody, EmbeddingBody)
 
 
@@ -93,6 +97,7 @@ class Operation(msgspec.Struct, frozen=True):
         path: exact, or ending in `{model}`.
         summary: one line for the OpenAPI description.
         body: struct of the body, None if there is none.
+        dialect: what turns that body into a chat completion and back; None for OpenAI's own paths.
         authenticated: whether an API key is needed.
         content_type: of the 200 answer.
         errors: statuses that it may answer besides 200.
@@ -102,7 +107,8 @@ class Operation(msgspec.Struct, frozen=True):
     method: str
     path: str
     summary: str
-    body: type[Body] | None = None
+    body: type[Body | DialectBody] | None = None
+    dialect: Dialect | None = None
     authenticated: bool = True
     content_type: str = "application/json"
     errors: tuple[int, ...] = ()
@@ -133,6 +139,15 @@ OPERATIONS = (
         paid.Operation.EMBEDDINGS.path,
         "Turn texts into vectors",
         body=EmbeddingBody,
+        errors=_PAID_ERRORS,
+    ),
+    Operation(
+        "messages",
+        "POST",
+        "/v1/messages",
+        "Anthropic's Messages API, over a chat completion",
+        body=MessagesBody,
+        dialect=MESSAGES,
         errors=_PAID_ERRORS,
     ),
     Operation("models", "GET", "/v1/models", "What can be bought now", errors=(401, 503)),
@@ -169,6 +184,9 @@ OPERATIONS = (
     ),
 )
 
+CHAT = OPERATIONS[0]
+"""What every dialect buys."""
+
 PREFIX = "/v1/models/"
 _BY_PATH: dict[str, dict[str, Operation]] = {}
 for _operation in OPERATIONS:
@@ -177,8 +195,6 @@ for _operation in OPERATIONS:
         _BY_PATH[_operation.path]["HEAD"] = _operation
 
 _MODEL_METHODS = _BY_PATH.pop(PREFIX + "{model}")
-_FIELD_AT = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"^Object missing required field `([^`]*)`")
 
 
 def get_operation(method: str, path: str) -> Operation:
@@ -206,7 +222,7 @@ def _decoder(kind: type[_BodyT]) -> Callable[[bytes], _BodyT]:
     return msgspec.json.Decoder(kind).decode
 
 
-_DECODE: dict[type[Body], Callable[[bytes], Body]] = {
+_DECODE: dict[type[Body | DialectBody], Callable[[bytes], Body]] = {
     ChatBody: _decoder(ChatBody),
     CompletionBody: _decoder(CompletionBody),
     EmbeddingBody: _decoder(EmbeddingBody),
@@ -225,17 +241,9 @@ def decode_body(operation: Operation, body: bytes) -> Body:
     try:
         return _DECODE[operation.body](body)
     except msgspec.ValidationError as error:
-        raise _get_field_error(str(error)) from None
+        raise get_field_error(str(error)) from None
     except msgspec.DecodeError as error:
         raise RequestError("invalid_request", f"the body is not JSON: {error}") from None
     except (UnicodeDecodeError, RecursionError) as error:
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
         raise RequestError("invalid_request", f"the body is not JSON: {reason}") from None
-
-
-def _get_field_error(text: str) -> RequestError:
-    at = _FIELD_AT.search(text)
-    missing = _MISSING.match(text)
-    param = ".".join(part for part in (at and at[1], missing and missing[1]) if part) or None
-    reason = text[: at.start()] if at else text
-    return RequestError("invalid_request", f"{param or 'the body'}: {reason}", param=param)

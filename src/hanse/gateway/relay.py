@@ -23,7 +23,7 @@ RECEIPT_HEADER = b"hanse-receipt"
 
 _DONE_BYTES_MAX = 24
 _ERROR_FRAME = b'data: {"error"'
-_STREAM_HEADERS: Headers = [
+STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -33,10 +33,7 @@ _STREAM_HEADERS: Headers = [
 async def relay_whole(exchange: Exchange, answer: MarketAnswer) -> None:
     """Send a whole answer, with provider, receipt and fee in its headers."""
     body = await answer.read()
-    headers = [(b"content-type", b"application/json"), (PROVIDER_HEADER, answer.provider.encode())]
-    if answer.receipt is not None:
-        headers.append((RECEIPT_HEADER, encode_receipt(answer.receipt.signed).encode()))
-        headers.append((FEE_HEADER, str(answer.receipt.fee).encode()))
+    headers = [(b"content-type", b"application/json"), *get_receipt_headers(answer)]
     await exchange.send_whole(200, body, headers)
 
 
@@ -53,10 +50,10 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
             if exchange.status == 0:
                 exchange.streaming = True
                 await exchange.start(
-                    200, [*_STREAM_HEADERS, (PROVIDER_HEADER, answer.provider.encode())]
+                    200, [*STREAM_HEADERS, (PROVIDER_HEADER, answer.provider.encode())]
                 )
             if _is_done(frame):
-                await exchange.send_part(_get_receipt_frame(answer) + frame, more=False)
+                await exchange.send_part(get_receipt_frame(answer) + frame, more=False)
                 continue
             told = frame.startswith(_ERROR_FRAME)
             await exchange.send_part(frame, more=True)
@@ -70,7 +67,7 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
         )
     if exchange.status == 0 and failure is not None:
         raise failure
-    await exchange.end_broken(None if told else failure, _get_receipt_frame(answer))
+    await exchange.end_broken(None if told else failure, get_receipt_frame(answer))
 
 
 def _is_done(frame: bytes) -> bool:
@@ -78,5 +75,15 @@ def _is_done(frame: bytes) -> bool:
     return len(frame) < _DONE_BYTES_MAX and b"[DONE]" in frame
 
 
-def _get_receipt_frame(answer: MarketAnswer) -> bytes:
+def get_receipt_headers(answer: MarketAnswer) -> Headers:
+    """Provider, receipt and fee of a whole answer."""
+    headers = [(PROVIDER_HEADER, answer.provider.encode())]
+    if answer.receipt is not None:
+        headers.append((RECEIPT_HEADER, encode_receipt(answer.receipt.signed).encode()))
+        headers.append((FEE_HEADER, str(answer.receipt.fee).encode()))
+    return headers
+
+
+def get_receipt_frame(answer: MarketAnswer) -> bytes:
+    """The comment that carries a stream's receipt; empty if there is none."""
     return b"" if answer.receipt is None else encode_receipt_frame(answer.receipt.signed)

@@ -17,10 +17,11 @@ import contextlib
 
 from hanse.gateway import metrics as figures
 from hanse.gateway.client import MarketClient, blame
+from hanse.gateway.dialects.relay import relay_translated
 from hanse.gateway.exchange import Exchange, Watch, get_draining
 from hanse.gateway.keys import ApiKey
 from hanse.gateway.money import MoneyWatch, advise
-from hanse.gateway.operations import Operation, decode_body
+from hanse.gateway.operations import CHAT, Operation, decode_body
 from hanse.gateway.relay import relay_stream, relay_whole
 from hanse.gateway.selling.sale import Sale
 from hanse.gateway.settings import GatewaySettings
@@ -108,7 +109,11 @@ class PaidPath:
     async def _read(self, exchange: Exchange, operation: Operation, key: ApiKey) -> Sale:
         settings = self.settings
         body = await exchange.read_body(settings.body_bytes_max, settings.body_read_s)
-        return Sale(exchange, operation, key, body, decode_body(operation, body))
+        if operation.dialect is None:
+            return Sale(exchange, operation, key, body, decode_body(operation, body))
+        translation = operation.dialect.translate(body)
+        fields = decode_body(CHAT, translation.body)
+        return Sale(exchange, CHAT, key, translation.body, fields, translation=translation)
 
     async def _sell(self, sale: Sale) -> None:
         async with Watch(sale.exchange, self.settings.send_stall_s) as watch:
@@ -130,13 +135,15 @@ class PaidPath:
     async def _buy(self, sale: Sale) -> None:
         exchange = sale.exchange
         try:
-            answer = await self._client.request(exchange.path, sale.body, sale.needs)
+            answer = await self._client.request(sale.operation.path, sale.body, sale.needs)
         except HanseError as error:
             blamed = blame(error)
             advise(blamed, self._money.last, self.settings.wallet_key)
             raise blamed from None
         try:
-            if answer.is_stream:
+            if sale.translation is not None:
+                await relay_translated(exchange, answer, sale.translation)
+            elif answer.is_stream:
                 await relay_stream(exchange, answer)
             else:
                 await relay_whole(exchange, answer)

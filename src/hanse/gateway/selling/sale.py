@@ -7,6 +7,7 @@ an answer) sets `body` to bytes of the gateway's own making, which then are a re
 
 from dataclasses import dataclass, field
 
+from hanse.gateway.dialects.dialect import Translation
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKey
 from hanse.gateway.operations import Body, Operation
@@ -21,11 +22,12 @@ class Sale:
 
     Attributes:
         exchange: the application's side of it.
-        operation: what is asked for.
+        operation: what is bought: the path asked for, or a chat completion for another dialect.
         key: who asks.
         body: what is bought; the application's bytes unless a step made others.
         fields: what the gateway has read of the application's body.
         needs: what narrows the choice of provider.
+        translation: how a chat completion is told in the dialect asked in; None if it is none.
         fees: base units of each verified receipt, in the order of its parts.
     """
 
@@ -35,4 +37,5 @@ class Sale:
     body: bytes
     fields: Body
     needs: Needs = ANY
+    translation: Translation | None = None
     fees: list[int] = field(default_factory=list)
