@@ -207,7 +207,7 @@ OFFER = (
     "Offer(address provider,uint256 serviceId,string serviceType,string model,bytes32 manifestRoot,"
     "string quantisation,string engine,uint256 contextTokens,uint256 outputTokensMax,"
     "uint256 inputPerMtok,uint256 cachedPerMtok,uint256 outputPerMtok,string verifiability,"
-    "string[] endpoints,bytes32 encryptionKey,uint256 validUntil,uint256 revision)"
+    "string[] endpoints,bytes32 encryptionKey,uint256 validUntil,uint256 revision,string region)"
 )
 REQUEST = (
     "Request(bytes32 offerHash,bytes32 bodyHash,uint256 maximumFee,bytes32 requestId,"
@@ -339,7 +339,7 @@ def _read_offer(data: Any) -> tuple[dict[str, Any], bytes]:
         data,
         "v provider service_id service_type model manifest_root quantisation engine context_tokens "
         "output_tokens_max prices verifiability endpoints encryption_key valid_until revision "
-        "signature",
+        "region signature",
         "the offer",
     ))  # fmt: skip
     _count(offer["v"], 1, "the offer's version", 1, "number")
@@ -349,7 +349,7 @@ def _read_offer(data: Any) -> tuple[dict[str, Any], bytes]:
         name: _count(prices[name], 2**80, name, 0, "digits") for name in names.split()
     }
     offer["provider"] = _address(offer["provider"], "the offer's provider")
-    for name in ("service_type", "model", "quantisation", "engine", "verifiability"):
+    for name in ("service_type", "model", "quantisation", "engine", "verifiability", "region"):
         if not isinstance(offer[name], str):
             raise MismatchError(f"the offer's {name} is not text")
     endpoints = offer["endpoints"]
@@ -362,7 +362,7 @@ def _read_offer(data: Any) -> tuple[dict[str, Any], bytes]:
         offer[name] = _count(offer[name], most, name, 0, "number")
     order = ["provider", "service_id", "service_type", "model", "manifest_root", "quantisation"]
     order += ["engine", "context_tokens", "output_tokens_max"]
-    rest = ("verifiability", "endpoints", "encryption_key", "valid_until", "revision")
+    rest = ("verifiability", "endpoints", "encryption_key", "valid_until", "revision", "region")
     values = [offer[name] for name in order] + list(offer["prices"].values())
     return offer, hash_struct(OFFER, *values, *(offer[name] for name in rest))
 

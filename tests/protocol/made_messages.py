@@ -8,9 +8,16 @@ from hypothesis import strategies as st
 
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.hashing import hash_body
-from hanse.protocol.limits import AMOUNT_MAX, PRICE_PER_MTOK_MAX, SEQUENCE_MAX, TOKENS_MAX
+from hanse.protocol.limits import (
+    AMOUNT_MAX,
+    HEARTBEAT_COUNT_MAX,
+    PRICE_PER_MTOK_MAX,
+    SEQUENCE_MAX,
+    TOKENS_MAX,
+)
 from hanse.protocol.messages import (
     FinishReason,
+    Heartbeat,
     Offer,
     Prices,
     Query,
@@ -39,6 +46,7 @@ addresses = st.binary(min_size=20, max_size=20).map(to_hex)
 hashes = st.binary(min_size=32, max_size=32).map(to_hex)
 amounts = st.integers(0, AMOUNT_MAX)
 counts = st.integers(0, SEQUENCE_MAX)
+small = st.integers(0, HEARTBEAT_COUNT_MAX)
 tokens = st.integers(0, TOKENS_MAX)
 prices = st.integers(0, PRICE_PER_MTOK_MAX)
 times = st.integers(0, 2**40)
@@ -63,6 +71,10 @@ offers = st.builds(
     encryption_key=hashes,
     valid_until=times,
     revision=counts,
+    region=st.sampled_from(["", "eu", "us-east", "ap-southeast-2"]),
+)
+heartbeats = st.builds(
+    Heartbeat, addresses, counts, counts, small, small, small, small, st.booleans()
 )
 requests = st.builds(Request, hashes, hashes, amounts, hashes, times)
 vouchers = st.builds(Voucher, addresses, addresses, amounts, counts, hashes)

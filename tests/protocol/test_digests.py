@@ -22,6 +22,7 @@ from tests.protocol.made_messages import (
     amounts,
     counts,
     domains,
+    heartbeats,
     make_offer,
     offers,
     queries,
@@ -31,7 +32,7 @@ from tests.protocol.made_messages import (
     vouchers,
 )
 
-OFFER_HASH = "0x387534d8550e4761cc724e755bad9081ed63ca4742a597f1e3aa43db4a9312e1"
+OFFER_HASH = "0x60c4644eca1536f9b2cbcd2ab00892b3786c98ecf728de8ea44b3a7ea2382c1c"
 DOMAIN_SEPARATOR = "0x9fde0aac5947027181317a3458b45a5450234dbcaf3696393c4abd2a90c576bf"
 
 
@@ -76,7 +77,9 @@ def get_reference_digest(message: Any, domain: Domain) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "messages", [offers, requests, vouchers, receipts, queries], ids=lambda s: str(s)[:16]
+    "messages",
+    [offers, requests, vouchers, receipts, queries, heartbeats],
+    ids=lambda s: str(s)[:16],
 )
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)

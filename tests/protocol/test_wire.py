@@ -191,6 +191,7 @@ BAD_OFFER_FIELDS = {
     "encryption_key": BAD_HASHES,
     "valid_until": BAD_NUMBERS,
     "revision": BAD_NUMBERS,
+    "region": ["EU", "eu-", "e" * 33, "e u", 1, None],
     "signature": [1, None, []],
 }
 

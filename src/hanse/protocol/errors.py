@@ -204,8 +204,14 @@ def _rows() -> dict[str, ErrorRow]:
         "offer_invalid": ErrorRow(
             502, "server_error", 8, "An offer is not what its provider registered and signed."
         ),
+        "heartbeat_invalid": ErrorRow(
+            502, "server_error", 8, "A heartbeat is malformed, old, or not its provider's."
+        ),
         "response_malformed": ErrorRow(
             502, "server_error", 8, "The other side's answer cannot be understood."
+        ),
+        "schema_unmet": ErrorRow(
+            502, "server_error", 8, "No answer fitted the JSON schema, and there is no default."
         ),
         "proof_invalid": ErrorRow(
             502, "server_error", 8, "A Merkle inclusion proof does not lead to its root."

@@ -77,6 +77,18 @@ ENDPOINT_CHARS_MAX = 256
 NAME_CHARS_MAX = 128
 """Model, engine and quantisation names in an offer."""
 
+REGION_CHARS_MAX = 32
+"""A region's name in an offer, such as `eu` or `ap-southeast`."""
+
+HEARTBEAT_INTERVAL_S = 5.0
+"""Between two heartbeats: two missed are ten seconds, about what a person waits for an answer."""
+
+HEARTBEATS_MISSED_MAX = 2
+"""A provider without so many heartbeats is out; one may be lost on the way."""
+
+HEARTBEAT_COUNT_MAX = 2**20
+"""Slots or requests that wait, of one service; far above any broker."""
+
 RECEIPTS_PER_PAGE_MAX = 500
 """Receipts in one answer of the resume handshake, about 700 bytes each."""
 

@@ -13,7 +13,14 @@ from hanse.protocol.limits import (
     OFFER_VALID_S_MAX,
     QUERY_VALID_S_MAX,
 )
-from hanse.protocol.messages import Offer, Query, SignedOffer, SignedReceipt, SignedVoucher
+from hanse.protocol.messages import (
+    Offer,
+    Query,
+    SignedHeartbeat,
+    SignedOffer,
+    SignedReceipt,
+    SignedVoucher,
+)
 from hanse.protocol.signatures import Address, Hash32, Signature, recover_signer, verify_signature
 
 
@@ -149,6 +156,32 @@ def verify_offer(signed: SignedOffer, domain: Domain, receipt_key: Address, now_
         )
     _verify_by_provider(
         domain.digest(offer.struct_hash()), signed.signature, receipt_key, "offer_invalid"
+    )
+
+
+def verify_heartbeat(
+    signed: SignedHeartbeat, domain: Domain, receipt_key: Address, now_s: float
+) -> None:
+    """Check that the provider's receipt key signed the heartbeat, and lately.
+
+    The caller still owes: that `receipt_key` is the one that the Registry shows for the provider,
+    and that `sent_at_ms` is above that of the last heartbeat of this service (replays).
+
+    Raises:
+        VerificationError: `heartbeat_invalid`.
+    """
+    sent_at_s = signed.heartbeat.sent_at_ms / 1_000
+    if abs(sent_at_s - now_s) > CLOCK_SKEW_S_MAX:
+        raise VerificationError(
+            "heartbeat_invalid",
+            f"the heartbeat was made at {sent_at_s:.0f}, now is {now_s:.0f}: clocks may differ by "
+            f"{CLOCK_SKEW_S_MAX} s",
+        )
+    _verify_by_provider(
+        domain.digest(signed.heartbeat.struct_hash()),
+        signed.signature,
+        receipt_key,
+        "heartbeat_invalid",
     )
 
 

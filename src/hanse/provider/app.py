@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.signatures import Address
-from hanse.protocol.wire import OPERATIONS_BY_PATH, offer_to_json
+from hanse.protocol.wire import HEARTBEATS_PATH, OPERATIONS_BY_PATH, offer_to_json
 from hanse.provider.chain_view import ChainView
 from hanse.provider.finishing import Failpoint, ServingParts
+from hanse.provider.heartbeats import Heartbeats
 from hanse.provider.http import (
     AnswerCutError,
     CallerLeftError,
@@ -103,9 +104,11 @@ class Broker:
         self._engines_healthy = False
         self._paid = PaidService(self.parts)
         self._queries = QueryService(self.parts)
+        self._heartbeats = Heartbeats(self.parts, self._paid.slots)
         self._reads: dict[str, _Get] = {
             "/v1/models": self._send_models,
             "/hanse/v1/offers": self._send_offers,
+            HEARTBEATS_PATH: self._send_heartbeats,
             "/hanse/v1/sub-account": self._queries.send_sub_account,
             "/hanse/v1/receipts": self._queries.send_receipts,
             "/health": self._send_health,
@@ -215,6 +218,10 @@ class Broker:
     async def _send_offers(self, scope: Scope, send: Send) -> None:
         offers = [offer_to_json(offer.signed) for offer in self.parts.offers.list_current()]
         await send_json(send, 200, {"offers": offers})
+
+    async def _send_heartbeats(self, scope: Scope, send: Send) -> None:
+        self._check_admitting()
+        await send_json(send, 200, {"heartbeats": await self._heartbeats.get_newest()})
 
     async def _send_health(self, scope: Scope, send: Send) -> None:
         self._check_admitting()

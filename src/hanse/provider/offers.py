@@ -161,6 +161,7 @@ async def build_offer(
     encryption_key: Hash32,
     valid_until: int,
     revision: int,
+    region: str = "",
 ) -> Offer:
     """What this broker offers of a service, from its started engine.
 
@@ -192,6 +193,7 @@ async def build_offer(
         encryption_key=encryption_key,
         valid_until=valid_until,
         revision=revision,
+        region=region,
     )
 
 

@@ -21,7 +21,7 @@ from hanse.chain.asset import Asset
 from hanse.chain.outbox import Outbox
 from hanse.chain.registry import PublishedService, Registry
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import RequestError
+from hanse.protocol.errors import RequestError, VerificationError
 from hanse.protocol.messages import Offer, SignedOffer
 from hanse.protocol.signatures import DigestSigner, to_hex
 from hanse.protocol.wire import offer_from_json, offer_to_json
@@ -161,6 +161,7 @@ class Publisher:
             encryption_key=self.settings.encryption_key,
             valid_until=valid_until,
             revision=revision,
+            region=self.settings.region,
         )
 
     async def _find_stored(self, service_id: int) -> SignedOffer | None:
@@ -169,7 +170,11 @@ class Publisher:
                 "SELECT offer FROM broker_offers WHERE service_id = ?", (str(service_id),)
             )
         )
-        return offer_from_json(msgspec.json.decode(row[0])) if row else None
+        try:
+            return offer_from_json(msgspec.json.decode(row[0])) if row else None
+        except VerificationError as error:  # of another version of the wire: published anew
+            _log.warning("the stored offer of service %s: %s", service_id, error.message)
+            return None
 
     async def _store(self, service_id: int, signed: SignedOffer) -> None:
         text = msgspec.json.encode(offer_to_json(signed)).decode()

@@ -55,6 +55,7 @@ class BrokerSettings:
         deployment: which contracts.
         host, port: where to listen; port 0 takes a free one.
         endpoints: public base URLs for the offer; empty means `http://host:port`.
+        region: where the models run, for the offers, such as `eu`; empty says nothing.
         stake: base units to register with; used only if the provider is not registered yet.
         payee: where settlements are paid; empty means the provider itself.
         settle_interval_s: how long a claim may wait for its settlement; 0: the clock never settles.
@@ -85,6 +86,7 @@ class BrokerSettings:
     host: str = "127.0.0.1"
     port: int = 0
     endpoints: tuple[str, ...] = ()
+    region: str = ""
     stake: int = 0
     payee: Address = ""
     settle_interval_s: float = 86_400.0

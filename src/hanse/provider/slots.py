@@ -27,6 +27,10 @@ class Slots:
         """Requests at work."""
         return self._of_service.total()
 
+    def get_taken(self, service_id: int) -> int:
+        """Requests of one service that run or wait."""
+        return self._of_service[service_id]
+
     def take(self, service: Service, user: Address, signer: Address) -> None:
         """Take a slot.
 

@@ -78,6 +78,7 @@ def provider() -> None:
 @click.option(
     "--endpoint", multiple=True, metavar="URL", help="Public URL for the offer, best first."
 )
+@click.option("--region", default="", help="Where the models run, for the offer, such as eu.")
 @click.option("--register/--no-register", default=None, help="Register and stake without asking.")
 @click.option("--stake", help="What to register with. [default: the least that counts]")
 @click.option("--payee", default="", help="Who is paid. [default: the owner]")

@@ -22,6 +22,7 @@ from hanse.cli.session import Session
 from hanse.cli.tracing.encryption import get_trace_settings, open_encryption_key
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, parse_address
+from hanse.protocol.wire import parse_region
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, run_broker
 from hanse.settlement.money.provider_money import provider_money_to_json
 from hanse.settlement.records.submitter import RecordsSettings
@@ -190,6 +191,7 @@ async def _prepare(
         host=options["host"],
         port=options["port"],
         endpoints=tuple(options["endpoint"]),
+        region=parse_region(options["region"]) if options["region"] else "",
         stake=stake or 0,
         payee=parse_address(options["payee"], "payee") if options["payee"] else "",
         settle_interval_s=options["settle_every"],

@@ -57,6 +57,8 @@ class Offer(msgspec.Struct, frozen=True):
         encryption_key: X25519 public key for what is sealed to the provider.
         valid_until: unix seconds after which the offer binds nobody.
         revision: rises with every change of this service's offer.
+        region: where it is served, such as `eu` or `us-east`, as the provider says; empty if it
+            does not say.
     """
 
     TYPE: ClassVar[str] = (
@@ -64,7 +66,7 @@ class Offer(msgspec.Struct, frozen=True):
         "bytes32 manifestRoot,string quantisation,string engine,uint256 contextTokens,"
         "uint256 outputTokensMax,uint256 inputPerMtok,uint256 cachedPerMtok,uint256 outputPerMtok,"
         "string verifiability,string[] endpoints,bytes32 encryptionKey,uint256 validUntil,"
-        "uint256 revision)"
+        "uint256 revision,string region)"
     )
 
     provider: Address
@@ -82,6 +84,7 @@ class Offer(msgspec.Struct, frozen=True):
     encryption_key: Hash32
     valid_until: int
     revision: int
+    region: str = ""
 
     def struct_hash(self) -> bytes:
         """The offer hash: what the Registry publishes and a request names."""
@@ -106,6 +109,7 @@ class Offer(msgspec.Struct, frozen=True):
                     hash_word(self.encryption_key),
                     uint_word(self.valid_until),
                     uint_word(self.revision),
+                    string_word(self.region),
                 )
             )
         )

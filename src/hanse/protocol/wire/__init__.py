@@ -8,6 +8,7 @@ fields     base64url, exact amounts, ranges
 headers    what a caller sends in `Authorization`
 receipts   what a broker sends back
 offers     what a provider offers
+heartbeats how busy its services are
 operations what can be bought, at which path
 
 Source: `docs/protocol.md`, section "On the wire".
@@ -25,10 +26,16 @@ from hanse.protocol.wire.headers import (
     encode_query_header,
     encode_voucher_header,
 )
+from hanse.protocol.wire.heartbeats import (
+    HEARTBEATS_PATH,
+    heartbeat_from_json,
+    heartbeat_to_json,
+)
 from hanse.protocol.wire.offers import (
     VERIFIABILITIES,
     offer_from_json,
     offer_to_json,
+    parse_region,
 )
 from hanse.protocol.wire.operations import OPERATIONS_BY_PATH, SERVICE_TYPES, Operation
 from hanse.protocol.wire.receipts import (
@@ -43,6 +50,7 @@ from hanse.protocol.wire.receipts import (
 
 __all__ = [
     "ANSWER_KEY_BYTES",
+    "HEARTBEATS_PATH",
     "OPERATIONS_BY_PATH",
     "QUERY_SCHEME",
     "RECEIPT_COMMENT",
@@ -62,8 +70,11 @@ __all__ = [
     "encode_receipt_frame",
     "encode_voucher_header",
     "from_base64url",
+    "heartbeat_from_json",
+    "heartbeat_to_json",
     "offer_from_json",
     "offer_to_json",
+    "parse_region",
     "receipt_from_json",
     "receipt_to_json",
     "to_base64url",

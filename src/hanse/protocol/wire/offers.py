@@ -13,6 +13,7 @@ from hanse.protocol.limits import (
     ENDPOINTS_PER_OFFER_MAX,
     NAME_CHARS_MAX,
     PRICE_PER_MTOK_MAX,
+    REGION_CHARS_MAX,
     SEQUENCE_MAX,
     TOKENS_MAX,
 )
@@ -54,7 +55,27 @@ class _OfferWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encryption_key: str
     valid_until: int
     revision: int
+    region: str
     signature: str
+
+
+def parse_region(text: str) -> str:
+    """Check a region's name: lower-case words of letters and digits, joined by dashes.
+
+    Raises:
+        RequestError: `invalid_request`.
+    """
+    words = text.split("-")
+    if len(text) > REGION_CHARS_MAX or not all(
+        word.isascii() and word.isalnum() and word == word.lower() for word in words
+    ):
+        raise RequestError(
+            "invalid_request",
+            f"region is {text!r:.60}, expected lower-case letters and digits in words joined by "
+            f"dashes, at most {REGION_CHARS_MAX} characters, such as eu or us-east",
+            param="region",
+        )
+    return text
 
 
 def offer_to_json(signed: SignedOffer) -> dict[str, Any]:
@@ -103,6 +124,7 @@ def _to_offer(w: _OfferWire) -> Offer:
         encryption_key=parse_hash32(w.encryption_key, "encryption_key"),
         valid_until=check_range(w.valid_until, TIME_MAX, "valid_until"),
         revision=check_range(w.revision, SEQUENCE_MAX, "revision"),
+        region=parse_region(w.region) if w.region else "",
     )
 
 

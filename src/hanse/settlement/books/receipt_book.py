@@ -84,6 +84,11 @@ class ReceiptBook:
         self.membership = membership
         self._signed = SignedSequences()
 
+    @property
+    def receipt_key(self) -> DigestSigner:
+        """Signs receipts, and the broker's heartbeats."""
+        return self._receipt_key
+
     async def admit(
         self, signed: SignedVoucher, funds: SubAccountFunds, *, acknowledged: int, now_s: int
     ) -> Admission:
