@@ -1,7 +1,7 @@
 """Sending a bought chat completion in the dialect in which it was asked for.
 
-The receipt travels as it does elsewhere: in a header, or as a comment frame before a stream's last
-event. It covers the provider's chat completion, which `docs/gateway/api.md` says.
+The receipt travels as it does elsewhere: in a header, or as a comment frame before the events
+that end a stream. It covers the provider's chat completion, which `docs/gateway/api.md` says.
 
 A stream's head waits for the provider's first frame, so that until then an error is a plain HTTP
 error. A stream that breaks later ends with the dialect's own error event.
