@@ -33,7 +33,8 @@ from hanse.protocol.signatures import (
     to_hex,
 )
 from hanse.settlement import DueClaim, SubAccountFunds
-from hanse.settlement.netting.plan import PayableClaim, PlannedBatch
+from hanse.settlement.netting.payable import PayableClaim
+from hanse.settlement.netting.plan import PlannedBatch
 from hanse.settlement.netting.settled import SettledClaim, SettlementBatch
 from tests.contracts.cold_gas import (
     FLOOR_GAS_PER_TOKEN,

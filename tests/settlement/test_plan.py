@@ -18,12 +18,11 @@ from hanse.settlement.netting.gas import (
     get_cost,
     is_refund_worth_completing,
 )
+from hanse.settlement.netting.payable import PayableClaim, order_by_unlock
 from hanse.settlement.netting.plan import (
     Decision,
-    PayableClaim,
     Reason,
     SettlementPlan,
-    order_by_unlock,
     plan_settlement,
 )
 

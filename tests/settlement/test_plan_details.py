@@ -15,12 +15,12 @@ from hanse.settlement.netting.gas import (
     get_scaled_share,
     is_refund_worth_completing,
 )
+from hanse.settlement.netting.payable import order_by_unlock
 from hanse.settlement.netting.plan import (
     Decision,
     PlannedBatch,
     Reason,
     SettlementPlan,
-    order_by_unlock,
     plan_settlement,
 )
 from tests.settlement.test_plan import CALM, DAY_S, NOW_S, claim, planned

@@ -567,11 +567,11 @@ async def test_what_is_owed_is_claimed_before_a_refund_completes():
 async def test_a_refund_that_is_not_worth_its_gas_or_its_debt_is_left():
     """700 base units of gas are 1 % of 70,000; one base unit owed is a cost as well."""
     cost = REFUND_GAS // 100
-    market = await open_paper_market(PRICED, users=3, funds=200 * cost)
+    market = await open_paper_market(PRICED, users=3, funds=100 * cost)
     market.chain.ask_back(ONE, 100 * cost)
     market.chain.ask_back(TWO, 100 * cost - 1)
-    market.chain.ask_back(THREE, 100 * cost)
     await market.sell(THREE, 1)
+    market.chain.ask_back(THREE, 100 * cost)
     market.chain.time_s += LOCK_TIME_S
     assert await market.scheduler.complete_due_refunds() == 1
     assert market.chain.ledger.accounts == {ONE: 100 * cost, TWO: 0, THREE: 0}
@@ -638,6 +638,55 @@ async def test_a_round_goes_on_until_nothing_is_left_that_is_worth_its_gas():
     later[:] = [30]
     batches = await market.scheduler.settle(asked=True)
     assert [batch.paid for batch in batches] == [10, 30], "what came meanwhile goes too"
+
+
+async def test_a_provider_that_sells_all_the_time_settles_each_sub_account_once_a_round():
+    """It would else settle for ever, and never come to the refund that is due."""
+    market = await open_paper_market(users=3)
+    for user in (ONE, TWO):
+        await market.sell(user, 50)
+    market.chain.ask_back(THREE, 400)
+
+    async def sell_more() -> None:
+        for user in (ONE, TWO):
+            await market.sell(user, 5)
+
+    market.chain.before_mining = sell_more
+    market.block_gas_limit = 200_000  # a claim a transaction
+    market.chain.time_s += LOCK_TIME_S
+    assert [batch.paid for batch in await market.scheduler.settle(asked=True)] == [50, 50]
+    plan, times = market.shown[-1]
+    assert (plan.value, plan.reason) == (2 * 10, Reason.NOT_YET)
+    assert times == RoundTimes(market.chain.time_s, market.chain.time_s)
+    market.chain.time_s += DAY_S
+    assert await market.scheduler.complete_due_refunds() == 1
+    assert market.chain.ledger.accounts[THREE] == 400
+
+
+async def test_a_refund_that_leaves_enough_for_what_is_owed_does_not_wait_for_it():
+    """What is owed is not worth its gas; the one refund would take a base unit of it along."""
+    cost = REFUND_GAS // 100
+    market = await open_paper_market(PRICED, users=2, funds=101 * cost)
+    for user, refund in ((ONE, 100 * cost), (TWO, 100 * cost + 1)):
+        await market.sell(user, cost)
+        market.chain.ask_back(user, refund)
+    market.chain.time_s += LOCK_TIME_S
+    assert await market.scheduler.complete_due_refunds() == 1
+    assert market.chain.ledger.accounts == {ONE: 100 * cost, TWO: 0}
+    assert await market.scheduler.settle(asked=True) == []
+
+
+async def test_what_a_refund_does_not_take_may_spend_the_share_alone_on_gas():
+    """Else a user who asks for refunds and goes on buying has each request settled by itself."""
+    market = await open_paper_market(PRICED, users=2, funds=1_000_000)
+    for user, refund in ((ONE, 200_000), (TWO, 999_000)):
+        await market.sell(user, 2_000)
+        market.chain.ask_back(user, refund)
+    (batch,) = await market.scheduler.settle()
+    assert [(claim.user, claim.paid) for claim in batch.claims] == [(TWO, 2_000)]
+    await market.sell(ONE, 72_000)
+    (batch,) = await market.scheduler.settle()
+    assert [(claim.user, claim.paid) for claim in batch.claims] == [(ONE, 74_000)]
 
 
 async def test_what_the_clock_called_for_goes_on_with_what_came_meanwhile():

@@ -17,11 +17,11 @@ from hanse.cli.selling.settlements import SUB_ACCOUNTS_READ_MAX, get_books, read
 from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
 from hanse.sdk.settings import DEVELOPMENT_CHAIN_ID
+from hanse.settlement import SubAccountFunds
 from hanse.settlement.netting.gas import GasMarket, SettlementRules
+from hanse.settlement.netting.payable import PayableClaim, order_by_unlock, to_payable
 from hanse.settlement.netting.plan import (
-    PayableClaim,
     SettlementPlan,
-    order_by_unlock,
     plan_settlement,
 )
 from hanse.settlement.netting.round_storage import open_round_storage
@@ -238,6 +238,9 @@ async def _read_claims(
         found = []
         for claim in due[:SUB_ACCOUNTS_READ_MAX]:
             held = await escrow.read_sub_account(claim.user, provider, claim.signer, block=block)
-            payable = max(0, min(claim.cumulative_fee - held.claimed, held.balance))
-            found.append(PayableClaim(claim, payable, held.unlock_time_s if held.refund else 0))
+            funds = SubAccountFunds(
+                held.balance, held.claimed, held.sequence, held.refund, held.unlock_time_s
+            )
+            if payable := to_payable(claim, funds):
+                found.append(payable)
         return found, await fetch_gas_market(rpc)

@@ -76,7 +76,7 @@ async def settle_by(process: "BrokerProcess", gas_share_ppm: int | None) -> dict
     """Let a broker of this process settle; the document also says what it left, and why."""
     document = to_document(await process.settle_now(gas_share_ppm))
     plan = await process.scheduler.make_plan(asked=True, gas_share_ppm=gas_share_ppm)
-    if plan.value:
+    if plan.value and not plan.batches:  # else it came in meanwhile, and has its own time
         document["left"] = {"value": str(plan.value), "reason": plan.reason, "words": plan.words}
     return document
 

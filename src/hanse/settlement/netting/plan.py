@@ -7,7 +7,7 @@
 A settlement is *called for* by the clock (a day since something began to wait), by an exposure
 above its limit, or by a person who asks. Then every claim may spend the gas share (1 %) of what it
 brings on gas. A refund that is about to unlock calls for its own claim alone, which may then spend
-all that it brings less one base unit: after the refund there would be nothing left to claim.
+all that the refund would take of it less one base unit: after the refund that could not be claimed.
 
 A claim whose own gas is above what it may spend stays out, whoever asks; a transaction whose gas is
 above what its claims may spend together is not sent. So one base unit under a pending refund moves
@@ -22,7 +22,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hanse.settlement.books.receipt_records import DueClaim
 from hanse.settlement.netting.gas import (
     CLAIM_GAS,
     SETTLE_GAS,
@@ -34,6 +33,7 @@ from hanse.settlement.netting.gas import (
     get_scaled_cost,
     get_scaled_share,
 )
+from hanse.settlement.netting.payable import PayableClaim
 
 
 class Decision(StrEnum):
@@ -54,21 +54,6 @@ class Reason(StrEnum):
     NOT_YET = "not_yet"
     MINIMUM = "minimum"
     GAS = "gas"
-
-
-@dataclass(frozen=True, slots=True)
-class PayableClaim:
-    """A claim and what it would bring now.
-
-    Attributes:
-        claim: from the book.
-        payable: base units: what is due, at most what the sub-account holds.
-        unlock_s: from when its pending refund can be completed, unix seconds; 0 if none waits.
-    """
-
-    claim: DueClaim
-    payable: int
-    unlock_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +156,6 @@ def plan_settlement(
     )
 
 
-def order_by_unlock(claims: Iterable[PayableClaim]) -> list[PayableClaim]:
-    """For people: who may lose something comes first, then the largest."""
-    return sorted(
-        claims, key=lambda c: (not c.unlock_s, c.unlock_s, -c.payable, c.claim.user, c.claim.signer)
-    )
-
-
 def _find_call(
     value: int, market: GasMarket, rules: SettlementRules, since_s: int, asked: bool
 ) -> Reason | None:
@@ -229,7 +207,7 @@ def _scaled_allowance(claim: PayableClaim, market: GasMarket, rules: SettlementR
     """What a claim may spend on gas."""
     share = get_scaled_share(claim.payable, rules)
     if _is_near(claim, market, rules):
-        return max(share, (claim.payable - 1) * WEI_PER_NATIVE)
+        return max(share, (claim.at_risk - 1) * WEI_PER_NATIVE)
     return share
 
 
@@ -261,7 +239,7 @@ def _get_next_due(
         found.append(int(since_s + rules.interval_s))
     alone = get_scaled_cost(SETTLE_GAS + CLAIM_GAS, market, rules)
     for claim in waiting:
-        if claim.unlock_s and alone <= (claim.payable - 1) * WEI_PER_NATIVE:
+        if claim.unlock_s and alone <= (claim.at_risk - 1) * WEI_PER_NATIVE:
             found.append(int(claim.unlock_s - rules.refund_margin_s))
     return min(found, default=0)
 

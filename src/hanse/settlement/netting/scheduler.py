@@ -9,22 +9,27 @@ A plan's transactions are sent one after another; each carries the price up to w
 gas rule, so that none is signed above it however the market moves meanwhile. Then comes a new plan.
 A round that the clock, an exposure or a person called for goes on until nothing is left that is
 worth its gas; what a refund called for is its own claim alone and leaves the clock as it was.
+A round settles each sub-account once: what is sold while its transactions are confirmed waits for
+the next one. Else a provider that sells all the time would settle all the time, and never come to
+the refunds that are due.
 
 Source: docs/decisions/0015-netting.md.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import replace
 
 from hanse.chain import Rpc
+from hanse.protocol.signatures import Address
 from hanse.settlement.netting.gas import (
     GasMarket,
     SettlementRules,
     get_refund_fee_cap,
     is_refund_worth_completing,
 )
-from hanse.settlement.netting.plan import PayableClaim, Reason, SettlementPlan, plan_settlement
+from hanse.settlement.netting.payable import PayableClaim
+from hanse.settlement.netting.plan import Reason, SettlementPlan, plan_settlement
 from hanse.settlement.netting.round_storage import RoundStorage, RoundTimes
 from hanse.settlement.netting.settled import SettlementBatch
 from hanse.settlement.netting.settler import Settler
@@ -118,16 +123,18 @@ class Scheduler:
         async with self._lock:
             await self.settler.finish_open()
             batches = []
-            plan = await self._plan_and_note(asked, gas_share_ppm)
+            done: set[tuple[Address, Address]] = set()
+            plan, waiting = await self._plan_rest(asked, gas_share_ppm, done)
             while plan.batches:
                 for batch in plan.batches:
                     batches.append(await self.settler.settle(batch))
                     await self._note(last_settled_s=plan.market.time_s)
+                    done |= {(item.claim.user, item.claim.signer) for item in batch.claims}
                 goes_on = asked or plan.reason is not Reason.REFUND
                 if goes_on:
                     await self._note(waiting_since_s=plan.market.time_s)
-                plan = await self._plan_and_note(goes_on, gas_share_ppm)
-            await self._show_now(plan)
+                plan, waiting = await self._plan_rest(goes_on, gas_share_ppm, done)
+            await self._show_now(waiting, plan.market)
             return batches
 
     async def complete_due_refunds(self) -> int:
@@ -135,7 +142,7 @@ class Scheduler:
 
         Anyone may, and the money goes to the user's account; a broker does it so that a user who
         went away finds everything in one place. It leaves those that are not worth the gas, or
-        whose sub-account owes it something that is not worth claiming at this moment.
+        that would take something with them that it is owed and is not worth claiming now.
 
         Returns:
             How many refunds were completed, the largest first; the rest is left to the next round.
@@ -160,21 +167,34 @@ class Scheduler:
             if funds.pending_refund
             and funds.refund_unlock_s <= market.time_s
             and is_refund_worth_completing(
-                funds.pending_refund, _get_owed(owed.get((user, signer))), market, self.rules
+                funds.pending_refund, _get_lost(owed.get((user, signer))), market, self.rules
             )
         ]
         due.sort(key=lambda entry: -entry[2].pending_refund)
         completing = []
         for user, signer, funds in due[:REFUNDS_PER_ROUND_MAX]:
-            still = _get_owed(owed.get((user, signer)))
+            still = _get_lost(owed.get((user, signer)))
             cap_wei = get_refund_fee_cap(funds.pending_refund, still, self.rules)
             completing.append(self.settler.complete_refund(user, signer, funds, cap_wei))
         return sum(await asyncio.gather(*completing))
 
-    async def _plan_and_note(self, asked: bool, gas_share_ppm: int | None) -> SettlementPlan:
-        plan = await self.make_plan(asked=asked, gas_share_ppm=gas_share_ppm)
-        await self._note(waiting_since_s=plan.since_s)
-        return plan
+    async def _plan_rest(
+        self, asked: bool, gas_share_ppm: int | None, done: Set[tuple[Address, Address]]
+    ) -> tuple[SettlementPlan, list[PayableClaim]]:
+        """The next plan of a round that settled `done`, and all that waits, theirs too."""
+        times = await self._storage.read()
+        waiting = await self.settler.read_payable()
+        market = await self._fetch_market()
+        plan = plan_settlement(
+            (item for item in waiting if (item.claim.user, item.claim.signer) not in done),
+            market,
+            self._get_rules(gas_share_ppm),
+            since_s=times.waiting_since_s,
+            asked=asked,
+        )
+        since_s = (times.waiting_since_s or market.time_s) if waiting else 0
+        await self._note(waiting_since_s=since_s)
+        return plan, waiting
 
     async def _note(self, **changes: int) -> None:
         times = await self._storage.read()
@@ -182,10 +202,10 @@ class Scheduler:
         if changed != times:
             await self._storage.put(changed)
 
-    async def _show_now(self, plan: SettlementPlan) -> None:
+    async def _show_now(self, waiting: Sequence[PayableClaim], market: GasMarket) -> None:
         """Show the plan as nobody asked: a leftover of a round is no request of anybody's."""
         times = await self._storage.read()
-        shown = plan_settlement(plan.waiting, plan.market, self.rules, since_s=plan.since_s)
+        shown = plan_settlement(waiting, market, self.rules, since_s=times.waiting_since_s)
         self._show(shown, times)
 
     def _get_rules(self, gas_share_ppm: int | None) -> SettlementRules:
@@ -194,5 +214,5 @@ class Scheduler:
         return replace(self.rules, gas_share_ppm=gas_share_ppm)
 
 
-def _get_owed(claim: PayableClaim | None) -> int:
-    return claim.payable if claim else 0
+def _get_lost(claim: PayableClaim | None) -> int:
+    return claim.at_risk if claim else 0

@@ -37,7 +37,8 @@ from hanse.protocol.ledger import ClaimStatus
 from hanse.protocol.signatures import Address, to_bytes, to_compact
 from hanse.settlement.books.receipt_book import ReceiptBook
 from hanse.settlement.books.receipt_records import DueClaim, SubAccountFunds
-from hanse.settlement.netting.plan import PayableClaim, PlannedBatch
+from hanse.settlement.netting.payable import PayableClaim, to_payable
+from hanse.settlement.netting.plan import PlannedBatch
 from hanse.settlement.netting.settled import SettledClaim, SettlementBatch
 
 VIEW_POLL_S = 0.05
@@ -119,10 +120,9 @@ class Settler:
         for claim in await self._sync(await self._book.read_due_claims()):
             funds = self.view.find_funds(claim.user, claim.signer)
             refused = (claim.user, claim.signer, claim.cumulative_fee) in self._refused
-            payable = _get_payable(claim, funds)
-            if funds is not None and payable > 0 and not refused:
-                unlock_s = funds.refund_unlock_s if funds.pending_refund else 0
-                found.append(PayableClaim(claim, payable, unlock_s))
+            payable = None if funds is None or refused else to_payable(claim, funds)
+            if payable is not None:
+                found.append(payable)
         return found
 
     async def settle(self, planned: PlannedBatch) -> SettlementBatch:
@@ -259,13 +259,6 @@ class Settler:
                 _log.warning("the chain view lags behind block %s", self._settled_block)
                 return
             await asyncio.sleep(VIEW_POLL_S)
-
-
-def _get_payable(claim: DueClaim, funds: SubAccountFunds | None) -> int:
-    """What a claim would bring now: what is due, at most what is held."""
-    if funds is None:
-        return 0
-    return max(0, min(claim.cumulative_fee - funds.claimed, funds.balance))
 
 
 def _to_claim(claim: DueClaim) -> Claim:
