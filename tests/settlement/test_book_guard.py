@@ -172,5 +172,10 @@ def test_what_was_signed_here_is_remembered_of_a_bounded_number_of_sub_accounts(
     signed.verify("b", SIGNER, 0)
     for user, sequence in (("a", 7), ("c", 1)):
         signed.verify(user, SIGNER, sequence)
-        with pytest.raises(TransientError, match="older copy"):
+        with pytest.raises(TransientError) as caught:
             signed.verify(user, SIGNER, sequence - 1)
+        assert caught.value.code == "book_outdated"
+        assert caught.value.message == (
+            f"this broker signed receipts up to {sequence}, its book ends at {sequence - 1}: the "
+            "database was replaced by an older copy; buy elsewhere"
+        )
