@@ -20,6 +20,9 @@ KEY_NAME_CHARS_MAX = 64
 KEYS_MAX = 100_000
 """API keys held in memory, about 200 bytes each."""
 
+CANNED_CHARS_MAX = 4_096
+"""A sentence or two for people, held in memory and sent as one frame."""
+
 ORIGINS_MAX = 32
 """Browser origins that may be allowed; more is a configuration that nobody reads."""
 
@@ -36,7 +39,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         body_read_s: time for a request body to arrive in full, refused with 408 after it.
         send_stall_s: how long an application may leave a full send buffer untouched before it
             counts as gone and its request is cancelled.
-        requests_max: requests at work at once; above it 503 `overloaded` with `Retry-After`.
+        requests_max: requests at work at once; those above it wait in the queue.
+        queue_max: requests that wait in the queue; above it 429 `rate_limited`.
+        queue_wait_s: how long one waits there at most; then 429 with `Retry-After`.
         connections_max: open connections, idle ones included; more are refused with 503.
         keep_alive_s: how long an idle connection is kept.
         drain_s: at SIGTERM, how long the requests at work may take to finish; then they are
@@ -48,6 +53,15 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         allowed_origins: browser origins that may call (CORS), such as `https://app.example`; `*`
             is any. Empty: none, and preflights are refused.
         wallet_key: name of the paying key in its home, for the commands that a 402 advises.
+        structured_then: what follows an answer that does not fit the request's JSON schema, once:
+            `repair` (its model is shown what is wrong) or `elsewhere` (another provider).
+        silence_s: how long a provider may send nothing amid a stream; then another goes on.
+        turns_max: other providers that one answer may be taken to after one had begun it.
+        hedge_after_s: how late a first token may be before a second provider is asked as well; 0
+            for never. The slower one is hung up on and paid for what it had delivered.
+        fallback_url: an OpenAI-compatible server that answers when the market has nothing.
+        fallback_model: the model to ask of it; empty for the one that was asked for.
+        canned_text: a sentence that answers when that does not either; empty for none.
         access_log: one line a request, never with content or keys. Off by default.
     """
 
@@ -58,6 +72,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     body_read_s: float = 30.0
     send_stall_s: float = 60.0
     requests_max: int = 1_024
+    queue_max: int = 1_024
+    queue_wait_s: float = 30.0
     connections_max: int = 4_096
     keep_alive_s: int = 75
     drain_s: float = 60.0
@@ -66,6 +82,13 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     money_look_s: float = 60.0
     allowed_origins: tuple[str, ...] = ()
     wallet_key: str = "user"
+    structured_then: str = "repair"
+    silence_s: float = 30.0
+    turns_max: int = 2
+    hedge_after_s: float = 0.0
+    fallback_url: str = ""
+    fallback_model: str = ""
+    canned_text: str = ""
     access_log: bool = False
 
     def __post_init__(self) -> None:
@@ -88,6 +111,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "body_read_s",
             "send_stall_s",
             "requests_max",
+            "queue_wait_s",
+            "silence_s",
             "connections_max",
             "keep_alive_s",
             "drain_s",
@@ -97,6 +122,15 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ):
             if not 0 < getattr(self, name) <= 1_000_000:
                 _refuse(name, getattr(self, name), "above 0 and at most 1000000")
+        if self.structured_then not in ("repair", "elsewhere"):
+            _refuse("structured_then", self.structured_then, "repair or elsewhere")
+        for name, most in (("queue_max", 1_000_000), ("turns_max", 16), ("hedge_after_s", 600)):
+            if not 0 <= getattr(self, name) <= most:
+                _refuse(name, getattr(self, name), f"0 .. {most}")
+        if len(self.canned_text) > CANNED_CHARS_MAX:
+            _refuse("canned_text", self.canned_text, f"at most {CANNED_CHARS_MAX} characters")
+        if self.fallback_url and not self.fallback_url.startswith(("http://", "https://")):
+            _refuse("fallback_url", self.fallback_url, "such as http://127.0.0.1:8080/v1")
         if len(self.allowed_origins) > ORIGINS_MAX:
             _refuse("allowed_origins", len(self.allowed_origins), f"at most {ORIGINS_MAX} of them")
         for origin in self.allowed_origins:

@@ -4,7 +4,9 @@
     read      the body is read and checked                               (`_read`)
     admit     may this key buy this? SEAM of keys and budgets            (`_admit`)
     wish      headers become `Needs` of the choice. SEAM of matching     (`_wish`)
-    buy       the market is asked. SEAM of staying up and plain routing  (`_buy`)
+    line      a place at work, in the turn of its class                  (`gateway.resilience`)
+    buy       the market is asked. SEAM of structured answers            (`_buy`)
+    stay up   other providers, a fallback                                (`gateway.resilience`)
     relay     bytes pass through                                         (`hanse.gateway.relay`)
     account   what it cost, once it is known. SEAM of budgets and fees   (`_account`)
 
@@ -16,15 +18,22 @@ import asyncio
 import contextlib
 
 from hanse.gateway import metrics as figures
-from hanse.gateway.client import MarketClient, blame
+from hanse.gateway.client import MarketAnswer, MarketClient, blame
 from hanse.gateway.dialects.relay import relay_translated
 from hanse.gateway.exchange import Exchange, Watch, get_draining
 from hanse.gateway.keys import ApiKey
 from hanse.gateway.money import MoneyWatch, advise
 from hanse.gateway.operations import CHAT, Operation, decode_body
 from hanse.gateway.relay import relay_stream, relay_whole
+from hanse.gateway.resilience.fallback import Fallback
+from hanse.gateway.resilience.figures import StayingFigures
+from hanse.gateway.resilience.line import Line
+from hanse.gateway.resilience.steady import SteadyClient
+from hanse.gateway.resilience.wishes import Deadline, get_class
 from hanse.gateway.selling.sale import Sale
 from hanse.gateway.settings import GatewaySettings
+from hanse.gateway.structured.buying import buy_fitting
+from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError
 
 
@@ -43,11 +52,15 @@ class PaidPath:
         client: MarketClient,
         metrics: figures.GatewayMetrics,
         money: MoneyWatch,
+        local: MarketClient | None = None,
     ) -> None:
         self.settings = settings
         self.in_flight = 0
         self.draining = False
-        self._client = client
+        staying = StayingFigures(metrics.registry)
+        self._line = Line(settings.requests_max, settings.queue_max, settings.queue_wait_s, staying)
+        fallback = Fallback(local, lambda: self.settings, staying)
+        self._client = SteadyClient(client, lambda: self.settings, staying, fallback)
         self._metrics = metrics
         self._money = money
         self._watches: set[Watch] = set()
@@ -81,16 +94,14 @@ class PaidPath:
         if self.draining:
             exchange.extra_headers.append((b"connection", b"close"))
             raise get_draining()
-        if self.in_flight >= self.settings.requests_max:
-            raise TransientError(
-                "overloaded",
-                f"{self.in_flight} requests are at work, as many as this gateway takes",
-            )
         self.in_flight += 1
         held = 0
         try:
+            kind = get_class(exchange.wishes)
+            deadline = Deadline.find(exchange.wishes)
             held = self._hold(exchange)
-            await self._sell(await self._read(exchange, operation, key))
+            sale = await self._read(exchange, operation, key)
+            await self._sell(sale, kind, deadline)
         finally:
             self._body_bytes -= held
             self.in_flight -= 1
@@ -115,14 +126,22 @@ class PaidPath:
         fields = decode_body(CHAT, translation.body)
         return Sale(exchange, CHAT, key, translation.body, fields, translation=translation)
 
-    async def _sell(self, sale: Sale) -> None:
+    async def _sell(self, sale: Sale, kind: str, deadline: Deadline | None) -> None:
         async with Watch(sale.exchange, self.settings.send_stall_s) as watch:
             self._watches.add(watch)
+            if deadline is not None:
+                deadline.begin(watch.cut, sale.exchange.extra_headers)
             try:
                 await self._admit(sale)
                 self._wish(sale)
-                await self._buy(sale)
+                await self._line.enter(kind)
+                try:
+                    await self._buy(sale)
+                finally:
+                    self._line.leave(kind)
             finally:
+                if deadline is not None:
+                    deadline.end()
                 self._watches.discard(watch)
                 self._account(sale)
 
@@ -134,12 +153,7 @@ class PaidPath:
 
     async def _buy(self, sale: Sale) -> None:
         exchange = sale.exchange
-        try:
-            answer = await self._client.request(sale.operation.path, sale.body, sale.needs)
-        except HanseError as error:
-            blamed = blame(error)
-            advise(blamed, self._money.last, self.settings.wallet_key)
-            raise blamed from None
+        answer = await buy_fitting(sale, self._ask, self.settings.structured_then)
         try:
             if sale.translation is not None:
                 await relay_translated(exchange, answer, sale.translation)
@@ -152,6 +166,19 @@ class PaidPath:
             if answer.receipt is not None:
                 sale.fees.append(answer.receipt.fee)
 
+    async def _ask(self, sale: Sale, body: bytes, needs: Needs) -> MarketAnswer:
+        try:
+            answer = await self._client.request(sale.operation.path, body, needs)
+        except HanseError as error:
+            blamed = blame(error)
+            advise(blamed, self._money.last, self.settings.wallet_key)
+            raise blamed from None
+        answer.mark(sale.exchange.extra_headers)
+        sale.answers.append(answer)
+        return answer
+
     def _account(self, sale: Sale) -> None:
+        for answer in sale.answers:
+            sale.fees.extend(receipt.fee for receipt in answer.earlier)
         for fee in sale.fees:
             self._metrics.pay(fee)

@@ -1,0 +1,62 @@
+"""Where structured answers join the paid path: one call around the step that asks the market.
+
+    answer = await buy_fitting(sale, ask, settings.structured_then)
+
+Requests without a schema pass through untouched.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from hanse.gateway.client import MarketAnswer, Receipted
+from hanse.gateway.operations import CHAT
+from hanse.gateway.selling.sale import Sale
+from hanse.gateway.structured.checked import CheckedStream
+from hanse.gateway.structured.demand import NAME_HEADER, STREAM, find_demand
+from hanse.gateway.structured.validated import buy_validated
+from hanse.market import Needs
+from hanse.protocol.errors import VerificationError
+
+Ask = Callable[[Sale, bytes, Needs], Awaitable[MarketAnswer]]
+"""Asks the market for an answer to a body, narrowed by needs."""
+
+
+async def buy_fitting(
+    sale: Sale, ask: Ask, afterwards: str, now_s: Callable[[], float] = time.time
+) -> MarketAnswer:
+    """What the market answers; with a schema, what fits it.
+
+    Raises:
+        HanseError: what `ask` raises; `invalid_request` for a schema that cannot be used;
+            `schema_unmet`, which SDKs shall not try again by themselves: each try is paid.
+    """
+    demand = None
+    if sale.operation is CHAT:
+        demand = find_demand(sale.body, sale.exchange.wishes, afterwards)
+    if demand is None:
+        return await ask(sale, sale.body, sale.needs)
+    headers = sale.exchange.extra_headers
+    if not demand.held:
+        answer = await ask(sale, sale.body, sale.needs)
+        headers.append((NAME_HEADER, STREAM.encode()))
+        return CheckedStream(answer, demand)
+
+    async def buy(body: bytes, avoid: frozenset[str]) -> MarketAnswer:
+        needs = sale.needs
+        if avoid:
+            needs = replace(needs, excluded=needs.excluded | avoid)
+        return await ask(sale, body, needs)
+
+    def spend(receipt: Receipted) -> None:
+        sale.fees.append(receipt.fee)
+
+    own = "chatcmpl-" + sale.exchange.request_id
+    try:
+        bought, told = await buy_validated(demand, sale.body, buy, spend, own, int(now_s()))
+    except VerificationError as error:
+        if error.code == "schema_unmet":
+            headers.append((b"x-should-retry", b"false"))
+        raise
+    headers += told
+    return bought

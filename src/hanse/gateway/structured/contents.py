@@ -1,0 +1,157 @@
+"""The texts inside chat completions, whole or streamed, and completions that the gateway makes.
+
+Only what is judged is read: per choice its content, and whether it is an answer at all. A choice
+that calls tools or refuses is none, and no schema is held against it.
+
+Source: OpenAI's API reference, "The chat completion object" and "chunk object".
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from hanse.protocol.errors import VerificationError
+from hanse.protocol.hashing import DONE_FRAME
+from hanse.protocol.messages import Usage
+
+_DATA = b"data:"
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    message: _Message | None = None
+    delta: _Message | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+_DECODE = msgspec.json.Decoder(_Completion).decode
+
+
+@dataclass(slots=True)
+class Choice:
+    """One choice of an answer.
+
+    Attributes:
+        parts: its content so far.
+        is_answer: False once it calls a tool or refuses.
+    """
+
+    parts: list[str] = field(default_factory=list)
+    is_answer: bool = True
+
+    @property
+    def text(self) -> str:
+        """Its content."""
+        return "".join(self.parts)
+
+
+class Gathering:
+    """Collects the choices of one answer, from its body or frame by frame.
+
+    Attributes:
+        choices: by index.
+        broken: whether a frame said that the answer failed.
+    """
+
+    def __init__(self) -> None:
+        self.choices: dict[int, Choice] = {}
+        self.broken = False
+
+    def add(self, body: bytes) -> None:
+        """Take a completion, or one of its chunks.
+
+        Raises:
+            VerificationError: `response_malformed`.
+        """
+        try:
+            completion = _DECODE(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise VerificationError(
+                "response_malformed", "the provider's answer is no chat completion"
+            ) from None
+        for each in completion.choices:
+            message = each.delta or each.message or _Message()
+            choice = self.choices.setdefault(each.index, Choice())
+            if message.content:
+                choice.parts.append(message.content)
+            if message.tool_calls or message.refusal:
+                choice.is_answer = False
+
+    def add_frame(self, frame: bytes) -> None:
+        """Take one frame of a stream; comments and the end hold nothing.
+
+        Raises:
+            VerificationError: `response_malformed`.
+        """
+        if not frame.startswith(_DATA) or is_done(frame):
+            return
+        if frame.startswith(b'data: {"error"'):
+            self.broken = True
+            return
+        self.add(frame[len(_DATA) :])
+
+
+def is_done(frame: bytes) -> bool:
+    """Whether this frame ends a stream."""
+    return frame.startswith(_DATA) and frame[len(_DATA) :].strip() == b"[DONE]"
+
+
+def write_completion(id_: str, now_s: int, model: str, text: str, usage: Usage) -> bytes:
+    """A completion of the gateway's own, with one choice."""
+    message = {"role": "assistant", "content": text}
+    return msgspec.json.encode(
+        {
+            "id": id_,
+            "object": "chat.completion",
+            "created": now_s,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": _to_openai(usage),
+        }
+    )
+
+
+def write_chunks(
+    id_: str, now_s: int, model: str, text: str, usage: Usage | None
+) -> tuple[bytes, ...]:
+    """The same as a stream; `usage` is a chunk of its own if it is wanted."""
+    head = {"id": id_, "object": "chat.completion.chunk", "created": now_s, "model": model}
+    delta = {"role": "assistant", "content": text}
+    parts: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    ]
+    if usage is not None:
+        parts.append({"choices": [], "usage": _to_openai(usage)})
+    frames = [_DATA + b" " + msgspec.json.encode(head | part) + b"\n\n" for part in parts]
+    return (*frames, DONE_FRAME)
+
+
+def add_usage(usages: Iterable[Usage]) -> Usage:
+    """What several answers took together."""
+    counted = list(usages)
+    return Usage(
+        sum(usage.input_tokens for usage in counted),
+        sum(usage.cached_tokens for usage in counted),
+        sum(usage.output_tokens for usage in counted),
+    )
+
+
+def _to_openai(usage: Usage) -> dict[str, int]:
+    prompt = usage.input_tokens + usage.cached_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": prompt + usage.output_tokens,
+    }

@@ -1,0 +1,152 @@
+"""What one chat completion asks for: a schema, a default, and what follows a wrong answer.
+
+    response_format: {"type": "json_schema", "json_schema": {"schema": ...}}     in the body
+    hanse-default: {"action": "wait"}              JSON that is delivered when no answer fits; else
+                                                   the schema's own `default` at its root, if any
+    hanse-structured: repair | elsewhere | stream  words, separated by commas
+
+`repair` shows the model its answer and what is wrong with it, `elsewhere` asks another provider;
+`stream` gives up the judgement before delivery for an early first token.
+
+Source: OpenAI's API reference, `response_format`; docs/gateway/structured.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from hanse.gateway.structured.contents import Gathering
+from hanse.gateway.structured.schema import Schema, compile_schema
+from hanse.protocol.errors import RequestError
+
+NAME_HEADER = b"hanse-structured"
+DEFAULT_HEADER = b"hanse-default"
+
+REPAIR, ELSEWHERE, STREAM = "repair", "elsewhere", "stream"
+AFTERWARDS = (REPAIR, ELSEWHERE)
+"""What may follow a wrong answer, once."""
+
+
+class _JsonSchema(msgspec.Struct):
+    # `schema` may be left out by OpenAI's rules; then there is nothing to hold an answer against
+    schema: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Format(msgspec.Struct):
+    type: str = ""
+    json_schema: _JsonSchema | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Body(msgspec.Struct):
+    model: str = ""
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    response_format: _Format | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What an answer must be, and what is done when it is not.
+
+    Attributes:
+        schema: what every choice must fit.
+        default: JSON that fits and is delivered when no answer does; None if none was declared.
+        afterwards: one of `AFTERWARDS`.
+        held: whether nothing is delivered before it was judged.
+        model: as asked for, for a completion of the gateway's own.
+        stream: whether a stream was asked for.
+        usage: whether that stream is to carry its usage.
+    """
+
+    schema: Schema
+    default: bytes | None
+    afterwards: str
+    held: bool
+    model: str
+    stream: bool
+    usage: bool
+
+    def find_fault(self, gathering: Gathering) -> str | None:
+        """What is wrong with an answer; None if every choice fits, calls a tool or refuses."""
+        if gathering.broken or not gathering.choices:
+            return "the answer broke off"
+        for choice in gathering.choices.values():
+            fault = self.schema.find_fault(choice.text) if choice.is_answer else None
+            if fault is not None:
+                return fault
+        return None
+
+
+def find_demand(body: bytes, wishes: Mapping[bytes, bytes], afterwards: str) -> Demand | None:
+    """What a chat completion's body and headers ask for; None if it names no schema.
+
+    Args:
+        body: the request, already known to be JSON of the right shape.
+        wishes: its `hanse-...` headers by lower-case name.
+        afterwards: the gateway's setting, where the request does not choose.
+
+    Raises:
+        RequestError: `invalid_request`: schema, default or header cannot be used.
+    """
+    # a name may be written with escapes, which engines would read all the same; a search for the
+    # backslash alone is the quicker one
+    if b"response_format" not in body and (b"\\" not in body or b"\\u" not in body):
+        return None
+    try:
+        asked = _DECODE(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(
+            "invalid_request", f"response_format: {error}", param="response_format"
+        ) from None
+    shape = asked.response_format
+    if shape is None or shape.type != "json_schema" or shape.json_schema is None:
+        return None
+    text = bytes(shape.json_schema.schema)
+    if text in (b"", b"null"):
+        return None
+    schema = compile_schema(text)
+    words = _read_words(wishes.get(NAME_HEADER, b""))
+    options = asked.stream_options
+    return Demand(
+        schema=schema,
+        default=_get_default(schema, wishes.get(DEFAULT_HEADER)),
+        afterwards=next((word for word in words if word in AFTERWARDS), afterwards),
+        held=not (asked.stream and STREAM in words),
+        model=asked.model,
+        stream=bool(asked.stream),
+        usage=bool(options and options.include_usage),
+    )
+
+
+_DECODE = msgspec.json.Decoder(_Body).decode
+
+
+def _read_words(header: bytes) -> list[str]:
+    words = [word.strip() for word in header.decode("latin-1").lower().split(",") if word.strip()]
+    for word in words:
+        if word not in (*AFTERWARDS, STREAM):
+            raise RequestError(
+                "invalid_request",
+                f"hanse-structured says {word!r:.40}, expected repair, elsewhere or stream",
+                param="hanse-structured",
+            )
+    return words
+
+
+def _get_default(schema: Schema, given: bytes | None) -> bytes | None:
+    default = schema.default if given is None else given
+    if default is None:
+        return None
+    fault = schema.find_fault(default)
+    if fault is not None:
+        raise RequestError(
+            "invalid_request",
+            f"the default does not fit the schema: {fault}",
+            param="hanse-default",
+        )
+    return default
