@@ -141,6 +141,7 @@ class MemoryMarket:
 
     def __init__(self) -> None:
         self.bodies: list[tuple[str, bytes]] = []
+        self.failures: list[tuple[str, str]] = []
         self.answers: list[MemoryAnswer] = []
         self.open_answers: set[MemoryAnswer] = set()
         self.gate: asyncio.Event | None = None
@@ -148,7 +149,13 @@ class MemoryMarket:
         self.asked = asyncio.Event()
         self.alarms: tuple[Alarm, ...] = ()
 
-    async def request(self, path: str, body: bytes, needs: Needs | None = None) -> MemoryAnswer:
+    async def request(
+        self,
+        path: str,
+        body: bytes,
+        needs: Needs | None = None,
+        asked: list[str] | None = None,
+    ) -> MemoryAnswer:
         self.bodies.append((path, body))
         self.asked.set()
         if self.delay is not None:
@@ -158,6 +165,9 @@ class MemoryMarket:
         self.answers.append(answer)
         self.open_answers.add(answer)
         return answer
+
+    def report_failure(self, provider: str, reason: str) -> None:
+        self.failures.append((provider, reason))
 
     def get_models(self) -> dict[str, Any]:
         rows = [

@@ -77,7 +77,13 @@ class MarketAnswer(Protocol):
 class MarketClient(Protocol):
     """Buys answers from the cheapest healthy provider that fits."""
 
-    async def request(self, path: str, body: bytes, needs: Needs | None = None) -> MarketAnswer:
+    async def request(
+        self,
+        path: str,
+        body: bytes,
+        needs: Needs | None = None,
+        asked: list[str] | None = None,
+    ) -> MarketAnswer:
         """Choose, sign, send; returns once a provider has accepted the request.
 
         `asked` gets each provider's address just before it is asked, also of a call that fails.
@@ -86,6 +92,10 @@ class MarketClient(Protocol):
             HanseError: `model_not_found`, `no_provider`, `insufficient_balance` with amounts, and
                 what the provider refused the request with.
         """
+        ...
+
+    def report_failure(self, provider: str, reason: str) -> None:
+        """Say that a provider failed in a way that only whoever reads its answer has seen."""
         ...
 
     def get_models(self) -> dict[str, Any]:

@@ -293,6 +293,10 @@ class Hanse:
             for listed in self._offers.list_all()
         ]
 
+    def report_failure(self, provider: Address, reason: str) -> None:
+        """Say that a provider failed in a way that only whoever reads its answer has seen."""
+        self._health.report_failure(provider, reason)
+
     def get_models(self) -> dict[str, Any]:
         """OpenAI's list of models, `owned_by` naming how many providers offer each."""
         sellers = {(o.offer.model, o.provider) for o in self._offers.list_all()}

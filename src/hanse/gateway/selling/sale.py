@@ -11,6 +11,7 @@ from hanse.gateway.dialects.dialect import Translation
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKey
 from hanse.gateway.operations import Body, Operation
+from hanse.gateway.resilience.answer import SteadyAnswer
 from hanse.market import Needs
 
 ANY = Needs()
@@ -28,6 +29,7 @@ class Sale:
         fields: what the gateway has read of the application's body.
         needs: what narrows the choice of provider.
         translation: how a chat completion is told in the dialect asked in; None if it is none.
+        answers: what was bought for it so far.
         fees: base units of each verified receipt, in the order of its parts.
     """
 
@@ -38,4 +40,5 @@ class Sale:
     fields: Body
     needs: Needs = ANY
     translation: Translation | None = None
+    answers: list[SteadyAnswer] = field(default_factory=list)
     fees: list[int] = field(default_factory=list)

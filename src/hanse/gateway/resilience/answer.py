@@ -1,0 +1,250 @@
+"""One answer that outlives its providers; what is done when is told in `steady`.
+
+A part is what one provider gives, with a voucher and a receipt of its own. The first part's frames
+pass untouched; those of later parts are joined to it (`continuing`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from hanse.gateway.client import MarketAnswer, MarketClient, Receipted
+from hanse.gateway.exchange import Headers
+from hanse.gateway.resilience.continuing import Joint, find_obstacle, make_end, make_rest
+from hanse.gateway.resilience.delivered import HELD_BYTES_MAX, Delivered, verify_frame
+from hanse.gateway.resilience.fallback import Fallback
+from hanse.gateway.resilience.figures import StayingFigures
+from hanse.gateway.resilience.patience import Patience
+from hanse.gateway.settings import GatewaySettings
+from hanse.market import Needs
+from hanse.protocol.errors import HanseError, TransientError, VerificationError
+
+CONTINUED_COMMENT = b": hanse-continued "
+"""Begins the SSE comment that stands where another provider went on."""
+
+FALLBACK_HEADER = b"hanse-fallback"
+
+_ERROR_FRAME = b'data: {"error"'
+_FRAME_END = b"}\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a steady client and its answers work with."""
+
+    client: MarketClient
+    get_settings: Callable[[], GatewaySettings]
+    figures: StayingFigures
+    fallback: Fallback
+
+
+class SteadyAnswer:
+    """One answer, from as many providers as it takes.
+
+    Attributes:
+        is_stream: whether `frames` or `read` gives the content.
+        earlier: verified receipts of the parts before the present one, as far as they are here.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        path: str,
+        body: bytes,
+        needs: Needs,
+        part: MarketAnswer,
+        frames: AsyncIterator[bytes] | None = None,
+        fallback_code: str = "",
+    ) -> None:
+        self.is_stream = part.is_stream
+        self.earlier: list[Receipted] = []
+        self._means = means
+        self._path = path
+        self._body = body
+        self._needs = needs
+        self._part = part
+        self._frames = frames
+        self._is_ended = self._is_done = self._is_fallback = False
+        self._turns = 0
+        self._delivered = Delivered()
+        self._joint: Joint | None = None
+        self._told = b""
+        self._tokens_before = 0
+        self._prompts: list[int | None] = []
+        self._marks: Headers = []
+        if fallback_code:
+            self._mark_fallback(fallback_code)
+
+    @property
+    def provider(self) -> str:
+        """Who serves it now."""
+        return self._part.provider
+
+    @property
+    def receipt(self) -> Receipted | None:
+        """The verified receipt of its last part."""
+        return self._part.receipt
+
+    async def read(self) -> bytes:
+        """The whole body, of the first provider whose body is whole and true."""
+        while True:
+            try:
+                return await self._part.read()
+            except (TransientError, VerificationError) as error:
+                await self._turn(self._body, error)
+                self._means.figures.count_turn("restarted")
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """The frames of one stream, whoever made them; `[DONE]` last."""
+        so_far = self._delivered
+        while True:
+            patience = Patience(self._means.get_settings().silence_s)
+            failure: HanseError | None = None
+            held_bytes = 0
+            try:
+                async for raw in self._frames or self._part.frames():
+                    patience.waiting = False
+                    patience.frames += 1
+                    if raw[-3:] != _FRAME_END or raw[:14] == _ERROR_FRAME:
+                        frame = self._take_odd(raw)
+                    else:
+                        frame = raw if self._joint is None else self._joint.join(raw)
+                    if frame is not None:
+                        so_far.held.append(frame)
+                        held_bytes += len(frame)
+                        if held_bytes > HELD_BYTES_MAX:
+                            so_far.read()
+                            held_bytes = 0
+                        yield frame
+                    patience.waiting = True
+                if self._is_done:
+                    return
+            except HanseError as error:
+                failure = error
+            except asyncio.CancelledError:
+                if not patience.take_back():
+                    raise
+                failure = self._get_silence()
+            finally:
+                patience.end()
+            for frame in await self._go_on(failure or self._get_break()):
+                yield frame
+            if self._is_done:
+                return
+
+    async def close(self) -> None:
+        """Hang up if it is still coming. Never fails, and may be called twice."""
+        await self._part.close()
+
+    def mark(self, headers: Headers) -> None:
+        """Say in these headers, now or once it comes to that, that a fallback answered."""
+        headers.extend(self._marks)
+        self._marks = headers
+
+    def _take_odd(self, raw: bytes) -> bytes | None:
+        """A frame that is no plain chunk: the end, an error, one with other line ends."""
+        if b"[DONE]" in raw[:16]:
+            self._is_done = True
+            return raw
+        if raw[:14] == _ERROR_FRAME:
+            self._told = raw  # kept back until it is clear that nobody goes on
+            return None
+        verify_frame(raw)
+        return raw if self._joint is None else self._joint.join(raw)
+
+    async def _go_on(self, failure: HanseError) -> list[bytes]:
+        """Turn to another provider; what the application is sent in between.
+
+        Raises:
+            HanseError: nobody goes on; `failure` as it was.
+        """
+        so_far, told = self._delivered, self._told
+        self._told = b""
+        if not isinstance(failure, TransientError | VerificationError):
+            raise failure
+        if failure.code == "response_malformed":
+            self._means.client.report_failure(self.provider, failure.message)
+        so_far.read()
+        await self._end_part()
+        try:
+            return await self._continue(failure)
+        except HanseError:
+            self._means.figures.count_turn("lost")
+            if not told or so_far.is_empty:
+                raise
+            self._is_done = True
+            return [told]
+
+    async def _continue(self, failure: HanseError) -> list[bytes]:
+        so_far = self._delivered
+        if so_far.is_empty:
+            await self._turn(self._body, failure)
+            self._joint = Joint(so_far, self._prompts) if so_far.id else None
+            self._means.figures.count_turn("restarted")
+            return []
+        request = msgspec.json.decode(self._body)
+        if find_obstacle(request, so_far):
+            raise failure
+        rest = make_rest(request, so_far)
+        if rest is None:
+            self._is_done = True
+            return make_end(request, so_far, self._prompts)
+        await self._turn(rest, failure)
+        self._joint = Joint(so_far, self._prompts)
+        self._means.figures.count_turn("continued")
+        fact = {"provider": self.provider, "tokens": so_far.tokens, "reason": failure.code}
+        return [CONTINUED_COMMENT + msgspec.json.encode(fact) + b"\n\n"]
+
+    async def _turn(self, body: bytes, failure: HanseError) -> None:
+        """Ask another provider; raises `failure` if none takes it."""
+        await self._end_part()
+        if self._is_fallback or self._turns >= self._means.get_settings().turns_max:
+            raise failure
+        self._turns += 1
+        excluded = self._needs.excluded | {self.provider}
+        self._needs = replace(self._needs, excluded=excluded)
+        try:
+            self._part = await self._means.client.request(self._path, body, self._needs)
+        except HanseError:
+            is_amid = not self._delivered.is_empty
+            fallback = self._means.fallback
+            part = await fallback.find_answer(self._path, body, failure, amid_stream=is_amid)
+            if part is None:
+                raise failure from None
+            self._part = part
+            self._mark_fallback(failure.code)
+        self._frames, self._is_ended = None, False
+
+    async def _end_part(self) -> None:
+        """Hang up on the present part, and count what its receipt says, if it is here."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        await self._part.close()
+        receipt = self._part.receipt
+        if receipt is None:
+            self._prompts.append(None)
+        else:
+            self.earlier.append(receipt)
+            usage = receipt.signed.receipt.usage
+            self._prompts.append(usage.input_tokens + usage.cached_tokens)
+            self._delivered.tokens = self._tokens_before + usage.output_tokens
+        self._tokens_before = self._delivered.tokens
+
+    def _mark_fallback(self, code: str) -> None:
+        self._is_fallback = True
+        self._marks.append((FALLBACK_HEADER, code.encode()))
+
+    def _get_silence(self) -> TransientError:
+        reason = f"sent nothing for {self._means.get_settings().silence_s:g} s"
+        self._means.client.report_failure(self.provider, reason)
+        return TransientError("provider_unreachable", f"provider {self.provider} {reason}")
+
+    def _get_break(self) -> TransientError:
+        if self._told:
+            return TransientError("engine_unavailable", f"the engine of {self.provider} broke off")
+        return TransientError(
+            "provider_unreachable", f"the stream of {self.provider} ended before its [DONE]"
+        )
