@@ -32,10 +32,12 @@ class ErrorBody(msgspec.Struct):
 
 def get_description() -> dict[str, Any]:
     """The whole OpenAPI document."""
-    kinds = {operation.body for operation in OPERATIONS if operation.body is not None}
-    errors = {_get_error_kind(operation) for operation in OPERATIONS}
+    kinds: set[type[msgspec.Struct]] = {row.body for row in OPERATIONS if row.body is not None}
+    dialects = [operation.dialect for operation in OPERATIONS if operation.dialect is not None]
+    kinds |= {kind for dialect in dialects for kind in dialect.described}
+    kinds |= {_get_error_kind(operation) for operation in OPERATIONS}
     _, components = msgspec.json.schema_components(
-        sorted(kinds | errors, key=lambda kind: kind.__name__),
+        sorted(kinds, key=lambda kind: kind.__name__),
         ref_template="#/components/schemas/{name}",
     )
     paths: dict[str, dict[str, Any]] = {}
@@ -88,7 +90,7 @@ def _describe_answer(operation: Operation) -> dict[str, Any]:
 
 
 def _get_error_kind(operation: Operation) -> type[msgspec.Struct]:
-    return ErrorBody if operation.dialect is None else operation.dialect.error_kind
+    return (operation.dialect and operation.dialect.error_kind) or ErrorBody
 
 
 def _describe_error(operation: Operation, status: int) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from hanse.gateway.dialects.dialect import Dialect
 from hanse.gateway.dialects.fields import get_field_error
 from hanse.gateway.dialects.messages_answer import MESSAGES
 from hanse.gateway.dialects.messages_request import MessagesBody
+from hanse.gateway.dialects.responses_answer import RESPONSES
+from hanse.gateway.dialects.responses_request import ResponsesBody
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
@@ -84,7 +86,7 @@ class EmbeddingBody(msgspec.Struct):
 
 
 Body = ChatBody | CompletionBody | EmbeddingBody
-DialectBody = MessagesBody
+DialectBody = MessagesBody | ResponsesBody
 _BodyT = TypeVar("_BodyT", ChatBody, CompletionBody, EmbeddingBody)
 
 
@@ -139,6 +141,15 @@ OPERATIONS = (
         paid.Operation.EMBEDDINGS.path,
         "Turn texts into vectors",
         body=EmbeddingBody,
+        errors=_PAID_ERRORS,
+    ),
+    Operation(
+        "responses",
+        "POST",
+        "/v1/responses",
+        "OpenAI's Responses API, stateless, over a chat completion",
+        body=ResponsesBody,
+        dialect=RESPONSES,
         errors=_PAID_ERRORS,
     ),
     Operation(

@@ -9,7 +9,7 @@ chat       what the bought chat completion says, piece by piece, whole or stream
 dialect    what a dialect is: a body, its translation, the shape of its errors
 relay      sending a translated answer
 messages_request, messages_answer     Anthropic's Messages API
-responses_request, responses_answer   OpenAI's Responses API, stateless
+responses_items, responses_request, responses_answer   OpenAI's Responses API, stateless
 
 Source: docs/decisions/0026-dialects-and-audio.md, docs/gateway/api.md.
 """

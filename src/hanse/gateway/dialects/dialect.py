@@ -62,17 +62,19 @@ class Dialect(msgspec.Struct, frozen=True):
 
     Attributes:
         translate: a body into what is bought; raises RequestError.
-        error_kind: describes an error's JSON.
         to_error_body: an error as its SDKs read it.
         to_error_frame: the same as the frame that ends a broken stream.
+        error_kind: describes an error's JSON; None for OpenAI's.
         request_id_header: where its SDKs look for the request's id, besides `x-request-id`.
+        described: structs that its body's description refers to.
     """
 
     translate: Callable[[bytes], Translation]
-    error_kind: type[msgspec.Struct]
     to_error_body: Callable[[HanseError], object]
     to_error_frame: Callable[[HanseError], bytes]
+    error_kind: type[msgspec.Struct] | None = None
     request_id_header: bytes = b""
+    described: tuple[type[msgspec.Struct], ...] = ()
 
 
 def to_event(kind: str, content: dict[str, Any]) -> bytes:

@@ -190,5 +190,5 @@ def _to_usage(usage: Usage) -> dict[str, int]:
     }
 
 
-MESSAGES = Dialect(_translate, MessagesErrorBody, _to_error_body, _to_error_frame, b"request-id")
+MESSAGES = Dialect(_translate, _to_error_body, _to_error_frame, MessagesErrorBody, b"request-id")
 """Anthropic's Messages API."""
