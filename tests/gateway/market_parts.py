@@ -5,9 +5,10 @@ Only the chain is told instead of read (`FixedChain`, `StaticChainView`).
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -36,6 +37,10 @@ SIGNER_KEY = Key(b"\x01" * 32)
 CHEAP, DEAR = "0x" + "c1" * 20, "0x" + "d1" * 20
 CHAT_MODEL, EMBED_MODEL = "echo-fake", "echo-embed"
 FUNDS = 10**9
+
+
+Front = Callable[[Any], Any]
+"""Stands before the cheap provider's broker: an ASGI application around it."""
 
 
 class MovableClock:
@@ -89,6 +94,7 @@ async def sell(
     clock: MovableClock,
     encryption_key: str = ZERO_HASH,
     traces: TraceWriter | None = None,
+    front: Front | None = None,
     **engine_settings: object,
 ) -> AsyncIterator[Seller]:
     receipt_key = Key(bytes([secret]) * 32)
@@ -127,7 +133,7 @@ async def sell(
         now_s=clock,
         traces=traces,
     )
-    await server.start(broker)
+    await server.start(broker if front is None else front(broker))
     broker.admitting = True
     try:
         yield Seller(provider, chat, book, published, server)
@@ -146,6 +152,9 @@ async def open_market(
     encryption_key: str = ZERO_HASH,
     provider_traces: TraceWriter | None = None,
     user_traces: TraceWriter | None = None,
+    front: Front | None = None,
+    limits: TransportLimits | None = None,
+    settings: GatewaySettings | None = None,
     **engine_settings: object,
 ) -> AsyncIterator[Market]:
     async with contextlib.AsyncExitStack() as stack:
@@ -160,6 +169,7 @@ async def open_market(
                 clock,
                 encryption_key,
                 provider_traces,
+                front,
                 **engine_settings,
             )
         )
@@ -168,7 +178,7 @@ async def open_market(
         )
         database = await open_sqlite(path / "user.sqlite")
         stack.push_async_callback(database.close)
-        transport = HttpTransport(TransportLimits(), reaches_private=True)
+        transport = HttpTransport(limits or TransportLimits(), reaches_private=True)
         stack.push_async_callback(transport.close)
         vouchers = await open_voucher_book(database, DOMAIN)
         chain = FixedChain(
@@ -182,11 +192,12 @@ async def open_market(
             book=vouchers,
             chain=chain,
             transport=transport,
+            limits=limits or TransportLimits(),
             clock=clock,
             traces=user_traces,
         )
         hanse = await stack.enter_async_context(Hanse.join(parts))
         gateway = await stack.enter_async_context(
-            run_gateway_here(hanse, GatewaySettings(port=0, drain_s=2.0))
+            run_gateway_here(hanse, settings or GatewaySettings(port=0, drain_s=2.0))
         )
         yield Market(gateway, hanse, vouchers, clock, cheap, dear)

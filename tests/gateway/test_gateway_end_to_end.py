@@ -151,8 +151,9 @@ async def test_too_little_money_is_a_402_with_amounts(tmp_path):
         assert await check_books(market) == 0
 
 
-async def test_an_engine_that_breaks_amid_a_stream_raises_and_costs_the_prefix(client, market):
-    market.cheap.engine.fault = Fault(kind="break", after_tokens=5)
+async def test_engines_that_all_break_amid_a_stream_raise_and_cost_their_prefixes(client, market):
+    market.cheap.engine.fault = Fault(kind="break", after_tokens=3)
+    market.dear.engine.fault = Fault(kind="break", after_tokens=2)
     stream = await client.chat.completions.create(model=CHAT_MODEL, messages=MESSAGES, stream=True)
     words = []
 

@@ -279,16 +279,20 @@ async def test_a_503_names_the_command_that_shows_who_is_healthy(app):
     assert (await app.chat(model="unpaid")).error["hanse"]["missing"] == "200"
 
 
-async def test_requests_above_the_limit_wait_elsewhere(app):
-    app.start(requests_max=1)
+async def test_requests_above_the_limit_wait_and_above_the_queue_are_refused(app):
+    app.start(requests_max=1, queue_max=1)
     app.market.gate = asyncio.Event()
     first = asyncio.create_task(app.chat())
     await app.market.asked.wait()
-    second = await app.chat()
-    assert (second.status, second.error["code"]) == (503, "overloaded")
-    assert int(second.headers["retry-after"]) >= 1
+    second = asyncio.create_task(app.chat())
+    await until(lambda: app.app.in_flight == 2)
+    third = await app.chat()
+    assert (third.status, third.error["code"]) == (429, "rate_limited")
+    assert int(third.headers["retry-after"]) >= 1
+    assert len(app.market.bodies) == 1
     app.market.gate.set()
     assert (await first).status == 200
+    assert (await second).status == 200
     assert (await app.chat()).status == 200
 
 

@@ -148,7 +148,7 @@ class EndlessMarket(MemoryMarket):
 
         async def frames():
             while True:
-                yield b"data: " + b"x" * 65_536 + b"\n\n"
+                yield b'data: {"x":"' + b"x" * 65_536 + b'"}\n\n'
                 await asyncio.sleep(0)
 
         answer.frames = frames
