@@ -19,6 +19,7 @@ from hanse.chain import (
     read_keystore_address,
     unlock_keystore,
 )
+from hanse.chain.keys import decrypt_secret, encrypt_secret
 from hanse.protocol.errors import RequestError
 from hanse.protocol.signatures import recover_signer
 
@@ -73,6 +74,81 @@ def test_files_are_exchanged_with_other_tools(folder: Path) -> None:
     theirs.write_text(json.dumps(Account.encrypt(SECRET, PASSWORD, iterations=2)))
     theirs.chmod(0o600)
     assert unlock_keystore(theirs, PASSWORD).address == Key(SECRET).address
+
+
+def test_the_file_of_the_specification_opens() -> None:
+    """The test vector for PBKDF2 of the Web3 Secret Storage definition."""
+    salt = "ae3cd4e7013836a3df6bd7241b12db061dbe2c6785853cce422d148a624ce0bd"
+    crypto = {
+        "cipher": "aes-128-ctr",
+        "cipherparams": {"iv": "6087dab2f9fdbbfaddc31a909735c1e6"},
+        "ciphertext": "5318b4d5bcd28de64ee5559e671353e16f075ecae9f99c7a79a38af5f869aa46",
+        "kdf": "pbkdf2",
+        "kdfparams": {"c": 262_144, "dklen": 32, "prf": "hmac-sha256", "salt": salt},
+        "mac": "517ead924a9d0dc3124507e3393d175ce3ff7c1e96529c6c555ce9e51205e9b2",
+    }
+    opened = decrypt_secret({"Crypto": crypto, "version": 3}, "testpassword", Path("file"))
+    assert opened.hex() == "7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d"
+
+
+def test_scrypt_parameters_that_its_rfc_forbids_are_named() -> None:
+    wrapped = encrypt_secret(SECRET, PASSWORD, Scrypt.LIGHT)
+    wrapped["crypto"]["kdfparams"] |= {"n": 1 << 16, "r": 1, "p": 8}
+    with pytest.raises(RequestError, match="n=65536 with r=1"):
+        decrypt_secret(wrapped, PASSWORD, Path("file"))
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("version",), 4),
+        (("version",), "3"),
+        (("crypto", "cipher"), "aes-256-ctr"),
+        (("crypto", "ciphertext"), "aa" * 31),
+        (("crypto", "ciphertext"), "not hex"),
+        (("crypto", "cipherparams", "iv"), "aa" * 17),
+        (("crypto", "kdf"), "md5"),
+        (("crypto", "kdf"), "pbkdf2"),
+        (("crypto", "kdfparams", "dklen"), 16),
+        (("crypto", "kdfparams", "n"), 3),
+        (("crypto", "kdfparams", "n"), 1 << 21),  # twice the memory that a file may ask for
+        (("crypto", "kdfparams", "r"), 2_049),  # half a megabyte more than a file may ask for
+        (("crypto", "kdfparams", "r"), 1 << 40),
+        (("crypto", "kdfparams", "p"), 17),
+        (("crypto", "kdfparams", "p"), -1),
+        (("crypto", "kdfparams", "salt"), None),
+    ],
+)
+def test_a_file_with_one_wrong_field_is_no_keystore(where: tuple[str, ...], value: object) -> None:
+    wrapped = encrypt_secret(SECRET, PASSWORD, Scrypt.LIGHT)
+    assert decrypt_secret(wrapped, PASSWORD, Path("file")) == SECRET
+    inner = wrapped
+    for name in where[:-1]:
+        inner = inner[name]
+    inner[where[-1]] = value
+    with pytest.raises(RequestError, match="is not a version 3 keystore"):
+        decrypt_secret(wrapped, PASSWORD, Path("file"))
+
+
+@pytest.mark.parametrize("field", ["mac", "ciphertext"])
+def test_a_changed_bit_does_not_open(field: str) -> None:
+    wrapped = encrypt_secret(SECRET, PASSWORD, Scrypt.LIGHT)
+    changed = bytearray.fromhex(wrapped["crypto"][field])
+    changed[0] ^= 1
+    wrapped["crypto"][field] = changed.hex()
+    with pytest.raises(RequestError, match="the password does not open"):
+        decrypt_secret(wrapped, PASSWORD, Path("file"))
+
+
+def test_a_start_of_the_key_stream_without_its_leading_zeros_is_the_same() -> None:
+    while True:  # one file in 256 begins with a zero byte
+        theirs = Account.encrypt(SECRET, PASSWORD, kdf="pbkdf2", iterations=2)
+        iv = theirs["crypto"]["cipherparams"]["iv"]
+        if iv.startswith("00"):
+            break
+    assert decrypt_secret(theirs, PASSWORD, Path("file")) == SECRET
+    theirs["crypto"]["cipherparams"]["iv"] = iv.removeprefix("00")
+    assert decrypt_secret(theirs, PASSWORD, Path("file")) == SECRET
 
 
 def test_the_named_strength_is_the_one_written(folder: Path) -> None:

@@ -17,7 +17,6 @@ from tests.house.repository import ROOT, SRC, get_files, get_modules, get_texts
 LINES_MAX = 300
 LONGER = {
     "chain/index.py": (350, "one reader of a node, with all its doubts about what it is told"),
-    "chain/keys.py": (350, "a key's file, and where its password comes from"),
     "chain/localnode/node.py": (400, "one process's whole life: found, started, kept, stopped"),
     "chain/outbox/outbox.py": (400, "the outbox's state machine, read as one"),
     "chain/rpc.py": (420, "one method for each JSON-RPC call, in one shape"),

@@ -19,7 +19,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from hanse.chain.keys import Scrypt, read_private_json, write_private_file
+from hanse.chain.keys import (
+    Scrypt,
+    decrypt_secret,
+    encrypt_secret,
+    read_private_json,
+    write_private_file,
+)
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Hash32, parse_hash32
 from hanse.settlement.traces.sealing import get_public_key
@@ -39,13 +45,8 @@ def create_encryption_key(path: Path, password: str, *, scrypt: Scrypt = Scrypt.
     private = X25519PrivateKey.generate()
 
     def make_text() -> str:
-        from eth_keyfile.keyfile import create_keyfile_json  # here: importing it takes 0.4 s
-
-        # eth_keyfile names what it wraps by an address, which means nothing for this curve.
-        secret = private.private_bytes_raw()
-        raw = create_keyfile_json(secret, password.encode(), kdf="scrypt", iterations=int(scrypt))
-        del raw["address"]
-        return json.dumps({"kind": "x25519", "public_key": get_public_key(private), **raw})
+        wrapped = encrypt_secret(private.private_bytes_raw(), password, scrypt)
+        return json.dumps({"kind": "x25519", "public_key": get_public_key(private), **wrapped})
 
     write_private_file(path, make_text)
     return get_public_key(private)
@@ -69,16 +70,7 @@ def unlock_encryption_key(path: Path, password: str) -> X25519PrivateKey:
     """
     raw = read_private_json(path)
     claimed = _get_public_key(path, raw)
-    from eth_keyfile.keyfile import decode_keyfile_json
-
-    try:
-        private = X25519PrivateKey.from_private_bytes(
-            bytes(decode_keyfile_json(raw, password.encode()))
-        )
-    except (KeyError, NotImplementedError, TypeError, AttributeError):
-        raise RequestError("keystore_locked", f"{path} is not a version 3 keystore") from None
-    except ValueError:
-        raise RequestError("keystore_locked", f"the password does not open {path}") from None
+    private = X25519PrivateKey.from_private_bytes(decrypt_secret(raw, password, path))
     if get_public_key(private) != claimed:
         raise RequestError(
             "keystore_locked",
