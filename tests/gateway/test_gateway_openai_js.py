@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from hanse.protocol.errors import TransientError
 from hanse.protocol.wire import decode_receipt
+from tests.gateway.dialect_parts import MODEL, ScriptedMarket, call, say
 from tests.gateway.gateway_parts import (
     CHUNK_MODEL,
     FEE,
@@ -103,3 +105,20 @@ async def test_an_aborted_stream_is_closed_upstream_within_a_second(ask, gateway
     [answer] = gateway.market.answers
     await asyncio.wait_for(answer.closed.wait(), 1.0)
     assert answer.receipt is None
+
+
+async def test_responses_whole_and_through_the_stream_helper(node):
+    market = ScriptedMarket()
+    market.deltas = say("Let", " me.") + call(0, "c1", "weather", '{"city":', '"Bremen"}')
+    async with run_gateway_here(market) as gateway:
+        whole = await drive(node, "response", gateway.base_url, gateway.key, MODEL)
+        stream = await drive(node, "responseStream", gateway.base_url, gateway.key, MODEL)
+        market.broken = TransientError("engine_unavailable", "the engine broke off")
+        broken = await drive(node, "responseStream", gateway.base_url, gateway.key, MODEL)
+    assert (whole["text"], whole["usage"]["total_tokens"]) == ("Let me.", 27)
+    assert decode_receipt(whole["receipt"]) == make_receipt()
+    assert stream["kinds"][-1] == "response.completed"
+    message, function = stream["output"]
+    assert message["content"][0]["text"] == "Let me."
+    assert (function["call_id"], function["arguments"]) == ("c1", '{"city":"Bremen"}')
+    assert broken["code"] == "engine_unavailable"

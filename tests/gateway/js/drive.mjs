@@ -75,6 +75,27 @@ const scenarios = {
     });
     return { vectors: answer.data.map((row) => row.embedding) };
   },
+  async response() {
+    const { data, response } = await client.responses
+      .create({ model, input: "hello" })
+      .withResponse();
+    return {
+      text: data.output_text,
+      usage: data.usage,
+      receipt: response.headers.get("hanse-receipt"),
+    };
+  },
+  async responseStream() {
+    const stream = client.responses.stream({ model, input: "hello" });
+    const seen = { kinds: [] };
+    try {
+      for await (const event of stream) seen.kinds.push(event.type);
+      const { output } = await stream.finalResponse();
+      return { ...seen, output };
+    } catch (error) {
+      return { ...seen, ...describe(error) };
+    }
+  },
   async models() {
     const ids = [];
     for await (const row of client.models.list()) ids.push(row.id);
