@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from hanse.engines.assembly import AnswerAssembler
@@ -35,6 +34,7 @@ from hanse.engines.llama_server import ServerConfig
 from hanse.engines.openai_http import OpenAIServer, Timeouts
 from hanse.engines.parameters import check_request, refuse_patterns, wants_usage
 from hanse.engines.sse import DONE
+from hanse.http import HttpClient
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.messages import FinishReason
 
@@ -252,7 +252,9 @@ class LlamaEngine:
             "http://llama",
             # llama.cpp ends a kept connection after 5 s or 100 requests, at a moment when the next
             # request may be under way; a new one to a local socket costs 0.1 ms.
-            aiohttp.UnixConnector(self._process.socket_path, force_close=True, limit=0),
+            HttpClient(
+                connect_s=s.timeouts.connect_s, idle_s=0.0, unix_path=self._process.socket_path
+            ),
             headers={"Authorization": f"Bearer {self._process.api_key}"},
             timeouts=s.timeouts,
         )

@@ -5,16 +5,14 @@ error is mapped to ours, and of its text only a short, cleaned sentence goes on,
 caller can act on it.
 """
 
-import asyncio
-import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from hanse.engines.sse import FrameSplitter
+from hanse.http import HttpBrokenError, HttpClient, HttpResponse, HttpTimeoutError
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
 from hanse.protocol.nesting import is_nested_too_deep
@@ -55,7 +53,7 @@ class OpenAIServer:
     def __init__(
         self,
         base_url: str,
-        connector: aiohttp.BaseConnector,
+        client: HttpClient,
         *,
         headers: dict[str, str],
         timeouts: Timeouts,
@@ -63,16 +61,17 @@ class OpenAIServer:
         self._base_url = base_url.rstrip("/")
         self._timeouts = timeouts
         self._secrets = [value.removeprefix("Bearer ") for value in headers.values() if value]
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            headers={**headers, "Content-Type": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s),
-            auto_decompress=True,
-        )
+        self._client = client
+        self._headers = {
+            **headers,
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "hanse",
+        }
 
     async def close(self) -> None:
         """Close every connection; running requests end."""
-        await self._session.close()
+        await self._client.close()
 
     async def stream_payloads(
         self, path: str, body: dict[str, Any]
@@ -82,15 +81,25 @@ class OpenAIServer:
         Closing the generator closes the connection, by which the server learns that nobody listens.
         """
         splitter = FrameSplitter()
-        deadline = asyncio.get_running_loop().time() + self._timeouts.total_s
-        first_s: float | None = self._timeouts.first_token_s
-        async with self._send("POST", path, body, self._timeouts.first_token_s) as response:
-            if not response.content_type.startswith("text/event-stream"):
+        response: HttpResponse | None = None
+        try:
+            response = await self._send("POST", path, body, self._timeouts.first_token_s)
+            kind = response.headers.get("content-type") or ""
+            if not kind.startswith("text/event-stream"):
                 raise TransientError("engine_unavailable", "The engine did not stream its answer.")
-            while data := await self._read_piece(response, deadline, first_s):
-                first_s = None
+            is_first = True
+            while data := await response.read():
+                if is_first:
+                    is_first = False
+                    response.set_silence(self._timeouts.between_s)
                 if payloads := splitter.feed(data):
                     yield payloads
+        except (HttpBrokenError, OSError) as error:
+            raise _get_broken(error) from error
+        finally:
+            if response is not None:
+                # At its end this gives the connection back; before, it cuts it.
+                response.close()
 
     async def fetch(
         self,
@@ -101,61 +110,52 @@ class OpenAIServer:
         head_s: float | None = None,
     ) -> bytes:
         """A whole answer's body; `head_s` stands in for the time a first token may take."""
-        deadline = asyncio.get_running_loop().time() + self._timeouts.total_s
-        async with self._send(
-            method, path, body, head_s or self._timeouts.first_token_s
-        ) as response:
+        response: HttpResponse | None = None
+        try:
+            limit_s = head_s or self._timeouts.first_token_s
+            response = await self._send(method, path, body, limit_s)
+            response.set_silence(self._timeouts.between_s)
             pieces: list[bytes] = []
             size_bytes = 0
-            while data := await self._read_piece(response, deadline, None):
+            while data := await response.read():
                 pieces.append(data)
                 size_bytes += len(data)
                 if size_bytes > RESPONSE_BYTES_MAX:
                     raise TransientError("engine_unavailable", "The answer is over its limit.")
-        return b"".join(pieces)
-
-    @contextlib.asynccontextmanager
-    async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, head_s: float
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        data = None if body is None else _encode(body)
-        response: aiohttp.ClientResponse | None = None
-        try:
-            async with asyncio.timeout(head_s):
-                response = await self._session.request(
-                    method, self._base_url + path, data=data, allow_redirects=False
-                )
-            if response.status != 200:
-                raise await self._read_error(response)
-            yield response
-        except TimeoutError as error:
-            raise TransientError(
-                "engine_unavailable", "The engine took longer than its time limit."
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            # The library's text may hold addresses; its kind is enough for a caller.
-            raise TransientError(
-                "engine_unavailable", f"The engine broke off ({type(error).__name__})."
-            ) from error
+        except (HttpBrokenError, OSError) as error:
+            raise _get_broken(error) from error
         finally:
             if response is not None:
-                # At its end a response has already given its connection back; before, this cuts it.
                 response.close()
+        return b"".join(pieces)
 
-    async def _read_piece(
-        self, response: aiohttp.ClientResponse, deadline: float, limit_s: float | None
-    ) -> bytes:
-        limit_s = self._timeouts.between_s if limit_s is None else limit_s
-        left_s = deadline - asyncio.get_running_loop().time()
-        async with asyncio.timeout(min(limit_s, left_s)):
-            return await response.content.readany()
+    async def _send(
+        self, method: str, path: str, body: dict[str, Any] | None, head_s: float
+    ) -> HttpResponse:
+        data = b"" if body is None else _encode(body)
+        response = await self._client.send(
+            method,
+            self._base_url + path,
+            self._headers,
+            data,
+            silence_s=head_s,
+            total_s=self._timeouts.total_s,
+        )
+        if response.status != 200:
+            try:
+                raise await self._read_error(response)
+            finally:
+                response.close()
+        return response
 
-    async def _read_error(self, response: aiohttp.ClientResponse) -> HanseError:
-        async with asyncio.timeout(self._timeouts.between_s):
-            raw = await response.content.read(ERROR_BODY_BYTES_MAX)
-        error = _read_error_body(raw)
+    async def _read_error(self, response: HttpResponse) -> HanseError:
+        response.set_silence(self._timeouts.between_s)
+        raw = b""
+        while len(raw) < ERROR_BODY_BYTES_MAX and (data := await response.read()):
+            raw += data
+        error = _read_error_body(raw[:ERROR_BODY_BYTES_MAX])
         error.message = self._clean(error.message)
-        return _map_error(response.status, error, response.headers.get("Retry-After"))
+        return _map_error(response.status, error, response.headers.get("retry-after"))
 
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
@@ -163,6 +163,13 @@ class OpenAIServer:
         text = _SECRETS.sub("***", text)
         printable = "".join(c if c.isprintable() else " " for c in text)
         return " ".join(printable.split())[:ERROR_MESSAGE_CHARS_MAX]
+
+
+def _get_broken(error: OSError) -> TransientError:
+    if isinstance(error, HttpTimeoutError):
+        return TransientError("engine_unavailable", "The engine took longer than its time limit.")
+    # The library's text may hold addresses; its kind is enough for a caller.
+    return TransientError("engine_unavailable", f"The engine broke off ({type(error).__name__}).")
 
 
 def _encode(body: dict[str, Any]) -> bytes:

@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from hanse.engines.base import (
@@ -32,6 +31,7 @@ from hanse.engines.base import (
 from hanse.engines.frames import Renamer, StreamMeter, get_finish_reason, read_envelope
 from hanse.engines.openai_http import OpenAIServer, Timeouts
 from hanse.engines.parameters import check_request, wants_usage
+from hanse.http import HttpClient
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason
 from hanse.protocol.pricing import TEMPLATE_TOKENS
@@ -122,7 +122,7 @@ class UpstreamEngine:
         key = read_key(s)
         self._server = OpenAIServer(
             s.base_url,
-            aiohttp.TCPConnector(limit=s.parallel + 4, keepalive_timeout=4),
+            HttpClient(connect_s=s.timeouts.connect_s, idle_s=4.0, connections_max=s.parallel + 4),
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeouts=s.timeouts,
         )

@@ -1,4 +1,4 @@
-"""`Transport` over aiohttp: one pooled session for all brokers.
+"""`Transport` over the network: pooled connections to all brokers.
 
 No redirects (a voucher must not be handed on), no cookies, no proxies from the environment, no
 compression (the receipt's hash is over the bytes as they were sent), and, unless it is asked for,
@@ -10,8 +10,14 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Mapping
 
-import aiohttp
-
+from hanse.http import (
+    AddressInfo,
+    HttpBrokenError,
+    HttpClient,
+    HttpConnectError,
+    HttpResponse,
+    HttpTimeoutError,
+)
 from hanse.sdk.transport import BrokenError, NotSentError, Response, TransportLimits
 
 KEEP_ALIVE_S = 30.0
@@ -43,83 +49,65 @@ class HttpTransport:
             reaches_private: whether loopback, link-local and private addresses may be called.
         """
         self._limits = limits or TransportLimits()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_S,
-                socket_factory=None if reaches_private else _open_public_socket,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=_HEADERS,
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Content-Type"),
+        self._client = HttpClient(
+            connect_s=self._limits.connect_s,
+            idle_s=KEEP_ALIVE_S,
+            socket_factory=None if reaches_private else _open_public_socket,
         )
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, silence_s: float
     ) -> Response:
         """See `Transport.send`."""
-        timeout = aiohttp.ClientTimeout(
-            total=self._limits.total_s, sock_connect=self._limits.connect_s, sock_read=silence_s
-        )
         try:
-            answer = await self._session.request(
+            answer = await self._client.send(
                 method,
                 url,
-                data=body or None,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
+                {**_HEADERS, **headers},
+                body,
+                silence_s=silence_s,
+                total_s=self._limits.total_s,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            if isinstance(getattr(error, "os_error", None), _PrivateAddressError):
+        except HttpConnectError as error:
+            if isinstance(error.__cause__, _PrivateAddressError):
                 raise NotSentError(PRIVATE_REFUSED) from None
-            raise NotSentError(f"cannot connect ({type(error).__name__})") from None
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise NotSentError(str(error)) from None
+        except ValueError:
             raise NotSentError("the endpoint is not a valid URL") from None
-        except TimeoutError:
+        except HttpTimeoutError:
             raise BrokenError(f"no answer within {silence_s:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise BrokenError(f"no answer ({type(error).__name__})") from None
+        except HttpBrokenError as error:
+            raise BrokenError(f"no answer ({error})") from None
         return _HttpResponse(answer)
 
     async def close(self) -> None:
         """See `Transport.close`."""
-        await self._session.close()
+        await self._client.close()
 
 
 class _HttpResponse:
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, answer: HttpResponse) -> None:
         self._answer = answer
         self.status = answer.status
-
-    def find_header(self, name: str) -> str | None:
-        return self._answer.headers.get(name)
+        self.find_header = answer.headers.get
+        self.close = answer.close
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        content = self._answer.content
         try:
-            while chunk := await content.readany():
+            while chunk := await self._answer.read():
                 yield chunk
-        except TimeoutError:
+        except HttpTimeoutError:
             raise BrokenError("the answer stopped coming") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise BrokenError(f"the answer broke off ({type(error).__name__})") from None
-
-    def close(self) -> None:
-        # Gives the connection back if the body has ended, else closes it.
-        if self._answer.content.at_eof():
-            self._answer.release()
-        else:
-            self._answer.close()
+        except HttpBrokenError as error:
+            raise BrokenError(f"the answer broke off ({error})") from None
 
 
-def _open_public_socket(address_info: aiohttp.AddrInfoType) -> socket.socket:
+def _open_public_socket(address_info: AddressInfo) -> socket.socket:
     """A socket for one resolved address: after the name was looked up, so no name gets around."""
     family, kind, protocol, _, address = address_info
     host = ipaddress.ip_address(str(address[0]).partition("%")[0])
     if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
         host = host.ipv4_mapped
     if not host.is_global:
-        raise _PrivateAddressError(f"{host} is not a public address")
+        raise _PrivateAddressError("not a public address")
     return socket.socket(family, kind, protocol)

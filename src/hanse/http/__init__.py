@@ -1,0 +1,30 @@
+"""HTTP/1.1 as a client, for the calls on the path of every request: to brokers and to engines.
+
+    client = HttpClient(connect_s=5.0)
+    response = await client.send("POST", url, headers, body, silence_s=60.0)
+    while data := await response.read(): ...
+    response.close()
+
+    client        pooled connections: where a URL leads, who may be called, how many at once
+    connection    one connection: an exchange at a time, with bounds on all that comes
+
+The parsing is httptools', the looking up and trying of addresses aiohappyeyeballs'. Everything that
+is not on the path of every request uses aiohttp. Source: docs/decisions/0022-http-client.md.
+"""
+
+from hanse.http.client import AddressInfo, HttpClient
+from hanse.http.connection import (
+    HttpBrokenError,
+    HttpConnectError,
+    HttpResponse,
+    HttpTimeoutError,
+)
+
+__all__ = [
+    "AddressInfo",
+    "HttpBrokenError",
+    "HttpClient",
+    "HttpConnectError",
+    "HttpResponse",
+    "HttpTimeoutError",
+]
