@@ -11,11 +11,13 @@ gateway's own vouchers is no fault of the application's and leaves as 503, not a
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
 from hanse.gateway import metrics as figures
+from hanse.gateway.budgets.admission import Budgets
 from hanse.gateway.client import MarketClient
 from hanse.gateway.cors import add_cors_headers, answer_preflight
 from hanse.gateway.dialects.relay import speak
@@ -29,6 +31,7 @@ from hanse.gateway.exchange import (
     get_draining,
 )
 from hanse.gateway.keys import ApiKey, ApiKeys, verify_reach
+from hanse.gateway.keys.desk import answer_mint
 from hanse.gateway.money import MoneyWatch
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import PREFIX, Operation, get_operation
@@ -50,19 +53,21 @@ class GatewayApp:
         keys: ApiKeys,
         clock_s: Callable[[], float] = time.perf_counter,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        budgets: Budgets | None = None,
     ) -> None:
         self.metrics = figures.GatewayMetrics()
         self.money = MoneyWatch(client, self.metrics)
-        self.paid = PaidPath(settings, client, self.metrics, self.money)
+        self.paid = PaidPath(settings, client, self.metrics, self.money, budgets=budgets)
         self._settings = settings
         self._client = client
         self._keys = keys
         self._clock_s = clock_s
         self._random_bytes = random_bytes
-        self._handlers = {
+        self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "models": self._list_models,
             "model": self._get_model,
             "money": self._get_money,
+            "mint_key": partial(answer_mint, keys, self._get_key),
             "health": self._get_health,
             "metrics": self._get_metrics,
             "openapi": self._get_openapi,
@@ -102,7 +107,7 @@ class GatewayApp:
             self._account(exchange, name, key, self._clock_s() - started_s)
 
     async def _serve(self, exchange: Exchange, operation: Operation, key: ApiKey | None) -> None:
-        if operation.body is None:
+        if operation.name in self._handlers:
             await self._handlers[operation.name](exchange)
         else:
             assert key is not None, operation.name

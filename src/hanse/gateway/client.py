@@ -14,6 +14,7 @@ from hanse.protocol.messages import SignedReceipt
 
 if TYPE_CHECKING:  # the chain's libraries take long to import, and keys need none of them
     from hanse.sdk.money import Money
+    from hanse.sdk.purchase.spending import SpendingGuard
 
 _OUR_OWN_CODES = frozenset(
     (
@@ -104,6 +105,14 @@ class MarketClient(Protocol):
 
     async def read_money(self) -> "Money":
         """Every unit of this wallet, by place, with its words and alarms."""
+        ...
+
+
+class GuardedMarket(MarketClient, Protocol):
+    """A market that asks before it signs."""
+
+    def guard_spending(self, guard: "SpendingGuard") -> None:
+        """Ask `guard` before each voucher from now on, and tell it what each came to."""
         ...
 
 

@@ -9,8 +9,8 @@ Source: the WHATWG Fetch standard, "CORS protocol".
 from hanse.gateway.exchange import Exchange, Headers
 
 _EXPOSED = (
-    b"hanse-receipt, hanse-provider, hanse-fee, hanse-structured, hanse-attempts, hanse-total-fee, "
-    b"x-request-id, retry-after"
+    b"hanse-receipt, hanse-provider, hanse-fee, hanse-degraded, hanse-structured, "
+    b"hanse-attempts, hanse-total-fee, x-request-id, retry-after"
 )
 _WANTED_BYTES_MAX = 2_048
 _MAX_AGE_S = 600

@@ -20,6 +20,7 @@ from hanse.gateway.dialects.messages_answer import MESSAGES
 from hanse.gateway.dialects.messages_request import MessagesBody
 from hanse.gateway.dialects.responses_answer import RESPONSES
 from hanse.gateway.dialects.responses_request import ResponsesBody
+from hanse.gateway.keys.minting import MintBody
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
@@ -109,7 +110,7 @@ class Operation(msgspec.Struct, frozen=True):
     method: str
     path: str
     summary: str
-    body: type[Body | DialectBody] | None = None
+    body: type[Body | DialectBody | MintBody] | None = None
     dialect: Dialect | None = None
     authenticated: bool = True
     content_type: str = "application/json"
@@ -169,6 +170,14 @@ OPERATIONS = (
         "/hanse/v1/money",
         "Every unit that this gateway's wallet has: where, why, until when, and what would free it",
         errors=(401, 503),
+    ),
+    Operation(
+        "mint_key",
+        "POST",
+        "/hanse/v1/keys",
+        "A short-lived API key within this one's reach, if this one may mint",
+        body=MintBody,
+        errors=(400, 401, 403, 408, 413, 500, 503),
     ),
     Operation(
         "health",
@@ -233,7 +242,7 @@ def _decoder(kind: type[_BodyT]) -> Callable[[bytes], _BodyT]:
     return msgspec.json.Decoder(kind).decode
 
 
-_DECODE: dict[type[Body | DialectBody], Callable[[bytes], Body]] = {
+_DECODE: dict[type[Body | DialectBody | MintBody], Callable[[bytes], Body]] = {
     ChatBody: _decoder(ChatBody),
     CompletionBody: _decoder(CompletionBody),
     EmbeddingBody: _decoder(EmbeddingBody),

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
 
@@ -21,7 +21,8 @@ import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
 from hanse.gateway.app import GatewayApp
-from hanse.gateway.client import MarketClient
+from hanse.gateway.budgets.admission import Budgets, open_budgets
+from hanse.gateway.client import GuardedMarket, MarketClient
 from hanse.gateway.keys import ApiKeys, open_api_keys
 from hanse.gateway.settings import GatewaySettings
 from hanse.protocol.errors import HanseError
@@ -81,6 +82,7 @@ async def serve_gateway(
     client: MarketClient,
     keys: ApiKeys,
     on_ready: OnReady | None = None,
+    budgets: Budgets | None = None,
 ) -> None:
     """Serve until a signal or `GatewayServer.drain`; returns when everything is finished.
 
@@ -89,9 +91,10 @@ async def serve_gateway(
         client: an open `Hanse`.
         keys: who may ask.
         on_ready: told once the socket listens, with the server and the real port.
+        budgets: what they may spend; None for no limits at all.
     """
     listener = listen(settings.host, settings.port)
-    app = GatewayApp(settings, client, keys)
+    app = GatewayApp(settings, client, keys, budgets=budgets)
     config = create_config(
         app,
         connections_max=settings.connections_max,
@@ -101,9 +104,12 @@ async def serve_gateway(
     server = GatewayServer(config, app, settings.drain_s, on_ready)
     server.loop = asyncio.get_running_loop()
     loops = [
-        asyncio.create_task(_refresh(keys, settings.keys_refresh_s)),
+        asyncio.create_task(_refresh(keys.refresh, settings.keys_refresh_s)),
         asyncio.create_task(app.money.run(settings.money_look_s)),
     ]
+    if budgets is not None:
+        loops.append(asyncio.create_task(_refresh(budgets.refresh, settings.keys_refresh_s)))
+        loops.append(asyncio.create_task(budgets.ledger.run()))
     try:
         await server.serve([listener])
     finally:
@@ -114,7 +120,7 @@ async def serve_gateway(
 
 def run_gateway(
     settings: GatewaySettings,
-    open_client: Callable[[], AbstractAsyncContextManager[MarketClient]],
+    open_client: Callable[[], AbstractAsyncContextManager[GuardedMarket]],
     database_path: str | os.PathLike[str],
     on_ready: OnReady | None = None,
 ) -> None:
@@ -131,8 +137,11 @@ def run_gateway(
         database = await open_database(database_path)
         try:
             keys = await open_api_keys(database, time.time)
+            budgets = await open_budgets(database, keys, time.time)
             async with open_client() as client:
-                await serve_gateway(settings, client, keys, on_ready)
+                client.guard_spending(budgets.guard)
+                await serve_gateway(settings, client, keys, on_ready, budgets)
+            await budgets.ledger.close()
         finally:
             await database.close()
 
@@ -140,11 +149,11 @@ def run_gateway(
         runner.run(run())
 
 
-async def _refresh(keys: ApiKeys, every_s: float) -> None:
-    """Follow what other processes do to the keys; a database that is away for a while is no end."""
+async def _refresh(refresh: Callable[[], Awaitable[None]], every_s: float) -> None:
+    """Follow what other processes change; a database that is away for a while is no end."""
     while True:
         await asyncio.sleep(every_s)
         try:
-            await keys.refresh()
+            await refresh()
         except HanseError:
             continue

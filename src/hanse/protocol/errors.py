@@ -136,6 +136,9 @@ def _rows() -> dict[str, ErrorRow]:
         "sub_account_unknown": ErrorRow(
             402, quota, 4, "No sub-account of this user, provider and signer is funded."
         ),
+        "budget_exhausted": ErrorRow(
+            402, quota, 4, "A money limit of the API key, its end user or the gateway is reached."
+        ),
         "permission_denied": ErrorRow(
             403, "permission_error", 3, "The key may not do this.", "not permitted"
         ),

@@ -19,7 +19,7 @@ import msgspec
 
 from hanse.market import HealthBook, ListedOffer, Needs, OfferIndex, ProviderHealth
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, RequestError
+from hanse.protocol.errors import HanseError, InvariantError, RequestError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
@@ -34,11 +34,12 @@ from hanse.sdk.purchase.buyer import Buyer, BuyerParts
 from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
+from hanse.sdk.purchase.spending import GuardedBook, SpendingGuard, open_guarded_book
 from hanse.sdk.receipt_file import export_receipt
 from hanse.sdk.settings import Settings
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.transport.http import HttpTransport
-from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
+from hanse.settlement.books.voucher_book import VoucherBook
 from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook
 from hanse.settlement.disputes.dispute_book import StoredDispute
 from hanse.settlement.records.sides import open_user_submitter, run_behind
@@ -165,7 +166,7 @@ class Hanse:
                 settings.limits, reaches_private=settings.reaches_private
             )
             stack.push_async_callback(transport.close)
-            book = await open_voucher_book(database, domain)
+            book = await open_guarded_book(database, domain)
             disputes = await open_disputes(
                 rpc, deployment, database, chain, book, account, settings, time.time, stack
             )
@@ -292,6 +293,16 @@ class Hanse:
             MarketOffer(listed, self._health.get(listed.provider))
             for listed in self._offers.list_all()
         ]
+
+    def guard_spending(self, guard: SpendingGuard) -> None:
+        """Ask `guard` before each voucher from now on, and tell it what each came to.
+
+        Raises:
+            InvariantError: this client was joined over a book that asks nobody.
+        """
+        if not isinstance(self._parts.book, GuardedBook):
+            raise InvariantError("internal_error", "the voucher book of this client has no guard")
+        self._parts.book.guard = guard
 
     def report_failure(self, provider: Address, reason: str) -> None:
         """Say that a provider failed in a way that only whoever reads its answer has seen."""

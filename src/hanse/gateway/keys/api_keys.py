@@ -177,6 +177,11 @@ class ApiKeys:
             return None
         return found
 
+    def find_by_id(self, key_id: str) -> ApiKey | None:
+        """The key with this id, unless it was revoked. Memory only."""
+        digest = self._digests.get(key_id)
+        return None if digest is None else self._by_digest[digest]
+
     async def find_new(self, text: str) -> ApiKey | None:
         """The same of a key that is unknown here, after a look at what others issued."""
         if len(text) != KEY_CHARS or not text.isascii():

@@ -57,19 +57,33 @@ class Fallback:
         is_transient = isinstance(error, TransientError | VerificationError)
         if not is_transient and error.code not in _NOTHING_THERE:
             return None
-        settings = self._get_settings()
-        if self._local is not None:
-            try:
-                answer = await self._local.request(path, _rename(body, settings.fallback_model))
-            except HanseError:
-                pass  # the market's error says more to the application than ours about our engine
-            else:
-                self._figures.count_fallback("local")
-                return _LocalAnswer(answer)
-        if settings.canned_text and path in _KINDS and not amid_stream:
-            self._figures.count_fallback("canned")
-            return _CannedAnswer(path, body, settings.canned_text)
-        return None
+        answer = await self.find_local(path, body)
+        text = self._get_settings().canned_text
+        if answer is None and text and not amid_stream:
+            return self.make_canned(path, body, text)
+        return answer
+
+    async def find_local(self, path: str, body: bytes) -> MarketAnswer | None:
+        """The local engine's answer; None if there is none, or it fails.
+
+        The market's error says more to the application than ours about our engine.
+        """
+        if self._local is None:
+            return None
+        try:
+            model = self._get_settings().fallback_model
+            answer = await self._local.request(path, _rename(body, model))
+        except HanseError:
+            return None
+        self._figures.count_fallback("local")
+        return _LocalAnswer(answer)
+
+    def make_canned(self, path: str, body: bytes, text: str) -> MarketAnswer | None:
+        """A canned answer; None for what is no chat and no plain completion."""
+        if path not in _KINDS:
+            return None
+        self._figures.count_fallback("canned")
+        return _CannedAnswer(path, body, text)
 
 
 class _LocalAnswer:

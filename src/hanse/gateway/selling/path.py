@@ -2,7 +2,7 @@
 
     hold      the body's bytes are counted before they are read          (`_hold`)
     read      the body is read and checked                               (`_read`)
-    admit     may this key buy this? SEAM of keys and budgets            (`_admit`)
+    admit     may this key buy this, within its limits?                  (`gateway.budgets`)
     wish      headers become `Needs` of the choice. SEAM of matching     (`_wish`)
     line      a place at work, in the turn of its class                  (`gateway.resilience`)
     buy       the market is asked. SEAM of structured answers            (`_buy`)
@@ -16,8 +16,10 @@ the request ended, with as many fees as there were receipts.
 
 import asyncio
 import contextlib
+from functools import partial
 
 from hanse.gateway import metrics as figures
+from hanse.gateway.budgets.admission import Budgets
 from hanse.gateway.client import MarketAnswer, MarketClient, blame
 from hanse.gateway.dialects.relay import relay_translated
 from hanse.gateway.exchange import Exchange, Watch, get_draining
@@ -53,14 +55,16 @@ class PaidPath:
         metrics: figures.GatewayMetrics,
         money: MoneyWatch,
         local: MarketClient | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self.settings = settings
         self.in_flight = 0
         self.draining = False
         staying = StayingFigures(metrics.registry)
         self._line = Line(settings.requests_max, settings.queue_max, settings.queue_wait_s, staying)
-        fallback = Fallback(local, lambda: self.settings, staying)
-        self._client = SteadyClient(client, lambda: self.settings, staying, fallback)
+        self._fallback = Fallback(local, lambda: self.settings, staying)
+        self._client = SteadyClient(client, lambda: self.settings, staying, self._fallback)
+        self._budgets = budgets
         self._metrics = metrics
         self._money = money
         self._watches: set[Watch] = set()
@@ -132,28 +136,39 @@ class PaidPath:
             if deadline is not None:
                 deadline.begin(watch.cut, sale.exchange.extra_headers)
             try:
-                await self._admit(sale)
+                if self._budgets is not None:
+                    await self._budgets.admit(sale)
                 self._wish(sale)
-                await self._line.enter(kind)
-                try:
-                    await self._buy(sale)
-                finally:
-                    self._line.leave(kind)
+                if self._budgets is None:
+                    await self._take_place(sale, kind)
+                else:
+                    take = partial(self._take_place, sale, kind)
+                    await self._budgets.run(sale, take, self._find_free)
             finally:
                 if deadline is not None:
                     deadline.end()
                 self._watches.discard(watch)
                 self._account(sale)
 
-    async def _admit(self, sale: Sale) -> None:
-        """Whether this key may buy this now; every key may."""
+    async def _take_place(self, sale: Sale, kind: str) -> None:
+        await self._line.enter(kind)
+        try:
+            await self._buy(sale)
+        finally:
+            self._line.leave(kind)
+
+    async def _find_free(self, sale: Sale, canned: str) -> MarketAnswer | None:
+        """An answer that costs nothing, for a ladder's step."""
+        if canned:
+            return self._fallback.make_canned(sale.operation.path, sale.body, canned)
+        return await self._fallback.find_local(sale.operation.path, sale.body)
 
     def _wish(self, sale: Sale) -> None:
         """What the application's headers ask of the choice; nothing is read yet."""
 
     async def _buy(self, sale: Sale) -> None:
         exchange = sale.exchange
-        answer = await buy_fitting(sale, self._ask, self.settings.structured_then)
+        answer = sale.own or await buy_fitting(sale, self._ask, self.settings.structured_then)
         try:
             if sale.translation is not None:
                 await relay_translated(exchange, answer, sale.translation)

@@ -7,6 +7,8 @@ an answer) sets `body` to bytes of the gateway's own making, which then are a re
 
 from dataclasses import dataclass, field
 
+from hanse.gateway.budgets.purse import LimitError
+from hanse.gateway.client import MarketAnswer
 from hanse.gateway.dialects.dialect import Translation
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKey
@@ -31,6 +33,8 @@ class Sale:
         translation: how a chat completion is told in the dialect asked in; None if it is none.
         answers: what was bought for it so far.
         fees: base units of each verified receipt, in the order of its parts.
+        refused: why its count of requests is over a limit; None while it is not.
+        own: an answer of the gateway's own, which is sent instead of one that is bought.
     """
 
     exchange: Exchange
@@ -42,3 +46,5 @@ class Sale:
     translation: Translation | None = None
     answers: list[SteadyAnswer] = field(default_factory=list)
     fees: list[int] = field(default_factory=list)
+    refused: LimitError | None = None
+    own: MarketAnswer | None = None
