@@ -84,6 +84,7 @@ class Budgets:
     Attributes:
         guard: asked before each voucher; whoever signs them is given it.
         ledger: the owner of the budgets runs and closes it.
+        configuration: limits of the whole gateway, and ladders.
     """
 
     def __init__(
@@ -96,13 +97,13 @@ class Budgets:
         self.guard = Guard(ledger, clock_s)
         self.ledger = ledger
         self._keys = keys
-        self._configuration = configuration
+        self.configuration = configuration
         self._clock_s = clock_s
         self._plans: dict[str, _Plan] = {}
 
     async def refresh(self) -> None:
         """Follow what other processes set; give up what nobody learns the end of."""
-        await self._configuration.refresh()
+        await self.configuration.refresh()
         self.guard.give_up()
 
     async def admit(self, sale: Sale) -> None:
@@ -184,6 +185,8 @@ class Budgets:
             sale.needs = replace(needs, max_fee=min(left, needs.max_fee or left))
             try:
                 await sell()
+            except LimitError:  # it tells of the cheaper one
+                raise
             except HanseError:
                 if sale.exchange.status:
                     raise
@@ -212,7 +215,7 @@ class Budgets:
     ) -> None:
         """Down the key's ladder to the first step that is within the limits."""
         body, headers = sale.body, sale.exchange.extra_headers
-        for step in self._configuration.budgets.ladders.get(sale.key.terms.ladder, ()):
+        for step in self.configuration.budgets.ladders.get(sale.key.terms.ladder, ()):
             if step.model:
                 if sale.refused is not None or step.model == sale.fields.model:
                     continue
@@ -235,7 +238,7 @@ class Budgets:
 
     def _get_plan(self, key: ApiKey) -> _Plan:
         plan = self._plans.get(key.id)
-        budgets = self._configuration.budgets
+        budgets = self.configuration.budgets
         parent = self._keys.find_by_id(key.parent) if key.parent else None
         if plan is not None and plan.is_of(key, parent, budgets):
             return plan

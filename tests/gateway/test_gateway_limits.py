@@ -1,0 +1,290 @@
+"""Keys, limits and ladders as an application meets them: gateway, SDK and fake brokers for real."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.budgets.admission import Budgets, open_budgets
+from hanse.gateway.budgets.configuration import GatewayBudgets, Step
+from hanse.gateway.budgets.limits import Limits
+from hanse.gateway.keys import ApiKeys, AtLimit, KeyTerms
+from hanse.protocol.messages import Prices
+from hanse.sdk import Hanse
+from hanse.sdk.purchase.spending import open_guarded_book
+from hanse.store import open_memory
+from tests.gateway.asgi_caller import Caller
+from tests.sdk.conftest import DOMAIN, World, to_service
+from tests.sdk.fake_broker import FakeBroker
+
+CHAT = "/v1/chat/completions"
+FEE, TOKENS = 22, 16
+"""What the cheap broker's answer takes: 10 tokens at 1 base unit in, 6 at 2 out."""
+
+
+class Gateway:
+    """A gateway in memory before the world's market."""
+
+    def __init__(self, world: World, hanse: Hanse, keys: ApiKeys, budgets: Budgets) -> None:
+        self.world, self.hanse, self.keys, self.budgets = world, hanse, keys, budgets
+        hanse.guard_spending(budgets.guard)
+        settings = GatewaySettings(allowed_origins=("https://game.example",))
+        self.app = GatewayApp(settings, hanse, keys, budgets=budgets)
+
+    async def make_key(self, **terms: Any) -> str:
+        return (await self.keys.create("test", KeyTerms(**terms)))[1]
+
+    async def ask(self, key: str, path: str, body: Any, **headers: str) -> Caller:
+        given = {"authorization": f"Bearer {key}", **headers}
+        caller = Caller("POST", path, given, [json.dumps(body).encode()])
+        return await asyncio.create_task(caller.run(self.app, within_s=10))
+
+    async def chat(self, key: str, **fields: Any) -> Caller:
+        body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
+        return await self.ask(key, CHAT, body | fields)
+
+    async def set(self, **settings: Any) -> None:
+        await self.budgets.configuration.change(lambda _: GatewayBudgets(**settings))
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with open_gateway(World(tmp_path)) as opened:
+        yield opened
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(world: World) -> AsyncIterator[Gateway]:
+    small = Prices(100_000, 50_000, 200_000)
+    world.small = FakeBroker(  # type: ignore[attr-defined]
+        DOMAIN, b"\x33" * 32, world.clock, url="http://small", prices=small, model="small"
+    )
+    world.brokers.append(world.small)  # type: ignore[attr-defined]
+    world.chain.services = [to_service(broker) for broker in world.brokers]
+    world.chain.funds[world.small.provider] = world.chain.funds[world.cheap.provider]  # type: ignore[attr-defined]
+    world.transport.apps[world.small.url] = world.small  # type: ignore[attr-defined]
+    world.open_book = open_guarded_book
+    database = await open_memory()
+    try:
+        async with world.open() as hanse:
+            keys = await open_api_keys(database, world.clock)
+            yield Gateway(world, hanse, keys, await open_budgets(database, keys, world.clock))
+    finally:
+        await database.close()
+        await world.transport.close()
+
+
+# limits
+
+
+async def test_requests_over_the_limit_are_told_when_to_try_again(gateway: Gateway) -> None:
+    key = await gateway.make_key(limits=Limits(requests_per_minute=2))
+    statuses = [(await gateway.chat(key)).status for _ in range(2)]
+    refused = await gateway.chat(key)
+    assert [*statuses, refused.status] == [200, 200, 429]
+    assert refused.error["code"] == "rate_limited"
+    assert refused.error["type"] == "rate_limit_error"
+    assert 60 <= int(refused.headers["retry-after"]) <= 63
+    assert gateway.world.cheap.paid_requests == 2
+    gateway.world.clock.now += int(refused.headers["retry-after"])
+    assert (await gateway.chat(key)).status == 200
+
+
+async def test_money_over_the_limit_is_a_402_with_amounts(gateway: Gateway) -> None:
+    key = await gateway.make_key(limits=Limits(money_per_day=700))
+    assert (await gateway.chat(key)).status == 200
+    while (answer := await gateway.chat(key)).status == 200:
+        assert gateway.world.cheap.paid_requests < 40
+    assert (answer.status, answer.error["code"]) == (402, "budget_exhausted")
+    facts = answer.error["hanse"]
+    spent = gateway.world.cheap.paid_requests * FEE
+    assert (facts["limit"], facts["spent"], facts["window"]) == ("700", str(spent), "day")
+    assert int(facts["needed"]) > int(facts["available"]) == 700 - spent
+    assert facts["whose"] == "this API key"
+    assert float(facts["retry_after_s"]) > 86_000
+
+
+async def test_tokens_are_counted_as_receipts_say(gateway: Gateway) -> None:
+    key = await gateway.make_key(limits=Limits(tokens_per_minute=1_000))
+    bought = 0
+    while (answer := await gateway.chat(key)).status == 200:
+        bought += 1
+    assert (answer.status, answer.error["hanse"]["spent"]) == (429, str(bought * TOKENS))
+    assert bought > 20
+
+
+async def test_a_request_that_never_fits_is_told_so(gateway: Gateway) -> None:
+    key = await gateway.make_key(limits=Limits(tokens_per_day=100))
+    refused = await gateway.chat(key)
+    assert refused.status == 429
+    assert "ask for fewer tokens" in refused.error["message"]
+
+
+async def test_a_dear_provider_gives_way_to_a_cheaper_one_that_fits(gateway: Gateway) -> None:
+    gateway.world.cheap.refuse = (503, "overloaded")
+    key = await gateway.make_key(limits=Limits(money_per_day=2_000))
+    dear = await gateway.chat(key)
+    assert (dear.status, dear.headers["hanse-provider"]) == (200, gateway.world.dear.provider)
+    gateway.world.cheap.refuse = None
+    gateway.world.clock.now += 120
+    assert (await gateway.chat(key)).status == 200
+
+
+async def test_each_end_user_has_limits_of_its_own(gateway: Gateway) -> None:
+    key = await gateway.make_key(user_limits=Limits(requests_per_day=1))
+    for user in ("player-1", "player-2", None):
+        fields = {} if user is None else {"user": user}
+        first, second = await gateway.chat(key, **fields), await gateway.chat(key, **fields)
+        assert (first.status, second.status) == (200, 429)
+        assert second.error["hanse"]["whose"] == "this end user"
+
+
+async def test_the_gateways_limit_holds_over_all_keys(gateway: Gateway) -> None:
+    await gateway.set(limits=Limits(requests_per_minute=3))
+    keys = [await gateway.make_key() for _ in range(5)]
+    answers = await asyncio.gather(*(gateway.chat(key) for key in keys))
+    assert sorted(answer.status for answer in answers) == [200, 200, 200, 429, 429]
+
+
+async def test_money_holds_exactly_under_concurrency(gateway: Gateway) -> None:
+    key = await gateway.make_key(limits=Limits(money_per_day=3_000))
+    statuses = {200}
+    while 200 in statuses:
+        answers = await asyncio.gather(*(gateway.chat(key) for _ in range(12)))
+        statuses = {answer.status for answer in answers}
+    spent = gateway.world.cheap.book.cumulative_fee + gateway.world.dear.book.cumulative_fee
+    assert 3_000 - 700 <= spent <= 3_000  # 700: no request can take more
+
+
+async def test_what_a_lost_answer_cost_counts_once_it_is_known(gateway: Gateway) -> None:
+    gateway.world.dear.refuse = (503, "overloaded")
+    gateway.world.cheap.lie = "cut-before-receipt"
+    key = await gateway.make_key(limits=Limits(money_per_day=10_000))
+    await gateway.chat(key, stream=True)
+    await gateway.hanse.wait_idle()
+    gateway.world.cheap.lie = ""
+    await gateway.hanse.resume()
+    held = gateway.budgets.ledger._list_rows()
+    assert sum(row.used[2] for row in held) == gateway.world.cheap.book.cumulative_fee > 0
+    assert all(not row.open for row in held)
+
+
+# at a limit
+
+
+async def test_a_key_that_queues_waits_for_what_comes_free(gateway: Gateway) -> None:
+    key = await gateway.make_key(
+        limits=Limits(money_per_day=700), at_limit=AtLimit.QUEUE, queue_s=20
+    )
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(number: int) -> None:
+        started.set()
+        await go_on.wait()
+
+    gateway.world.cheap.at_frame = hold
+    first = asyncio.create_task(gateway.chat(key, stream=True))
+    await started.wait()
+    second = asyncio.create_task(gateway.chat(key))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not second.done()
+    go_on.set()
+    assert ((await first).status, (await second).status) == (200, 200)
+
+
+async def test_a_key_that_queues_waits_no_longer_than_it_may(gateway: Gateway) -> None:
+    key = await gateway.make_key(
+        limits=Limits(requests_per_day=1), at_limit=AtLimit.QUEUE, queue_s=0.05
+    )
+    assert [(await gateway.chat(key)).status for _ in range(2)] == [200, 429]
+
+
+LADDER = (Step(model="small"), Step(canned="The innkeeper nods."))
+
+
+async def test_a_key_that_degrades_gets_the_smaller_model_and_is_told(gateway: Gateway) -> None:
+    await gateway.set(ladders={"npc": LADDER})
+    key = await gateway.make_key(
+        limits=Limits(money_per_day=500), at_limit=AtLimit.DEGRADE, ladder="npc"
+    )
+    answer = await gateway.chat(key)
+    assert (answer.status, answer.headers["hanse-degraded"]) == (200, "small")
+    assert answer.headers["hanse-provider"] == gateway.world.small.provider  # type: ignore[attr-defined]
+    assert gateway.world.cheap.paid_requests == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_last_step_costs_nothing(gateway: Gateway, stream: bool) -> None:
+    await gateway.set(ladders={"npc": LADDER})
+    key = await gateway.make_key(
+        limits=Limits(requests_per_day=0), at_limit=AtLimit.DEGRADE, ladder="npc"
+    )
+    answer = await gateway.chat(key, stream=stream)
+    assert (answer.status, answer.headers["hanse-degraded"]) == (200, "canned")
+    assert b"The innkeeper nods." in answer.body
+    assert answer.body.endswith(b"data: [DONE]\n\n") or not stream
+    assert gateway.world.small.paid_requests == 0  # type: ignore[attr-defined]
+
+
+async def test_a_ladder_that_is_not_there_refuses(gateway: Gateway) -> None:
+    key = await gateway.make_key(
+        limits=Limits(requests_per_day=0), at_limit=AtLimit.DEGRADE, ladder="gone"
+    )
+    answer = await gateway.chat(key)
+    assert (answer.status, "hanse-degraded" in answer.headers) == (429, False)
+
+
+# scope and minting, over HTTP
+
+
+async def test_a_scope_is_refused_with_403_before_anything_is_bought(gateway: Gateway) -> None:
+    key = await gateway.make_key(models=("small",), origins=("https://game.example",))
+    elsewhere = await gateway.chat(key, model="small")
+    page = {"origin": "https://game.example"}
+    body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
+    wrong_model = await gateway.ask(key, CHAT, body, **page)
+    right = await gateway.ask(key, CHAT, body | {"model": "small"}, **page)
+    assert [elsewhere.status, wrong_model.status, right.status] == [403, 403, 200]
+    assert gateway.world.cheap.paid_requests == 0
+
+
+async def test_a_player_plays_on_a_minted_key_until_it_is_used_up(gateway: Gateway) -> None:
+    server = await gateway.make_key(may_mint=True, limits=Limits(money_per_day=100_000))
+    wish = {"ttl_s": 600, "user": "player-7", "limits": {"money_per_day": "700"}}
+    minted = json.loads((await gateway.ask(server, "/hanse/v1/keys", wish)).body)
+    assert minted["limits"] == {"money_per_day": "700"}
+    player = minted["api_key"]
+    while (answer := await gateway.chat(player, user="somebody-else")).status == 200:
+        assert gateway.world.cheap.paid_requests < 40
+    assert answer.error["code"] == "budget_exhausted"
+    assert (await gateway.chat(server)).status == 200
+    assert (await gateway.ask(player, "/hanse/v1/keys", wish)).status == 403
+    gateway.world.clock.now += 600
+    assert (await gateway.chat(player)).status == 401
+
+
+async def test_what_children_spend_counts_against_their_parent(gateway: Gateway) -> None:
+    server = await gateway.make_key(may_mint=True, limits=Limits(requests_per_day=2))
+    wish = {"ttl_s": 600}
+    children = [
+        json.loads((await gateway.ask(server, "/hanse/v1/keys", wish)).body)["api_key"]
+        for _ in range(3)
+    ]
+    statuses = [(await gateway.chat(child)).status for child in children]
+    assert statuses == [200, 200, 429]
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{}, {"ttl_s": 0}, {"ttl_s": 86_401}, {"ttl_s": 5, "x": 1}, {"ttl_s": 5, "limits": {"a": 1}}],
+)
+async def test_a_wish_for_a_key_is_read_strictly(gateway: Gateway, wish: dict[str, Any]) -> None:
+    server = await gateway.make_key(may_mint=True)
+    answer = await gateway.ask(server, "/hanse/v1/keys", wish)
+    assert (answer.status, answer.error["code"]) == (400, "invalid_request")
