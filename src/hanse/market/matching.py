@@ -1,31 +1,40 @@
-"""Who is asked: a pure function from offers, health and needs to a ranking with reasons.
+"""What a caller needs, which offers fit it, and why the others do not.
 
-The cheapest healthy offer for this request comes first: price for the tokens that it will probably
-take, then latency, then the address (so that the order is the same every time). Whoever is left out
-is listed with the reason, and `explain` turns the reasons into the error that a caller gets.
+Hard limits come first: an offer beyond one of them is out, whatever its score. `find_exclusion`
+says which limit it is; it is asked for every promising offer of every request, so the sentence for
+people is made apart (`Exclusion.reason`). `rank_all` scores every offer of a model: the plain
+reading of the rules, for explanations and errors, and what the fast choice is held to.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from hanse.market.health import HealthBook
+from hanse.market.board import Board, Group, Row, is_within
 from hanse.market.offers import ListedOffer
+from hanse.market.policy import CHEAPEST, Policy
+from hanse.market.scoring import (
+    OUTPUT_TOKENS_EXPECTED,
+    Coefficients,
+    RequestShape,
+    get_coefficients,
+    get_time_s,
+)
 from hanse.protocol.errors import HanseError, RequestError, Shortfall, TransientError
-from hanse.protocol.messages import Prices, Usage
+from hanse.protocol.messages import Offer, Prices, Usage
 from hanse.protocol.pricing import get_maximum_fee
 from hanse.protocol.signatures import Address
 from hanse.protocol.wire import VERIFIABILITIES
 
-BYTES_PER_TOKEN = 4
-"""English text has about four bytes a token; only the ranking depends on it, never a fee."""
-
-OUTPUT_TOKENS_EXPECTED = 256
-"""Output tokens that the ranking assumes at most; answers mostly end before their limit."""
-
 REASONS_SHOWN_MAX = 3
 """Reasons that an error message names one by one."""
+
+STRENGTHS = {name: place for place, name in enumerate(VERIFIABILITIES)}
+"""Strongest check first."""
+
+Available = Callable[[Address], int | None]
+"""Base units that may still be committed to a provider; None if nothing is set aside for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,14 @@ class Needs:
         context_tokens: least context that the offer must have.
         providers: only these; empty for any.
         excluded: never these (they were tried for this request).
-        preferred: asked first if it fits, whatever it costs (session affinity).
+        preferred: asked first if it fits, whatever it costs.
+        region: only offers of this region or a part of it; empty for any.
+        quantisation: only this one; empty for any.
+        deadline_s: seconds within which the answer should be there; 0 for any. Providers never
+            measured are not held to it.
+        policy: what counts how much; None for the user's side's own.
+        session: names what should stay with one provider; empty for nothing.
+        explains: whether the answer should say how its provider was chosen.
     """
 
     max_fee: int | None = None
@@ -49,6 +65,12 @@ class Needs:
     providers: frozenset[Address] = frozenset()
     excluded: frozenset[Address] = frozenset()
     preferred: Address | None = None
+    region: str = ""
+    quantisation: str = ""
+    deadline_s: float = 0.0
+    policy: Policy | None = None
+    session: str = ""
+    explains: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,71 +94,215 @@ class Exclusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """One offer that fits, with its score and the score's parts; see `hanse.market.policy`."""
+
+    candidate: Candidate
+    row: Row
+    score: float
+    parts: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """Offers that fit, best first, and why the others do not."""
 
-    candidates: tuple[Candidate, ...]
+    ranked: tuple[Ranked, ...]
     exclusions: tuple[Exclusion, ...]
 
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The offers that fit, best first."""
+        return tuple(one.candidate for one in self.ranked)
 
-def match(
-    offers: Iterable[ListedOffer],
-    health: HealthBook,
-    needs: Needs,
-    now: float,
-    available: Callable[[Address], int | None],
-    *,
-    body_bytes: int,
-    output_tokens_asked: int | None,
-    choices: int = 1,
-) -> Match:
-    """Rank the offers of one model for one request.
 
-    Args:
-        offers: of the model and type of service.
-        health: of their providers.
-        needs: what the caller demands.
-        now: unix seconds.
-        available: base units that may still be committed to a provider; None if nothing is set
-            aside for it.
-        body_bytes: length of the request's body.
-        output_tokens_asked: most tokens of one choice, None if the request does not say.
-        choices: answers asked for (`n`).
-    """
-    candidates: list[tuple[bool, int, float, Address, Candidate]] = []
-    exclusions: list[Exclusion] = []
-    for listed in offers:
-        offer = listed.offer
-        if offer.service_type == "embeddings":
-            output_tokens = 0
-        else:
-            output_tokens = choices * (
-                offer.output_tokens_max if output_tokens_asked is None else output_tokens_asked
-            )
-        maximum_fee = get_maximum_fee(offer, body_bytes, output_tokens)
-        exclusion = _find_limit_exclusion(listed, output_tokens_asked) or _find_exclusion(
-            listed, health, needs, now, maximum_fee, available
-        )
-        if exclusion is not None:
-            exclusions.append(exclusion)
-            continue
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """One request before the offers of one model: does this one fit, and how good is it?"""
+
+    board: Board
+    shape: RequestShape
+    needs: Needs
+    now: float
+    available: Available
+
+    def fits(self, row: Row) -> bool:
+        """Whether no limit stands against it."""
+        return not self.find_exclusion(row)
+
+    def find_exclusion(self, row: Row) -> str:
+        """Which limit stands against it, by its kind; empty if none does."""
+        offer, needs = row.listed.offer, self.needs
+        provider = offer.provider
+        asked = self.shape.output_tokens_asked
+        if (
+            asked is not None
+            and asked > offer.output_tokens_max
+            and offer.service_type != "embeddings"
+        ):
+            return "limit"
+        if provider in needs.excluded:
+            return "tried"
+        if needs.providers and provider not in needs.providers:
+            return "choice"
+        if offer.valid_until <= self.now:
+            return "expired"
+        if row.strength > STRENGTHS[needs.verifiability_min]:
+            return "verifiability"
+        if offer.context_tokens < needs.context_tokens:
+            return "context"
+        if needs.region and not is_within(offer.region, needs.region):
+            return "region"
+        if needs.quantisation and offer.quantisation != needs.quantisation:
+            return "quantisation"
+        maximum_fee = self._get_maximum_fee(offer)
+        if needs.max_prices is not None and _find_dear(offer.prices, needs.max_prices):
+            return "price"
+        if needs.max_fee is not None and maximum_fee > needs.max_fee:
+            return "fee"
+        return self._find_state_exclusion(row, maximum_fee)
+
+    def to_candidate(self, row: Row) -> Candidate:
+        """An offer that fits, with its fees."""
+        offer, shape = row.listed.offer, self.shape
+        output_tokens = self._get_output_tokens(offer)
         expected = Usage(
-            input_tokens=body_bytes // BYTES_PER_TOKEN,
-            output_tokens=min(output_tokens, OUTPUT_TOKENS_EXPECTED * choices),
+            input_tokens=shape.input_tokens,
+            output_tokens=min(output_tokens, OUTPUT_TOKENS_EXPECTED * shape.choices),
         )
-        candidate = Candidate(listed, maximum_fee, offer.prices.get_fee(expected), output_tokens)
-        latency_s = health.get(offer.provider).latency_s
-        candidates.append(
-            (
-                offer.provider != needs.preferred,
-                candidate.expected_fee,
-                latency_s,
-                offer.provider,
-                candidate,
+        fee = offer.prices.get_fee(expected)
+        maximum_fee = get_maximum_fee(offer, shape.body_bytes, output_tokens)
+        return Candidate(row.listed, maximum_fee, fee, output_tokens)
+
+    def explain(self, row: Row, kind: str) -> Exclusion:
+        """The exclusion in words."""
+        offer, provider = row.listed.offer, row.listed.provider
+        needs = self.needs
+        if kind == "balance":
+            return self._explain_balance(row)
+        reasons: dict[str, Callable[[], str]] = {
+            "limit": lambda: (
+                f"{provider} gives at most {offer.output_tokens_max} tokens, "
+                f"asked for are {self.shape.output_tokens_asked}"
+            ),
+            "tried": lambda: (
+                f"{provider} was tried: {self.board.health.get(provider).reason or 'it refused'}"
+            ),
+            "choice": lambda: f"{provider} is none of those asked for",
+            "expired": lambda: f"the offer of {provider} has ended",
+            "verifiability": lambda: (
+                f"{provider} is checked by {offer.verifiability}, "
+                f"asked for was {needs.verifiability_min}"
+            ),
+            "context": lambda: (
+                f"{provider} has a context of {offer.context_tokens}, needed are "
+                f"{needs.context_tokens} tokens"
+            ),
+            "region": lambda: (
+                f"{provider} serves in {offer.region or 'no region that it names'}, "
+                f"asked for was {needs.region}"
+            ),
+            "quantisation": lambda: (
+                f"{provider} serves {offer.quantisation}, asked for was {needs.quantisation}"
+            ),
+            "price": lambda: self._explain_price(offer),
+            "fee": lambda: (
+                f"{provider} may charge up to {self._get_maximum_fee(offer)} base units, your "
+                f"limit is {needs.max_fee}: lower max_tokens or raise the limit"
+            ),
+            "down": lambda: self._explain_down(provider),
+            "full": lambda: f"{provider} is full: no slot is free, and its queue neither",
+            "deadline": lambda: (
+                f"{provider} would take about {self._get_time_s(row):.1f} s, asked for were "
+                f"{needs.deadline_s:g}"
+            ),
+        }
+        return Exclusion(row.listed, kind, reasons[kind]())
+
+    def _find_state_exclusion(self, row: Row, maximum_fee: int) -> str:
+        board, provider = self.board, row.listed.provider
+        if board.presence.find_absence(provider) or board.health.get(provider).is_down(self.now):
+            return "down"
+        free = self.available(provider)
+        if free is None or free < maximum_fee:
+            return "balance"
+        if board.presence.is_full(row.service):
+            return "full"
+        limit_s = self.needs.deadline_s
+        if limit_s and not board.is_fresh(row) and self._get_time_s(row) > limit_s:
+            return "deadline"
+        return ""
+
+    def _get_time_s(self, row: Row) -> float:
+        return get_time_s(row.features, self.shape.output_tokens)
+
+    def _get_output_tokens(self, offer: Offer) -> int:
+        if offer.service_type == "embeddings":
+            return 0
+        asked = self.shape.output_tokens_asked
+        return self.shape.choices * (offer.output_tokens_max if asked is None else asked)
+
+    def _get_maximum_fee(self, offer: Offer) -> int:
+        return get_maximum_fee(offer, self.shape.body_bytes, self._get_output_tokens(offer))
+
+    def _explain_price(self, offer: Offer) -> str:
+        assert self.needs.max_prices is not None  # else price excludes nobody
+        asked, accepted, name = _find_dear(offer.prices, self.needs.max_prices)[0]
+        return (
+            f"{offer.provider} asks {asked} base units per million {name} tokens, "
+            f"your limit is {accepted}"
+        )
+
+    def _explain_down(self, provider: Address) -> str:
+        absence = self.board.presence.find_absence(provider)
+        if absence is not None:
+            return (
+                f"{provider} is down since {_format_time(absence.since)} "
+                f"(no heartbeat: {absence.reason})"
             )
+        state = self.board.health.get(provider)
+        return f"{provider} is down since {_format_time(state.down_since)} ({state.reason})"
+
+    def _explain_balance(self, row: Row) -> Exclusion:
+        maximum_fee = self._get_maximum_fee(row.listed.offer)
+        free = self.available(row.listed.provider)
+        reason = f"{row.listed.provider} needs {maximum_fee} base units to be free, " + (
+            f"free are {free}" if free is not None else "nothing is set aside for it"
         )
-    candidates.sort(key=lambda ranked: ranked[:4])
-    return Match(tuple(ranked[4] for ranked in candidates), tuple(exclusions))
+        shortfall = Shortfall(maximum_fee, free or 0, {"maximum_fee": maximum_fee})
+        return Exclusion(row.listed, "balance", reason, shortfall)
+
+
+def get_policy_coefficients(group: Group, judge: Judge, policy: Policy | None) -> Coefficients:
+    """What this request makes of each feature, by its own policy or the given one."""
+    return get_coefficients(judge.shape, judge.needs.policy or policy or CHEAPEST, group.usual)
+
+
+def rank_all(group: Group, judge: Judge, policy: Policy | None = None) -> Match:
+    """Score every offer of a model: what fits, best first, and why the rest does not."""
+    coefficients = get_policy_coefficients(group, judge, policy)
+    ranked: list[Ranked] = []
+    exclusions: list[Exclusion] = []
+    for row in group.rows.values():
+        kind = judge.find_exclusion(row)
+        if kind:
+            exclusions.append(judge.explain(row, kind))
+            continue
+        ranked.append(rate(row, judge, coefficients))
+    preferred = judge.needs.preferred
+    ranked.sort(key=lambda one: (one.row.listed.provider != preferred, one.score, one.row.key))
+    return Match(tuple(ranked), tuple(exclusions))
+
+
+def rate(row: Row, judge: Judge, coefficients: Coefficients) -> Ranked:
+    """One offer that fits, with its score."""
+    of_class = coefficients.get_class_score(row.strength, row.is_far)
+    return Ranked(
+        judge.to_candidate(row),
+        row,
+        coefficients.get_score(row.features, of_class),
+        coefficients.get_parts(row.features, row.strength, row.is_far),
+    )
 
 
 def explain(match: Match, model: str) -> HanseError:
@@ -157,7 +323,7 @@ def explain(match: Match, model: str) -> HanseError:
         f"{count} provider{'s' if count > 1 else ''} offer{'' if count > 1 else 's'} "
         f"{model}, none can be asked: {shown}"
     )
-    if kinds["down"] or kinds["tried"]:
+    if any(kinds[kind] for kind in _PASSING):
         return TransientError("no_provider", message)
     short = [(e.shortfall, e.listed.provider) for e in exclusions if e.shortfall is not None]
     if short:
@@ -169,103 +335,34 @@ def explain(match: Match, model: str) -> HanseError:
     return TransientError("no_provider", message)
 
 
-_PERMANENT = ("fee", "price", "limit", "context", "verifiability", "choice")
+_PASSING = ("down", "tried", "full", "deadline")
+_PERMANENT = (
+    "fee",
+    "price",
+    "limit",
+    "context",
+    "verifiability",
+    "choice",
+    "region",
+    "quantisation",
+)
 
 
-def _find_limit_exclusion(listed: ListedOffer, output_tokens_asked: int | None) -> Exclusion | None:
-    offer = listed.offer
-    if output_tokens_asked is None or offer.service_type == "embeddings":
-        return None
-    if output_tokens_asked <= offer.output_tokens_max:
-        return None
-    return Exclusion(
-        listed,
-        "limit",
-        f"{listed.provider} gives at most {offer.output_tokens_max} tokens, "
-        f"asked for are {output_tokens_asked}",
+def _find_dear(prices: Prices, most: Prices) -> list[tuple[int, int, str]]:
+    """Prices above the highest accepted ones: asked, accepted, name."""
+    if (
+        prices.input_per_mtok <= most.input_per_mtok
+        and prices.cached_per_mtok <= most.cached_per_mtok
+        and prices.output_per_mtok <= most.output_per_mtok
+    ):
+        return []
+    pairs = (
+        (prices.input_per_mtok, most.input_per_mtok, "input"),
+        (prices.cached_per_mtok, most.cached_per_mtok, "cached"),
+        (prices.output_per_mtok, most.output_per_mtok, "output"),
     )
+    return [entry for entry in pairs if entry[0] > entry[1]]
 
 
-def _find_exclusion(
-    listed: ListedOffer,
-    health: HealthBook,
-    needs: Needs,
-    now: float,
-    maximum_fee: int,
-    available: Callable[[Address], int | None],
-) -> Exclusion | None:
-    offer, provider = listed.offer, listed.provider
-    if provider in needs.excluded:
-        reason = health.get(provider).reason or "it refused"
-        return Exclusion(listed, "tried", f"{provider} was tried: {reason}")
-    if needs.providers and provider not in needs.providers:
-        return Exclusion(listed, "choice", f"{provider} is none of those asked for")
-    if offer.valid_until <= now:
-        return Exclusion(listed, "expired", f"the offer of {provider} has ended")
-    strength = VERIFIABILITIES.index
-    if strength(offer.verifiability) > strength(needs.verifiability_min):
-        return Exclusion(
-            listed,
-            "verifiability",
-            f"{provider} is checked by {offer.verifiability}, "
-            f"asked for was {needs.verifiability_min}",
-        )
-    if offer.context_tokens < needs.context_tokens:
-        return Exclusion(
-            listed,
-            "context",
-            f"{provider} has a context of {offer.context_tokens}, needed are "
-            f"{needs.context_tokens} tokens",
-        )
-    return _find_price_exclusion(listed, needs, maximum_fee) or _find_state_exclusion(
-        listed, health, now, maximum_fee, available
-    )
-
-
-def _find_price_exclusion(listed: ListedOffer, needs: Needs, maximum_fee: int) -> Exclusion | None:
-    prices, most = listed.offer.prices, needs.max_prices
-    if most is not None:
-        for asked, accepted, name in (
-            (prices.input_per_mtok, most.input_per_mtok, "input"),
-            (prices.cached_per_mtok, most.cached_per_mtok, "cached"),
-            (prices.output_per_mtok, most.output_per_mtok, "output"),
-        ):
-            if asked > accepted:
-                return Exclusion(
-                    listed,
-                    "price",
-                    f"{listed.provider} asks {asked} base units per million {name} tokens, "
-                    f"your limit is {accepted}",
-                )
-    if needs.max_fee is not None and maximum_fee > needs.max_fee:
-        return Exclusion(
-            listed,
-            "fee",
-            f"{listed.provider} may charge up to {maximum_fee} base units, your limit is "
-            f"{needs.max_fee}: lower max_tokens or raise the limit",
-        )
-    return None
-
-
-def _find_state_exclusion(
-    listed: ListedOffer,
-    health: HealthBook,
-    now: float,
-    maximum_fee: int,
-    available: Callable[[Address], int | None],
-) -> Exclusion | None:
-    provider, state = listed.provider, health.get(listed.provider)
-    if state.is_down(now):
-        since = datetime.fromtimestamp(state.down_since, UTC).strftime("%H:%M:%S UTC")
-        return Exclusion(listed, "down", f"{provider} is down since {since} ({state.reason})")
-    free = available(provider)
-    if free is None or free < maximum_fee:
-        there = free or 0
-        return Exclusion(
-            listed,
-            "balance",
-            f"{provider} needs {maximum_fee} base units to be free, "
-            + (f"free are {there}" if free is not None else "nothing is set aside for it"),
-            Shortfall(maximum_fee, there, {"maximum_fee": maximum_fee}),
-        )
-    return None
+def _format_time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S UTC")

@@ -5,7 +5,7 @@ themselves. Only an offer whose hash is the published one and whose signature is
 receipt key's gets in here; `hanse.sdk.discovery` sees to that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hanse.protocol.messages import Offer, SignedOffer
@@ -63,6 +63,11 @@ class OfferIndex:
     def __init__(self) -> None:
         self._by_service: dict[tuple[Address, int], ListedOffer] = {}
         self._by_model: dict[tuple[str, str], tuple[ListedOffer, ...]] = {}
+        self._on_change: Callable[[tuple[str, str], tuple[ListedOffer, ...]], None] = _ignore
+
+    def watch(self, on_change: Callable[[tuple[str, str], tuple[ListedOffer, ...]], None]) -> None:
+        """Call this with type of service, model and their offers, after each change of these."""
+        self._on_change = on_change
 
     def replace_all(self, offers: Iterable[ListedOffer]) -> None:
         """Make the index hold exactly these, at most `OFFERS_MAX`."""
@@ -73,8 +78,13 @@ class OfferIndex:
         by_model: dict[tuple[str, str], list[ListedOffer]] = {}
         for listed in by_service.values():
             by_model.setdefault((listed.offer.service_type, listed.offer.model), []).append(listed)
+        before = self._by_model
         self._by_service = by_service
         self._by_model = {key: tuple(found) for key, found in by_model.items()}
+        for key in before.keys() | self._by_model.keys():
+            offers_now = self._by_model.get(key, ())
+            if offers_now != before.get(key, ()):
+                self._on_change(key, offers_now)
 
     def find(self, provider: Address, service_id: int) -> ListedOffer | None:
         """The offer of one service, or None."""
@@ -98,3 +108,7 @@ class OfferIndex:
     def list_models(self) -> list[str]:
         """Every model on offer, sorted."""
         return sorted({model for _, model in self._by_model})
+
+
+def _ignore(name: tuple[str, str], offers: tuple[ListedOffer, ...]) -> None:
+    """Nobody watches."""

@@ -17,7 +17,17 @@ from typing import Any
 
 import msgspec
 
-from hanse.market import HealthBook, ListedOffer, Needs, OfferIndex, ProviderHealth
+from hanse.market import (
+    Board,
+    Chooser,
+    HealthBook,
+    ListedOffer,
+    MeasuredBook,
+    Needs,
+    OfferIndex,
+    PresenceBook,
+    ProviderHealth,
+)
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError, RequestError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
@@ -36,7 +46,7 @@ from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
 from hanse.sdk.purchase.spending import GuardedBook, SpendingGuard, open_guarded_book
 from hanse.sdk.receipt_file import export_receipt
-from hanse.sdk.settings import Settings
+from hanse.sdk.settings import Choosing, Settings
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.transport.http import HttpTransport
 from hanse.settlement.books.voucher_book import VoucherBook
@@ -69,6 +79,7 @@ class HanseParts:
         random_bytes: for request ids and answer keys.
         disputes: finds cheats and raises them; None to keep no evidence.
         traces: keeps bodies and answers, encrypted; None for no traces.
+        choosing: how providers are chosen.
         discover_interval_s, resume_interval_s, dispute_interval_s: of the rounds behind; 0 for
             none.
     """
@@ -83,6 +94,7 @@ class HanseParts:
     account: Account | None = None
     disputes: Disputes | None = None
     traces: TraceWriter | None = None
+    choosing: Choosing = field(default_factory=lambda: Choosing(trial_share=0.0))
     clock: Callable[[], float] = time.time
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     discover_interval_s: float = 0.0
@@ -109,6 +121,24 @@ class Hanse:
         self._offers = OfferIndex()
         self._health = HealthBook(parts.clock)
         self._funding = Funding(parts.chain)
+        self._presence = PresenceBook(parts.clock)
+        choosing = parts.choosing
+        board = Board(
+            self._offers,
+            self._health,
+            MeasuredBook(),
+            self._presence,
+            parts.clock,
+            choosing.region,
+        )
+        self._chooser = Chooser(
+            board,
+            self._funding.find_available,
+            self._funding.list_funded,
+            lambda: int.from_bytes(parts.random_bytes(7), "big") / 2**56,
+            policy=choosing.policy,
+            trial_share=choosing.trial_share,
+        )
         self._discovery = Discovery(
             parts.chain, parts.transport, self._offers, self._health, parts.domain, parts.clock
         )
@@ -119,6 +149,7 @@ class Hanse:
             book=parts.book,
             offers=self._offers,
             health=self._health,
+            chooser=self._chooser,
             funding=self._funding,
             transport=parts.transport,
             limits=parts.limits,
@@ -182,6 +213,7 @@ class Hanse:
                 disputes=disputes,
                 dispute_interval_s=settings.dispute_interval_s,
                 traces=await _open_traces(settings, database, stack),
+                choosing=settings.choosing,
                 discover_interval_s=settings.discover_interval_s,
                 resume_interval_s=settings.resume_interval_s,
             )

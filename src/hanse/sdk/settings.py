@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse.chain import Deployment, Key, Rpc, verify_deployment
+from hanse.market import CHEAPEST, Policy
 from hanse.protocol.signatures import Address
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.settlement.records.submitter import RecordsSettings
@@ -13,6 +14,25 @@ from hanse.settlement.traces.capture import TraceSettings
 
 DEVELOPMENT_CHAIN_ID = 31_337
 """The chain id of development nodes, on which a whole market runs on one machine."""
+
+
+TRIAL_SHARE = 0.02
+"""One request in fifty may go to a provider that was hardly asked before."""
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How providers are chosen; a request may say otherwise.
+
+    Attributes:
+        policy: what counts how much.
+        region: where this side is, for the weight of locality; empty for nowhere.
+        trial_share: of the requests, how many may try a fresh provider; 0 for none.
+    """
+
+    policy: Policy = CHEAPEST
+    region: str = ""
+    trial_share: float = TRIAL_SHARE
 
 
 @dataclass(frozen=True)
@@ -32,6 +52,7 @@ class Settings:
         private_endpoints: whether brokers at loopback and private addresses are called. Anybody
             with a stake may publish any endpoint. None: on a development chain only.
         traces: where bodies and answers are kept, encrypted; None for nowhere.
+        choosing: how providers are chosen.
         records: to which recorders receipts are submitted, and how often; none by default.
         discover_interval_s: between looks at the market; 0 for none.
         resume_interval_s: between rounds over requests of unknown end; 0 for none.
@@ -50,6 +71,7 @@ class Settings:
     transport: Transport | None = None
     private_endpoints: bool | None = None
     traces: TraceSettings | None = None
+    choosing: Choosing = field(default_factory=Choosing)
     records: RecordsSettings = field(default_factory=RecordsSettings)
     discover_interval_s: float = 15.0
     resume_interval_s: float = 30.0

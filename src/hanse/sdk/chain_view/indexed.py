@@ -7,7 +7,7 @@ of the asset's transfers from and to this wallet, which only money in words asks
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -65,6 +65,8 @@ class IndexedChain:
     def __init__(self, user: Address, signer: Address) -> None:
         self._user = user
         self._signer = signer
+        self._own = "/" + get_document_key(user, signer)
+        self._funded: set[Address] = set()
         self._documents: dict[str, bytes] = {}
         self._index: EventIndex | None = None
         self._transfers: EventIndex | None = None
@@ -114,6 +116,10 @@ class IndexedChain:
         document = self._documents.get(key)
         return None if document is None else decode_funds(document)
 
+    def list_funded(self) -> Collection[Address]:
+        """See `ChainView`."""
+        return self._funded
+
     def list_funds(self) -> list[tuple[Address, Address, SubAccountFunds]]:
         """(provider, signer, funds) of every sub-account of this user."""
         found = []
@@ -158,6 +164,8 @@ class IndexedChain:
                 self._documents.pop(key, None)
             else:
                 self._documents[key] = document
+                if key.startswith(FUNDS) and key.endswith(self._own):
+                    self._funded.add(key.removeprefix(FUNDS).partition("/")[0])
 
     def fold(self, event: Event, find: FindDocument) -> Iterator[tuple[str, bytes | None]]:
         """What one event of Escrow or Registry means; pure."""

@@ -4,6 +4,7 @@
 `FixedChain` is told.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 from hanse.market import PublishedService
@@ -24,6 +25,10 @@ class ChainView(Protocol):
 
     def find_funds(self, provider: Address) -> SubAccountFunds | None:
         """Funds of (user, provider, signer), None if never funded."""
+        ...
+
+    def list_funded(self) -> Collection[Address]:
+        """Providers that were ever funded from (user, signer)."""
         ...
 
     def is_receipt_key(self, provider: Address, key: Address) -> bool:
@@ -50,6 +55,10 @@ class FixedChain:
     def find_funds(self, provider: Address) -> SubAccountFunds | None:
         """See `ChainView`."""
         return self.funds.get(provider)
+
+    def list_funded(self) -> Collection[Address]:
+        """See `ChainView`."""
+        return self.funds.keys()
 
     def is_receipt_key(self, provider: Address, key: Address) -> bool:
         """See `ChainView`."""

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from hanse.market import Choice
 from hanse.protocol.errors import RequestError, TransientError, VerificationError
 from hanse.protocol.hashing import ResponseHasher, hash_response
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
@@ -72,6 +73,7 @@ class Answer:
         self._seen: list[SignedReceipt] = []
         self.is_stream = is_stream
         self.receipt: CheckedReceipt | None = None
+        self.choice: Choice | None = None  # how its provider was chosen
 
     @property
     def provider(self) -> Address:

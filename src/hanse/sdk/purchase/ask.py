@@ -10,10 +10,17 @@ from dataclasses import dataclass
 
 import msgspec
 
+from hanse.market import RequestShape
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 from hanse.protocol.wire import OPERATIONS_BY_PATH, Operation
+
+AFFINITY_BYTES_MAX = 64 * 1024
+"""Of a body's messages or prompt: within these its first message is looked for. A longer one is
+known by its first bytes, which are the persona or the document that all its requests begin with."""
+
+_BEGINNING_BYTES = 1_024
 
 
 class _Body(msgspec.Struct):
@@ -22,16 +29,22 @@ class _Body(msgspec.Struct):
     max_completion_tokens: int | None = None
     max_tokens: int | None = None
     n: int | None = None
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    user: msgspec.Raw = msgspec.Raw()
+    prompt_cache_key: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(_Body)
+_MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request before anybody was chosen for it.
 
-    `output_tokens` is the most of one choice, None if the body does not say.
+    `output_tokens` is the most of one choice, None if the body does not say. `beginning` is what
+    the prompt begins with, and `session` what OpenAI's fields name to be kept together.
     """
 
     path: str
@@ -41,6 +54,21 @@ class Ask:
     is_stream: bool
     output_tokens: int | None
     choices: int
+    beginning: bytes = b""
+    session: bytes = b""
+
+    def get_shape(self, session: str = "") -> RequestShape:
+        """What choosing a provider needs of it; `session` is the caller's own name for one."""
+        named = session.encode() or self.session
+        return RequestShape(
+            self.service_type,
+            self.model,
+            len(self.body),
+            self.output_tokens,
+            self.choices,
+            named or self.beginning,
+            bool(named),
+        )
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -71,4 +99,33 @@ def read_ask(path: str, body: bytes) -> Ask:
     if (limit is not None and limit < 1) or choices < 1:
         raise RequestError("invalid_request", "max_tokens and n must be at least 1")
     is_stream = bool(fields.stream) and operation is not Operation.EMBEDDINGS
-    return Ask(path, body, operation.service_type, fields.model, is_stream, limit, choices)
+    return Ask(
+        path,
+        body,
+        operation.service_type,
+        fields.model,
+        is_stream,
+        limit,
+        choices,
+        _get_beginning(bytes(fields.messages), bytes(fields.prompt)),
+        _get_text(fields.prompt_cache_key) or _get_text(fields.user),
+    )
+
+
+def _get_beginning(messages: bytes, prompt: bytes) -> bytes:
+    """The first message, or what a prompt begins with: what a provider may have in its cache."""
+    if not messages:
+        return prompt[:_BEGINNING_BYTES]
+    if len(messages) > AFFINITY_BYTES_MAX:
+        return messages[:_BEGINNING_BYTES]
+    try:
+        found = _MESSAGES.decode(messages)
+    except msgspec.DecodeError:  # the broker says what is wrong with it
+        return b""
+    return bytes(found[0]) if found else b""
+
+
+def _get_text(field: msgspec.Raw) -> bytes:
+    """A text field's JSON; nothing for other kinds, which the broker refuses."""
+    raw = bytes(field)
+    return raw if len(raw) > 2 and raw[:1] == b'"' else b""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hanse.market import Candidate, HealthBook, Needs, OfferIndex, explain, match
+from hanse.market import Candidate, Choice, Chooser, HealthBook, Needs, OfferIndex
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, TransientError, VerificationError
 from hanse.protocol.hashing import hash_body
@@ -33,6 +33,7 @@ from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.checking import CheckedReceipt, Received, Terms, check_receipt
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.refusals import ERROR_BODY_BYTES_MAX, Refusal, read_refusal
+from hanse.sdk.purchase.underway import UnderWay
 from hanse.sdk.transport import (
     BrokenError,
     NotSentError,
@@ -72,6 +73,7 @@ class BuyerParts:
         signer: their signer.
         book: the durable book.
         offers, health, funding: the market as it is known now.
+        chooser: chooses among its providers.
         transport, limits: to the brokers.
         clock: unix seconds.
         random_bytes: for request ids and answer keys.
@@ -85,6 +87,7 @@ class BuyerParts:
     book: VoucherBook
     offers: OfferIndex
     health: HealthBook
+    chooser: Chooser
     funding: Funding
     transport: Transport
     limits: TransportLimits
@@ -120,7 +123,8 @@ class Buyer:
         self._find_out = find_out
         self._count_receipts = count_receipts
         self._rediscover = rediscover
-        self.active: set[str] = set()
+        board = parts.chooser.board
+        self.active = UnderWay(board.presence, board.measured, parts.clock)
 
     async def buy(self, ask: Ask, needs: Needs, asked: list[Address] | None = None) -> Answer:
         """Get one answer begun; `asked` gets the address of each provider before it is turned to.
@@ -130,11 +134,14 @@ class Buyer:
         """
         failures: list[HanseError] = []
         for _ in range(PROVIDERS_TRIED_MAX):
-            candidate = self._choose(ask, needs, failures)
+            choice = self._choose(ask, needs, failures)
+            candidate = choice.candidate
             if asked is not None:
                 asked.append(candidate.listed.provider)
             try:
-                return await self._try_provider(ask, candidate)
+                answer = await self._try_provider(ask, candidate)
+                answer.choice = choice
+                return answer
             except _NextProviderError as following:
                 failures.append(following.error)
                 needs = replace(needs, excluded=needs.excluded | {candidate.listed.provider})
@@ -152,6 +159,7 @@ class Buyer:
                     "receipt_invalid", f"the answer of {provider} ended without a receipt"
                 )
             checked = check_receipt(signed, terms, self._parts.domain, received)
+            self.active.measure(request_id, checked.signed.receipt)
             await self._acknowledge(provider, checked)
         except VerificationError as error:
             self._parts.health.report_dishonest(provider, error.message)
@@ -188,23 +196,14 @@ class Buyer:
 
         self._background.start(find_out())
 
-    def _choose(self, ask: Ask, needs: Needs, failures: list[HanseError]) -> Candidate:
-        parts = self._parts
-        found = match(
-            parts.offers.list_for(ask.service_type, ask.model),
-            parts.health,
-            needs,
-            parts.clock(),
-            parts.funding.find_available,
-            body_bytes=len(ask.body),
-            output_tokens_asked=ask.output_tokens,
-            choices=ask.choices,
-        )
-        if found.candidates:
-            return found.candidates[0]
-        if failures:
-            raise _get_final(failures)
-        raise explain(found, ask.model)
+    def _choose(self, ask: Ask, needs: Needs, failures: list[HanseError]) -> Choice:
+        shape = ask.get_shape(needs.session)
+        try:
+            return self._parts.chooser.choose(shape, needs, self._parts.clock())
+        except HanseError:
+            if failures:
+                raise _get_final(failures) from None
+            raise
 
     async def _try_provider(self, ask: Ask, candidate: Candidate) -> Answer:
         refusal = await self._send(ask, candidate)
@@ -237,8 +236,7 @@ class Buyer:
         provider = listed.provider
         terms, header = await self._sign(ask, candidate)
         request_id = terms.voucher.request.request_id
-        self.active.add(request_id)
-        started = parts.clock()
+        self.active.begin(request_id, listed.offer, is_stream=ask.is_stream)
         try:
             response = await parts.transport.send(
                 "POST",
@@ -260,7 +258,7 @@ class Buyer:
             self._find_out(provider)
             raise
         if response.status == 200:
-            parts.health.report_success(provider, parts.clock() - started)
+            parts.health.report_success(provider, self.active.note_head(request_id))
             trace = (
                 None
                 if parts.traces is None

@@ -5,6 +5,7 @@ block; our own side (spent and in flight) from the voucher book. The book decide
 request from being tried where it cannot be paid.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 from hanse.protocol.books import UserBook
@@ -19,6 +20,10 @@ class FundsView(Protocol):
         """Funds for (user, provider, signer) at the confirmed block; None if never funded."""
         ...
 
+    def list_funded(self) -> Collection[Address]:
+        """Providers that were ever funded."""
+        ...
+
 
 class Funding:
     """Both sides together."""
@@ -30,6 +35,10 @@ class Funding:
     def find_funds(self, provider: Address) -> SubAccountFunds | None:
         """The chain's side."""
         return self._view.find_funds(provider)
+
+    def list_funded(self) -> Collection[Address]:
+        """Providers that may have something set aside."""
+        return self._view.list_funded()
 
     def note(self, provider: Address, book: UserBook | None) -> None:
         """Our side, after each change of the book."""

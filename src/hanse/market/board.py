@@ -1,0 +1,289 @@
+"""The board: every offer with all that is known of it, kept ready for the choice.
+
+    board = Board(offers, health, measured, presence, clock, region="eu")
+    board.keep_funded(providers)            who has a sub-account; only they can be asked
+    group = board.find_group("chat", model)
+
+Each service is a row; its features follow what heartbeats and measurements say. Rows of one model
+and type of service are a group, in trees by the strength of their check and by whether they are in
+the gateway's region. Who cannot be asked now (no sub-account, left alone, out) is on the board but
+in no tree, and comes back by the event or at the time that ends it.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.market.health import FORGET_S, HealthBook
+from hanse.market.measured import MeasuredBook, ServiceKey
+from hanse.market.offers import ListedOffer, OfferIndex
+from hanse.market.presence import PresenceBook
+from hanse.market.scoring import (
+    COLD_S,
+    FIRST_TOKEN_S_USUAL,
+    TOKEN_S_USUAL,
+    Features,
+    UsualPrices,
+    get_usual_prices,
+)
+from hanse.market.tree import RankTree
+from hanse.protocol.signatures import Address
+from hanse.protocol.wire import VERIFIABILITIES
+
+CHANGE_MIN = 0.05
+"""A feature that changed by less, as a part of it, changes nothing: an order of nearly equal offers
+that turns with every answer helps nobody, and each change takes some microseconds."""
+
+LABELS_MAX = 31
+"""Regions, and quantisations, with a bit of their own; further ones share the last."""
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One service on the board.
+
+    Attributes:
+        listed: its offer.
+        key: orders rows of equal score: provider, then service.
+        strength: place of its check in `VERIFIABILITIES`; 0 is the strongest.
+        is_far: whether it is outside the gateway's region.
+        features: as they count now.
+        mask: bits of its region and quantisation.
+        leaf: where it stands in its tree; None while it is in none.
+    """
+
+    listed: ListedOffer
+    key: str
+    strength: int
+    is_far: bool
+    features: Features
+    mask: int = 1
+    leaf: Any = None
+
+    @property
+    def service(self) -> ServiceKey:
+        """Provider and number of the service."""
+        return self.listed.provider, self.listed.offer.service_id
+
+
+@dataclass(slots=True)
+class Group:
+    """The rows of one model and type of service."""
+
+    rows: dict[ServiceKey, Row] = field(default_factory=dict)
+    trees: dict[tuple[int, bool], RankTree] = field(default_factory=dict)
+    usual: UsualPrices = field(default_factory=UsualPrices)
+    fresh: list[Row] = field(default_factory=list)  # also some that are not any more
+    regions: dict[str, int] = field(default_factory=dict)
+    quantisations: dict[str, int] = field(default_factory=dict)
+    masks: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def get_masks(self, region: str, quantisation: str) -> tuple[int, int] | None:
+        """Bits of the regions and quantisations that are meant; None if none is asked for."""
+        if not region and not quantisation:
+            return None
+        wanted = (region, quantisation)
+        if wanted not in self.masks:
+            every = (1 << LABELS_MAX + 1) - 1
+            first = second = every | every << LABELS_MAX + 1
+            if region:
+                first = _join(self.regions, lambda label: is_within(label, region), 0)
+            if quantisation:
+                second = _join(self.quantisations, quantisation.__eq__, LABELS_MAX + 1)
+            self.masks[wanted] = (first, second)
+        return self.masks[wanted]
+
+
+class Board:
+    """See the module."""
+
+    def __init__(
+        self,
+        offers: OfferIndex,
+        health: HealthBook,
+        measured: MeasuredBook,
+        presence: PresenceBook,
+        clock: Callable[[], float],
+        region: str = "",
+    ) -> None:
+        self.health, self.measured, self.presence = health, measured, presence
+        self._clock = clock
+        self._region = region
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._of_provider: dict[Address, list[tuple[Group, Row]]] = {}
+        self._funded: Set[Address] = frozenset()
+        self._wakes: list[tuple[float, Address]] = []
+        self._wake_of: dict[Address, float] = {}
+        offers.watch(self._replace_group)
+        health.watch(self.refresh)
+        presence.watch(self.refresh)
+        measured.watch(lambda key: self.refresh(key[0]))
+
+    def find_group(self, service_type: str, model: str) -> Group | None:
+        """The offers of a model, up to date at this moment."""
+        wakes = self._wakes
+        if wakes and wakes[0][0] <= self._clock():
+            now = self._clock()
+            while wakes and wakes[0][0] <= now:
+                at, provider = heapq.heappop(wakes)
+                if self._wake_of.get(provider) == at:
+                    del self._wake_of[provider]
+                    self.refresh(provider)
+        return self._groups.get((service_type, model))
+
+    def list_rows(self, provider: Address) -> list[tuple[Group, Row]]:
+        """The rows of one provider, each with its group."""
+        return self._of_provider.get(provider, [])
+
+    def keep_funded(self, providers: Set[Address]) -> None:
+        """These have a sub-account, and no others."""
+        before, self._funded = self._funded, frozenset(providers)
+        for provider in before ^ self._funded:
+            self.refresh(provider)
+
+    def refresh(self, provider: Address) -> None:
+        """Take in what is known of a provider now."""
+        held = self._of_provider.get(provider)
+        if not held:
+            return
+        is_ready = self._is_ready(provider)
+        for group, row in held:
+            features = self._get_features(row.listed)
+            is_changed = _differs(features, row.features)
+            if is_changed:
+                row.features = features
+            tree = group.trees[row.strength, row.is_far]
+            if row.leaf is None:
+                if is_ready:
+                    tree.add(row)
+                    if self.is_fresh(row):
+                        group.fresh.append(row)
+            elif not is_ready:
+                tree.remove(row)
+            elif is_changed:
+                tree.move(row)
+
+    def is_fresh(self, row: Row) -> bool:
+        """Whether it is hardly measured yet."""
+        return self.measured.get(row.service).answers < FRESH_ANSWERS
+
+    def _is_ready(self, provider: Address) -> bool:
+        if provider not in self._funded or self.presence.find_absence(provider) is not None:
+            return False
+        state, now = self.health.get(provider), self._clock()
+        if state.retry_at + FORGET_S > now and state.failures:
+            later = state.retry_at if state.retry_at > now else state.retry_at + FORGET_S + 1
+            if self._wake_of.get(provider) != later:
+                self._wake_of[provider] = later
+                heapq.heappush(self._wakes, (later, provider))
+        return not state.is_down(now)
+
+    def _get_features(self, listed: ListedOffer) -> Features:
+        offer = listed.offer
+        key = (offer.provider, offer.service_id)
+        measured = self.measured.get(key)
+        if measured.answers:
+            first_s = measured.first_token_s
+        else:
+            first_s = self.health.get(offer.provider).latency_s or FIRST_TOKEN_S_USUAL
+        if self.presence.is_cold(key):
+            first_s += COLD_S
+        token_s = measured.token_s or TOKEN_S_USUAL
+        return (
+            float(offer.prices.input_per_mtok),
+            float(offer.prices.output_per_mtok),
+            first_s,
+            token_s * (1 + self.presence.get_wait(key)),
+            self.health.get_risk(offer.provider),
+        )
+
+    def _replace_group(self, name: tuple[str, str], offers: Iterable[ListedOffer]) -> None:
+        """Hold exactly these offers of a model; rows of the same offer stay where they are."""
+        group = self._groups.get(name) or Group()
+        held = {(o.provider, o.offer.service_id): o for o in offers}
+        for key, row in list(group.rows.items()):
+            if key not in held or row.listed is not held[key]:
+                self._drop(group, row)
+        new = [o for key, o in held.items() if key not in group.rows]
+        is_built = len(new) > len(group.rows)
+        if not held:
+            self._groups.pop(name, None)
+            return
+        self._groups[name] = group
+        for listed in new:
+            self._put(group, listed)
+        group.masks.clear()
+        group.usual = get_usual_prices([row.listed.offer.prices for row in group.rows.values()])
+        self._place(group, new, is_built=is_built)
+
+    def _put(self, group: Group, listed: ListedOffer) -> None:
+        offer = listed.offer
+        region = _number(group.regions, offer.region)
+        quantisation = _number(group.quantisations, offer.quantisation) + LABELS_MAX + 1
+        row = Row(
+            listed,
+            f"{offer.provider}/{offer.service_id:020d}",
+            VERIFIABILITIES.index(offer.verifiability),
+            bool(self._region) and not is_within(offer.region, self._region),
+            self._get_features(listed),
+            1 << region | 1 << quantisation,
+        )
+        group.rows[row.service] = row
+        group.trees.setdefault((row.strength, row.is_far), RankTree())
+        self._of_provider.setdefault(offer.provider, []).append((group, row))
+
+    def _place(self, group: Group, new: list[ListedOffer], *, is_built: bool) -> None:
+        """Put rows into their trees: one by one, or all at once, which is cheaper for many."""
+        is_built = is_built or any(tree.is_worn for tree in group.trees.values())
+        if not is_built:
+            for provider in {listed.provider for listed in new}:
+                self.refresh(provider)
+            return
+        ready: dict[tuple[int, bool], list[Row]] = {name: [] for name in group.trees}
+        for row in group.rows.values():
+            row.leaf = None
+            if self._is_ready(row.listed.provider):
+                ready[row.strength, row.is_far].append(row)
+        group.fresh = []
+        for name, rows in ready.items():
+            group.trees[name].rebuild(rows)
+            group.fresh += [row for row in rows if self.is_fresh(row)]
+
+    def _drop(self, group: Group, row: Row) -> None:
+        if row.leaf is not None:
+            group.trees[row.strength, row.is_far].remove(row)
+        del group.rows[row.service]
+        left = [entry for entry in self._of_provider[row.listed.provider] if entry[1] is not row]
+        if left:
+            self._of_provider[row.listed.provider] = left
+        else:
+            del self._of_provider[row.listed.provider]
+
+
+FRESH_ANSWERS = 3
+"""Answers after which a provider is measured, and has to compete: three tell a mean from luck."""
+
+
+def is_within(region: str, wanted: str) -> bool:
+    """Whether a region is the wanted one or part of it: `eu` takes in `eu-north`."""
+    return region == wanted or region.startswith(wanted + "-")
+
+
+def _differs(new: Features, old: Features) -> bool:
+    if new == old:
+        return False
+    return any(abs(a - b) > CHANGE_MIN * b for a, b in zip(new, old, strict=True))
+
+
+def _number(labels: dict[str, int], label: str) -> int:
+    return labels.setdefault(label, min(len(labels), LABELS_MAX))
+
+
+def _join(labels: dict[str, int], is_meant: Callable[[str], bool], shift: int) -> int:
+    """The bits of all labels that are meant."""
+    mask = 0
+    for label, number in labels.items():
+        if is_meant(label):
+            mask |= 1 << number + shift
+    return mask

@@ -1,0 +1,210 @@
+"""The choice of one provider for one request, in about a tenth of a millisecond.
+
+    chooser = Chooser(board, policy, trial_share, random_fraction, available)
+    choice = chooser.choose(shape, needs)         choice.candidate, choice.why
+    chooser.rank(shape, needs)                    everybody, with scores and reasons: slow
+
+In this order: a preferred provider that fits; a trial, with the small chance that there is one; the
+provider that the session belongs to; the best score. Where the fast way finds nobody, everybody is
+looked at, so that the error can say why.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from hanse.market.affinity import POOL_MAX, choose_for
+from hanse.market.board import Board, Group, Row
+from hanse.market.matching import (
+    STRENGTHS,
+    Available,
+    Candidate,
+    Judge,
+    Match,
+    Needs,
+    Ranked,
+    explain,
+    get_policy_coefficients,
+    rank_all,
+    rate,
+)
+from hanse.market.policy import CHEAPEST, WEIGHTS, Policy
+from hanse.market.scoring import Coefficients, RequestShape
+from hanse.market.tree import Found, search
+from hanse.protocol.signatures import Address
+
+TRIAL_FEE_FACTOR_MAX = 1.5
+"""A trial is expected to cost at most half more than the best offer: what trying can lose."""
+
+TRIALS_LOOKED_AT_MAX = 4
+"""Fresh providers that are looked at for one trial; then there is none this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who is asked, and why.
+
+    Attributes:
+        candidate: the offer, with its fees.
+        why: `best`, `session`, `prefix`, `spill`, `trial` or `preferred`.
+        policy: by whose weights.
+        ranked: its score; None unless the request asked for an explanation.
+        pool: providers among which a session was placed.
+    """
+
+    candidate: Candidate
+    why: str
+    policy: Policy
+    ranked: Ranked | None = None
+    pool: int = 1
+
+    def to_text(self) -> str:
+        """For a header: one line of names and values."""
+        fields = [("provider", self.candidate.listed.provider), ("why", self.why)]
+        fields += [("policy", self.policy.name), ("pool", str(self.pool))]
+        if self.ranked is not None:
+            fields.append(("score", f"{self.ranked.score:.4g}"))
+            parts = zip(WEIGHTS, self.ranked.parts, strict=True)
+            fields += [(name, f"{part:.4g}") for name, part in parts]
+        return ", ".join(f"{name}={value}" for name, value in fields)
+
+
+class Chooser:
+    """See the module.
+
+    Attributes:
+        board: what is known of the market.
+        policy: of requests that name none.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        available: Available,
+        list_funded: Callable[[], Collection[Address]],
+        random_fraction: Callable[[], float],
+        *,
+        policy: Policy = CHEAPEST,
+        trial_share: float = 0.0,
+    ) -> None:
+        self.board = board
+        self.policy = policy
+        self._available = available
+        self._list_funded = list_funded
+        self._funded_count = -1
+        self._random_fraction = random_fraction
+        self._trial_share = trial_share
+
+    def choose(self, shape: RequestShape, needs: Needs, now: float) -> Choice:
+        """Choose for one request.
+
+        Raises:
+            HanseError: nobody fits: `model_not_found`, `insufficient_balance` with amounts,
+                `unprocessable`, or `no_provider`.
+        """
+        funded = self._list_funded()
+        if len(funded) != self._funded_count:  # nobody who was funded ever leaves
+            self._funded_count = len(funded)
+            self.board.keep_funded(frozenset(funded))
+        group = self.board.find_group(shape.service_type, shape.model)
+        judge = Judge(self.board, shape, needs, now, self._available)
+        if group is None:
+            raise explain(Match((), ()), shape.model)
+        coefficients = get_policy_coefficients(group, judge, self.policy)
+        row, why, pool = self._find(group, judge, coefficients)
+        if row is None:
+            found = rank_all(group, judge, self.policy)
+            if not found.ranked:
+                raise explain(found, shape.model)
+            row, why = found.ranked[0].row, "best"
+        return Choice(
+            judge.to_candidate(row),
+            why,
+            needs.policy or self.policy,
+            rate(row, judge, coefficients) if needs.explains else None,
+            pool,
+        )
+
+    def rank(self, shape: RequestShape, needs: Needs, now: float) -> Match:
+        """Every offer of the model: what fits, best first, and why the rest does not."""
+        group = self.board.find_group(shape.service_type, shape.model)
+        if group is None:
+            return Match((), ())
+        judge = Judge(self.board, shape, needs, now, self._available)
+        return rank_all(group, judge, self.policy)
+
+    def _find(
+        self, group: Group, judge: Judge, coefficients: Coefficients
+    ) -> tuple[Row | None, str, int]:
+        needs, shape = judge.needs, judge.shape
+        if needs.preferred is not None:
+            row = self._find_row(group, judge, needs.preferred)
+            if row is not None:
+                return row, "preferred", 1
+        policy = needs.policy or self.policy
+        is_placed = bool(shape.affinity)
+        tolerance = policy.tolerance if is_placed else 0.0
+        found = find_best(group, judge, coefficients, POOL_MAX if is_placed else 1, tolerance)
+        if not found:
+            return None, "", 0
+        trial = self._find_trial(group, judge, found[0][2])
+        if trial is not None:
+            return trial, "trial", len(found)
+        if not is_placed:
+            return found[0][2], "best", 1
+        presence = self.board.presence
+        row, is_spilt = choose_for(
+            shape.affinity, found, tolerance, lambda one: presence.get_free(one.service)
+        )
+        why = "session" if shape.is_session else "prefix"
+        return row, "spill" if is_spilt else why, len(found)
+
+    def _find_trial(self, group: Group, judge: Judge, best: Row) -> Row | None:
+        """A fresh provider, as often as `trial_share` says; each has the same chance."""
+        share, fresh = self._trial_share, group.fresh
+        if not share or not fresh or judge.shape.is_session:
+            return None
+        drawn = self._random_fraction()
+        if drawn >= share:
+            return None
+        most = judge.to_candidate(best).expected_fee * TRIAL_FEE_FACTOR_MAX
+        place = int(drawn / share * len(fresh))
+        for _ in range(min(TRIALS_LOOKED_AT_MAX, len(fresh))):
+            if not fresh:
+                return None
+            place %= len(fresh)
+            row = fresh[place]
+            if row.leaf is None or not self.board.is_fresh(row):
+                fresh[place] = fresh[-1]
+                fresh.pop()
+                continue
+            if judge.fits(row) and judge.to_candidate(row).expected_fee <= most:
+                return row
+            place += 1
+        return None
+
+    def _find_row(self, group: Group, judge: Judge, provider: Address) -> Row | None:
+        for of_group, row in self.board.list_rows(provider):
+            if of_group is group and judge.fits(row):
+                return row
+        return None
+
+
+def find_best(
+    group: Group, judge: Judge, coefficients: Coefficients, most: int, tolerance: float
+) -> Found:
+    """The best offers that fit, best first: the same as the first ones of `rank_all`."""
+    needs = judge.needs
+    weakest = STRENGTHS[needs.verifiability_min]
+    trees = [
+        (tree, coefficients.get_class_score(strength, is_far))
+        for (strength, is_far), tree in group.trees.items()
+        if strength <= weakest
+    ]
+    return search(
+        trees,
+        coefficients,
+        judge.fits,
+        most=most,
+        tolerance=tolerance,
+        masks=group.get_masks(needs.region, needs.quantisation),
+    )

@@ -1,0 +1,162 @@
+"""The score of an offer for one request: what it costs in money, time and doubt. Lower is better.
+
+    score =  price         * fee / usual fee                (of the expected tokens)
+          +  speed         * time / usual time              (first token, and the tokens after it)
+          +  reliability   * share of failures / usual share
+          +  verifiability * steps below the strongest check / 3
+          +  locality      * (0 in the gateway's region, else 1)
+
+Every part falls with a feature of the offer that is never negative, and none depends on another
+offer but through what is usual for the model. Hence a lower bound of a group of offers is the score
+of its least features, and the best of many is found without looking at most (`hanse.market.tree`).
+
+A score is no amount: floating point does for an order, and fees are computed elsewhere, exactly.
+
+Source: `docs/decisions/0023-matching.md`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median_low
+
+from hanse.market.policy import Policy
+from hanse.protocol.messages import Prices
+
+BYTES_PER_TOKEN = 4
+"""English text has about four bytes a token; only the ranking depends on it, never a fee."""
+
+OUTPUT_TOKENS_EXPECTED = 256
+"""Output tokens of a choice that the ranking assumes at most; answers mostly end before."""
+
+FIRST_TOKEN_S_USUAL = 1.0
+"""Of a provider that was never measured, and the unit of speed: what people call prompt."""
+
+TOKEN_S_USUAL = 1 / 30
+"""Seconds a token of one never measured: a small model on a processor, a large one on a card."""
+
+COLD_S = 30.0
+"""Until the first token of a model that is not loaded: a few gigabytes from a disk."""
+
+RISK_USUAL = 0.05
+"""Share of failures of one never asked; one that fails once in twenty costs no more than it."""
+
+Features = tuple[float, float, float, float, float]
+"""Base units per million input and output tokens, seconds to the first token, seconds for each
+token after it, share of failures; all as they count now, load included."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestShape:
+    """What of a request the choice depends on.
+
+    Attributes:
+        service_type, model: what is asked for.
+        body_bytes: length of the body.
+        output_tokens_asked: most tokens of one choice, None if the request does not say.
+        choices: answers asked for (`n`).
+        affinity: names what should stay with one provider: a session, or the prompt's beginning;
+            empty for nothing.
+        is_session: whether `affinity` names a session, which no trial interrupts.
+    """
+
+    service_type: str
+    model: str
+    body_bytes: int
+    output_tokens_asked: int | None
+    choices: int = 1
+    affinity: bytes = b""
+    is_session: bool = False
+
+    @property
+    def input_tokens(self) -> int:
+        """Expected, at least 1."""
+        return max(1, self.body_bytes // BYTES_PER_TOKEN)
+
+    @property
+    def output_tokens(self) -> int:
+        """Expected over all choices."""
+        if self.service_type == "embeddings":
+            return 0
+        asked = self.output_tokens_asked
+        each = OUTPUT_TOKENS_EXPECTED if asked is None else min(asked, OUTPUT_TOKENS_EXPECTED)
+        return each * self.choices
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """What one request makes of each feature; all are at least 0."""
+
+    input_price: float
+    output_price: float
+    first_token: float
+    token: float
+    risk: float
+    check: float
+    far: float
+
+    def get_class_score(self, strength: int, is_far: bool) -> float:
+        """What all offers of one kind of check and place have in common."""
+        return self.check * strength + (self.far if is_far else 0.0)
+
+    def get_score(self, features: Features, of_class: float) -> float:
+        """The score; `hanse.market.tree` adds up in the same order, so that both round alike."""
+        input_price, output_price, first_token_s, token_s, risk = features
+        return (
+            self.input_price * input_price
+            + self.output_price * output_price
+            + self.first_token * first_token_s
+            + self.token * token_s
+            + self.risk * risk
+            + of_class
+        )
+
+    def get_parts(self, features: Features, strength: int, is_far: bool) -> tuple[float, ...]:
+        """The score's five parts, in the order of `hanse.market.policy.WEIGHTS`."""
+        input_price, output_price, first_token_s, token_s, risk = features
+        return (
+            self.input_price * input_price + self.output_price * output_price,
+            self.first_token * first_token_s + self.token * token_s,
+            self.risk * risk,
+            self.check * strength,
+            self.far if is_far else 0.0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UsualPrices:
+    """The middle of a model's prices, base units per million tokens: what a fee is held against."""
+
+    input_per_mtok: int = 1
+    output_per_mtok: int = 1
+
+
+def get_usual_prices(prices: Sequence[Prices]) -> UsualPrices:
+    """The median of each; of few absurd prices it knows nothing."""
+    if not prices:
+        return UsualPrices()
+    return UsualPrices(
+        median_low([price.input_per_mtok for price in prices]),
+        median_low([price.output_per_mtok for price in prices]),
+    )
+
+
+def get_coefficients(shape: RequestShape, policy: Policy, usual: UsualPrices) -> Coefficients:
+    """How much each feature counts for this request."""
+    input_tokens, output_tokens = shape.input_tokens, shape.output_tokens
+    fee = input_tokens * usual.input_per_mtok + output_tokens * usual.output_per_mtok
+    of_fee = policy.price / max(1, fee)
+    of_time = policy.speed / (FIRST_TOKEN_S_USUAL + output_tokens * TOKEN_S_USUAL)
+    return Coefficients(
+        of_fee * input_tokens,
+        of_fee * output_tokens,
+        of_time,
+        of_time * output_tokens,
+        policy.reliability / RISK_USUAL,
+        policy.verifiability / 3,
+        policy.locality,
+    )
+
+
+def get_time_s(features: Features, output_tokens: int) -> float:
+    """Seconds until the answer's end that are expected."""
+    return features[2] + output_tokens * features[3]
