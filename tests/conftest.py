@@ -57,7 +57,13 @@ class _background:  # noqa: N801 (reads as a statement)
 
 
 def pytest_configure() -> None:
-    """A shell starts what goes on in the background deaf to Ctrl-C, and every child inherits it."""
+    """What the processes of tests inherit.
+
+    A shell starts what goes on in the background deaf to Ctrl-C, and every child stays so. Some
+    machines forbid Python to keep what it compiled: each of several hundred processes would compile
+    everything again.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
