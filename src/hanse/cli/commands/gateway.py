@@ -1,19 +1,14 @@
 """`hanse gateway`: OpenAI's API for applications, and the keys that they use."""
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from hanse.cli.budgeting.keys import gateway_keys
+from hanse.cli.budgeting.limits import gateway_ladders, gateway_limits
 from hanse.cli.framework import group, pass_session
-from hanse.cli.moments import format_time
 from hanse.cli.session import Session
 from hanse.cli.settings import database_option, traces_options
-
-if TYPE_CHECKING:
-    from hanse.gateway.keys import ApiKey, ApiKeys
 
 
 @group(
@@ -91,101 +86,5 @@ def start(session: Session, /, **options: Any) -> None:
     serve(session, options)
 
 
-@gateway.group_of(
-    "keys",
-    short_help="API keys that this gateway issues.",
-    examples=(
-        ("A key for an application", "hanse gateway keys create notebook"),
-        ("Which there are", "hanse gateway keys list"),
-    ),
-)
-def gateway_keys() -> None:
-    """Create, list and revoke the API keys of this gateway.
-
-    A running gateway on the same home folder sees a change within a second.
-    """
-
-
-@gateway_keys.command_of(
-    "create",
-    short_help="Issue an API key; it is shown once.",
-    examples=(
-        ("A key for an application", "hanse gateway keys create notebook"),
-        (
-            "Straight into a variable",
-            "export OPENAI_API_KEY=$(hanse gateway keys create ci --json | jq -r .api_key)",
-        ),
-    ),
-)
-@click.argument("name")
-@pass_session
-async def create_key(session: Session, /, name: str) -> None:
-    """Issue an API key labelled NAME.
-
-    The key is shown here and never again: only its hash is kept.
-    """
-    async with _open_keys(session) as keys:
-        key, text = await keys.create(name)
-    session.output.show(
-        {**_to_document(key), "api_key": text},
-        lambda: session.output.fields((("API key", text), ("id", key.id), ("name", key.name))),
-    )
-    session.output.note("Keep it now: only its hash is stored, it cannot be shown again.")
-
-
-@gateway_keys.command_of(
-    "list",
-    short_help="List the API keys, without their text.",
-    examples=(("Every key, revoked ones too", "hanse gateway keys list"),),
-)
-@pass_session
-async def list_keys(session: Session) -> None:
-    """List every key that was ever issued."""
-    async with _open_keys(session) as keys:
-        found = await keys.list()
-    rows = [(key.id, key.name, format_time(key.created_at), _format_state(key)) for key in found]
-    if not found:
-        session.output.note("No keys; issue one with: hanse gateway keys create NAME")
-    session.output.show(
-        {"keys": [_to_document(key) for key in found]},
-        lambda: session.output.table(("id", "name", "created", "state"), rows) if rows else None,
-    )
-
-
-@gateway_keys.command_of(
-    "revoke",
-    short_help="Make an API key stop working.",
-    examples=(("By the id that list shows", "hanse gateway keys revoke 5f0c2a9be1d4"),),
-)
-@click.argument("key_id", metavar="ID")
-@pass_session
-async def revoke_key(session: Session, /, key_id: str) -> None:
-    """Make the key with this ID stop working; revoking twice changes nothing."""
-    async with _open_keys(session) as keys:
-        key = await keys.revoke(key_id)
-    session.output.show(_to_document(key), lambda: f"{key.name} ({key.id}) no longer works.")
-
-
-@asynccontextmanager
-async def _open_keys(session: Session) -> "AsyncIterator[ApiKeys]":
-    from hanse.gateway.keys import open_api_keys
-    from hanse.store import open_database
-
-    database = await open_database(session.get_database_path("gateway"))
-    try:
-        yield await open_api_keys(database, time.time)
-    finally:
-        await database.close()
-
-
-def _format_state(key: "ApiKey") -> str:
-    return "works" if key.revoked_at is None else f"revoked {format_time(key.revoked_at)}"
-
-
-def _to_document(key: "ApiKey") -> dict[str, object]:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "created_at": key.created_at,
-        "revoked_at": key.revoked_at,
-    }
+for part in (gateway_keys, gateway_limits, gateway_ladders):
+    gateway.add_command(part)

@@ -1,0 +1,6 @@
+"""What the commands of API keys and budgets do.
+
+options  limits and scopes as options of a command
+keys     `hanse gateway keys`
+limits   `hanse gateway limits` and `hanse gateway ladders`
+"""
