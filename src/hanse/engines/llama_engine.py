@@ -28,7 +28,12 @@ from hanse.engines.base import (
     Progress,
 )
 from hanse.engines.frames import Renamer, StreamMeter, read_envelope
-from hanse.engines.gguf_files import describe_file, find_packaged_model, prepare_q4_0
+from hanse.engines.gguf_files import (
+    describe_file,
+    find_packaged_model,
+    prepare_q4_0,
+    read_chat_template,
+)
 from hanse.engines.llama_process import LlamaProcess
 from hanse.engines.llama_server import ServerConfig
 from hanse.engines.openai_http import OpenAIServer, Timeouts
@@ -52,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         cache_dir: where requantised models and hashes are kept.
         model: the name that is offered.
         model_path: a GGUF file to serve as it is; empty for the packaged SmolLM2.
+        chat_template_path: a Jinja file instead of the model's own template, to add tools to it.
         parallel: requests that run at once (slots).
         context_tokens: prompt and answer of one request.
         output_tokens_max: of one answer; at most the context.
@@ -78,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_dir: str
     model: str = "smollm2-135m-instruct"
     model_path: str = ""
+    chat_template_path: str = ""
     parallel: int = 4
     context_tokens: int = 4_096
     output_tokens_max: int = 2_048
@@ -115,6 +122,7 @@ class LlamaEngine:
         self._capabilities: Capabilities | None = None
         self._guard: asyncio.Task[None] | None = None
         self._quantisation = "unknown"
+        self._chat_template = ""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -244,6 +252,9 @@ class LlamaEngine:
             self._path = await asyncio.to_thread(
                 prepare_q4_0, source, self._cache_dir, _to_loop(progress)
             )
+        self._chat_template = await asyncio.to_thread(
+            read_chat_template, s.chat_template_path, not s.model_path
+        )
         self._process = LlamaProcess(
             self._make_config, ready_timeout_s=s.ready_timeout_s, log_path=s.log_path
         )
@@ -311,6 +322,7 @@ class LlamaEngine:
         return ServerConfig(
             model_path=str(self._path),
             alias=s.model,
+            chat_template=self._chat_template,
             socket_path=socket_path,
             api_key=api_key,
             parallel=s.parallel,

@@ -26,6 +26,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model_path: GGUF file.
         alias: model name in every answer.
+        chat_template: Jinja text in place of the model's own; empty for its own.
         socket_path: unix socket to listen on; ends in `.sock`.
         api_key: what every request must carry.
         parallel: slots.
@@ -40,6 +41,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     model_path: str
     alias: str
+    chat_template: str
     socket_path: str
     api_key: str
     parallel: int
@@ -93,6 +95,7 @@ def _make_params(xllamacpp: Any, config: ServerConfig) -> Any:
     params.endpoint_slots = True
     params.ui = False
     params.use_jinja = True
+    params.chat_template = config.chat_template
     # Above "errors" the log may hold prompts.
     params.verbosity = 1
     if config.embeddings:

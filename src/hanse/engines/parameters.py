@@ -128,7 +128,8 @@ def _check_capabilities(out: dict[str, Any], capabilities: Capabilities) -> None
         "logprobs": capabilities.logprobs,
         "grammar": capabilities.grammar,
         "tools": capabilities.tools,
-        "tool_choice": capabilities.tools or out.get("tool_choice") in ("none", "auto"),
+        "tool_choice": (capabilities.tools and capabilities.forced_tools)
+        or out.get("tool_choice") in ("none", "auto"),
         "response_format": capabilities.json_schema
         or out.get("response_format", {}).get("type") == "text",
     }

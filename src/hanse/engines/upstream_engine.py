@@ -56,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         context_tokens: prompt and answer of one request.
         output_tokens_max: of one answer.
         parallel: requests at once.
-        logprobs, seed, grammar, json_schema, tools: what it can do.
+        logprobs, seed, grammar, json_schema, tools, forced_tools: what it can do.
         embedding_dimensions: length of a vector, if it serves them.
         continuous_usage: ask for usage in every frame (vLLM, SGLang).
         timeouts: how long each stage may take.
@@ -77,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     grammar: bool = False
     json_schema: bool = True
     tools: bool = True
+    forced_tools: bool = True
     embedding_dimensions: int = 0
     continuous_usage: bool = False
     timeouts: Timeouts = Timeouts()
@@ -111,6 +112,7 @@ class UpstreamEngine:
             grammar=s.grammar,
             json_schema=s.json_schema,
             tools=s.tools,
+            forced_tools=s.forced_tools,
             embedding_dimensions=s.embedding_dimensions,
         )
 
