@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from hanse.chain import Key
+from hanse.engines.echo_engine import Fault
 from hanse.protocol.errors import TransientError, VerificationError
 from hanse.settlement.traces.bundle import open_trace
 from hanse.settlement.traces.capture import TraceLimits, TraceSettings
@@ -120,6 +121,22 @@ async def test_a_stream_that_the_caller_leaves_is_the_providers_trace_over_its_p
         check_trace(trace, DOMAIN, RECEIPT_KEY)
         await market.hanse.wait_idle()
         assert user.held_bytes == 0
+
+
+async def test_an_answer_that_failed_is_traced_with_the_error_that_its_receipt_is_over(tmp_path):
+    store = open_object_store(str(tmp_path / "objects"))
+    async with open_traced(tmp_path, store) as (market, client, provider, _):
+        market.cheap.engine.fault = Fault(kind="refuse")
+        await ask(client, stream=False)  # the dear one answers
+        async with asyncio.timeout(10):
+            while not (found := await provider.notes.list_newest(5)):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await provider.wait_written(10)
+        keys = await provider.notes.list_keys(found[0].trace_hash)
+        content = await store.fetch(found[0].trace_hash)
+        trace = open_trace(content, found[0].trace_hash, keys, PROVIDER_PRIVATE)
+        check_trace(trace, DOMAIN, RECEIPT_KEY)
+        assert (trace.receipt.receipt.fee, b'"error"' in trace.response) == (0, True)
 
 
 class Hanging:

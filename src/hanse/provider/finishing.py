@@ -129,6 +129,8 @@ class Finisher:
             return
         shown = self.count_error(error)
         body = encode_error(shown)
+        if request.trace is not None:
+            request.trace.add(body)
         finished = await self.finish(
             request,
             admission,
