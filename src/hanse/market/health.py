@@ -1,9 +1,11 @@
 """What was seen of providers lately, in memory: up, down, slow or dishonest.
 
-A provider that fails is left alone for 1 s, doubling with every failure in a row up to 60 s,
-then asked again by one more request; a success forgets the failures, and so does a quarter of an
-hour without one. One whose answer did not verify is left alone for an hour: money is safer
-elsewhere.
+A provider that fails is left alone for 1 s, doubling with every failure in a row up to 60 s, then
+asked again by one request: until its head is there, or `PROBE_S` are over, nobody else asks. A
+success forgets the failures in a row, and so does a quarter of an hour without one. One that takes
+requests and breaks them off succeeds and fails by turns: it is left alone by its running share of
+failures, which fades by half in a minute. One whose answer did not verify is left alone for an hour:
+money is safer elsewhere.
 
 Nothing here is durable: after a restart everybody gets a fresh chance, except the sub-accounts that
 the voucher book holds disputed.
@@ -33,6 +35,18 @@ LATENCY_WEIGHT = 0.2
 FAILURE_WEIGHT = 0.1
 """Of the newest request in the running share of failures: about the last twenty count."""
 
+FAILURE_HALF_LIFE_S = 60.0
+"""In which what is known of failures beyond the usual loses half its weight."""
+
+OPEN_SHARE = 0.35
+"""One that fails more often than this is left alone for `OPEN_S` at a failure after a success."""
+
+OPEN_S = 10.0
+"""Long enough that a broken engine costs a request now and then, not each."""
+
+PROBE_S = 10.0
+"""How long the one request may take that finds out whether a provider is back."""
+
 AUDIT_WEIGHT = 0.3
 """Of the newest audit: audits are few, and each says more than an answer that came."""
 
@@ -49,6 +63,8 @@ class ProviderHealth:
         latency_s: running mean of the time to the first byte; 0 if never seen.
         failure_share: running share of requests that failed; None if never asked.
         audit_share: running share of audits that failed.
+        failed_at: when `failure_share` was last told.
+        is_probed: whether a request is finding out if it is back.
     """
 
     failures: int = 0
@@ -58,6 +74,8 @@ class ProviderHealth:
     latency_s: float = 0.0
     failure_share: float | None = None
     audit_share: float = 0.0
+    failed_at: float = 0.0
+    is_probed: bool = False
 
     def is_down(self, now: float) -> bool:
         """Whether it should be left alone now."""
@@ -88,10 +106,17 @@ class HealthBook:
             share = RISK_USUAL
         return min(1.0, share + known.audit_share)
 
+    def begin(self, provider: Address) -> None:
+        """A request is on its way; after failures it is the only one until its head is there."""
+        known = self._providers.get(provider)
+        if known is not None and known.failures:
+            retry_at = max(known.retry_at, self._clock() + PROBE_S)
+            self._put(provider, replace(known, retry_at=retry_at, is_probed=True))
+
     def report_success(self, provider: Address, latency_s: float) -> None:
         """It answered, `latency_s` after it was asked."""
         known = self.get(provider)
-        if known.failures and known.is_down(self._clock()):
+        if known.failures and known.is_down(self._clock()) and not known.is_probed:
             return  # an older request ended well; what came since counts more
         is_news = (
             known.failures > 0 or not known.latency_s
@@ -101,9 +126,10 @@ class HealthBook:
             provider,
             ProviderHealth(
                 latency_s=mean if known.latency_s else latency_s,
-                failure_share=_mix(known.failure_share, 0.0),
+                failure_share=self._mix(known, 0.0),
                 audit_share=known.audit_share,
-                retry_at=known.retry_at,
+                failed_at=self._clock(),
+                retry_at=0.0 if known.is_probed else known.retry_at,
             ),
             is_news=is_news,
         )
@@ -124,9 +150,13 @@ class HealthBook:
             known = replace(known, failures=0)
         failures = known.failures + 1
         wait_s = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(failures - 1, 16))
+        if not known.failures and self._mix(known, 1.0) > OPEN_SHARE:
+            wait_s = max(wait_s, OPEN_S)
         if retry_after_s is not None:
             wait_s = min(BACKOFF_S_MAX, max(0.0, retry_after_s))
-        self._fail(provider, known, failures, max(known.retry_at, now + wait_s), reason)
+        if not known.is_probed:  # a probe's end takes the time back that it was given
+            wait_s = max(wait_s, known.retry_at - now)
+        self._fail(provider, known, failures, now + wait_s, reason)
 
     def report_dishonest(self, provider: Address, reason: str) -> None:
         """What it sent did not verify."""
@@ -142,19 +172,24 @@ class HealthBook:
             down_since=known.down_since if known.failures else self._clock(),
             retry_at=retry_at,
             reason=reason,
-            failure_share=_mix(known.failure_share, 1.0),
+            failure_share=self._mix(known, 1.0),
+            failed_at=self._clock(),
+            is_probed=False,
         )
         self._put(provider, state)
+
+    def _mix(self, known: ProviderHealth, sample: float) -> float:
+        """The running share of failures with one more sample; the old ones fade with time."""
+        share = RISK_USUAL
+        if known.failure_share is not None:
+            faded = 0.5 ** ((self._clock() - known.failed_at) / FAILURE_HALF_LIFE_S)
+            share += (known.failure_share - RISK_USUAL) * faded
+        return share + FAILURE_WEIGHT * (sample - share)
 
     def _put(self, provider: Address, state: ProviderHealth, *, is_news: bool = True) -> None:
         self._providers[provider] = state
         if is_news:
             self._on_change(provider)
-
-
-def _mix(share: float | None, sample: float) -> float:
-    known = RISK_USUAL if share is None else share
-    return known + FAILURE_WEIGHT * (sample - known)
 
 
 def _ignore(provider: Address) -> None:

@@ -136,6 +136,7 @@ class Buyer:
         for _ in range(PROVIDERS_TRIED_MAX):
             choice = self._choose(ask, needs, failures)
             candidate = choice.candidate
+            self._parts.health.begin(candidate.listed.provider)
             if asked is not None:
                 asked.append(candidate.listed.provider)
             try:

@@ -1,0 +1,96 @@
+"""When a provider is left alone, and how it comes back."""
+
+from hanse.market.health import OPEN_S, PROBE_S, HealthBook
+from hanse.market.scoring import RISK_USUAL
+
+PROVIDER = "0x" + "11" * 20
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_book() -> tuple[HealthBook, Clock]:
+    clock = Clock()
+    return HealthBook(clock), clock
+
+
+def is_down(book: HealthBook, clock: Clock) -> bool:
+    return book.get(PROVIDER).is_down(clock.now)
+
+
+def test_after_failures_one_request_finds_out_whether_it_is_back():
+    book, clock = make_book()
+    book.report_failure(PROVIDER, "gone")
+    assert is_down(book, clock)
+    clock.now += 1.0
+    assert not is_down(book, clock)
+    book.begin(PROVIDER)  # the probe
+    assert is_down(book, clock)
+    book.report_success(PROVIDER, 0.1)
+    assert not is_down(book, clock)
+    assert book.get(PROVIDER).failures == 0
+
+
+def test_a_probe_that_fails_doubles_the_wait_and_keeps_none_of_its_own_time():
+    book, clock = make_book()
+    book.report_failure(PROVIDER, "gone")
+    clock.now += 1.0
+    book.begin(PROVIDER)
+    book.report_failure(PROVIDER, "gone still")
+    clock.now += 1.9
+    assert is_down(book, clock)
+    clock.now += 0.2
+    assert not is_down(book, clock)
+
+
+def test_a_probe_that_never_ends_makes_room_for_the_next():
+    book, clock = make_book()
+    book.report_failure(PROVIDER, "gone")
+    clock.now += 1.0
+    book.begin(PROVIDER)
+    clock.now += PROBE_S
+    assert not is_down(book, clock)
+    book.begin(PROVIDER)
+    assert is_down(book, clock)
+
+
+def test_a_healthy_provider_is_not_held_to_one_request():
+    book, clock = make_book()
+    book.report_success(PROVIDER, 0.1)
+    book.begin(PROVIDER)
+    assert not is_down(book, clock)
+
+
+def test_an_older_request_that_ends_well_does_not_open_the_way():
+    book, clock = make_book()
+    book.report_failure(PROVIDER, "gone")
+    book.report_success(PROVIDER, 0.1)
+    assert is_down(book, clock)
+
+
+def test_one_that_takes_requests_and_breaks_them_off_is_left_alone_for_long():
+    book, clock = make_book()
+    waits = []
+    for _ in range(8):
+        book.report_success(PROVIDER, 0.1)
+        book.report_failure(PROVIDER, "broke off")
+        waits.append(book.get(PROVIDER).retry_at - clock.now)
+        clock.now += waits[-1]
+    assert waits[0] == 1.0
+    assert waits[-1] == OPEN_S
+
+
+def test_what_is_known_of_failures_fades():
+    book, clock = make_book()
+    for _ in range(10):
+        book.report_failure(PROVIDER, "gone")
+    high = book.get_risk(PROVIDER)
+    clock.now += 600
+    book.report_success(PROVIDER, 0.1)
+    assert high > 0.5
+    assert book.get_risk(PROVIDER) < RISK_USUAL + 0.01
