@@ -4,7 +4,7 @@
     make chaos STEPS=300              # a fresh seed, printed
     make chaos SEED=1 STEPS=200 SEEDS=200
 
-Users, a gateway, two brokers, a recorder and a chain run their real code on one deterministic event
+Users, a gateway, three brokers of two providers, a recorder and a chain run their real code on one deterministic event
 loop with a virtual clock. What is not theirs is ours: the order of turns, the network, the disk's
 commits, the chain's blocks, the node's honesty, the wall clocks. All of it follows from the seed,
 so a run that fails fails again: the same seed gives the same trace, hash and all. It is a test of
@@ -16,7 +16,7 @@ machine/  loop: virtual time, a lot draws whose turn it is, kill -9 at any turn;
           its commits where we want them; network: messages lost, late, doubled, cut, stuck
 chain/    a real EVM under blocks, a mempool, reorganisations, and a node that lies
 market/   components that outlive their processes: brokers, a user, a gateway and its application,
-          a recorder
+          a recorder, the store of traces
 verdict/  what must be true at the end (`checks`: read this first), by plain SQL, by the contracts'
           views, and by the chain's history replayed on the reference ledger
 world     one seed's loop, chain, network and notes

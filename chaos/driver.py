@@ -19,7 +19,8 @@ from chaos.machine.network import Weather
 from chaos.market.buyers import Application, GatewayComponent, UserComponent
 from chaos.market.components import Component
 from chaos.market.recording import RecorderComponent, list_open_records
-from chaos.market.sellers import BrokerComponent
+from chaos.market.sellers import SHARED, BrokerComponent
+from chaos.market.tracing import list_open_traces
 from chaos.verdict.books import list_open_work
 from chaos.world import World, get_key
 from hanse.sdk.account import Account
@@ -39,12 +40,15 @@ class Driver:
 
     def __init__(self, world: World, only: str = "") -> None:
         self.world = world
-        self.brokers = [BrokerComponent(world, f"broker-{number}") for number in (1, 2)]
+        shared = BrokerComponent(world, "broker-2", SHARED, has_traces=True)
+        self.brokers = [BrokerComponent(world, "broker-1"), shared]
+        second = BrokerComponent(world, "broker-2-second", SHARED, shared, has_traces=True)
+        self.sellers = [*self.brokers, second]
         self.user = UserComponent(world, "user")
         self.gateway = GatewayComponent(world, "gateway")
         self.users: list[UserComponent] = [self.user, self.gateway]
         self.recorder = RecorderComponent(world)
-        self.components: list[Component] = [*self.brokers, *self.users, self.recorder]
+        self.components: list[Component] = [*self.sellers, *self.users, self.recorder]
         self.application = Application(world, self.gateway)
         self.lot = world.lot_of("driver")
         self._providers = [get_key(broker.name).address for broker in self.brokers]
@@ -71,7 +75,7 @@ class Driver:
         """Providers on the market, users with money in sub-accounts."""
         for component in self.components:
             component.start()
-        self._wait(lambda: all(b.is_admitting for b in self.brokers), SET_UP_S_MAX, "brokers admit")
+        self._wait(lambda: all(b.is_admitting for b in self.sellers), SET_UP_S_MAX, "brokers admit")
         self._wait(lambda: all(u.is_open for u in self.users), SET_UP_S_MAX, "users are open")
         self.world.loop.run_for(15.0)  # the users' views reach the services
         funds = dict.fromkeys(self._providers, OPENING)
@@ -100,7 +104,7 @@ class Driver:
 
     def drain(self, most_s: float = DRAIN_S_MAX) -> None:
         """Let everything end: answers, vouchers, claims, refunds, transactions."""
-        self._wait(lambda: all(b.is_admitting for b in self.brokers), SET_UP_S_MAX, "brokers admit")
+        self._wait(lambda: all(b.is_admitting for b in self.sellers), SET_UP_S_MAX, "brokers admit")
         self._wait(lambda: all(u.is_open for u in self.users), SET_UP_S_MAX, "users are open")
         self._wait(self._is_quiet, most_s, "all is quiet", every_s=5.0)
         self._is_over = True
@@ -150,7 +154,7 @@ class Driver:
         self._move("withdraw", lambda a, key: a.withdraw(amount, key=key))
 
     def _settle(self) -> None:
-        self.lot.choice(self.brokers).settle()
+        self.lot.choice(self.sellers).settle()
 
     def _idle(self) -> None:
         self.world.loop.run_for(self.lot.uniform(2.0, 15.0))
@@ -177,9 +181,10 @@ class Driver:
     def _is_quiet(self) -> bool:
         self._open_work = list_open_work(self.world, self.brokers, self.users)
         self._open_work += list_open_records(self.recorder, [*self.brokers, *self.users])
+        self._open_work += list_open_traces([*self.brokers, *self.users])
         if not self._open_work:
             return True
-        for broker in self.brokers:
+        for broker in self.sellers:
             broker.settle()
         return False
 

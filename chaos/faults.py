@@ -133,7 +133,7 @@ def raise_base_fee(driver: "Driver", component: Component, lot: Random) -> None:
 
 def break_engine(driver: "Driver", component: Component, lot: Random) -> None:
     """A broker's engine refuses, breaks off, hangs or says nothing."""
-    broker = lot.choice(driver.brokers)
+    broker = lot.choice(driver.sellers)
     after_tokens = lot.choice((0, 1, 5))
     fault = lot.choice(
         (

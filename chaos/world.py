@@ -59,6 +59,7 @@ class World:
         tallies: what else happened: requests, receipts, transactions.
         served: answer id -> how often an engine began to work on it.
         minted: base units that exist.
+        objects: what stands in the store of traces, by its hash.
         crash_sites: where tasks stood when their process was killed.
     """
 
@@ -71,6 +72,7 @@ class World:
         self.tallies: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.minted = 0
+        self.objects: dict[str, bytes] = {}
         self.crash_sites: set[str] = set()
         self.trace: deque[str] = deque(maxlen=TRACE_KEPT)
         self._digest = 0

@@ -34,13 +34,14 @@ WAITS_S = (0.0, 0.0, 0.0, 0.0005, 0.003, 0.02)
 
 
 class Disk:
-    """The disk of one component; it outlives its processes."""
+    """The disk of one component, or of two that share it; it outlives their processes."""
 
     def __init__(self, path: Path, lot: Random, counts: "Counter[str]", bug: Bug) -> None:
         self.path = path
         self.lot = lot
         self.counts = counts
         self.bug = bug
+        self.is_shared = False
         self.slow = False
         self.full = False
 
@@ -57,7 +58,8 @@ class ChaosDatabase:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._connection = sqlite3.connect(disk.path, isolation_level=None)
+        # No process holds the file over a step, so nobody ever waits for another's lock.
+        self._connection = sqlite3.connect(disk.path, isolation_level=None, timeout=0.0)
         for pragma in ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._waiting: list[Write] = []
@@ -104,7 +106,7 @@ class ChaosDatabase:
         if self._disk.full:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count={pages}")
-        if self._disk.bug is Bug.VOLATILE_STORE:
+        if self._disk.bug is Bug.VOLATILE_STORE and not self._disk.is_shared:
             self._commit_late(batch)
             return
         connection.execute("BEGIN IMMEDIATE")

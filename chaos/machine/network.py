@@ -54,20 +54,24 @@ class Network:
         self.counts = counts
         self.weather = Weather()
         self.doubled: set[str] = set()
-        self._apps: dict[str, tuple[AsgiApp, Process]] = {}
+        self._apps: dict[str, list[tuple[AsgiApp, Process]]] = {}
 
     def listen(self, url: str, app: AsgiApp, process: Process) -> None:
-        """Serve at an address until the process dies or stops listening."""
-        self._apps[url] = (app, process)
+        """Serve at an address until the process dies or stops listening.
 
-    def stop_listening(self, url: str) -> None:
-        """Refuse connections to it from now on."""
-        self._apps.pop(url, None)
+        Several may serve one address: a balancer stands there, and each request comes to one.
+        """
+        others = [one for one in self._apps.get(url, []) if one[1].alive and one[1] is not process]
+        self._apps[url] = [*others, (app, process)]
+
+    def stop_listening(self, url: str, process: Process) -> None:
+        """Refuse connections to it from now on, as far as this process served them."""
+        self._apps[url] = [one for one in self._apps.get(url, []) if one[1] is not process]
 
     def find(self, url: str) -> tuple[AsgiApp, Process] | None:
-        """Who serves an address, if it lives."""
-        found = self._apps.get(url)
-        return found if found is not None and found[1].alive else None
+        """Who serves an address now, if anyone that does lives."""
+        found = [one for one in self._apps.get(url, []) if one[1].alive]
+        return found[0] if len(found) == 1 else self.lot.choice(found) if found else None
 
     def get_wait_s(self) -> float:
         """One way."""

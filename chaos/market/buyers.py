@@ -13,6 +13,7 @@ from chaos.machine.network import ChaosTransport
 from chaos.market.components import Component
 from chaos.market.recording import RECORDS, open_record_seams
 from chaos.market.sellers import MODEL
+from chaos.market.tracing import open_chaos_traces
 from chaos.world import World, get_key
 from hanse.chain import verify_deployment
 from hanse.chain.outbox import Outbox
@@ -23,10 +24,13 @@ from hanse.sdk import Hanse
 from hanse.sdk.account import Account
 from hanse.sdk.chain_view import open_chain
 from hanse.sdk.client import HanseParts
+from hanse.sdk.disputes import Disputes
 from hanse.sdk.transport import TransportLimits, read_body
 from hanse.settlement.books.voucher_book import open_voucher_book
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
+from hanse.settlement.disputes.dispute_book import open_dispute_book
 from hanse.settlement.records.sides import open_user_submitter
+from hanse.settlement.traces.document import Side
 
 CHAT = "/v1/chat/completions"
 LIMITS = TransportLimits(connect_s=2.0, silence_s=6.0, whole_s=15.0, total_s=60.0)
@@ -41,6 +45,8 @@ class UserComponent(Component):
             fault cut short is begun again with the same key.
         at_work: tasks of the present life.
     """
+
+    has_traces = False
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
@@ -70,25 +76,40 @@ class UserComponent(Component):
                 clock=world.loop.time,
             )
             account = Account(rpc, deployment, chain, address, address, outbox, self.key)
+            book = await open_voucher_book(database, world.domain)
+            disputes = Disputes(
+                await open_dispute_book(database, world.domain),
+                *(book, chain, address, outbox, account.escrow, account.registry),
+                auto=True,
+                clock=self.get_time_s,
+            )
+            traces = None
+            if self.has_traces:
+                traces = await open_chaos_traces(self, database, Side.USER)
+                await stack.enter_async_context(traces)
             parts = HanseParts(
                 domain=world.domain,
                 user=address,
                 signer=self.key,
-                book=await open_voucher_book(database, world.domain),
+                book=book,
                 chain=chain,
                 transport=ChaosTransport(world.network),
                 limits=LIMITS,
                 account=account,
+                disputes=disputes,
+                traces=traces,
                 clock=self.get_time_s,
                 random_bytes=self._random.randbytes,
                 discover_interval_s=4.0,
                 resume_interval_s=6.0,
+                dispute_interval_s=5.0,
             )
             hanse = await stack.enter_async_context(Hanse.join(parts))
             await account.start(stack)
             hanse.records = await stack.enter_async_context(
                 open_user_submitter(
-                    *(RECORDS, address, self.key, database, rpc, deployment, None),
+                    *(RECORDS, address, self.key, database, rpc, deployment),
+                    traces.find_trace_hash if traces else None,
                     hanse._resumer.resume_provider,
                     open_record_seams(self),
                 )
@@ -158,6 +179,7 @@ class GatewayComponent(UserComponent):
     """A gateway: the same client, with OpenAI's API in front of it."""
 
     URL = "http://gateway"
+    has_traces = True
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)

@@ -32,13 +32,14 @@ class Component:
     """One component of the world.
 
     Attributes:
+        role: whose keys it has; two components may be one party.
         process: its present life, or its last one.
         clock_error_s: what its wall clock shows too much.
     """
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
-        self.name = name
+        self.name = self.role = name
         self.lot = world.lot_of(name)
         self.folder: Path = world.folder / name
         self.folder.mkdir(mode=0o700, parents=True)
@@ -116,16 +117,18 @@ class Listener:
     def __init__(self, world: World, url: str) -> None:
         self.url = url
         self._world = world
+        self._process: Process | None = None
 
     async def start(self, app: Any) -> None:
         """Serve on the world's network."""
-        process = get_process()
-        assert process is not None
-        self._world.network.listen(self.url, app, process)
+        self._process = get_process()
+        assert self._process is not None
+        self._world.network.listen(self.url, app, self._process)
 
     async def stop(self) -> None:
         """Serve no more."""
-        self._world.network.stop_listening(self.url)
+        if self._process is not None:
+            self._world.network.stop_listening(self.url, self._process)
 
 
 def close_files(path: Path) -> None:

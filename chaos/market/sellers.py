@@ -1,12 +1,21 @@
-"""The brokers: `hanse.provider` whole, with disk, node and network of the world."""
+"""The brokers: `hanse.provider` whole, with disk, node and network of the world.
+
+    first = BrokerComponent(world, "broker-2", SHARED)
+    second = BrokerComponent(world, "broker-2-second", SHARED, first)
+
+Two brokers of one provider share its database and stand behind one address. A real pair shares
+PostgreSQL; what is SQLite here runs one transaction after the other as well. That the two engines
+promise the same is the store's own tests' affair, and how PostgreSQL fails is not seen here.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from chaos.machine.disk import ChaosDatabase
 from chaos.market.components import Component, Listener, close_files
 from chaos.market.recording import RECORDS, open_record_seams
+from chaos.market.tracing import get_trace_settings, open_chaos_traces
 from chaos.world import TERMS, World, get_key
 from hanse.chain import Rpc
 from hanse.engines import Answer, Chunk, EngineRequest
@@ -15,11 +24,20 @@ from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Prices
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service, ServingLimits
 from hanse.settlement.records.sides import Seams
+from hanse.settlement.traces.document import Side
+from hanse.settlement.traces.writer import TraceWriter
+from hanse.store.database import Database
+from hanse.store.leases import LeaseTerms
 
 PRICES = Prices(1_000_000, 500_000, 3_000_000)
 """A base unit a word in, three a word out: every fee is told apart by its last digit."""
 
 MODEL = "echo-fake"
+
+SHARED = "postgresql://chaos"
+"""Says that the database may be shared; what is opened is the component's disk."""
+
+LEASE = LeaseTerms(beat_s=0.5, missed_max=4)
 
 LIMITS = ServingLimits(
     request_time_s=12.0, keep_alive_s=2.0, send_stall_s=6.0, queue_max=8, body_time_s=5.0
@@ -46,12 +64,25 @@ class CountingEngine(EchoEngine):
 
 
 class BrokerComponent(Component):
-    """One provider's broker."""
+    """One provider's broker, or one of two that are `beside` each other on one disk."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        database: str = "",
+        beside: "BrokerComponent | None" = None,
+        *,
+        has_traces: bool = False,
+    ) -> None:
         super().__init__(world, name)
-        self.url = f"http://{name}"
-        self.owner, self.receipt_key = get_key(name), get_key(f"{name} receipts")
+        if beside is not None:
+            self.disk, self.role = beside.disk, beside.role
+            self.disk.is_shared = True
+        self.url = f"http://{self.role}"
+        self.owner, self.receipt_key = get_key(self.role), get_key(f"{self.role} receipts")
+        self.has_traces = has_traces
+        self._database = database
         self.fault = Fault()
         self.broker: BrokerProcess | None = None
         self._engine: CountingEngine | None = None
@@ -95,6 +126,9 @@ class BrokerComponent(Component):
             offer_valid_s=1_200,
             limits=LIMITS,
             records=RECORDS,
+            database=self._database,
+            lease=LEASE,
+            traces=get_trace_settings(self) if self.has_traces else None,
         )
         self._engine = CountingEngine(
             self.world,
@@ -123,6 +157,9 @@ def _make_class(component: BrokerComponent) -> type[BrokerProcess]:
     class ChaosBroker(BrokerProcess):
         monotonic = staticmethod(component.world.loop.time)
 
+        def _draw_bytes(self, count: int) -> bytes:
+            return component.lot.randbytes(count)
+
         async def _open_database(self) -> ChaosDatabase:
             return component.open_database()
 
@@ -134,5 +171,16 @@ def _make_class(component: BrokerComponent) -> type[BrokerProcess]:
 
         def _bind(self) -> Any:
             return Listener(component.world, component.url)
+
+        async def _open_traces(
+            self,
+            database: Database,
+            now_s: Callable[[], float],
+            failpoint: Callable[[str], None],
+        ) -> TraceWriter | None:
+            if not component.has_traces:
+                return None
+            writer = await open_chaos_traces(component, database, Side.PROVIDER)
+            return await self._closers.enter_async_context(writer)
 
     return ChaosBroker

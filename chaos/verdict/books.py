@@ -146,6 +146,12 @@ def read_user(user: "UserComponent", provider: str) -> UserSide | None:
     )
 
 
+def read_disputes(user: "UserComponent") -> list[str]:
+    """What a user found and raised against providers, in words."""
+    (rows,) = _read(user, ("SELECT provider, state, reason, evidence FROM disputes", ()))
+    return [" ".join(map(str, row))[:400] for row in rows]
+
+
 def read_entries(component: Component) -> list[OutboxEntry]:
     """Every transaction that a component ever asked for."""
     (rows,) = _read(component, ("SELECT entry FROM chain_outbox ORDER BY scope, ordinal", ()))

@@ -17,7 +17,10 @@
 6. **Transactions**: each is final; confirmed ones stand on the final branch once, refused ones not.
 7. **Records**: every root on chain is that of its leaves, and every leaf a receipt that both sides
    hold; every receipt of both sides is recorded, with a proof.
-8. **Trust**: nobody was called dishonest and nobody proven to be; nobody here is.
+8. **Trust**: nobody was called dishonest and nobody proven to be; nobody here is. Users look for
+   cheats and would raise a dispute by themselves: none is ever found.
+9. **Traces**: what is noted as stored is there under its hash, opens with its side's key, and holds
+   what was signed for; nothing is left in the store that no note knows; a leaf names no other.
 """
 
 import contextlib
@@ -31,12 +34,14 @@ from chaos.verdict.books import (
     OnChain,
     ProviderSide,
     UserSide,
+    read_disputes,
     read_entries,
     read_provider,
     read_user,
     view_sub_account,
 )
 from chaos.verdict.reference import History, count_lost_units, replay
+from chaos.verdict.traces import verify_traces
 from chaos.world import World
 from hanse.chain.storage import TransactionState
 from hanse.protocol.errors import HanseError
@@ -62,6 +67,8 @@ def verify_run(
     for user in users:
         for broker in brokers:
             _verify_pair(world, user, broker)
+        for dispute in read_disputes(user):
+            world.violate(f"{user.name} found a cheat where nobody cheats: {dispute}")
     twice = [answer for answer, count in world.served.items() if count > 1]
     for answer in twice[:5]:
         world.violate(f"{answer} was served {world.served[answer]} times")
@@ -73,6 +80,7 @@ def verify_run(
         _verify_transactions(world, component)
     _verify_senders(world, components, history)
     verify_records(world, recorder, history.roots, _list_shared(brokers, users))
+    verify_traces(world, brokers, users, recorder)
     _tally(world, history)
     return lost, len(twice)
 

@@ -9,6 +9,7 @@ in `hanse.provider.rounds`.
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
@@ -159,7 +160,9 @@ class BrokerProcess:
         self._closers.push_async_callback(self.server.stop)
 
         domain = Domain(deployment.chain_id, deployment.escrow)
-        sharing = await Sharing.join(settings, database, self.server.url, self.monotonic)
+        sharing = await Sharing.join(
+            *(settings, database, self.server.url, self.monotonic, self._draw_bytes)
+        )
         self._sharing = sharing
         self._closers.push_async_callback(sharing.leave)
         book = await open_receipt_book(
@@ -259,9 +262,12 @@ class BrokerProcess:
         await self.server.start(self.broker)
         self.broker.admitting = True
 
-    # The seams to disk, node and network; a simulation overrides them.
+    # The seams to disk, node, network and chance; a simulation overrides them.
 
     monotonic = staticmethod(time.monotonic)
+
+    def _draw_bytes(self, count: int) -> bytes:
+        return secrets.token_bytes(count)
 
     async def _open_database(self) -> Database:
         return await open_database(self.settings.database or self.settings.data_dir / DATABASE_NAME)

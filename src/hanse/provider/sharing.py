@@ -51,11 +51,12 @@ class Sharing:
         database: Database,
         url: str,
         monotonic: Callable[[], float],
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> "Sharing":
         """Join the brokers of this provider, if the database can be shared at all."""
         if not is_shared(settings.database):
             return cls(None, settings.lease)
-        name = "broker-" + secrets.token_hex(4)
+        name = "broker-" + random_bytes(4).hex()
         group = f"broker:{settings.provider}"
         return cls(
             await join_group(database, group, name, url, settings.lease, monotonic), settings.lease

@@ -21,6 +21,7 @@ Source: NIST SP 800-38D; Nikitin et al., "Reducing Metadata Leakage from Encrypt
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -107,9 +108,11 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     response_bytes: int
 
 
-def encrypt_trace(trace: Trace) -> EncryptedTrace:
+def encrypt_trace(
+    trace: Trace, random_bytes: Callable[[int], bytes] = secrets.token_bytes
+) -> EncryptedTrace:
     """Encrypt a trace under a new random key."""
-    data_key, nonce = secrets.token_bytes(DATA_KEY_BYTES), secrets.token_bytes(_NONCE_BYTES)
+    data_key, nonce = random_bytes(DATA_KEY_BYTES), random_bytes(_NONCE_BYTES)
     ahead = MAGIC + get_commitment(data_key) + nonce
     content = ahead + AESGCM(data_key).encrypt(nonce, _encode(trace), ahead)
     return EncryptedTrace(content, data_key, hash_object(content))

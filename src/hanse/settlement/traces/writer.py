@@ -19,6 +19,7 @@ Source: docs/decisions/0020-traces.md.
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections import Counter
 from collections.abc import Callable
 from typing import Self
@@ -73,7 +74,9 @@ class TraceWriter:
         side: Side,
         now_s: Callable[[], float],
         failpoint: Callable[[str], None] = lambda name: None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
+        self._random_bytes = random_bytes
         self.settings, self.notes, self.side = settings, notes, side
         self.stored = 0
         self.dropped: Counter[str] = Counter()
@@ -205,7 +208,7 @@ class TraceWriter:
                 self._queue.task_done()
 
     async def _write(self, trace: Trace, other_key: Hash32) -> None:
-        encrypted = await asyncio.to_thread(encrypt_trace, trace)
+        encrypted = await asyncio.to_thread(encrypt_trace, trace, self._random_bytes)
         receipt = trace.receipt.receipt
         note = TraceNote(
             receipt.user,
