@@ -138,6 +138,45 @@ async def test_an_answer_that_is_left_hangs_up():
         await asyncio.wait_for(peer.left.wait(), 2)
 
 
+async def test_a_body_whose_end_comes_late_keeps_its_connection():
+    go_on = asyncio.Event()
+
+    async def late(reader, writer):
+        writer.write(CHUNKED + b"2\r\nok\r\n")
+        await go_on.wait()
+        writer.write(b"0\r\n\r\n")
+
+    async with calling(late, connections_max=1) as (peer, client):
+        for _ in range(2):
+            go_on.clear()
+            response = await ask(peer, client)
+            assert await response.read() == b"ok"
+            response.finish()
+            assert await response.read() == b""
+            go_on.set()
+        await until(lambda: client._idle)
+        assert peer.connections == 1
+
+
+@pytest.mark.parametrize("more", [b"2\r\nok\r\n", b"zz\r\n"], ids=["more", "nonsense"])
+async def test_a_body_that_goes_on_after_its_content_loses_its_connection(more):
+    go_on = asyncio.Event()
+
+    async def go(reader, writer):
+        writer.write(CHUNKED + b"2\r\nok\r\n")
+        await go_on.wait()
+        writer.write(more)
+
+    async with calling(go, connections_max=1) as (peer, client):
+        response = await ask(peer, client)
+        assert await response.read() == b"ok"
+        response.finish()
+        go_on.set()
+        await asyncio.wait_for(peer.left.wait(), 2)
+        response = await ask(peer, client)  # there is room again
+        response.close()
+
+
 async def test_a_caller_that_is_cancelled_hangs_up():
     async with calling(hang) as (peer, client):
         asking = asyncio.create_task(ask(peer, client))

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from hanse.engines.sse import FrameSplitter
+from hanse.engines.sse import DONE, FrameSplitter
 from hanse.http import HttpBrokenError, HttpClient, HttpResponse, HttpTimeoutError
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
@@ -93,6 +93,8 @@ class OpenAIServer:
                     is_first = False
                     response.set_silence(self._timeouts.between_s)
                 if payloads := splitter.feed(data):
+                    if payloads[-1] == DONE:
+                        response.finish()  # else a body's end that comes late costs the connection
                     yield payloads
         except (HttpBrokenError, OSError) as error:
             raise _get_broken(error) from error

@@ -7,18 +7,15 @@
 
     client        pooled connections: where a URL leads, who may be called, how many at once
     connection    one connection: an exchange at a time, with bounds on all that comes
+    errors        what goes wrong, by what the caller may conclude from it
 
 The parsing is httptools', the looking up and trying of addresses aiohappyeyeballs'. Everything that
 is not on the path of every request uses aiohttp. Source: docs/decisions/0022-http-client.md.
 """
 
 from hanse.http.client import AddressInfo, HttpClient
-from hanse.http.connection import (
-    HttpBrokenError,
-    HttpConnectError,
-    HttpResponse,
-    HttpTimeoutError,
-)
+from hanse.http.connection import HttpResponse
+from hanse.http.errors import HttpBrokenError, HttpConnectError, HttpTimeoutError
 
 __all__ = [
     "AddressInfo",

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import aiohappyeyeballs
 from yarl import URL
 
-from hanse.http.connection import HttpConnectError, HttpConnection, HttpResponse
+from hanse.http.connection import HttpConnection, HttpResponse
+from hanse.http.errors import HttpConnectError
 
 IDLE_PER_HOST_MAX = 1_024
 """Idle connections kept to one server; each is a descriptor."""

@@ -16,6 +16,8 @@ from typing import cast
 
 import httptools
 
+from hanse.http.errors import HttpBrokenError, HttpConnectError, HttpTimeoutError
+
 HEAD_BYTES_MAX = 32 * 1024
 """Status line and headers: a receipt takes 2 kB, proxies add a few headers of their own."""
 
@@ -23,16 +25,8 @@ BUFFER_BYTES_MAX = 256 * 1024
 """Of a body that waits for its reader; one read of the network may come on top of it."""
 
 
-class HttpConnectError(OSError):
-    """No connection, so nothing was sent. The cause says why."""
-
-
-class HttpBrokenError(OSError):
-    """The exchange broke off; the other side may have done what was asked."""
-
-
-class HttpTimeoutError(HttpBrokenError):
-    """The other side was silent, or took in all, longer than it may."""
+LINGER_S = 1.0
+"""For the few bytes that end a body whose content has come, before its connection is hung up."""
 
 
 class HttpResponse:
@@ -64,6 +58,12 @@ class HttpResponse:
         if connection is not None:
             connection.end()
 
+    def finish(self) -> None:
+        """Close after all content has come: the body's end may follow, and saves the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.linger()
+
 
 class HttpConnection(asyncio.Protocol):
     """See the module.
@@ -86,7 +86,7 @@ class HttpConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
-        self._is_busy = False
+        self._is_busy = self._is_lingering = False
         self._heard_at = self._silence_s = self._ends_at = 0.0
         self._reset()
 
@@ -157,7 +157,7 @@ class HttpConnection(asyncio.Protocol):
         """This exchange is over: keep the connection if its answer is complete, else hang up."""
         if not self._is_busy:
             return
-        self._is_busy = False
+        self._is_busy = self._is_lingering = False
         is_reusable = self._is_complete and self._keeps_alive and self.is_open and self._idle_s > 0
         if is_reusable:
             self._heard_at = self._loop.time()
@@ -165,6 +165,15 @@ class HttpConnection(asyncio.Protocol):
         else:
             self.abort()
         self._on_end(self, is_reusable)
+
+    def linger(self) -> None:
+        """See `HttpResponse.finish`."""
+        if self._is_complete or self._error is not None or not self.is_open:
+            self.end()
+            return
+        self._is_lingering = True
+        self._parts.clear()
+        self.set_silence(LINGER_S)
 
     def abort(self) -> None:
         """Hang up at once."""
@@ -186,6 +195,8 @@ class HttpConnection(asyncio.Protocol):
                 self._wake()
             else:
                 self._fail(HttpBrokenError("the connection was closed"))
+        if self._is_lingering:
+            self.end()
         self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -207,6 +218,8 @@ class HttpConnection(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
         self._wake()
+        if self._is_lingering and (self._is_complete or self._parts):
+            self.end()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser's: a header, or a trailer, which nobody asked for."""

@@ -1,6 +1,8 @@
 """Runs a gateway for `hanse gateway start`."""
 
 import logging
+import os
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
@@ -11,6 +13,8 @@ from hanse.cli.network import load_network
 from hanse.cli.session import Session
 from hanse.cli.tracing.encryption import keep_traces_of_user
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway
+from hanse.gateway.plain import PlainClient, open_plain, read_upstreams
+from hanse.gateway.server import OnReady
 from hanse.sdk import Hanse
 
 
@@ -20,7 +24,6 @@ def serve(session: Session, options: dict[str, Any]) -> None:
     Raises:
         HanseError: a key, a setting, the chain or the store is not in order.
     """
-    network = load_network(session.home)
     gateway = GatewaySettings(
         host=options["host"],
         port=options["port"],
@@ -31,6 +34,17 @@ def serve(session: Session, options: dict[str, Any]) -> None:
         wallet_key=options["key"],
         access_log=options["access_log"],
     )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if gateway.access_log:
+        logging.getLogger("hanse.gateway").setLevel(logging.INFO)
+    if options["upstream"]:
+        _serve_plain(session, gateway, options["upstream"])
+    else:
+        _serve_market(session, gateway, options)
+
+
+def _serve_market(session: Session, gateway: GatewaySettings, options: dict[str, Any]) -> None:
+    network = load_network(session.home)
     buyer = get_settings(
         session,
         network,
@@ -40,29 +54,45 @@ def serve(session: Session, options: dict[str, Any]) -> None:
     )
     buyer = replace(buyer, auto_dispute=options["auto_dispute"])
     buyer = keep_traces_of_user(session, options, buyer)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if gateway.access_log:
-        logging.getLogger("hanse.gateway").setLevel(logging.INFO)
+    user, signer = buyer.get_user(), buyer.signer.address
+    rows = (("pays with", f"the account of {user}"), ("signed by", signer))
 
     def open_client() -> AbstractAsyncContextManager[Hanse]:
         return Hanse.open(buyer)
 
+    show = _get_announcement(session, gateway, {"user": user, "signer": signer}, rows)
+    run_gateway(gateway, open_client, session.get_database_path("gateway"), show)
+    session.output.note("Stopped; every request at work was finished or cut, and is in the books.")
+
+
+def _serve_plain(session: Session, gateway: GatewaySettings, texts: Sequence[str]) -> None:
+    upstreams = read_upstreams(texts, os.environ)
+    urls = [upstream.base_url for upstream in upstreams]
+
+    def open_client() -> AbstractAsyncContextManager[PlainClient]:
+        return open_plain(upstreams)
+
+    show = _get_announcement(
+        session, gateway, {"upstreams": urls}, [("routes to", url) for url in urls]
+    )
+    run_gateway(gateway, open_client, session.get_database_path("gateway"), show)
+    session.output.note("Stopped; every request at work was finished or cut.")
+
+
+def _get_announcement(
+    session: Session,
+    gateway: GatewaySettings,
+    facts: dict[str, Any],
+    rows: Sequence[tuple[str, str]],
+) -> OnReady:
     def show(_: GatewayServer, port: int) -> None:
         set_started_aside()
         url = f"http://{gateway.host}:{port}/v1"
-        document = {"base_url": url, "user": buyer.get_user(), "signer": buyer.signer.address}
         session.output.show(
-            document,
-            lambda: session.output.fields(
-                (
-                    ("base URL", url),
-                    ("pays with", f"the account of {document['user']}"),
-                    ("signed by", document["signer"]),
-                )
-            ),
+            {"base_url": url, **facts},
+            lambda: session.output.fields((("base URL", url), *rows)),
         )
         session.output.note("Applications need a key: hanse gateway keys create NAME")
         session.output.note("Ctrl-C finishes the requests at work, then stops.")
 
-    run_gateway(gateway, open_client, session.get_database_path("gateway"), show)
-    session.output.note("Stopped; every request at work was finished or cut, and is in the books.")
+    return show

@@ -37,12 +37,23 @@ def gateway() -> None:
             "By a key of its own, so that the wallet's stays offline",
             "hanse gateway start --key user --signer gateway",
         ),
+        (
+            "In front of servers of one's own, and paying nobody",
+            "hanse gateway start --upstream http://127.0.0.1:8000/v1",
+        ),
         ("Settings from a file, another port", "hanse gateway start --config g.toml --port 8441"),
     ),
 )
 @click.option("--key", default="user", help="Whose money: a key of this home.")
 @click.option("--signer", help="Key that signs the vouchers. [default: the user's]")
 @click.option("--keyring", is_flag=True, help="Take the password from the desktop's keyring.")
+@click.option(
+    "--upstream",
+    multiple=True,
+    metavar="URL[=MODEL,...]",
+    help="Route to this OpenAI-compatible server instead of the market, unpaid; may be repeated. "
+    "Its API key: HANSE_UPSTREAM_KEY, of the second HANSE_UPSTREAM_KEY_2 and so on.",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8440, help="Port; 0 takes any.")
 @click.option(
@@ -78,6 +89,7 @@ def gateway() -> None:
 def start(session: Session, /, **options: Any) -> None:
     """Serve OpenAI's API until Ctrl-C, and pay providers with vouchers.
 
+    With --upstream it routes to servers of one's own instead: no wallet, no chain, no receipts.
     Applications need the base URL that is shown and a key of `hanse gateway keys create`. Ctrl-C or
     SIGTERM finishes the requests at work before it ends.
     """
