@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hanse.market import Candidate, Choice, Chooser, HealthBook, Needs, OfferIndex
+from hanse.market.stages import STAGES
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, TransientError, VerificationError
 from hanse.protocol.hashing import hash_body
@@ -133,9 +134,13 @@ class Buyer:
             HanseError: see `hanse.sdk`.
         """
         failures: list[HanseError] = []
+        stages = STAGES.get()
         for _ in range(PROVIDERS_TRIED_MAX):
+            began_s = stages.now() if stages is not None else 0.0
             choice = self._choose(ask, needs, failures)
             candidate = choice.candidate
+            if stages is not None:
+                stages.add("match", began_s)
             self._parts.health.begin(candidate.listed.provider)
             if asked is not None:
                 asked.append(candidate.listed.provider)
@@ -235,7 +240,12 @@ class Buyer:
         """One voucher, one exchange up to the head."""
         parts, listed = self._parts, candidate.listed
         provider = listed.provider
+        stages = STAGES.get()
+        began_s = stages.now() if stages is not None else 0.0
         terms, header = await self._sign(ask, candidate)
+        if stages is not None:
+            stages.add("sign", began_s, provider)
+            began_s = stages.now()
         request_id = terms.voucher.request.request_id
         self.active.begin(request_id, listed.offer, is_stream=ask.is_stream)
         try:
@@ -258,6 +268,8 @@ class Buyer:
             self.active.discard(request_id)
             self._find_out(provider)
             raise
+        if stages is not None:
+            stages.add("head", began_s, provider)
         if response.status == 200:
             parts.health.report_success(provider, self.active.note_head(request_id))
             trace = (
@@ -275,6 +287,9 @@ class Buyer:
 
     def _get_headers(self, authorization: str) -> dict[str, str]:
         headers = {"authorization": authorization, "content-type": "application/json"}
+        stages = STAGES.get()
+        if stages is not None and stages.traceparent:
+            headers["traceparent"] = stages.traceparent
         if self._parts.traces is not None:
             headers[ENCRYPTION_KEY_HEADER] = self._parts.traces.settings.encryption_key
         return headers
