@@ -4,11 +4,11 @@
     make chaos STEPS=300              # a fresh seed, printed
     make chaos SEED=1 STEPS=200 SEEDS=200
 
-Users, a gateway, three brokers of two providers, a recorder and a chain run their real code on one deterministic event
-loop with a virtual clock. What is not theirs is ours: the order of turns, the network, the disk's
-commits, the chain's blocks, the node's honesty, the wall clocks. All of it follows from the seed,
-so a run that fails fails again: the same seed gives the same trace, hash and all. It is a test of
-the product and no part of it: nothing here is shipped.
+Users, a gateway, three brokers of two providers, a recorder and a chain run their real code on one
+deterministic event loop with a virtual clock. What is not theirs is ours: the order of turns, the
+network, the disk's commits, the chain's blocks, the node's honesty, the wall clocks. All of it
+follows from the seed, so a run that fails fails again: the same seed gives the same trace, hash and
+all. It is a test of the product and no part of it: nothing here is shipped.
 
 How it is put together, from the bottom up:
 
