@@ -17,6 +17,7 @@ from hanse.gateway.keys import ApiKeys, AtLimit, KeyTerms
 from hanse.protocol.messages import Prices
 from hanse.sdk import Hanse
 from hanse.sdk.purchase.spending import open_guarded_book
+from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.store import open_memory
 from tests.gateway.asgi_caller import Caller
 from tests.sdk.conftest import DOMAIN, World, to_service
@@ -32,7 +33,6 @@ class Gateway:
 
     def __init__(self, world: World, hanse: Hanse, keys: ApiKeys, budgets: Budgets) -> None:
         self.world, self.hanse, self.keys, self.budgets = world, hanse, keys, budgets
-        hanse.guard_spending(budgets.guard)
         settings = GatewaySettings(allowed_origins=("https://game.example",))
         self.app = GatewayApp(settings, hanse, keys, budgets=budgets)
 
@@ -73,10 +73,43 @@ async def open_gateway(world: World) -> AsyncIterator[Gateway]:
     try:
         async with world.open() as hanse:
             keys = await open_api_keys(database, world.clock)
-            yield Gateway(world, hanse, keys, await open_budgets(database, keys, world.clock))
+            yield Gateway(
+                world, hanse, keys, await open_budgets(database, keys, hanse, world.clock)
+            )
     finally:
         await database.close()
         await world.transport.close()
+
+
+# prices
+
+
+async def test_a_quote_tells_each_providers_price_and_buys_nothing(gateway: Gateway) -> None:
+    gateway.world.chain.funds[gateway.world.dear.provider] = SubAccountFunds(100, 0)
+    key = await gateway.make_key(models=("echo",))
+    body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
+    answer = await gateway.ask(key, "/hanse/v1/quote", {"path": CHAT, "body": body})
+    cheap, dear = json.loads(answer.body)["quotes"]
+    sent = len(json.dumps(body).encode())
+    assert (cheap["provider"], cheap["obstacle"]) == (gateway.world.cheap.provider, None)
+    assert int(cheap["maximum_fee"]) == sent + 512 + 2 * 6
+    assert int(cheap["expected_fee"]) == sent // 4 + 2 * 6
+    assert (dear["provider"], int(dear["maximum_fee"])) == (
+        gateway.world.dear.provider,
+        2 * int(cheap["maximum_fee"]),
+    )
+    assert "free are 100" in dear["obstacle"]
+    assert gateway.world.cheap.paid_requests == 0
+    other = await gateway.ask(key, "/hanse/v1/quote", {"body": body | {"model": "small"}})
+    assert other.status == 403
+
+
+@pytest.mark.parametrize(
+    "question", [{}, {"body": 1}, {"body": {"model": 1}}, {"body": {}, "x": 1}]
+)
+async def test_a_question_for_a_quote_is_read_strictly(gateway: Gateway, question: Any) -> None:
+    answer = await gateway.ask(await gateway.make_key(), "/hanse/v1/quote", question)
+    assert (answer.status, answer.error["code"]) == (400, "invalid_request")
 
 
 # limits

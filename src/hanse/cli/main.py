@@ -14,6 +14,7 @@ COMMANDS = {
     "up": ("hanse.cli.up:up", "Start a whole network on this machine and buy one answer."),
     "chat": ("hanse.cli.commands.chat:chat", "Ask a model; pay by the token."),
     "offers": ("hanse.cli.commands.offers:offers", "List what is on offer, and from whom."),
+    "quote": ("hanse.cli.budgeting.quote:quote", "Price a request before it is made."),
     "account": ("hanse.cli.commands.account:account", "Deposit, fund, refund, withdraw."),
     "money": ("hanse.cli.commands.money:money", "Show every unit of a wallet, by place."),
     "receipts": (

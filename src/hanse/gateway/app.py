@@ -18,6 +18,7 @@ import msgspec
 
 from hanse.gateway import metrics as figures
 from hanse.gateway.budgets.admission import Budgets
+from hanse.gateway.budgets.quotes import answer_quote
 from hanse.gateway.client import MarketClient
 from hanse.gateway.cors import add_cors_headers, answer_preflight
 from hanse.gateway.dialects.relay import speak
@@ -67,6 +68,7 @@ class GatewayApp:
             "models": self._list_models,
             "model": self._get_model,
             "money": self._get_money,
+            "quote": partial(answer_quote, budgets.market if budgets else None, self._get_key),
             "mint_key": partial(answer_mint, keys, self._get_key),
             "health": self._get_health,
             "metrics": self._get_metrics,

@@ -6,7 +6,7 @@ crosses the seam towards applications is translated here: whose fault an error i
 """
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError
@@ -14,6 +14,7 @@ from hanse.protocol.messages import SignedReceipt
 
 if TYPE_CHECKING:  # the chain's libraries take long to import, and keys need none of them
     from hanse.sdk.money import Money
+    from hanse.sdk.purchase.quoting import Quote
     from hanse.sdk.purchase.spending import SpendingGuard
 
 _OUR_OWN_CODES = frozenset(
@@ -108,8 +109,13 @@ class MarketClient(Protocol):
         ...
 
 
+@runtime_checkable
 class GuardedMarket(MarketClient, Protocol):
-    """A market that asks before it signs."""
+    """A market that tells prices, and asks before it signs."""
+
+    def quote(self, path: str, body: bytes, needs: Needs | None = None) -> "list[Quote]":
+        """What a request would cost by each provider: best first, then who cannot be asked."""
+        ...
 
     def guard_spending(self, guard: "SpendingGuard") -> None:
         """Ask `guard` before each voucher from now on, and tell it what each came to."""

@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from hanse.gateway.budgets.quotes import QuoteBody
 from hanse.gateway.dialects.dialect import Dialect
 from hanse.gateway.dialects.fields import get_field_error
 from hanse.gateway.dialects.messages_answer import MESSAGES
@@ -110,7 +111,7 @@ class Operation(msgspec.Struct, frozen=True):
     method: str
     path: str
     summary: str
-    body: type[Body | DialectBody | MintBody] | None = None
+    body: type[Body | DialectBody | MintBody | QuoteBody] | None = None
     dialect: Dialect | None = None
     authenticated: bool = True
     content_type: str = "application/json"
@@ -170,6 +171,14 @@ OPERATIONS = (
         "/hanse/v1/money",
         "Every unit that this gateway's wallet has: where, why, until when, and what would free it",
         errors=(401, 503),
+    ),
+    Operation(
+        "quote",
+        "POST",
+        "/hanse/v1/quote",
+        "What a request would cost by each provider, at most and as expected",
+        body=QuoteBody,
+        errors=(400, 401, 403, 404, 408, 413, 500, 503),
     ),
     Operation(
         "mint_key",
@@ -242,7 +251,7 @@ def _decoder(kind: type[_BodyT]) -> Callable[[bytes], _BodyT]:
     return msgspec.json.Decoder(kind).decode
 
 
-_DECODE: dict[type[Body | DialectBody | MintBody], Callable[[bytes], Body]] = {
+_DECODE: dict[type[Body | DialectBody | MintBody | QuoteBody], Callable[[bytes], Body]] = {
     ChatBody: _decoder(ChatBody),
     CompletionBody: _decoder(CompletionBody),
     EmbeddingBody: _decoder(EmbeddingBody),

@@ -22,7 +22,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from hanse.gateway.app import GatewayApp
 from hanse.gateway.budgets.admission import Budgets, open_budgets
-from hanse.gateway.client import GuardedMarket, MarketClient
+from hanse.gateway.client import MarketClient
 from hanse.gateway.keys import ApiKeys, open_api_keys
 from hanse.gateway.settings import GatewaySettings
 from hanse.protocol.errors import HanseError
@@ -120,7 +120,7 @@ async def serve_gateway(
 
 def run_gateway(
     settings: GatewaySettings,
-    open_client: Callable[[], AbstractAsyncContextManager[GuardedMarket]],
+    open_client: Callable[[], AbstractAsyncContextManager[MarketClient]],
     database_path: str | os.PathLike[str],
     on_ready: OnReady | None = None,
 ) -> None:
@@ -137,11 +137,10 @@ def run_gateway(
         database = await open_database(database_path)
         try:
             keys = await open_api_keys(database, time.time)
-            budgets = await open_budgets(database, keys, time.time)
             async with open_client() as client:
-                client.guard_spending(budgets.guard)
+                budgets = await open_budgets(database, keys, client, time.time)
                 await serve_gateway(settings, client, keys, on_ready, budgets)
-            await budgets.ledger.close()
+                await budgets.ledger.close()
         finally:
             await database.close()
 

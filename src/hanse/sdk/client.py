@@ -43,6 +43,7 @@ from hanse.sdk.purchase.background import Background
 from hanse.sdk.purchase.buyer import Buyer, BuyerParts
 from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.funding import Funding
+from hanse.sdk.purchase.quoting import Quote, quote_match
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
 from hanse.sdk.purchase.spending import GuardedBook, SpendingGuard, open_guarded_book
 from hanse.sdk.receipt_file import export_receipt
@@ -325,6 +326,18 @@ class Hanse:
             MarketOffer(listed, self._health.get(listed.provider))
             for listed in self._offers.list_all()
         ]
+
+    def quote(
+        self, path: str, body: bytes | Mapping[str, Any], needs: Needs | None = None
+    ) -> list[Quote]:
+        """What this request would cost by each provider: best first, then who cannot be asked.
+
+        Raises:
+            RequestError: the request is at fault.
+        """
+        ask = read_ask(path, body if isinstance(body, bytes) else msgspec.json.encode(body))
+        shape = ask.get_shape()
+        return quote_match(self._chooser.rank(shape, needs or _ANY, self._parts.clock()), shape)
 
     def guard_spending(self, guard: SpendingGuard) -> None:
         """Ask `guard` before each voucher from now on, and tell it what each came to.

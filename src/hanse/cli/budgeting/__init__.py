@@ -3,4 +3,5 @@
 options  limits and scopes as options of a command
 keys     `hanse gateway keys`
 limits   `hanse gateway limits` and `hanse gateway ladders`
+quote    `hanse quote`
 """

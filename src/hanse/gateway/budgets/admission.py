@@ -26,7 +26,7 @@ from hanse.gateway.budgets.holds import Demand, Refusal
 from hanse.gateway.budgets.ledger import Ledger, open_ledger
 from hanse.gateway.budgets.limits import WINDOWS, Limits
 from hanse.gateway.budgets.purse import PURSE, Guard, LimitError, Purse
-from hanse.gateway.client import MarketAnswer
+from hanse.gateway.client import GuardedMarket, MarketAnswer, MarketClient
 from hanse.gateway.keys import ApiKey, ApiKeys, AtLimit, verify_model
 from hanse.gateway.keys.records import USER_CHARS_MAX
 from hanse.gateway.selling.sale import Sale
@@ -84,6 +84,7 @@ class Budgets:
     Attributes:
         guard: asked before each voucher; whoever signs them is given it.
         ledger: the owner of the budgets runs and closes it.
+        market: whose vouchers are guarded and whose prices told; None if it signs nothing.
         configuration: limits of the whole gateway, and ladders.
     """
 
@@ -92,10 +93,12 @@ class Budgets:
         keys: ApiKeys,
         configuration: Configuration,
         ledger: Ledger,
+        market: GuardedMarket | None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.guard = Guard(ledger, clock_s)
         self.ledger = ledger
+        self.market = market
         self._keys = keys
         self.configuration = configuration
         self._clock_s = clock_s
@@ -250,10 +253,19 @@ class Budgets:
         return plan
 
 
-async def open_budgets(database: Database, keys: ApiKeys, now_s: Callable[[], float]) -> Budgets:
-    """The budgets of a gateway; its tables are made if they are not there."""
+async def open_budgets(
+    database: Database, keys: ApiKeys, market: MarketClient, now_s: Callable[[], float]
+) -> Budgets:
+    """The budgets of a gateway, which guard what `market` signs from now on.
+
+    A market that signs nothing is not asked for money: there only requests are limited.
+    """
     configuration = await open_configuration(database)
-    return Budgets(keys, configuration, await open_ledger(database, now_s))
+    guarded = market if isinstance(market, GuardedMarket) else None
+    budgets = Budgets(keys, configuration, await open_ledger(database, now_s), guarded)
+    if guarded is not None:
+        guarded.guard_spending(budgets.guard)
+    return budgets
 
 
 def make_demands(subject: str, limits: Limits) -> list[Demand]:

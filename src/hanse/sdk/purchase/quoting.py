@@ -1,0 +1,82 @@
+"""What a request would cost, before it is made: by each provider, at most and as expected.
+
+    quotes = hanse.quote("/v1/chat/completions", body)      # best first, then who cannot be asked
+
+The maximum is what a voucher must authorise: `protocol/pricing.py`, exact. What is expected assumes
+four bytes a token and an answer of `OUTPUT_TOKENS_EXPECTED` tokens at most; the fee that is paid is
+what was metered, and never more than the maximum.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.market import ListedOffer, Match, RequestShape
+from hanse.market.scoring import OUTPUT_TOKENS_EXPECTED
+from hanse.protocol.messages import Usage
+from hanse.protocol.pricing import get_maximum_fee
+from hanse.protocol.signatures import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One provider's price of one request, base units.
+
+    Attributes:
+        provider: who.
+        maximum_fee: what the request can cost at most.
+        expected_fee: what it will probably cost.
+        output_tokens_max: output tokens that the maximum allows for.
+        obstacle: why it cannot be asked now; empty if it can.
+    """
+
+    provider: Address
+    maximum_fee: int
+    expected_fee: int
+    output_tokens_max: int
+    obstacle: str = ""
+
+    def to_document(self) -> dict[str, Any]:
+        """JSON-ready, amounts as decimal strings."""
+        return {
+            "provider": self.provider,
+            "maximum_fee": str(self.maximum_fee),
+            "expected_fee": str(self.expected_fee),
+            "output_tokens_max": self.output_tokens_max,
+            "obstacle": self.obstacle or None,
+        }
+
+
+def quote_match(found: Match, shape: RequestShape) -> list[Quote]:
+    """Everybody of a match: best first, then whoever cannot be asked."""
+    fitting = [quote_offer(candidate.listed, shape) for candidate in found.candidates]
+    others = [quote_offer(one.listed, shape, one.reason) for one in found.exclusions]
+    return fitting + sorted(others, key=_by_price)
+
+
+def quote_offers(offers: Iterable[ListedOffer], shape: RequestShape) -> list[Quote]:
+    """Bare offers, cheapest first: what a look at the market without money can say."""
+    fitting = (
+        one
+        for one in offers
+        if (one.offer.service_type, one.offer.model) == (shape.service_type, shape.model)
+    )
+    return sorted((quote_offer(one, shape) for one in fitting), key=_by_price)
+
+
+def quote_offer(listed: ListedOffer, shape: RequestShape, obstacle: str = "") -> Quote:
+    """One offer's price of one request."""
+    offer, asked = listed.offer, shape.output_tokens_asked
+    most = 0
+    if offer.service_type != "embeddings":
+        most = shape.choices * (offer.output_tokens_max if asked is None else asked)
+    expected = Usage(
+        input_tokens=shape.input_tokens,
+        output_tokens=min(most, OUTPUT_TOKENS_EXPECTED * shape.choices),
+    )
+    maximum_fee = get_maximum_fee(offer, shape.body_bytes, most)
+    return Quote(offer.provider, maximum_fee, offer.prices.get_fee(expected), most, obstacle)
+
+
+def _by_price(quote: Quote) -> tuple[int, int, Address]:
+    return quote.expected_fee, quote.maximum_fee, quote.provider
