@@ -5,9 +5,9 @@
     group = board.find_group("chat", model)
 
 Each service is a row; its features follow what heartbeats and measurements say. Rows of one model
-and type of service are a group, in trees by the strength of their check and by whether they are in
-the gateway's region. Who cannot be asked now (no sub-account, left alone, out) is on the board but
-in no tree, and comes back by the event or at the time that ends it.
+and type of service are a group, in trees that are searched for the best. Who cannot be asked now
+(no sub-account, left alone, out) is on the board but in no tree, and comes back by the event or at
+the time that ends it.
 """
 
 import heapq
@@ -22,6 +22,7 @@ from hanse.market.presence import PresenceBook
 from hanse.market.scoring import (
     COLD_S,
     FIRST_TOKEN_S_USUAL,
+    RISK_USUAL,
     TOKEN_S_USUAL,
     Features,
     UsualPrices,
@@ -35,6 +36,8 @@ CHANGE_MIN = 0.05
 """A feature that changed by less, as a part of it, changes nothing: an order of nearly equal offers
 that turns with every answer helps nobody, and each change takes some microseconds."""
 
+_UNKNOWN = (FIRST_TOKEN_S_USUAL, TOKEN_S_USUAL, RISK_USUAL)
+
 LABELS_MAX = 31
 """Regions, and quantisations, with a bit of their own; further ones share the last."""
 
@@ -46,38 +49,85 @@ class Row:
     Attributes:
         listed: its offer.
         key: orders rows of equal score: provider, then service.
-        strength: place of its check in `VERIFIABILITIES`; 0 is the strongest.
-        is_far: whether it is outside the gateway's region.
         features: as they count now.
         mask: bits of its region and quantisation.
         leaf: where it stands in its tree; None while it is in none.
+        tree: in which it stands, or last stood.
     """
 
     listed: ListedOffer
     key: str
-    strength: int
-    is_far: bool
     features: Features
     mask: int = 1
     leaf: Any = None
+    tree: RankTree | None = None
 
     @property
     def service(self) -> ServiceKey:
         """Provider and number of the service."""
         return self.listed.provider, self.listed.offer.service_id
 
+    @property
+    def strength(self) -> int:
+        """Steps below the strongest check."""
+        return self.features[5]
+
 
 @dataclass(slots=True)
 class Group:
-    """The rows of one model and type of service."""
+    """The rows of one model and type of service.
+
+    Rows of one kind of check and place stand in a tree together, apart those of which nothing but
+    their offer is known: these differ in price alone. What is one for a whole tree is bounded well.
+    """
 
     rows: dict[ServiceKey, Row] = field(default_factory=dict)
-    trees: dict[tuple[int, bool], RankTree] = field(default_factory=dict)
+    trees: dict[tuple[int, int, bool], RankTree] = field(default_factory=dict)
     usual: UsualPrices = field(default_factory=UsualPrices)
     fresh: list[Row] = field(default_factory=list)  # also some that are not any more
     regions: dict[str, int] = field(default_factory=dict)
     quantisations: dict[str, int] = field(default_factory=dict)
     masks: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Put a row into its tree."""
+        row.tree = self._get_tree(row)
+        row.tree.add(row)
+
+    def remove(self, row: Row) -> None:
+        """Take a row out of its tree."""
+        assert row.tree is not None  # rows with a leaf have one
+        row.tree.remove(row)
+
+    def move(self, row: Row) -> None:
+        """Take notice of a row's new features."""
+        if row.tree is self._get_tree(row):
+            row.tree.move(row)
+        else:
+            self.remove(row)
+            self.add(row)
+
+    def build(self, rows: Iterable[Row]) -> None:
+        """Hold exactly these in trees."""
+        of_tree: dict[int, list[Row]] = {}
+        for row in rows:
+            row.tree = self._get_tree(row)
+            of_tree.setdefault(id(row.tree), []).append(row)
+        for tree in self.trees.values():
+            tree.rebuild(of_tree.get(id(tree), ()))
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether building the trees anew pays."""
+        return any(tree.is_worn for tree in self.trees.values())
+
+    def _get_tree(self, row: Row) -> RankTree:
+        features = row.features
+        name = (features[5], features[6], features[2:5] == _UNKNOWN)
+        tree = self.trees.get(name)
+        if tree is None:
+            tree = self.trees[name] = RankTree()
+        return tree
 
     def get_masks(self, region: str, quantisation: str) -> tuple[int, int] | None:
         """Bits of the regions and quantisations that are meant; None if none is asked for."""
@@ -153,16 +203,15 @@ class Board:
             is_changed = _differs(features, row.features)
             if is_changed:
                 row.features = features
-            tree = group.trees[row.strength, row.is_far]
             if row.leaf is None:
                 if is_ready:
-                    tree.add(row)
+                    group.add(row)
                     if self.is_fresh(row):
                         group.fresh.append(row)
             elif not is_ready:
-                tree.remove(row)
+                group.remove(row)
             elif is_changed:
-                tree.move(row)
+                group.move(row)
 
     def is_fresh(self, row: Row) -> bool:
         """Whether it is hardly measured yet."""
@@ -196,6 +245,8 @@ class Board:
             first_s,
             token_s * (1 + self.presence.get_wait(key)),
             self.health.get_risk(offer.provider),
+            VERIFIABILITIES.index(offer.verifiability),
+            int(bool(self._region) and not is_within(offer.region, self._region)),
         )
 
     def _replace_group(self, name: tuple[str, str], offers: Iterable[ListedOffer]) -> None:
@@ -224,35 +275,29 @@ class Board:
         row = Row(
             listed,
             f"{offer.provider}/{offer.service_id:020d}",
-            VERIFIABILITIES.index(offer.verifiability),
-            bool(self._region) and not is_within(offer.region, self._region),
             self._get_features(listed),
             1 << region | 1 << quantisation,
         )
         group.rows[row.service] = row
-        group.trees.setdefault((row.strength, row.is_far), RankTree())
         self._of_provider.setdefault(offer.provider, []).append((group, row))
 
     def _place(self, group: Group, new: list[ListedOffer], *, is_built: bool) -> None:
         """Put rows into their trees: one by one, or all at once, which is cheaper for many."""
-        is_built = is_built or any(tree.is_worn for tree in group.trees.values())
-        if not is_built:
+        if not (is_built or group.is_worn):
             for provider in {listed.provider for listed in new}:
                 self.refresh(provider)
             return
-        ready: dict[tuple[int, bool], list[Row]] = {name: [] for name in group.trees}
+        ready: list[Row] = []
         for row in group.rows.values():
             row.leaf = None
             if self._is_ready(row.listed.provider):
-                ready[row.strength, row.is_far].append(row)
-        group.fresh = []
-        for name, rows in ready.items():
-            group.trees[name].rebuild(rows)
-            group.fresh += [row for row in rows if self.is_fresh(row)]
+                ready.append(row)
+        group.build(ready)
+        group.fresh = [row for row in ready if self.is_fresh(row)]
 
     def _drop(self, group: Group, row: Row) -> None:
         if row.leaf is not None:
-            group.trees[row.strength, row.is_far].remove(row)
+            group.remove(row)
         del group.rows[row.service]
         left = [entry for entry in self._of_provider[row.listed.provider] if entry[1] is not row]
         if left:

@@ -101,11 +101,7 @@ class Chooser:
             HanseError: nobody fits: `model_not_found`, `insufficient_balance` with amounts,
                 `unprocessable`, or `no_provider`.
         """
-        funded = self._list_funded()
-        if len(funded) != self._funded_count:  # nobody who was funded ever leaves
-            self._funded_count = len(funded)
-            self.board.keep_funded(frozenset(funded))
-        group = self.board.find_group(shape.service_type, shape.model)
+        group = self._find_group(shape)
         judge = Judge(self.board, shape, needs, now, self._available)
         if group is None:
             raise explain(Match((), ()), shape.model)
@@ -126,11 +122,18 @@ class Chooser:
 
     def rank(self, shape: RequestShape, needs: Needs, now: float) -> Match:
         """Every offer of the model: what fits, best first, and why the rest does not."""
-        group = self.board.find_group(shape.service_type, shape.model)
+        group = self._find_group(shape)
         if group is None:
             return Match((), ())
         judge = Judge(self.board, shape, needs, now, self._available)
         return rank_all(group, judge, self.policy)
+
+    def _find_group(self, shape: RequestShape) -> Group | None:
+        funded = self._list_funded()
+        if len(funded) != self._funded_count:  # nobody who was funded ever leaves
+            self._funded_count = len(funded)
+            self.board.keep_funded(frozenset(funded))
+        return self.board.find_group(shape.service_type, shape.model)
 
     def _find(
         self, group: Group, judge: Judge, coefficients: Coefficients
@@ -194,17 +197,12 @@ def find_best(
 ) -> Found:
     """The best offers that fit, best first: the same as the first ones of `rank_all`."""
     needs = judge.needs
-    weakest = STRENGTHS[needs.verifiability_min]
-    trees = [
-        (tree, coefficients.get_class_score(strength, is_far))
-        for (strength, is_far), tree in group.trees.items()
-        if strength <= weakest
-    ]
     return search(
-        trees,
+        group.trees.values(),
         coefficients,
         judge.fits,
         most=most,
         tolerance=tolerance,
+        strength_max=STRENGTHS[needs.verifiability_min],
         masks=group.get_masks(needs.region, needs.quantisation),
     )

@@ -296,12 +296,11 @@ def rank_all(group: Group, judge: Judge, policy: Policy | None = None) -> Match:
 
 def rate(row: Row, judge: Judge, coefficients: Coefficients) -> Ranked:
     """One offer that fits, with its score."""
-    of_class = coefficients.get_class_score(row.strength, row.is_far)
     return Ranked(
         judge.to_candidate(row),
         row,
-        coefficients.get_score(row.features, of_class),
-        coefficients.get_parts(row.features, row.strength, row.is_far),
+        coefficients.get_score(row.features),
+        coefficients.get_parts(row.features),
     )
 
 

@@ -40,9 +40,10 @@ COLD_S = 30.0
 RISK_USUAL = 0.05
 """Share of failures of one never asked; one that fails once in twenty costs no more than it."""
 
-Features = tuple[float, float, float, float, float]
+Features = tuple[float, float, float, float, float, int, int]
 """Base units per million input and output tokens, seconds to the first token, seconds for each
-token after it, share of failures; all as they count now, load included."""
+token after it, share of failures, steps below the strongest check, and 1 outside the gateway's
+region; all as they count now, load included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +95,28 @@ class Coefficients:
     check: float
     far: float
 
-    def get_class_score(self, strength: int, is_far: bool) -> float:
-        """What all offers of one kind of check and place have in common."""
-        return self.check * strength + (self.far if is_far else 0.0)
-
-    def get_score(self, features: Features, of_class: float) -> float:
+    def get_score(self, features: Features) -> float:
         """The score; `hanse.market.tree` adds up in the same order, so that both round alike."""
-        input_price, output_price, first_token_s, token_s, risk = features
+        f0, f1, f2, f3, f4, f5, f6 = features
         return (
-            self.input_price * input_price
-            + self.output_price * output_price
-            + self.first_token * first_token_s
-            + self.token * token_s
-            + self.risk * risk
-            + of_class
+            self.input_price * f0
+            + self.output_price * f1
+            + self.first_token * f2
+            + self.token * f3
+            + self.risk * f4
+            + self.check * f5
+            + self.far * f6
         )
 
-    def get_parts(self, features: Features, strength: int, is_far: bool) -> tuple[float, ...]:
+    def get_parts(self, features: Features) -> tuple[float, ...]:
         """The score's five parts, in the order of `hanse.market.policy.WEIGHTS`."""
-        input_price, output_price, first_token_s, token_s, risk = features
+        f0, f1, f2, f3, f4, f5, f6 = features
         return (
-            self.input_price * input_price + self.output_price * output_price,
-            self.first_token * first_token_s + self.token * token_s,
-            self.risk * risk,
-            self.check * strength,
-            self.far if is_far else 0.0,
+            self.input_price * f0 + self.output_price * f1,
+            self.first_token * f2 + self.token * f3,
+            self.risk * f4,
+            self.check * f5,
+            self.far * f6,
         )
 
 

@@ -13,11 +13,13 @@ Source: branch and bound over a k-d tree (Bentley 1975; Hjaltason and Samet 1999
 """
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from heapq import heappop, heappush
-from itertools import count
+from operator import or_
 from typing import Any, Protocol
 
 from hanse.market.scoring import Coefficients, Features
+from hanse.protocol.wire import VERIFIABILITIES
 
 LEAF_ROWS = 8
 """Below, a leaf's own cost outweighs what it saves; above, rows that cannot win are scored."""
@@ -28,10 +30,14 @@ LEAF_ROWS_MAX = 24
 FAN = 4
 """Children of a node, as it is built."""
 
+STRENGTH_MAX = len(VERIFIABILITIES) - 1
+"""Steps below the strongest check that there can be."""
+
 _SAMPLE = 64
 """Rows by which it is decided how to divide many."""
 
-_SPREADS = tuple(range(5))
+_SPREADS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.2, 0.1)
+"""How much a feature's spread counts for dividing: what most policies weigh little comes late."""
 
 
 class TreeRow(Protocol):
@@ -48,27 +54,28 @@ class TreeRow(Protocol):
 
 
 class _Node:
-    """`lows`: least features, least key, and the labels below. Either `rows` or `children`."""
+    """Least features and key of what is below, and all its labels; either `rows` or `children`."""
 
-    __slots__ = ("children", "lows", "parent", "rows")
+    __slots__ = ("children", "features", "key", "mask", "parent", "rows")
 
     def __init__(self) -> None:
-        self.lows: _Lows = _EMPTY
+        self.features: Features = _NOTHING
+        self.key = ""
+        self.mask = 0  # of an empty node, which no search enters therefore
         self.children: list[_Node] = []
         self.rows: list[Any] = []
         self.parent: _Node | None = None
 
 
-_Lows = tuple[float, float, float, float, float, str, int]
 _INFINITE = float("inf")
-_EMPTY: _Lows = (_INFINITE, _INFINITE, _INFINITE, _INFINITE, _INFINITE, "", 0)
+_NOTHING: Features = (_INFINITE, _INFINITE, _INFINITE, _INFINITE, _INFINITE, 0, 0)
 
 Found = list[tuple[float, str, Any]]
 """Score, key and row, best first."""
 
 
 class RankTree:
-    """Rows of one kind of check and place."""
+    """Rows in a k-d tree."""
 
     def __init__(self, rows: Iterable[Any] = ()) -> None:
         self._root = _Node()
@@ -128,73 +135,64 @@ class RankTree:
 
 
 def search(
-    trees: Iterable[tuple[RankTree, float]],
+    trees: Iterable[RankTree],
     coefficients: Coefficients,
     fits: Callable[[Any], bool],
     *,
     most: int = 1,
     tolerance: float = 0.0,
+    strength_max: int = STRENGTH_MAX,
     masks: tuple[int, int] | None = None,
 ) -> Found:
     """The best rows that fit, best first; ties by key.
 
     Args:
-        trees: with what all rows of each have in common in their score.
+        trees: all rows are in one of them.
         coefficients: of the request.
-        fits: asked of promising rows only.
+        fits: asked of the best rows only, one by one.
         most: rows at most.
         tolerance: beside the best only rows whose score is at most so much above it, as a part.
+        strength_max: most steps below the strongest check.
         masks: a row must share a bit with each; None for no such limit.
     """
+    c0, c1, c2 = coefficients.input_price, coefficients.output_price, coefficients.first_token
+    c3, c4, c5, c6 = (
+        coefficients.token,
+        coefficients.risk,
+        coefficients.check,
+        coefficients.far,
+    )
     first_mask, second_mask = masks or (-1, -1)
-    a, b, c = coefficients.input_price, coefficients.output_price, coefficients.first_token
-    d, e = coefficients.token, coefficients.risk
-    heap: list[tuple[float, str, int, _Node, float]] = []
-    number = count()
-    for tree, of_class in trees:
-        if tree._size:
-            heappush(heap, (0.0, "", next(number), tree._root, of_class))
+    heap: list[tuple[float, str, int, Any, bool]] = []
+    top = _Node()
+    top.children = [tree._root for tree in trees]
+    heap.append((0.0, "", 0, top, False))
+    number = 0
     found: Found = []
-    limit, limit_key = float("inf"), ""
+    limit = _INFINITE
     while heap:
-        bound, key, _, node, of_class = heappop(heap)
-        if bound > limit or (bound == limit and key >= limit_key):
+        bound, key, _, at, is_row = heappop(heap)
+        if bound > limit:
             break
-        for child in node.children:
-            w0, w1, w2, w3, w4, key, mask = child.lows
-            if not (mask & first_mask and mask & second_mask):  # also of an empty node: no bits
+        if is_row:
+            if fits(at):
+                found.append((bound, key, at))
+                if len(found) == most:
+                    break
+                if len(found) == 1:
+                    limit = bound * (1 + tolerance)
+            continue
+        rows = at.rows
+        for child in rows or at.children:
+            f0, f1, f2, f3, f4, f5, f6 = child.features
+            mask = child.mask
+            if f5 > strength_max or not (mask & first_mask and mask & second_mask):
                 continue
-            score = a * w0 + b * w1 + c * w2 + d * w3 + e * w4 + of_class
-            if score > limit:
-                continue
-            heappush(heap, (score, key, next(number), child, of_class))
-        for row in node.rows:
-            if not (row.mask & first_mask and row.mask & second_mask):
-                continue
-            w0, w1, w2, w3, w4 = row.features
-            score = a * w0 + b * w1 + c * w2 + d * w3 + e * w4 + of_class
-            if score > limit or (score == limit and row.key >= limit_key) or not fits(row):
-                continue
-            _insert(found, (score, row.key, row), most)
-            if len(found) == most:
-                limit, limit_key = found[-1][0], found[-1][1]
-            limit, limit_key = _narrow(found[0][0] * (1 + tolerance), limit, limit_key)
-    return [entry for entry in found if entry[0] <= found[0][0] * (1 + tolerance)]
-
-
-_LAST_KEY = "\U0010ffff"
-
-
-def _narrow(most: float, limit: float, limit_key: str) -> tuple[float, str]:
-    return (most, _LAST_KEY) if most < limit else (limit, limit_key)
-
-
-def _insert(found: Found, entry: tuple[float, str, Any], most: int) -> None:
-    place = len(found)
-    while place and entry[:2] < found[place - 1][:2]:
-        place -= 1
-    found.insert(place, entry)
-    del found[most:]
+            score = c0 * f0 + c1 * f1 + c2 * f2 + c3 * f3 + c4 * f4 + c5 * f5 + c6 * f6
+            if score <= limit:
+                number += 1
+                heappush(heap, (score, child.key, number, child, bool(rows)))
+    return found
 
 
 def _build(rows: list[Any]) -> _Node:
@@ -204,7 +202,7 @@ def _build(rows: list[Any]) -> _Node:
     else:
         parts = FAN if len(rows) > LEAF_ROWS * FAN else 2
         _put_under(node, rows, parts)
-    node.lows = _get_lows(node)
+    _sum_up(node)
     return node
 
 
@@ -225,50 +223,45 @@ def _fill(node: _Node, rows: list[Any]) -> None:
 
 def _divide(leaf: _Node) -> None:
     rows, leaf.rows = leaf.rows, []
-    _put_under(leaf, rows, 2)
+    _put_under(leaf, rows, 2)  # its own features are summed up next
 
 
 def _choose_feature(rows: list[Any]) -> int:
     """The feature that differs most, for its size, among the better nine tenths."""
     some = rows[:: max(1, len(rows) // _SAMPLE)]
     best, widest = 0, -1.0
-    for feature in _SPREADS:
-        values = sorted(row.features[feature] for row in some)
+    for feature, weight in enumerate(_SPREADS):
+        values = sorted([row.features[feature] for row in some])
         low, middle, high = values[0], values[len(values) // 2], values[len(values) * 9 // 10]
-        spread = (high - low) / middle if middle else 0.0
+        spread = weight * (high - low) / (middle or 1.0)
         if spread > widest:
             best, widest = feature, spread
     return best
 
 
 def _get_distance(node: _Node, features: Features) -> float:
-    lows = node.lows
-    if lows is _EMPTY:
+    if not node.mask:
         return 0.0
-    pairs = zip(features, lows[:5], strict=True)
+    pairs = zip(features, node.features, strict=True)
     return sum(abs(here - there) / ((here + there) or 1.0) for here, there in pairs)
 
 
-def _get_lows(node: _Node) -> _Lows:
-    lows = [(*row.features, row.key, row.mask) for row in node.rows]
-    lows += [child.lows for child in node.children if child.lows is not _EMPTY]
-    if not lows:
-        return _EMPTY
-    if len(lows) == 1:
-        return lows[0]
-    w0, w1, w2, w3, w4, keys, masks = zip(*lows, strict=True)
-    mask = 0
-    for one in masks:
-        mask |= one
-    return min(w0), min(w1), min(w2), min(w3), min(w4), min(keys), mask
+def _sum_up(node: _Node) -> bool:
+    """Take the least of what is below; whether that changes anything."""
+    below: list[Any] = node.rows or [child for child in node.children if child.mask]
+    before = node.features, node.key, node.mask
+    if not below:
+        node.features, node.key, node.mask = _NOTHING, "", 0
+    else:
+        f0, f1, f2, f3, f4, f5, f6 = zip(*[one.features for one in below], strict=True)
+        node.features = (min(f0), min(f1), min(f2), min(f3), min(f4), min(f5), min(f6))
+        node.key = min([one.key for one in below])
+        node.mask = reduce(or_, [one.mask for one in below])
+    return before != (node.features, node.key, node.mask)
 
 
 def _tighten(node: _Node) -> None:
     """Take what changed in a leaf up to the root, as far as it changes anything."""
     at: _Node | None = node
-    while at is not None:
-        lows = _get_lows(at)
-        if lows == at.lows:
-            return
-        at.lows = lows
+    while at is not None and _sum_up(at):
         at = at.parent

@@ -1,0 +1,261 @@
+"""The fast choice against the plain ranking, sessions, spill, and trials."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hanse.market import BALANCED, CHEAPEST, FASTEST, Needs, Policy, read_policy
+from hanse.market.affinity import POOL_MAX
+from hanse.market.board import FRESH_ANSWERS
+from hanse.market.choosing import TRIAL_FEE_FACTOR_MAX, find_best
+from hanse.market.matching import Judge, get_policy_coefficients
+from hanse.protocol.errors import HanseError, RequestError
+from hanse.protocol.messages import Prices
+from hanse.protocol.wire import VERIFIABILITIES
+from tests.market.market_parts import (
+    ALPHA,
+    BETA,
+    GAMMA,
+    NOW,
+    MadeMarket,
+    list_offer,
+    make_heartbeat,
+    make_shape,
+)
+
+REGIONS = ("", "eu", "eu-north", "us")
+QUANTISATIONS = ("Q4_0", "F16")
+
+
+def make_provider(number: int) -> str:
+    return f"0x{number:040x}"
+
+
+def make_offer(chance: random.Random, number: int):
+    price = chance.choice((1, 10, 100, 1_000, 10_000))
+    return list_offer(
+        make_provider(number),
+        verifiability=chance.choice(VERIFIABILITIES),
+        region=chance.choice(REGIONS),
+        quantisation=chance.choice(QUANTISATIONS),
+        context_tokens=chance.choice((1_000, 4_096)),
+        output_tokens_max=chance.choice((50, 1_000)),
+        prices=Prices(price, 0, chance.choice((price, 3 * price))),
+        valid_until=int(NOW) + chance.choice((5, 100)),
+    )
+
+
+def change_something(market: MadeMarket, chance: random.Random, count: int) -> None:
+    provider = make_provider(chance.randrange(count))
+    happening = chance.randrange(8)
+    if happening == 0:
+        market.health.report_failure(provider, "gone")
+    elif happening == 1:
+        market.health.report_success(provider, chance.random())
+    elif happening == 2:
+        market.measure(provider, chance.random(), chance.random() / 10, chance.randint(1, 4))
+    elif happening == 3:
+        slots = chance.randint(1, 3)
+        free = chance.randint(0, slots)
+        waiting = 0 if free else chance.randint(0, 5)
+        beat = make_heartbeat(
+            provider,
+            int(market.clock.now * 1_000) + chance.randrange(1_000),
+            slots=slots,
+            free_slots=free,
+            queued=waiting,
+            queue_free=5 - waiting,
+            is_warm=chance.random() < 0.8,
+        )
+        market.presence.take([beat])
+    elif happening == 4:
+        market.presence.miss(provider, "silent")
+    elif happening == 5:
+        market.clock.now += chance.random() * 3
+    elif happening == 6:
+        market.funds[provider] = chance.choice((0, 10**15))
+    else:
+        chance.choice((market.presence.begin, market.presence.end))((provider, 1))
+
+
+def make_needs(chance: random.Random, count: int) -> Needs:
+    if chance.random() < 0.4:
+        return Needs()
+    some = frozenset(make_provider(chance.randrange(count)) for _ in range(3))
+    return Needs(
+        max_fee=chance.choice((None, None, 50, 5_000)),
+        max_prices=chance.choice((None, None, Prices(100, 100, 1_000))),
+        verifiability_min=chance.choice(("reputation", "sampled", "tee")),
+        context_tokens=chance.choice((0, 2_000)),
+        providers=chance.choice((frozenset(), frozenset(), some)),
+        excluded=chance.choice((frozenset(), some)),
+        region=chance.choice(("", "", "eu", "us")),
+        quantisation=chance.choice(("", "", "F16")),
+        deadline_s=chance.choice((0.0, 0.0, 2.0)),
+    )
+
+
+POLICY_LIST = (CHEAPEST, FASTEST, BALANCED, read_policy("reliability=2,speed=1,locality=1"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.sampled_from((1, 7, 40, 150)))
+def test_the_fast_choice_is_the_first_of_the_plain_ranking_whatever_happened(seed, count):
+    chance = random.Random(seed)
+    offers = [make_offer(chance, number) for number in range(count)]
+    market = MadeMarket(offers, region=chance.choice(("", "eu")))
+    for _ in range(12):
+        for _ in range(chance.choice((1, 5, 30))):
+            change_something(market, chance, count)
+        if chance.random() < 0.2:
+            some = chance.randrange(count)
+            offers[some] = make_offer(chance, some)
+            market.offer(offers if chance.random() < 0.7 else offers[: count // 2 + 1])
+        policy = chance.choice(POLICY_LIST)
+        needs = make_needs(chance, count)
+        shape = make_shape(
+            body_bytes=chance.choice((40, 4_000, 400_000)),
+            output_tokens_asked=chance.choice((None, 1, 40, 900)),
+        )
+        check_against_ranking(market, policy, needs, shape)
+
+
+def check_against_ranking(market: MadeMarket, policy: Policy, needs: Needs, shape) -> None:
+    market.chooser.policy = policy
+    expected = market.chooser.rank(shape, needs, market.clock()).ranked
+    if not expected:
+        with pytest.raises(HanseError):
+            market.chooser.choose(shape, needs, market.clock())
+        return
+    chosen = market.chooser.choose(shape, needs, market.clock()).candidate
+    assert chosen == expected[0].candidate
+    group = market.board.find_group("chat", "echo")
+    judge = Judge(market.board, shape, needs, market.clock(), market.funds.get)
+    coefficients = get_policy_coefficients(group, judge, policy)
+    for most, tolerance in ((1, 0.0), (POOL_MAX, 0.25), (7, 0.0), (10**6, 10.0**9)):
+        found = find_best(group, judge, coefficients, most, tolerance)
+        reach = expected[0].score * (1 + tolerance)
+        wanted = [one for one in expected if one.score <= reach][:most]
+        assert [(score, key) for score, key, _ in found] == [
+            (one.score, one.row.key) for one in wanted
+        ]
+
+
+def test_the_fastest_and_the_balanced_weigh_what_was_measured():
+    market = MadeMarket([list_offer(ALPHA, 100), list_offer(BETA, 110), list_offer(GAMMA, 150)])
+    market.measure(ALPHA, 2.0, 0.1)
+    market.measure(BETA, 0.5, 0.02)
+    market.measure(GAMMA, 0.4, 0.01)
+    assert market.choose(Needs(policy=CHEAPEST)) == ALPHA
+    assert market.choose(Needs(policy=FASTEST)) == GAMMA
+    assert market.choose(Needs(policy=BALANCED)) == BETA
+
+
+def test_verifiability_and_place_count_as_much_as_a_policy_says():
+    near = list_offer(ALPHA, 100, region="eu-north")
+    checked = list_offer(BETA, 100, verifiability="tee", region="us")
+    market = MadeMarket([near, checked], region="eu")
+    assert market.choose(Needs(policy=read_policy("locality=1,price=1"))) == ALPHA
+    assert market.choose(Needs(policy=read_policy("verifiability=1,price=1"))) == BETA
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "price", "price=-1", "price=1,price=1", "price=nan", "x=1", "price=0"]
+)
+def test_a_policy_that_cannot_be_read_is_refused_with_what_can_be_written(text: str):
+    with pytest.raises(RequestError) as refused:
+        read_policy(text)
+    assert "balanced" in refused.value.message
+
+
+def test_own_weights_count_by_their_proportion():
+    assert read_policy("price=3,speed=1") == read_policy("price=0.75, speed=0.25")
+    assert read_policy("cheapest") is CHEAPEST
+
+
+def spread(market: MadeMarket, sessions: int = 200) -> dict[int, str]:
+    return {n: market.choose(affinity=b"s%d" % n, is_session=True) for n in range(sessions)}
+
+
+def test_a_session_stays_and_only_those_of_a_provider_that_leaves_move():
+    offers = [list_offer(provider) for provider in (ALPHA, BETA, GAMMA)]
+    market = MadeMarket(offers)
+    before = spread(market)
+    assert spread(market) == before
+    assert set(Counter(before.values())) == {ALPHA, BETA, GAMMA}
+    assert min(Counter(before.values()).values()) > 40
+    other = MadeMarket(offers[::-1])  # another gateway, which heard of them in another order
+    assert spread(other) == before
+    market.presence.miss(BETA, "its port is closed", is_certain=True)
+    after = spread(market)
+    assert {n for n in before if before[n] != after[n]} == {n for n in before if before[n] == BETA}
+
+
+def test_a_session_never_costs_more_than_the_policy_tolerates():
+    market = MadeMarket([list_offer(ALPHA, 100_000), list_offer(BETA, 120_000)], policy=BALANCED)
+    assert set(spread(market).values()) == {ALPHA, BETA}
+    assert set(Counter(spread(market).values()).most_common(1)[0][:1]) == {ALPHA}
+    market.offer([list_offer(ALPHA, 100_000), list_offer(BETA, 300_000)])
+    assert set(spread(market).values()) == {ALPHA}
+    market.offer([list_offer(ALPHA, 100_000), list_offer(BETA, 102_000)])
+    market.chooser.policy = CHEAPEST
+    assert set(spread(market).values()) == {ALPHA}
+
+
+def test_a_session_spills_while_its_provider_is_full_and_comes_back():
+    market = MadeMarket([list_offer(ALPHA), list_offer(BETA)])
+    for provider in (ALPHA, BETA):
+        market.presence.take([make_heartbeat(provider, slots=2, free_slots=2)])
+    shape = {"affinity": b"a session", "is_session": True}
+    home, why = market.choose_why(**shape)
+    assert why == "session"
+    other = BETA if home == ALPHA else ALPHA
+    for _ in range(2):
+        market.presence.begin((home, 1))  # our own requests count before it says so
+    assert market.choose_why(**shape) == (other, "spill")
+    for _ in range(2):
+        market.presence.begin((other, 1))
+    assert market.choose(**shape) == home  # all are full: its cache is warm
+    market.presence.end((home, 1))
+    assert market.choose_why(**shape) == (home, "session")
+
+
+def test_the_prompts_beginning_is_kept_together_too_but_may_be_tried_elsewhere():
+    market = MadeMarket([list_offer(ALPHA), list_offer(BETA)])
+    assert market.choose_why(affinity=b"persona")[1] == "prefix"
+
+
+def test_fresh_providers_get_an_equal_share_and_no_more():
+    share, requests = 0.1, 10_000
+    chance = random.Random(7)
+    offers = [list_offer(ALPHA, 100), list_offer(BETA, 140), list_offer(GAMMA, 140)]
+    market = MadeMarket(offers, trial_share=share, draws=iter(chance.random, None))
+    market.measure(ALPHA, 0.1, 0.01)
+    asked = Counter(market.choose() for _ in range(requests))
+    assert asked[BETA] + asked[GAMMA] == pytest.approx(share * requests, rel=0.2)
+    assert asked[BETA] == pytest.approx(asked[GAMMA], rel=0.25)
+    assert {market.choose(is_session=True, affinity=b"s") for _ in range(200)} == {ALPHA}
+
+
+def test_trials_end_with_the_measurement_and_never_cost_half_more():
+    dear = int(100_000 * TRIAL_FEE_FACTOR_MAX) + 1_000
+    offers = [list_offer(ALPHA, 100_000), list_offer(BETA, 101_000), list_offer(GAMMA, dear)]
+    market = MadeMarket(offers, trial_share=1.0, draws=iter(lambda: 0.5, None))
+    market.measure(ALPHA, 0.1, 0.01)
+    assert market.choose_why() == (BETA, "trial")
+    market.measure(BETA, 0.1, 0.01, answers=FRESH_ANSWERS)
+    assert market.choose_why() == (ALPHA, "best")
+
+
+def test_an_explained_choice_says_its_score_in_parts():
+    market = MadeMarket([list_offer(ALPHA, 100), list_offer(BETA, 100)])
+    choice = market.chooser.choose(make_shape(), Needs(explains=True, policy=BALANCED), NOW)
+    assert choice.ranked is not None
+    assert choice.ranked.score == pytest.approx(sum(choice.ranked.parts))
+    text = choice.to_text()
+    assert text.startswith(f"provider={ALPHA}, why=best, policy=balanced")
+    assert text.isascii()
+    assert "locality=" in text
