@@ -19,10 +19,13 @@ from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here, until
 ROOT = Path(__file__).parents[2]
 
 
-async def start(database: Path, drain_s: float):
+async def start(database: Path, drain_s: float, **settings: object):
+    """A gateway, and its port; the settings stand in a file beside the database."""
+    path = database.with_suffix(".json")
+    path.write_text(json.dumps({"port": 0, "drain_s": drain_s, **settings}))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.gateway.drain_process", str(database), str(drain_s),
-        cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        sys.executable, "-m", "tests.gateway.drain_process", str(database), str(path),
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     line = await asyncio.wait_for(process.stdout.readline(), 20)
     return process, int(line.split()[1])
@@ -101,6 +104,85 @@ async def test_keys_work_after_a_kill_and_are_private_on_disk(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(process.wait(), 10) == 0
     writer.close()
+
+
+async def ask(port: int, key: str, model: str) -> bytes:
+    """A whole answer over a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    messages = [{"role": "user", "content": "x"}]
+    body = json.dumps({"model": model, "messages": messages}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+    writer.write(f"{head}connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return answer
+
+
+async def test_a_successor_takes_new_requests_while_the_old_one_finishes_its_streams(tmp_path):
+    key = await create_key(tmp_path / "gateway.db")
+    database = tmp_path / "gateway.db"
+    shared = {"shared_port": True, "canned_text": "canned"}
+    old, port = await start(database, 30.0, **shared)
+    reader, writer = await open_stream(port, key)
+    new, same = await start(database, 30.0, **{**shared, "port": port})
+    assert same == port
+    old.send_signal(signal.SIGTERM)
+    refused = 0
+    for _ in range(60):  # some reach the old one's socket before it is closed
+        try:
+            answer = await ask(port, key, "unserved")
+        except ConnectionError:
+            refused += 1
+            continue
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    assert refused <= 1  # what waited in the socket at the moment when it was closed
+    assert old.returncode is None
+    old.send_signal(signal.SIGUSR1)  # its stream may go on
+    rest = await asyncio.wait_for(reader.read(), 5)
+    assert rest.rstrip().endswith(b"0")
+    assert b"[DONE]" in rest
+    assert await asyncio.wait_for(old.wait(), 10) == 0
+    assert (await ask(port, key, "unserved")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    new.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(new.wait(), 10) == 0
+
+
+async def test_without_a_shared_port_a_second_gateway_is_refused(tmp_path):
+    await create_key(tmp_path / "gateway.db")
+    first, port = await start(tmp_path / "gateway.db", 0.1)
+    with pytest.raises(IndexError):  # it ends without a word on its standard output
+        await start(tmp_path / "gateway.db", 0.1, port=port, shared_port=True)
+    first.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(first.wait(), 10) == 0
+
+
+async def test_settings_are_read_anew_at_sighup_and_a_mistake_changes_nothing(tmp_path):
+    key = await create_key(tmp_path / "gateway.db")
+    process, port = await start(tmp_path / "gateway.db", 0.1)
+    assert (await ask(port, key, "unserved")).startswith(b"HTTP/1.1 503 ")
+    path = tmp_path / "gateway.json"
+
+    async def reload(text: str, said: bytes) -> None:
+        path.write_text(text)
+        process.send_signal(signal.SIGHUP)
+        told = b""
+        async with asyncio.timeout(5):
+            while said not in told:
+                told = await process.stderr.readline()
+
+    good = {"port": 0, "drain_s": 0.1, "canned_text": "Come back later."}
+    await reload(json.dumps(good), b"changed: canned_text")
+    answer = await ask(port, key, "unserved")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"hanse-provider: canned" in answer
+    assert b"Come back later." in answer
+    await reload('{"silence_s": -1}', b"silence_s is -1")
+    await reload("{", b"stay as they are")
+    assert (await ask(port, key, "unserved")).startswith(b"HTTP/1.1 200 ")
+    await reload(json.dumps({**good, "port": 1}), b"take a restart, and stay as they are: port")
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 10) == 0
 
 
 async def test_a_taken_port_is_named():

@@ -55,10 +55,11 @@ class GatewayApp:
         clock_s: Callable[[], float] = time.perf_counter,
         random_bytes: Callable[[int], bytes] = os.urandom,
         budgets: Budgets | None = None,
+        local: MarketClient | None = None,
     ) -> None:
         self.metrics = figures.GatewayMetrics()
         self.money = MoneyWatch(client, self.metrics)
-        self.paid = PaidPath(settings, client, self.metrics, self.money, budgets=budgets)
+        self.paid = PaidPath(settings, client, self.metrics, self.money, local, budgets)
         self._settings = settings
         self._client = client
         self._keys = keys
@@ -75,6 +76,16 @@ class GatewayApp:
             "openapi": self._get_openapi,
         }
         self._description = msgspec.json.encode(get_description())
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """Those in force."""
+        return self._settings
+
+    def apply(self, settings: GatewaySettings) -> None:
+        """Put other settings in force."""
+        self._settings = settings
+        self.paid.apply(settings)
 
     @property
     def in_flight(self) -> int:

@@ -5,7 +5,8 @@
         await serve_gateway(settings, hanse, keys)
 
 SIGTERM and SIGINT drain: nothing new is admitted, requests at work have `drain_s` to finish, what
-is left then is cancelled (and its delivered prefix paid). A second signal does not wait.
+is left then is cancelled (and its delivered prefix paid). A second signal does not wait. SIGHUP
+reads the settings anew, where there is a file to read them from.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ from hanse.gateway.app import GatewayApp
 from hanse.gateway.budgets.admission import Budgets, open_budgets
 from hanse.gateway.client import MarketClient
 from hanse.gateway.keys import ApiKeys, open_api_keys
+from hanse.gateway.resilience.fallback import open_local
+from hanse.gateway.resilience.reloading import reload
 from hanse.gateway.settings import GatewaySettings
 from hanse.protocol.errors import HanseError
 from hanse.serving import CLOSING_S, create_config, listen
@@ -31,6 +34,9 @@ from hanse.store import open_database
 
 OnReady = Callable[["GatewayServer", int], None]
 """Told once the socket listens, with the server and the real port."""
+
+ReadSettings = Callable[[], GatewaySettings]
+"""Gives the settings as they stand now; raises a HanseError for what is wrong with them."""
 
 
 class GatewayServer(uvicorn.Server):
@@ -40,12 +46,10 @@ class GatewayServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         gateway: GatewayApp,
-        drain_s: float,
         on_ready: OnReady | None = None,
     ) -> None:
         super().__init__(config)
         self.gateway = gateway
-        self._drain_s = drain_s
         self._on_ready = on_ready
         self._drained: asyncio.Task[None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -71,7 +75,11 @@ class GatewayServer(uvicorn.Server):
             self._drained = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        await self.gateway.paid.wait_idle(self._drain_s)
+        if self.gateway.settings.shared_port:
+            await asyncio.sleep(0)  # a turn of the loop takes the connections that wait
+            for listening in self.servers:
+                listening.close()
+        await self.gateway.paid.wait_idle(self.gateway.settings.drain_s)
         self.gateway.paid.cut()
         await self.gateway.paid.wait_idle(CLOSING_S)
         self.should_exit = True
@@ -83,6 +91,7 @@ async def serve_gateway(
     keys: ApiKeys,
     on_ready: OnReady | None = None,
     budgets: Budgets | None = None,
+    read_settings: ReadSettings | None = None,
 ) -> None:
     """Serve until a signal or `GatewayServer.drain`; returns when everything is finished.
 
@@ -92,17 +101,34 @@ async def serve_gateway(
         keys: who may ask.
         on_ready: told once the socket listens, with the server and the real port.
         budgets: what they may spend; None for no limits at all.
+        read_settings: reads the settings anew at SIGHUP; None to end at it, as processes do.
     """
-    listener = listen(settings.host, settings.port)
-    app = GatewayApp(settings, client, keys, budgets=budgets)
+    async with open_local(settings.fallback_url) as local:
+        app = GatewayApp(settings, client, keys, budgets=budgets, local=local)
+        await _serve(app, keys, on_ready, budgets, read_settings)
+
+
+async def _serve(
+    app: GatewayApp,
+    keys: ApiKeys,
+    on_ready: OnReady | None,
+    budgets: Budgets | None,
+    read_settings: ReadSettings | None,
+) -> None:
+    settings, loop = app.settings, asyncio.get_running_loop()
+    listener = listen(settings.host, settings.port, is_shared=settings.shared_port)
     config = create_config(
         app,
         connections_max=settings.connections_max,
         descriptors_each=2,  # one to the application, one to the provider
         keep_alive_s=settings.keep_alive_s,
     )
-    server = GatewayServer(config, app, settings.drain_s, on_ready)
-    server.loop = asyncio.get_running_loop()
+    server = GatewayServer(config, app, on_ready)
+    server.loop = loop
+    if read_settings is not None:
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: reload(read_settings, app.settings, app.apply)
+        )
     loops = [
         asyncio.create_task(_refresh(keys.refresh, settings.keys_refresh_s)),
         asyncio.create_task(app.money.run(settings.money_look_s)),
@@ -116,6 +142,8 @@ async def serve_gateway(
         for task in loops:
             task.cancel()
         listener.close()
+        if read_settings is not None:
+            loop.remove_signal_handler(signal.SIGHUP)
 
 
 def run_gateway(
@@ -123,6 +151,7 @@ def run_gateway(
     open_client: Callable[[], AbstractAsyncContextManager[MarketClient]],
     database_path: str | os.PathLike[str],
     on_ready: OnReady | None = None,
+    read_settings: ReadSettings | None = None,
 ) -> None:
     """Open everything, serve until a signal, close everything. Blocks; for a process of its own.
 
@@ -131,6 +160,7 @@ def run_gateway(
         open_client: gives an open `Hanse`; opening it resumes the vouchers whose end is unknown.
         database_path: file or URL of the API keys; a file is made with mode 0600.
         on_ready: see `serve_gateway`.
+        read_settings: see `serve_gateway`.
     """
 
     async def run() -> None:
@@ -139,7 +169,7 @@ def run_gateway(
             keys = await open_api_keys(database, time.time)
             async with open_client() as client:
                 budgets = await open_budgets(database, keys, client, time.time)
-                await serve_gateway(settings, client, keys, on_ready, budgets)
+                await serve_gateway(settings, client, keys, on_ready, budgets, read_settings)
                 await budgets.ledger.close()
         finally:
             await database.close()

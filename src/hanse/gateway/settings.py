@@ -33,6 +33,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Attributes:
         host: address to listen on. Loopback by default: the gateway spends its owner's money.
         port: TCP port; 0 lets the system choose one.
+        shared_port: whether another gateway may listen on the same port, so that a new process can
+            take over before the old one has finished.
         body_bytes_max: largest request body, refused with 413 above it.
         body_bytes_in_flight_max: bodies held at once, over all requests at work; above it 503
             `overloaded`. Without it one API key could have 4 GiB held.
@@ -67,6 +69,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     host: str = "127.0.0.1"
     port: int = 8440
+    shared_port: bool = False
     body_bytes_max: int = REQUEST_BODY_BYTES_MAX
     body_bytes_in_flight_max: int = 256 * 1024 * 1024
     body_read_s: float = 30.0

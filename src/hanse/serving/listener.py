@@ -25,15 +25,23 @@ CLOSING_S = 5
 """For requests that were cancelled at the end to tell the other side."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     """Take an address; port 0 takes a free port.
+
+    Args:
+        host: address of this machine.
+        port: to take; 0 for any.
+        is_shared: whether other processes that say so too may take the same one (SO_REUSEPORT);
+            the system then deals new connections out among them.
 
     Raises:
         RequestError: `configuration_invalid` if the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, reuse_port=is_shared
+        )
     except OSError as error:
         raise RequestError(
             "configuration_invalid",

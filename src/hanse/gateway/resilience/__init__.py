@@ -9,6 +9,7 @@ hedging     asking a second provider when the first token is late
 fallback    a local engine or a canned answer when the market has nothing
 line        the bounded queue with its three classes
 wishes      the class and the deadline that an application asks for
+reloading   reading the settings anew
 figures     counts of all of it
 
 Source: docs/decisions/0024-staying-up.md, docs/gateway/staying-up.md.

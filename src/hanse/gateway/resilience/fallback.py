@@ -7,17 +7,23 @@ An answer of either says so: `hanse-provider: local` or `canned`, and `hanse-fal
 of what the market said. A request that is itself at fault gets its error: no fallback hides it.
 """
 
+import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 
 from hanse.gateway.client import MarketAnswer, MarketClient, Receipted
+from hanse.gateway.plain import open_plain, read_upstream
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.settings import GatewaySettings
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.wire import Operation
+
+KEY_VARIABLE = "HANSE_FALLBACK_KEY"
+"""Holds the API key of the local engine, if it wants one; arguments can be read by others."""
 
 _NOTHING_THERE = frozenset(
     ("insufficient_balance", "sub_account_unknown", "model_not_found", "unprocessable")
@@ -84,6 +90,17 @@ class Fallback:
             return None
         self._figures.count_fallback("canned")
         return _CannedAnswer(path, body, text)
+
+
+@contextlib.asynccontextmanager
+async def open_local(url: str) -> AsyncIterator[MarketClient | None]:
+    """The local engine at this URL, its key from the environment; None without a URL."""
+    if not url:
+        yield None
+        return
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    async with open_plain([read_upstream(url, key)]) as client:
+        yield client
 
 
 class _LocalAnswer:

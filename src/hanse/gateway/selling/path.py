@@ -71,8 +71,15 @@ class PaidPath:
         self._body_bytes = 0
         self._idle = asyncio.Event()
 
+    def apply(self, settings: GatewaySettings) -> None:
+        """Put other settings in force."""
+        self.settings = settings
+        self._line.places, self._line.queue_max = settings.requests_max, settings.queue_max
+        self._line.wait_s = settings.queue_wait_s
+        self._line.admit()
+
     def drain(self) -> None:
-        """Admit nothing more."""
+        """Admit nothing more; with a shared port, one more request of each open connection."""
         self.draining = True
         if not self.in_flight:
             self._idle.set()
@@ -97,7 +104,8 @@ class PaidPath:
         """
         if self.draining:
             exchange.extra_headers.append((b"connection", b"close"))
-            raise get_draining()
+            if not self.settings.shared_port:  # else its next connection reaches the successor
+                raise get_draining()
         self.in_flight += 1
         held = 0
         try:
