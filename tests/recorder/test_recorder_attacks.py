@@ -19,7 +19,7 @@ from hanse.protocol.signatures import ZERO_ADDRESS
 from hanse.recorder import Recorder, RecorderLimits, RecorderSettings
 from hanse.recorder.book import open_recorder_book
 from hanse.recorder.metrics import RecorderMetrics
-from hanse.recorder.parties import KEY_ASK_S, KEY_S, Parties
+from hanse.recorder.parties import KEY_ASK_S, KEY_S, Callers, Parties
 from hanse.serving import HttpServer
 from hanse.settlement.records.answers import Identity
 from hanse.store.sqlite import open_sqlite
@@ -312,6 +312,31 @@ async def test_proofs_are_only_for_who_knows_the_digest(place):
     body = {"entries": [entry_to_json(entry), entry_to_json(guess)]}
     _, answer = await place.post("/hanse/v1/records/proofs", body)
     assert [proof is None for proof in answer["proofs"]] == [False, True]
+
+
+async def test_one_caller_asks_for_a_bounded_number_of_proofs(tmp_path):
+    """They need no signature, and each reads three rows."""
+    limits = RecorderLimits(proofs_per_s=0.01, proofs_burst=6.0)
+    async with open_place(tmp_path, limits) as place:
+        body = {"entries": [entry_to_json(make_entry(number)) for number in (1, 2)]}
+        found = [await place.post("/hanse/v1/records/proofs", body) for _ in range(3)]
+        assert [status for status, _ in found] == [200, 200, 429]
+        assert found[2][1]["error"]["code"] == "rate_limited"
+
+
+def test_a_caller_is_an_address_or_half_of_one():
+    now = 0.0
+    limits = RecorderLimits(proofs_per_s=1.0, proofs_burst=2.0)
+    callers = Callers(limits, lambda: now)
+    same = [("2001:db8:0:1::1", 1), ("2001:db8:0:1:ffff::2", 2)]
+    apart = [("2001:db8:0:2::1", 1), ("192.0.2.1", 1), ("192.0.2.2", 1), ("a socket", 0), None]
+    for caller in (same[0], *apart):
+        callers.spend_proofs(caller, 1)
+    for caller in (same[1], ("::ffff:192.0.2.1", 9), *apart):
+        with pytest.raises(TransientError):
+            callers.spend_proofs(caller, 1)
+    now = 2.0
+    callers.spend_proofs(same[1], 1)
 
 
 async def test_what_waits_is_shown_to_its_party_only(place):

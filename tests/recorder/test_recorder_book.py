@@ -10,7 +10,8 @@ from hanse.protocol.errors import RequestError
 from hanse.protocol.records import Reason, RecordEntry, Side, verify_record
 from hanse.protocol.signatures import ZERO_HASH
 from hanse.recorder.book import WAITING_S_MAX, RecorderBook, open_recorder_book
-from hanse.recorder.entries import WAITING_PER_SUB_ACCOUNT_MAX, EntryState
+from hanse.recorder.entries import WAITING_PER_SUB_ACCOUNT_MAX, EntryState, TakenEntry
+from hanse.recorder.settings import RecorderLimits
 from hanse.store import open_database
 from hanse.store.sqlite import open_sqlite
 
@@ -130,6 +131,69 @@ async def test_one_sub_account_cannot_fill_the_book(book):
     assert taken.state is EntryState.WAITING
     (taken,) = await take(book, Side.USER, make_entry(provider="0x" + "b3" * 20))
     assert taken.state is EntryState.WAITING
+
+
+async def match(book: RecorderBook, *entries: RecordEntry, now_s: int = NOW_S) -> list[TakenEntry]:
+    """The provider's entries wait; the user's side then makes the match."""
+    await take(book, Side.PROVIDER, *entries, now_s=now_s)
+    return await take(book, Side.USER, *entries, now_s=now_s)
+
+
+async def open_bounded(database_url: str, **limits: int) -> RecorderBook:
+    database = await open_database(database_url)
+    return await open_recorder_book(database, RECORDER, DOMAIN, RECORDS, RecorderLimits(**limits))
+
+
+async def test_what_waits_matches_no_further_than_its_providers_share(database_url):
+    book = await open_bounded(database_url, open_leaves_of_provider_max=2)
+    other = make_entry(9, provider="0x" + "b3" * 20)
+    found = await match(book, *(make_entry(n) for n in (1, 2, 3)), other)
+    assert [one.state for one in found] == [
+        EntryState.MATCHED,
+        EntryState.MATCHED,
+        EntryState.REFUSED,
+        EntryState.MATCHED,
+    ]
+    assert found[2].reason is Reason.OVER_SHARE
+    assert await book.count_open() == 3
+    waiting, _ = await book.list_waiting(Side.PROVIDER, PROVIDER)
+    assert [one.entry.sequence for one in waiting] == [3], "the other side's stays"
+    await commit_all(book)
+    (again,) = await take(book, Side.USER, make_entry(3))
+    assert again.state is EntryState.MATCHED
+    await book._database.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "others"),
+    [
+        ("leaves_per_day_of_provider", {"provider": "0x" + "b3" * 20}),
+        ("leaves_per_day_of_sub_account", {"user": "0x" + "a2" * 20}),
+    ],
+)
+async def test_a_day_has_a_share_that_a_commit_and_a_restart_do_not_renew(
+    database_url, limit, others
+):
+    day_s = NOW_S // 86_400 * 86_400
+    book = await open_bounded(database_url, **{limit: 2})
+    assert [one.state for one in await match(book, make_entry(1), now_s=day_s)] == [
+        EntryState.MATCHED
+    ]
+    await commit_all(book)
+    await book.sweep_waiting(day_s + 86_399)
+    await book._database.close()
+    book = await open_bounded(database_url, **{limit: 2})
+    found = await match(book, make_entry(2), make_entry(3), now_s=day_s + 86_399)
+    assert [one.state for one in found] == [EntryState.MATCHED, EntryState.REFUSED]
+    assert found[1].reason is Reason.OVER_SHARE
+    (other,) = await match(book, msgspec.structs.replace(make_entry(1), **others), now_s=day_s)
+    assert other.state is EntryState.MATCHED
+    (later,) = await match(book, make_entry(3), now_s=day_s + 86_400)
+    assert later.state is EntryState.MATCHED
+    await book.sweep_waiting(day_s + 86_400)
+    rows = await book._database.read(lambda tx: tx.find_all("SELECT DISTINCT day FROM record_days"))
+    assert rows == [(day_s // 86_400 + 1,)]
+    await book._database.close()
 
 
 async def test_old_entries_are_forgotten(book):

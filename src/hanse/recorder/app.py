@@ -67,7 +67,7 @@ from hanse.recorder.http import (
     send_json,
 )
 from hanse.recorder.metrics import CONTENT_TYPE, RecorderMetrics
-from hanse.recorder.parties import Parties
+from hanse.recorder.parties import Callers, Parties
 from hanse.recorder.settings import RecorderLimits
 
 _log = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ class Recorder:
         self._interval_blocks, self._promise_blocks = interval_blocks, promise_blocks
         self._limits = limits or RecorderLimits()
         self._now_s, self._monotonic, self._failpoint = now_s, monotonic, failpoint
+        self._callers = Callers(self._limits, monotonic)
         self._at_work = 0
         self.address: Address = key.address
         self._answers: dict[str, tuple[str, _Answer]] = {
@@ -216,6 +217,7 @@ class Recorder:
     async def _send_proofs(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self._limits.body_time_s)
         entries = entries_from_json(body, RECORD_ENTRIES_PER_SUBMISSION_MAX)
+        self._callers.spend_proofs(scope.get("client"), len(entries))
         proofs = await self._book.find_proofs(entries)
         data = [None if proof is None else proof_to_json(proof) for proof in proofs]
         await send_json(send, 200, {"recorder": self.address, "proofs": data})

@@ -36,14 +36,15 @@ from hanse.recorder.entries import (
     WaitingEntry,
     cut_page,
     parse_place,
-    take_entry,
+    take_entries,
 )
 from hanse.recorder.nodes import PartReader, pack_leaves, read_siblings, store_tree
+from hanse.recorder.settings import RecorderLimits
+from hanse.recorder.shares import DAY_S
 from hanse.store.database import Database, Row, Transaction, get_or_insert
 
 WAITING_S_MAX = 7 * 86_400
 """An unmatched entry is forgotten after a week; its side may submit it again."""
-
 PROOFS_PER_READ = 50
 """Proofs made in one read of the database, 150 rows: then it is another caller's turn."""
 
@@ -61,9 +62,12 @@ class StoredCommit:
 class RecorderBook:
     """The book of one recorder over a `Database`. Open it with `open_recorder_book`."""
 
-    def __init__(self, database: Database, recorder: Address) -> None:
+    def __init__(
+        self, database: Database, recorder: Address, limits: RecorderLimits | None = None
+    ) -> None:
         self._database = database
         self._recorder = recorder
+        self._limits = limits or RecorderLimits()
 
     async def take(
         self, side: Side, entries: Sequence[RecordEntry], *, commit_by: int, now_s: int
@@ -83,7 +87,7 @@ class RecorderBook:
             TransientError: `store_unavailable`; nothing was taken.
         """
         return await self._database.write(
-            lambda tx: [take_entry(tx, side, entry, commit_by, now_s) for entry in entries]
+            lambda tx: take_entries(tx, side, entries, commit_by, now_s, self._limits)
         )
 
     async def list_waiting(
@@ -183,9 +187,13 @@ class RecorderBook:
         return int(row[0]) if row else 0
 
     async def sweep_waiting(self, now_s: int) -> int:
-        """Forget entries that waited too long; returns how many."""
-        before = now_s - WAITING_S_MAX
-        return await self._database.write(lambda tx: tx.execute(sql.DELETE_OLD, (before,)))
+        """Forget entries that waited too long, and past days' counts; returns how many entries."""
+
+        def sweep(tx: Transaction) -> int:
+            tx.execute(sql.DELETE_DAYS, (now_s // DAY_S,))
+            return tx.execute(sql.DELETE_OLD, (now_s - WAITING_S_MAX,))
+
+        return await self._database.write(sweep)
 
     async def complete_trees(self) -> None:
         """Store the trees of commits that an older version made; none are left after that."""
@@ -232,7 +240,11 @@ class RecorderBook:
 
 
 async def open_recorder_book(
-    database: Database, recorder: Address, domain: Domain, records: Address
+    database: Database,
+    recorder: Address,
+    domain: Domain,
+    records: Address,
+    limits: RecorderLimits | None = None,
 ) -> RecorderBook:
     """Bring the tables up to date and check whose book it is.
 
@@ -252,7 +264,7 @@ async def open_recorder_book(
             f"{found[3]}, not of {recorder} on chain {domain.chain_id}, Records {records}: "
             "give each its own",
         )
-    book = RecorderBook(database, recorder)
+    book = RecorderBook(database, recorder, limits)
     await book.complete_trees()
     return book
 

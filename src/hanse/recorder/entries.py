@@ -5,8 +5,8 @@
 | waiting | the other side's is missing, or is not equal; `reason` says which |
 | matched | it has a leaf; it will be in the next commit, or is in one that is not confirmed yet |
 | committed | its commit is confirmed; it has an inclusion proof |
-| refused | another receipt, or trace, of its sequence is matched, or too many of its sub-account \
-wait |
+| refused | another receipt, or trace, of its sequence is matched; too many of its sub-account \
+wait; its provider or sub-account has had its share |
 
 The rules are `hanse.protocol.records.matching`; the tables are the recorder book's.
 """
@@ -23,6 +23,8 @@ from hanse.protocol.records import Reason, RecordEntry, Side, find_mismatch
 from hanse.protocol.signatures import parse_address
 from hanse.protocol.wire.fields import parse_count
 from hanse.recorder import tables as sql
+from hanse.recorder.settings import RecorderLimits
+from hanse.recorder.shares import Shares
 from hanse.store.database import Row, Transaction
 
 WAITING_PER_SUB_ACCOUNT_MAX = 1_000
@@ -61,8 +63,23 @@ class WaitingEntry:
     reason: Reason
 
 
-def take_entry(
-    tx: Transaction, side: Side, entry: RecordEntry, commit_by: int, now_s: int
+def take_entries(
+    tx: Transaction,
+    side: Side,
+    entries: Sequence[RecordEntry],
+    commit_by: int,
+    now_s: int,
+    limits: RecorderLimits,
+) -> list[TakenEntry]:
+    """Take a submission's entries, within the shares of their parties."""
+    shares = Shares(tx, limits, now_s)
+    taken = [_take_entry(tx, side, entry, commit_by, now_s, shares) for entry in entries]
+    shares.store()
+    return taken
+
+
+def _take_entry(
+    tx: Transaction, side: Side, entry: RecordEntry, commit_by: int, now_s: int, shares: Shares
 ) -> TakenEntry:
     """Match an entry, or let it wait; taking it again changes nothing."""
     leaf = tx.find_one(sql.FIND_LEAF, entry.key)
@@ -83,6 +100,8 @@ def take_entry(
     if reason is None:
         assert user is not None  # else there were a reason
         assert provider is not None
+        if not shares.take(entry):
+            return TakenEntry(EntryState.REFUSED, Reason.OVER_SHARE)
         tx.execute(sql.DELETE_WAITING, entry.key)
         hashes = (user.trace_hash, provider.trace_hash)
         tx.execute(

@@ -129,7 +129,9 @@ class RecorderProcess:
         domain, metrics = Domain(deployment.chain_id, deployment.escrow), RecorderMetrics()
         escrow, registry, _ = open_contracts(rpc, deployment)
         records = open_records(rpc, deployment)
-        self.book = await open_recorder_book(database, key.address, domain, records.address)
+        self.book = await open_recorder_book(
+            database, key.address, domain, records.address, settings.limits
+        )
         outbox = Outbox(
             rpc,
             key,

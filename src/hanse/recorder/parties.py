@@ -12,6 +12,7 @@ names, sub-accounts that a verified provider names. One provider's key is read o
 Source: `docs/records.md`, section "Who may submit".
 """
 
+import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -172,6 +173,51 @@ class Parties:
                 f"{party} submits more than {limits.entries_per_s:g} entries a second",
                 retry_after_s=5.0,
             )
+
+
+class Callers:
+    """What is asked without a signature, by the network address that it comes from.
+
+    Behind a proxy all are one caller: the proxy then has to tell them apart, or the limit is for
+    all of them together.
+    """
+
+    def __init__(self, limits: RecorderLimits, monotonic: Callable[[], float]) -> None:
+        self._limits, self._monotonic = limits, monotonic
+        self._rates: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def spend_proofs(self, client: tuple[str, int] | None, count: int) -> None:
+        """Take `count` proofs of a caller's rate.
+
+        Raises:
+            TransientError: `rate_limited`.
+        """
+        now, limits = self._monotonic(), self._limits
+        name = _name_caller(client[0] if client else "")
+        bucket = self._rates.get(name)
+        if bucket is None:
+            bucket = TokenBucket(limits.proofs_per_s, limits.proofs_burst, now)
+        _remember(self._rates, name, bucket)
+        if not bucket.take(1 + count, now):
+            raise TransientError(
+                "rate_limited",
+                f"more than {limits.proofs_per_s:g} proofs a second are asked for from your "
+                "address; ask for those that you lack, later",
+                retry_after_s=5.0,
+            )
+
+
+def _name_caller(host: str) -> str:
+    """Of an IPv6 address the first half, which is what one subscriber has at least."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host[:64]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+    return host
 
 
 def _remember(kept: OrderedDict[KeyT, ValueT], key: KeyT, value: ValueT) -> None:

@@ -22,6 +22,12 @@ class RecorderLimits:
             its promised block could not be kept.
         open_leaves_of_provider_max: of those from one provider: a quarter, so that a provider in
             league with a user holds up itself and no other.
+        leaves_per_day_of_provider: matched a day (UTC) of one provider. They are kept for ever,
+            about 700 bytes each, so a registered provider fills at most 3.5 GB of the disk a day.
+        leaves_per_day_of_sub_account: of one sub-account: a fifth of that, 11 requests a second.
+        proofs_per_s: asked for by one caller in the long run. They need no signature, so a caller
+            is a network address (of IPv6 the first half); a proof is 0.1 ms of a processor.
+        proofs_burst: of those at once: what a side that was away for a while lacks.
         chain_silence_s: without news of the chain nothing is promised any more: a promise counts
             from the head last seen, and with blocks of a second 20 are left for all delays.
     """
@@ -34,6 +40,10 @@ class RecorderLimits:
     lookups_burst: float = 500.0
     open_leaves_max: int = 4 * 65_536
     open_leaves_of_provider_max: int = 65_536
+    leaves_per_day_of_provider: int = 5_000_000
+    leaves_per_day_of_sub_account: int = 1_000_000
+    proofs_per_s: float = 1_000.0
+    proofs_burst: float = 20_000.0
     chain_silence_s: float = 10.0
 
 

@@ -1,7 +1,9 @@
 """Tables and statements of a recorder's book.
 
 One row an entry that waits for the other side's, one row a leaf once both agree, one row a commit,
-and the hashes of a commit's tree in parts (`hanse.recorder.nodes`). Amounts are text, as everywhere
+and the hashes of a commit's tree in parts (`hanse.recorder.nodes`). What each party matched today
+is counted in one row each (`hanse.recorder.shares`), with an empty user and signer for a provider
+as a whole. Amounts are text, as everywhere
 in the store.
 
 Indices: waiting entries by sub-account and sequence (which also makes them unique for a side), by
@@ -87,6 +89,16 @@ STEPS = (
     CREATE INDEX record_leaves_open_of_provider ON record_leaves (provider)
         WHERE commit_number IS NULL
     """,
+    """
+    CREATE TABLE record_days (
+        day INTEGER NOT NULL,
+        user_address TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        signer TEXT NOT NULL,
+        leaves INTEGER NOT NULL,
+        PRIMARY KEY (day, provider, user_address, signer)
+    )
+    """,
 )
 
 FIND_OWNER = "SELECT recorder, chain_id, escrow, records FROM recorder_owner"
@@ -121,6 +133,13 @@ LIST_WAITING_OF_SIGNER = (
     "ORDER BY provider, user_address, sequence, side LIMIT ?"
 )
 COUNT_ALL_WAITING = "SELECT COUNT(*) FROM record_waiting"
+
+FIND_DAY = f"SELECT leaves FROM record_days {_OF_KEY} AND day = ?"  # noqa: S608 - ours
+UPSERT_DAY = (
+    "INSERT INTO record_days (day, user_address, provider, signer, leaves) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (day, provider, user_address, signer) DO UPDATE SET leaves = excluded.leaves"
+)
+DELETE_DAYS = "DELETE FROM record_days WHERE day < ?"
 
 FIND_LEAF = (
     "SELECT l.receipt_digest, l.fee, l.commit_by, COALESCE(c.is_confirmed, 0), "

@@ -12,6 +12,7 @@ of its own, or none.
 | fees_differ | one receipt, two fees stated | the side that is wrong submits again |
 | recorded_differently | another receipt or trace is matched already | the first stands |
 | too_many_waiting | the sub-account has too many unmatched ones | submit it again later |
+| over_share | its provider has, or its sub-account, what the recorder takes of one | likewise |
 
 Source: `docs/records.md`, section "Matching".
 """
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     FEES_DIFFER = "fees_differ"
     RECORDED_DIFFERENTLY = "recorded_differently"
     TOO_MANY_WAITING = "too_many_waiting"
+    OVER_SHARE = "over_share"
 
 
 def find_mismatch(user: RecordEntry | None, provider: RecordEntry | None) -> Reason | None:
