@@ -23,7 +23,7 @@ class RecorderLimits:
         open_leaves_of_provider_max: of those from one provider: a quarter, so that a provider in
             league with a user holds up itself and no other.
         leaves_per_day_of_provider: matched a day (UTC) of one provider. They are kept for ever,
-            about 700 bytes each, so a registered provider fills at most 3.5 GB of the disk a day.
+            about 620 bytes each, so a registered provider fills at most 3.1 GB of the disk a day.
         leaves_per_day_of_sub_account: of one sub-account: a fifth of that, 11 requests a second.
         proofs_per_s: asked for by one caller in the long run. They need no signature, so a caller
             is a network address (of IPv6 the first half); a proof is 0.1 ms of a processor.
