@@ -24,6 +24,9 @@ from hanse.protocol.errors import RequestError
 SETTINGS_BYTES_MAX = 65_536
 """A settings file has a few hundred bytes; a larger one is the wrong file."""
 
+CONFIG_META = "hanse.config"
+"""Where a command's context keeps the path of its file."""
+
 _NOT_SETTINGS = frozenset({"home", "json", "help", "config"})
 
 
@@ -100,6 +103,7 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
 def _apply_file(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
         ctx.default_map = read_settings(value, ctx.command)
+        ctx.meta[CONFIG_META] = value
 
 
 def _choose_database(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

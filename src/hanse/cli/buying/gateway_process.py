@@ -5,8 +5,13 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import click
+
+from hanse.cli.buying.gateway_options import find_config, make_settings, read_again
+from hanse.cli.buying.gateway_running import show_running
 from hanse.cli.buying.wallet import get_settings
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import load_network
@@ -14,7 +19,7 @@ from hanse.cli.session import Session
 from hanse.cli.tracing.encryption import keep_traces_of_user
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway
 from hanse.gateway.plain import PlainClient, open_plain, read_upstreams
-from hanse.gateway.server import OnReady
+from hanse.gateway.server import OnReady, ReadSettings
 from hanse.sdk import Hanse
 
 
@@ -24,26 +29,23 @@ def serve(session: Session, options: dict[str, Any]) -> None:
     Raises:
         HanseError: a key, a setting, the chain or the store is not in order.
     """
-    gateway = GatewaySettings(
-        host=options["host"],
-        port=options["port"],
-        requests_max=options["requests_max"],
-        body_bytes_max=options["body_bytes_max"],
-        drain_s=options["drain_s"],
-        allowed_origins=tuple(options["allowed_origin"]),
-        wallet_key=options["key"],
-        access_log=options["access_log"],
-    )
+    gateway = make_settings(options)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if gateway.access_log:
         logging.getLogger("hanse.gateway").setLevel(logging.INFO)
-    if options["upstream"]:
-        _serve_plain(session, gateway, options["upstream"])
-    else:
-        _serve_market(session, gateway, options)
+    ctx = click.get_current_context()
+    config = find_config(ctx)
+    read = partial(read_again, ctx, config) if config is not None else None
+    with show_running(session.home, config):
+        if options["upstream"]:
+            _serve_plain(session, gateway, options["upstream"], read)
+        else:
+            _serve_market(session, gateway, options, read)
 
 
-def _serve_market(session: Session, gateway: GatewaySettings, options: dict[str, Any]) -> None:
+def _serve_market(
+    session: Session, gateway: GatewaySettings, options: dict[str, Any], read: ReadSettings | None
+) -> None:
     network = load_network(session.home)
     buyer = get_settings(
         session,
@@ -61,11 +63,13 @@ def _serve_market(session: Session, gateway: GatewaySettings, options: dict[str,
         return Hanse.open(buyer)
 
     show = _get_announcement(session, gateway, {"user": user, "signer": signer}, rows)
-    run_gateway(gateway, open_client, session.get_database_path("gateway"), show)
+    run_gateway(gateway, open_client, session.get_database_path("gateway"), show, read)
     session.output.note("Stopped; every request at work was finished or cut, and is in the books.")
 
 
-def _serve_plain(session: Session, gateway: GatewaySettings, texts: Sequence[str]) -> None:
+def _serve_plain(
+    session: Session, gateway: GatewaySettings, texts: Sequence[str], read: ReadSettings | None
+) -> None:
     upstreams = read_upstreams(texts, os.environ)
     urls = [upstream.base_url for upstream in upstreams]
 
@@ -75,7 +79,7 @@ def _serve_plain(session: Session, gateway: GatewaySettings, texts: Sequence[str
     show = _get_announcement(
         session, gateway, {"upstreams": urls}, [("routes to", url) for url in urls]
     )
-    run_gateway(gateway, open_client, session.get_database_path("gateway"), show)
+    run_gateway(gateway, open_client, session.get_database_path("gateway"), show, read)
     session.output.note("Stopped; every request at work was finished or cut.")
 
 

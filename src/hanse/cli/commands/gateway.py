@@ -6,6 +6,7 @@ import click
 
 from hanse.cli.budgeting.keys import gateway_keys
 from hanse.cli.budgeting.limits import gateway_ladders, gateway_limits
+from hanse.cli.buying.gateway_options import staying_options
 from hanse.cli.framework import group, pass_session
 from hanse.cli.session import Session
 from hanse.cli.settings import database_option, traces_options
@@ -77,6 +78,7 @@ def gateway() -> None:
     metavar="ORIGIN",
     help="Browser origin that may call (CORS); may be repeated.",
 )
+@staying_options
 @traces_options
 @database_option
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
@@ -96,6 +98,26 @@ def start(session: Session, /, **options: Any) -> None:
     from hanse.cli.buying.gateway_process import serve
 
     serve(session, options)
+
+
+@gateway.command_of(
+    "reload",
+    short_help="Let a running gateway read its file anew.",
+    examples=(("After a change in the file of --config", "hanse gateway reload"),),
+)
+@pass_session
+def reload(session: Session) -> None:
+    """Let every running gateway of this home read its file of --config anew.
+
+    The file is checked first. Address, port, keys and databases are taken at the start only.
+    """
+    from hanse.cli.buying.gateway_running import reload_running
+
+    asked = reload_running(session.home, start)
+    session.output.show(
+        {"reloaded": [{"pid": one.pid, "config": one.config} for one in asked]},
+        lambda: "\n".join(f"asked process {one.pid} to read {one.config}" for one in asked),
+    )
 
 
 for part in (gateway_keys, gateway_limits, gateway_ladders):
