@@ -38,6 +38,8 @@ from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import PREFIX, Operation, get_operation
 from hanse.gateway.selling.path import PaidPath
 from hanse.gateway.settings import GatewaySettings
+from hanse.gateway.telemetry.observer import Observer
+from hanse.gateway.telemetry.tracing import Tracing
 from hanse.protocol.errors import HanseError, InvariantError, RequestError
 
 _LOG = logging.getLogger("hanse.gateway")
@@ -56,8 +58,11 @@ class GatewayApp:
         random_bytes: Callable[[int], bytes] = os.urandom,
         budgets: Budgets | None = None,
         local: MarketClient | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.metrics = figures.GatewayMetrics()
+        log = settings.access_log
+        self.observer = Observer(self.metrics, clock_s, access_log=log, tracing=tracing)
         self.money = MoneyWatch(client, self.metrics)
         self.paid = PaidPath(settings, client, self.metrics, self.money, local, budgets)
         self._settings = settings
@@ -85,6 +90,7 @@ class GatewayApp:
     def apply(self, settings: GatewaySettings) -> None:
         """Put other settings in force."""
         self._settings = settings
+        self.observer.access_log = settings.access_log
         self.paid.apply(settings)
 
     @property
@@ -111,19 +117,22 @@ class GatewayApp:
                 speak(exchange, operation.dialect)
             if operation.authenticated:
                 key = await self._get_key(exchange)
-            await self._serve(exchange, operation, key)
+            await self._serve(exchange, operation, key, started_s)
         except AppGoneError:
             exchange.status = STATUS_GONE
         except Exception as error:
             await self._send_error(exchange, error)
         finally:
-            self._account(exchange, name, key, self._clock_s() - started_s)
+            self.observer.end(exchange, name, key.id if key else None, started_s)
 
-    async def _serve(self, exchange: Exchange, operation: Operation, key: ApiKey | None) -> None:
+    async def _serve(
+        self, exchange: Exchange, operation: Operation, key: ApiKey | None, started_s: float
+    ) -> None:
         if operation.name in self._handlers:
             await self._handlers[operation.name](exchange)
         else:
             assert key is not None, operation.name
+            self.observer.begin(exchange, operation.name, started_s)
             await self.paid.serve(exchange, operation, key)
 
     async def _get_key(self, exchange: Exchange) -> ApiKey:
@@ -162,24 +171,6 @@ class GatewayApp:
             await exchange.send_error(error, self._settings.retry_after_s)
         elif exchange.streaming and not exchange.complete:
             await exchange.end_broken(error)
-
-    def _account(self, exchange: Exchange, name: str, key: ApiKey | None, seconds: float) -> None:
-        self.metrics.count(name, exchange.status)
-        if exchange.broken:
-            self.metrics.break_stream()
-        if exchange.method == "POST" and name != "none":
-            self.metrics.time(name, seconds)
-        if self._settings.access_log:
-            figures.log_access(
-                {
-                    "request_id": exchange.request_id,
-                    "key": key.id if key else None,
-                    "operation": name,
-                    "status": exchange.status,
-                    "sent_bytes": exchange.sent_bytes,
-                    "ms": round(seconds * 1000, 1),
-                }
-            )
 
     async def _answer_preflight(self, exchange: Exchange) -> None:
         try:

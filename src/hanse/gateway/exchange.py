@@ -10,13 +10,16 @@ Source: the ASGI specification, "HTTP connection scope"; OpenAI's API reference,
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from hanse.gateway.settings import DISCARD_BYTES_MAX
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.serving import ABORT
+
+if TYPE_CHECKING:
+    from hanse.gateway.telemetry.record import Seen
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -44,6 +47,8 @@ class Exchange:
         streaming: whether the answer is an SSE stream.
         broken: whether that stream ended without its `[DONE]`.
         wishes: the application's `hanse-...` headers, by lower-case name; the last of each counts.
+        headers: of the request, as they came.
+        seen: what is noted of it on its way; None if nobody looks.
         extra_headers: what every answer of this request carries.
         to_error_body: an error's JSON; in OpenAI's shape unless the path's dialect has its own.
         to_error_frame: the same for the frame that ends a broken stream.
@@ -53,6 +58,8 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.request_id = id_
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.seen: Seen | None = None
         self.receive = receive
         self.send = send
         self.status = 0
@@ -110,6 +117,8 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of an answer whose body follows by `send_part`."""
         self.status = status
+        if self.seen is not None and status == 200:
+            self.seen.headed_s = self.seen.now()
         event = {
             "type": "http.response.start",
             "status": status,
@@ -143,6 +152,8 @@ class Exchange:
     async def send_error(self, error: HanseError, retry_after_s: int) -> None:
         """Send an error as OpenAI shapes it, with the headers that its status asks for."""
         status = error.row.status
+        if self.seen is not None:
+            self.seen.error = error.code
         headers: Headers = []
         if status in (429, 503):
             wait_s = math.ceil(error.retry_after_s or retry_after_s)
@@ -158,6 +169,8 @@ class Exchange:
     async def end_broken(self, error: HanseError | None, comment: bytes = b"") -> None:
         """End a stream that has started, with an error frame, without `[DONE]`."""
         self.broken = True
+        if self.seen is not None and error is not None:
+            self.seen.error = error.code
         frame = b"" if error is None else self.to_error_frame(error)
         await self.send_part(frame + comment, more=False)
 

@@ -1,18 +1,15 @@
-"""The gateway's figures for Prometheus, and its access log.
+"""The gateway's figures for Prometheus.
 
-Neither ever holds content, keys or who asked what: an operation, a status, durations, fees. The
-access log is one JSON object a line on the logger `hanse.gateway.access`, off unless a setting
-turns it on.
+They never hold content, keys or who asked what: an operation, a status, durations, fees. Labels are
+of few values: our own words, codes of the error table, and the first `MODELS_MAX` models
+(`hanse.gateway.telemetry.tally`).
 """
 
-import logging
 from typing import Any
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-_ACCESS = logging.getLogger("hanse.gateway.access")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -40,6 +37,29 @@ class GatewayMetrics:
         self._fees = Counter(
             "hanse_gateway_fees_base_units",
             "Fees of answers whose receipts were verified.",
+            registry=self.registry,
+        )
+        self._model_fees = Counter(
+            "hanse_gateway_model_fees_base_units",
+            "The same by model; `other` once there are too many.",
+            ("model",),
+            registry=self.registry,
+        )
+        self._structured = Counter(
+            "hanse_gateway_structured",
+            "Requests with a JSON schema: valid, repaired, elsewhere, default, stream, unmet.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            "hanse_gateway_errors",
+            "Paid requests that ended with an error, by its code.",
+            ("code",),
+            registry=self.registry,
+        )
+        self._asked = Counter(
+            "hanse_gateway_providers_asked",
+            "Vouchers that were sent to providers: one a request, and one for each further try.",
             registry=self.registry,
         )
         self._broken = Counter(
@@ -89,6 +109,22 @@ class GatewayMetrics:
         """One receipt was verified."""
         self._fees.inc(fee)
 
+    def pay_model(self, model: str, fee: int) -> None:
+        """All receipts of one request for this model; the caller bounds the names."""
+        self._model_fees.labels(model).inc(fee)
+
+    def count_structured(self, outcome: str) -> None:
+        """A request with a schema came to this."""
+        self._structured.labels(outcome).inc()
+
+    def count_error(self, code: str) -> None:
+        """A paid request ended with this code of the error table."""
+        self._errors.labels(code).inc()
+
+    def count_asked(self, providers: int) -> None:
+        """A paid request had so many providers asked."""
+        self._asked.inc(providers)
+
     def break_stream(self) -> None:
         """One stream broke off."""
         self._broken.inc()
@@ -105,8 +141,3 @@ class GatewayMetrics:
     def to_text(self) -> bytes:
         """What `/metrics` answers."""
         return generate_latest(self.registry)
-
-
-def log_access(line: dict[str, Any]) -> None:
-    """Write one line of the access log."""
-    _ACCESS.info("%s", msgspec.json.encode(line).decode())

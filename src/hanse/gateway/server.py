@@ -28,6 +28,7 @@ from hanse.gateway.keys import ApiKeys, open_api_keys
 from hanse.gateway.resilience.fallback import open_local
 from hanse.gateway.resilience.reloading import reload
 from hanse.gateway.settings import GatewaySettings
+from hanse.gateway.telemetry.tracing import trace_requests
 from hanse.protocol.errors import HanseError
 from hanse.serving import CLOSING_S, create_config, listen
 from hanse.store import open_database
@@ -103,8 +104,8 @@ async def serve_gateway(
         budgets: what they may spend; None for no limits at all.
         read_settings: reads the settings anew at SIGHUP; None to end at it, as processes do.
     """
-    async with open_local(settings.fallback_url) as local:
-        app = GatewayApp(settings, client, keys, budgets=budgets, local=local)
+    async with open_local(settings.fallback_url) as local, trace_requests(settings) as tracing:
+        app = GatewayApp(settings, client, keys, budgets=budgets, local=local, tracing=tracing)
         await _serve(app, keys, on_ready, budgets, read_settings)
 
 

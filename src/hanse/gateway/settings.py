@@ -64,6 +64,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         fallback_url: an OpenAI-compatible server that answers when the market has nothing.
         fallback_model: the model to ask of it; empty for the one that was asked for.
         canned_text: a sentence that answers when that does not either; empty for none.
+        telemetry_url: OTLP collector of traces, such as `http://127.0.0.1:4318/v1/traces`;
+            empty for none. Needs the extra `telemetry`.
+        telemetry_share: of the requests that no application traces, those that are traced.
+        telemetry_to_providers: whether providers get a `traceparent`, by which they could tell
+            which requests belong together.
         access_log: one line a request, never with content or keys. Off by default.
     """
 
@@ -92,6 +97,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     fallback_url: str = ""
     fallback_model: str = ""
     canned_text: str = ""
+    telemetry_url: str = ""
+    telemetry_share: float = 1.0
+    telemetry_to_providers: bool = False
     access_log: bool = False
 
     def __post_init__(self) -> None:
@@ -125,6 +133,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ):
             if not 0 < getattr(self, name) <= 1_000_000:
                 _refuse(name, getattr(self, name), "above 0 and at most 1000000")
+        if not 0 <= self.telemetry_share <= 1:
+            _refuse("telemetry_share", self.telemetry_share, "0 .. 1")
+        if self.telemetry_url and not self.telemetry_url.startswith(("http://", "https://")):
+            _refuse("telemetry_url", self.telemetry_url, "http://... or https://...")
         if self.structured_then not in ("repair", "elsewhere"):
             _refuse("structured_then", self.structured_then, "repair or elsewhere")
         for name, most in (("queue_max", 1_000_000), ("turns_max", 16), ("hedge_after_s", 600)):

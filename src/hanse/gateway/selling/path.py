@@ -113,6 +113,8 @@ class PaidPath:
             deadline = Deadline.find(exchange.wishes)
             held = self._hold(exchange)
             sale = await self._read(exchange, operation, key)
+            if exchange.seen is not None:
+                exchange.seen.kind, exchange.seen.model = kind, sale.fields.model
             await self._sell(sale, kind, deadline)
         finally:
             self._body_bytes -= held
@@ -159,7 +161,11 @@ class PaidPath:
                 self._account(sale)
 
     async def _take_place(self, sale: Sale, kind: str) -> None:
+        seen = sale.exchange.seen
+        began_s = seen.now() if seen is not None else 0.0
         await self._line.enter(kind)
+        if seen is not None:
+            seen.add("queue", began_s)
         try:
             await self._buy(sale)
         finally:
@@ -186,6 +192,8 @@ class PaidPath:
                 await relay_whole(exchange, answer)
         finally:
             await answer.close()
+            if exchange.seen is not None:
+                exchange.seen.provider = answer.provider
             if answer.receipt is not None:
                 sale.fees.append(answer.receipt.fee)
 
@@ -203,5 +211,7 @@ class PaidPath:
     def _account(self, sale: Sale) -> None:
         for answer in sale.answers:
             sale.fees.extend(receipt.fee for receipt in answer.earlier)
+        if sale.exchange.seen is not None:
+            sale.exchange.seen.fee = sum(sale.fees)
         for fee in sale.fees:
             self._metrics.pay(fee)

@@ -40,6 +40,7 @@ async def buy_fitting(
     if not demand.held:
         answer = await ask(sale, sale.body, sale.needs)
         headers.append((NAME_HEADER, STREAM.encode()))
+        _note(sale, STREAM)
         return CheckedStream(answer, demand)
 
     async def buy(body: bytes, avoid: frozenset[str]) -> MarketAnswer:
@@ -56,7 +57,14 @@ async def buy_fitting(
         bought, told = await buy_validated(demand, sale.body, buy, spend, own, int(now_s()))
     except VerificationError as error:
         if error.code == "schema_unmet":
+            _note(sale, "unmet")
             headers.append((b"x-should-retry", b"false"))
         raise
     headers += told
+    _note(sale, dict(told)[NAME_HEADER].decode())
     return bought
+
+
+def _note(sale: Sale, outcome: str) -> None:
+    if sale.exchange.seen is not None:
+        sale.exchange.seen.structured = outcome
