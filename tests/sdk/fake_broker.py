@@ -25,9 +25,11 @@ from hanse.protocol.hashing import (
 )
 from hanse.protocol.messages import (
     FinishReason,
+    Heartbeat,
     Offer,
     Prices,
     Receipt,
+    SignedHeartbeat,
     SignedOffer,
     SignedReceipt,
     SignedVoucher,
@@ -41,6 +43,7 @@ from hanse.protocol.wire import (
     decode_voucher_header,
     encode_receipt,
     encode_receipt_frame,
+    heartbeat_to_json,
     offer_to_json,
     receipt_to_json,
 )
@@ -85,6 +88,7 @@ class FakeBroker:
         self.at_frame: Callable[[int], Awaitable[None]] | None = None
         self.frames_text = WORDS
         self.paid_requests = 0
+        self.heartbeat: Heartbeat | None = None
 
     def _sign_offer(self, prices: Prices, model: str) -> SignedOffer:
         offer = Offer(
@@ -117,6 +121,12 @@ class FakeBroker:
                 await self._serve(path, body, authorization, receive, send)
             elif path == "/hanse/v1/offers":
                 await _send_json(send, 200, {"offers": [offer_to_json(self.offer)]})
+            elif path == "/hanse/v1/heartbeats" and self.heartbeat is not None:
+                digest = self.domain.digest(self.heartbeat.struct_hash())
+                signed = SignedHeartbeat(self.heartbeat, self.key.sign_digest(digest))
+                await _send_json(send, 200, {"heartbeats": [heartbeat_to_json(signed)]})
+            elif path == "/hanse/v1/heartbeats":
+                await _send_json(send, 404, {"error": {}})
             elif path == "/hanse/v1/receipts":
                 await self._send_receipts(authorization, send)
             elif path.startswith("/hanse/v1/answers/"):

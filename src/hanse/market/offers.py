@@ -62,6 +62,7 @@ class OfferIndex:
 
     def __init__(self) -> None:
         self._by_service: dict[tuple[Address, int], ListedOffer] = {}
+        self._by_provider: dict[Address, list[ListedOffer]] = {}
         self._by_model: dict[tuple[str, str], tuple[ListedOffer, ...]] = {}
         self._on_change: Callable[[tuple[str, str], tuple[ListedOffer, ...]], None] = _ignore
 
@@ -80,6 +81,9 @@ class OfferIndex:
             by_model.setdefault((listed.offer.service_type, listed.offer.model), []).append(listed)
         before = self._by_model
         self._by_service = by_service
+        self._by_provider = {}
+        for listed in by_service.values():
+            self._by_provider.setdefault(listed.provider, []).append(listed)
         self._by_model = {key: tuple(found) for key, found in by_model.items()}
         for key in before.keys() | self._by_model.keys():
             offers_now = self._by_model.get(key, ())
@@ -89,6 +93,10 @@ class OfferIndex:
     def find(self, provider: Address, service_id: int) -> ListedOffer | None:
         """The offer of one service, or None."""
         return self._by_service.get((provider, service_id))
+
+    def list_of(self, provider: Address) -> list[ListedOffer]:
+        """Every offer of one provider."""
+        return self._by_provider.get(provider, [])
 
     def list_for(self, service_type: str, model: str) -> tuple[ListedOffer, ...]:
         """Every offer of this model for this type of service."""
