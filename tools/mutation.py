@@ -91,10 +91,18 @@ GROUPS = {
     "records": Group(
         (
             "protocol/records/matching.py",
+            "protocol/records/messages.py",
             "protocol/records/proofs.py",
             "protocol/records/verify.py",
         ),
         ("tests/protocol/test_record_details.py", "tests/protocol/test_records.py"),
+    ),
+    "recording": Group(
+        ("settlement/records/answers.py", "settlement/records/watch.py"),
+        (
+            "tests/settlement/test_records_answers.py",
+            "tests/settlement/test_records_watch.py",
+        ),
     ),
     "disputes": Group(
         ("settlement/disputes/findings.py", "settlement/disputes/evidence.py"),
