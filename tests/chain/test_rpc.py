@@ -1,6 +1,8 @@
 """The node client: retries, limits, batches and errors that say what to do."""
 
 import asyncio
+import base64
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,8 +12,7 @@ import pytest
 from aiohttp import web
 from chain_parts import lose
 
-from hanse.chain import Call, ChainError, Rpc
-from hanse.chain import rpc as rpc_module
+from hanse.chain import Call, ChainError, Rpc, rpc_transport
 from hanse.protocol.errors import TransientError
 
 
@@ -151,7 +152,52 @@ async def test_an_endless_answer_is_cut_off() -> None:
         with pytest.raises(ChainError, match="larger than"):
             await rpc.request("eth_chainId", attempts_max=1)
     assert sent < 100
-    assert rpc_module.RESPONSE_BYTES_MAX == 32 << 20
+    assert rpc_transport.RESPONSE_BYTES_MAX == 32 << 20
+
+
+async def test_a_packed_answer_is_unpacked_within_the_same_bound() -> None:
+    packed = gzip.compress(msgspec.json.encode(answer("0x7a69")))
+    bomb = gzip.compress(bytes(rpc_transport.RESPONSE_BYTES_MAX + 1))
+    assert len(bomb) < 64 * 1024
+    for body, expected in (
+        (packed, None),
+        (bomb, ChainError),
+        (packed[:-9] + b"x", TransientError),
+    ):
+
+        async def pack(request: web.Request, body: bytes = body) -> web.Response:
+            assert request.headers["accept-encoding"] == "gzip"
+            return web.Response(body=body, headers={"content-encoding": "gzip"})
+
+        async with serve(pack) as url, Rpc.connect(url) as rpc:
+            if expected is None:
+                assert await rpc.request("eth_chainId", attempts_max=1) == "0x7a69"
+                continue
+            with pytest.raises(expected):
+                await rpc.request("eth_chainId", attempts_max=1)
+
+
+async def test_a_name_and_password_of_the_url_go_into_a_header() -> None:
+    seen: list[str] = []
+
+    async def locked(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("authorization", ""))
+        return web.json_response(answer("0x1"))
+
+    async with serve(locked) as url:
+        for told in ("reader:se%40cret@", "reader@", ""):
+            async with Rpc.connect(url.replace("//", f"//{told}")) as rpc:
+                assert await rpc.fetch_chain_id() == 1
+    pairs = [base64.b64encode(pair).decode() for pair in (b"reader:se@cret", b"reader:")]
+    assert seen == [*(f"Basic {pair}" for pair in pairs), ""]
+
+
+async def test_what_is_no_url_is_told_without_repeating_it() -> None:
+    for url in ("node:8545", "http://[secret", "", "http://a b/", "ftp://secret"):
+        async with Rpc.connect(url) as rpc:
+            with pytest.raises(TransientError, match="ValueError") as caught:
+                await rpc.request("eth_chainId", attempts_max=1)
+        assert "secret" not in caught.value.message
 
 
 async def test_a_real_node_answers_every_question(anvil: str) -> None:

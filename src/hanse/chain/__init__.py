@@ -98,7 +98,8 @@ if TYPE_CHECKING:
     from hanse.chain.outbox.transactions import get_contract_address
     from hanse.chain.records import Committed, Records, RecordsHead, parse_committed
     from hanse.chain.registry import ProviderInfo, PublishedService, Registry, ServiceInfo
-    from hanse.chain.rpc import HttpTransport, Rpc, RpcTransport
+    from hanse.chain.rpc import Rpc
+    from hanse.chain.rpc_transport import HttpTransport, RpcTransport
     from hanse.chain.storage import (
         Attempt,
         Checkpoint,
@@ -163,11 +164,8 @@ _NAMES_BY_MODULE = {
         "Registry",
         "ServiceInfo",
     ),
-    "rpc": (
-        "HttpTransport",
-        "Rpc",
-        "RpcTransport",
-    ),
+    "rpc": ("Rpc",),
+    "rpc_transport": ("HttpTransport", "RpcTransport"),
     "storage": (
         "Attempt",
         "Checkpoint",

@@ -6,9 +6,9 @@
         data = await rpc.call(to, calldata, block=block)
 
 `fetch_head` is the only place that says "latest"; every other question names the block that it is
-about, because two answers about "latest" may be about two chains. `RpcTransport` is the seam where
-tests put lag, loss and lies. Reads are tried again with a growing pause; `send_raw` never is, since
-only the outbox knows what a lost answer means.
+about, because two answers about "latest" may be about two chains. The transport is passed in
+(`rpc_transport`): there tests put lag, loss and lies. Reads are tried again with a growing pause;
+`send_raw` never is, since only the outbox knows what a lost answer means.
 
 Source: the Ethereum execution API (ethereum/execution-apis), the error conventions of geth, reth
     and anvil.
@@ -18,20 +18,14 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-import aiohttp
 import msgspec
 
 from hanse.chain.chain_types import BlockNumber, Call, ChainError, Header, Log, TransactionReceipt
 from hanse.chain.revert import decode_revert
+from hanse.chain.rpc_transport import TIMEOUT_S, HttpTransport, RpcTransport, unavailable
 from hanse.protocol.errors import TransientError
-
-RESPONSE_BYTES_MAX = 32 * 1024 * 1024
-"""One answer of a node. A full page of logs is under 10 MB; more is a broken or hostile node."""
-
-TIMEOUT_S = 15.0
-"""One exchange with a node; slower than that it is treated as gone."""
 
 READ_ATTEMPTS_MAX = 4
 """Tries of one read. Pauses of 0.1, 0.2 and 0.4 s bridge a restart; a dead node is soon known."""
@@ -44,67 +38,6 @@ BATCH_MAX = 100
 
 _RATE_LIMIT_CODES = (-32005, -32097, 429)
 _REVERT_CODE = 3
-
-
-class RpcTransport(Protocol):
-    """Carries one JSON-RPC body to a node and brings the answer's body back."""
-
-    async def exchange(self, body: bytes) -> bytes:
-        """Send and receive. Raises `TransientError` for anything that a retry may cure."""
-        ...
-
-    async def close(self) -> None:
-        """Release what is held. May be called twice."""
-        ...
-
-
-class HttpTransport:
-    """`RpcTransport` over HTTP, with one kept-alive aiohttp session made at first use."""
-
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._url = url
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def exchange(self, body: bytes) -> bytes:
-        """See `RpcTransport.exchange`."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
-        headers = {"content-type": "application/json"}
-        try:
-            # A redirect would have whomever it names answer for the chain.
-            post = self._session.post(self._url, data=body, headers=headers, allow_redirects=False)
-            async with post as answer:
-                return await self._read(answer)
-        except TimeoutError:
-            raise _unavailable(f"no answer within {self._timeout.total} s") from None
-        except aiohttp.ClientError as error:
-            # The class name only: a URL may hold an access key, and aiohttp's texts hold URLs.
-            raise _unavailable(f"{type(error).__name__}") from None
-
-    async def close(self) -> None:
-        """See `RpcTransport.close`."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    @staticmethod
-    async def _read(answer: aiohttp.ClientResponse) -> bytes:
-        if answer.status == 429 or answer.status >= 500:
-            raise _unavailable(f"status {answer.status}")
-        if 300 <= answer.status < 400:
-            raise _unavailable(f"status {answer.status}, a redirect, which is not followed")
-        data = bytearray()
-        async for chunk in answer.content.iter_chunked(65_536):
-            data += chunk
-            if len(data) > RESPONSE_BYTES_MAX:
-                raise ChainError(
-                    f"the node's answer is larger than {RESPONSE_BYTES_MAX} bytes; ask for fewer"
-                    " blocks or use another node",
-                    reason="response too large",
-                )
-        # Nodes report JSON-RPC errors with 200 or with 4xx and a JSON body; both are read alike.
-        return bytes(data)
 
 
 class Rpc:
@@ -190,7 +123,7 @@ class Rpc:
         )
         for number, raw in zip(numbers, found, strict=True):
             if raw is None:
-                raise _unavailable(f"it lacks block {number}")
+                raise unavailable(f"it lacks block {number}")
         return [_header(raw) for raw in found]
 
     async def fetch_buried(self, number: BlockNumber, depth: int) -> Header:
@@ -198,7 +131,7 @@ class Rpc:
         # Counting back from a head proves nothing: one address may serve nodes of two branches.
         headers = await self.fetch_headers(number, number + depth)
         if any(child.parent_hash != parent.hash for parent, child in itertools.pairwise(headers)):
-            raise _unavailable(f"it shows two branches above block {number}")
+            raise unavailable(f"it shows two branches above block {number}")
         return headers[0]
 
     async def fetch_balance(self, address: str, *, block: BlockNumber) -> int:
@@ -306,7 +239,7 @@ class Rpc:
                     return [_result_of(answers)]  # one error object for the whole batch: raises
                 by_id = {answer.get("id"): answer for answer in answers}
                 if len(by_id) != len(items):
-                    raise _unavailable(f"{len(by_id)} answers to a batch of {len(items)}")
+                    raise unavailable(f"{len(by_id)} answers to a batch of {len(items)}")
                 return [_result_of(by_id[i]) for i in range(len(items))]
             except TransientError:
                 if attempt == READ_ATTEMPTS_MAX:
@@ -315,30 +248,24 @@ class Rpc:
         raise AssertionError("READ_ATTEMPTS_MAX is at least 1")
 
 
-def _unavailable(what: str) -> TransientError:
-    return TransientError(
-        "chain_unavailable", f"the chain's node failed: {what}; check that it runs and try again"
-    )
-
-
 def _decode(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError:
-        raise _unavailable("its answer is not JSON") from None
+        raise unavailable("its answer is not JSON") from None
 
 
 def _result_of(answer: Any) -> Any:
     if not isinstance(answer, dict):
-        raise _unavailable("its answer is not a JSON-RPC object")
+        raise unavailable("its answer is not a JSON-RPC object")
     error = answer.get("error")
     if error is None:
         if "result" not in answer:
-            raise _unavailable("its answer has neither result nor error")
+            raise unavailable("its answer has neither result nor error")
         return answer["result"]
     code, message, data = error.get("code"), str(error.get("message", "")), error.get("data")
     if code in _RATE_LIMIT_CODES and "revert" not in message and "results" not in message:
-        raise _unavailable(f"rate limit: {message[:200]}")
+        raise unavailable(f"rate limit: {message[:200]}")
     if isinstance(data, dict):
         data = data.get("data")
     reason = None
@@ -368,7 +295,7 @@ def _has_topics(topics: list[str], wanted: tuple[bytes | None, ...]) -> bool:
 def _int(raw: Any) -> int:
     number = int(raw, 16)
     if number < 0:
-        raise _unavailable(f"it says {raw} where no number is below 0")
+        raise unavailable(f"it says {raw} where no number is below 0")
     return number
 
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from hanse.chain import Key, MemoryOutboxStorage, Rpc, create_keystore, unlock_keystore
@@ -37,6 +36,7 @@ from hanse.chain.registry import Registry
 from hanse.cli.network import FILE_NAME, Network, fetch_network, load_network, save_network
 from hanse.cli.session import LOCAL_PASSWORD, Session
 from hanse.contracts.deployment import Terms
+from hanse.http import fetch_status
 from hanse.protocol.errors import InvariantError, RequestError, TransientError
 
 CONFIRMATIONS = 2
@@ -56,6 +56,9 @@ READY_TIMEOUT_S = 180.0
 """The longest that a process may take to get ready: on a busy machine a model loads for a
 minute.
 """
+
+READY_ANSWER_S = 2.0
+"""For one answer on a process's health; asked again when it does not come."""
 
 STOP_TIMEOUT_S = 60.0
 """After SIGTERM a process finishes what it is at; then it is killed."""
@@ -330,21 +333,17 @@ class LocalNetwork:
 
     async def _wait_ready(self, child: ChildProcess) -> None:
         deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
-        async with aiohttp.ClientSession() as session:
-            while asyncio.get_running_loop().time() < deadline:
-                if child.process.returncode is not None:
-                    raise TransientError(
-                        "engine_unavailable",
-                        f"{child.name} ended with {child.process.returncode}: "
-                        f"{_read_end(child.log_path)}",
-                    )
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    async with session.get(
-                        f"{child.url}/health", timeout=aiohttp.ClientTimeout(2)
-                    ) as answer:
-                        if answer.status == 200:
-                            return
-                await asyncio.sleep(0.1)
+        while asyncio.get_running_loop().time() < deadline:
+            if child.process.returncode is not None:
+                raise TransientError(
+                    "engine_unavailable",
+                    f"{child.name} ended with {child.process.returncode}: "
+                    f"{_read_end(child.log_path)}",
+                )
+            with contextlib.suppress(OSError):
+                if await fetch_status(f"{child.url}/health", within_s=READY_ANSWER_S) == 200:
+                    return
+            await asyncio.sleep(0.1)
         raise TransientError(
             "engine_unavailable",
             f"{child.name} was not ready after {READY_TIMEOUT_S:.0f} s; see {child.log_path}",

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a client, for the calls on the path of every request: to brokers and to engines.
+"""HTTP/1.1 as a client: to brokers, engines, recorders and the chain's node.
 
     client = HttpClient(connect_s=5.0)
     response = await client.send("POST", url, headers, body, silence_s=60.0)
@@ -9,11 +9,11 @@
     connection    one connection: an exchange at a time, with bounds on all that comes
     errors        what goes wrong, by what the caller may conclude from it
 
-The parsing is httptools', the looking up and trying of addresses aiohappyeyeballs'. Everything that
-is not on the path of every request uses aiohttp. Source: docs/decisions/0022-http-client.md.
+The parsing is httptools', the looking up and trying of addresses aiohappyeyeballs'. Source:
+docs/decisions/0022-http-client.md.
 """
 
-from hanse.http.client import AddressInfo, HttpClient
+from hanse.http.client import AddressInfo, HttpClient, fetch_status
 from hanse.http.connection import HttpResponse
 from hanse.http.errors import HttpBrokenError, HttpConnectError, HttpTimeoutError
 
@@ -24,4 +24,5 @@ __all__ = [
     "HttpConnectError",
     "HttpResponse",
     "HttpTimeoutError",
+    "fetch_status",
 ]

@@ -200,6 +200,23 @@ class HttpClient:
             self._idle.pop(place, None)
 
 
+async def fetch_status(url: str, *, within_s: float) -> int:
+    """The status of one GET, by a connection of its own; what comes behind the head is not read.
+
+    Raises:
+        ValueError: the URL is none.
+        OSError: no answer, or none in time.
+    """
+    client = HttpClient(connect_s=within_s, idle_s=0)
+    try:
+        async with asyncio.timeout(within_s):
+            answer = await client.send("GET", url, {"user-agent": "hanse"}, silence_s=within_s)
+            answer.close()
+            return answer.status
+    finally:
+        await client.close()
+
+
 @lru_cache(URLS_MAX)
 def _read_url(text: str) -> _Target:
     """Where it leads.

@@ -3,8 +3,6 @@
 import time
 from typing import Any
 
-import aiohttp
-
 from hanse.chain import Rpc
 from hanse.chain.registry import ProviderInfo, Registry
 from hanse.cli.buying.market import look_at_market
@@ -13,6 +11,7 @@ from hanse.cli.moments import format_time
 from hanse.cli.network import Network, load_network
 from hanse.cli.selling.idleness import NOT_RUNNING, ProviderFacts, explain_idle
 from hanse.cli.session import Session
+from hanse.http import fetch_status
 from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import ZERO_ADDRESS, Address
 from hanse.settlement.books.receipt_totals import ReceiptTotals, read_totals
@@ -211,12 +210,8 @@ async def _read_totals(session: Session, name: str) -> ReceiptTotals:
 
 
 async def _fetch_health(endpoint: str) -> str:
-    timeout = aiohttp.ClientTimeout(total=HEALTH_S)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as client,
-            client.get(endpoint.rstrip("/") + "/health") as answer,
-        ):
-            return "ok" if answer.status == 200 else "not admitting requests"
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+        status = await fetch_status(endpoint.rstrip("/") + "/health", within_s=HEALTH_S)
+    except (OSError, ValueError):
         return "unreachable"
+    return "ok" if status == 200 else "not admitting requests"

@@ -1,7 +1,7 @@
 """How requests reach a broker: the seam between the user's side and the network.
 
     Transport        what the SDK needs: `send` one request, get a `Response` once its head is there
-    HttpTransport    aiohttp with a pooled connector, for use (`hanse.sdk.transport.http`)
+    HttpTransport    pooled connections, for use (`hanse.sdk.transport.http`)
     AsgiTransport    an ASGI app in this process, for tests (`hanse.sdk.transport.asgi`)
     FrameSplitter    bytes of a stream to SSE frames (`hanse.sdk.transport.frames`)
 

@@ -9,14 +9,15 @@ was asked. URLs come from this side's own settings, so no address is refused.
 Source: `docs/records.md`, section "On the wire".
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
 
+from hanse.http import HttpClient, HttpResponse
 from hanse.protocol.errors import HanseError, RequestError, TransientError, VerificationError
 from hanse.protocol.limits import RECORD_ANSWER_BYTES_MAX
 from hanse.protocol.nesting import is_nested_too_deep
@@ -37,6 +38,12 @@ PLACE_CHARS_MAX = 160
 """Of a place in a list of unmatched entries: two addresses and a sequence."""
 
 STATES = ("waiting", "matched", "committed", "refused")
+
+_HEADERS = {
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+    "user-agent": "hanse",
+}
 
 _T = TypeVar("_T")
 
@@ -149,15 +156,11 @@ class _Commits(msgspec.Struct):
 
 
 class HttpRecorderClient:
-    """`RecorderClient` over aiohttp; make it inside a running loop."""
+    """`RecorderClient` over HTTP; make it inside a running loop."""
 
     def __init__(self, answer_s: float = ANSWER_S) -> None:
-        self._session = aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"accept-encoding": "identity", "user-agent": "hanse"},
-            timeout=aiohttp.ClientTimeout(total=answer_s),
-            auto_decompress=False,
-        )
+        self._client = HttpClient(connect_s=answer_s)
+        self._answer_s = answer_s
 
     async def fetch_address(self, url: str) -> Address:
         """See `RecorderClient`."""
@@ -219,15 +222,19 @@ class HttpRecorderClient:
 
     async def close(self) -> None:
         """See `RecorderClient`."""
-        await self._session.close()
+        await self._client.close()
 
     async def _ask(self, url: str, method: str, path: str, body: bytes, kind: type[_T]) -> _T:
         try:
-            async with self._session.request(
-                method, url.rstrip("/") + path, data=body or None, allow_redirects=False
-            ) as answer:
-                status, content = answer.status, await _read_bounded(answer)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            async with asyncio.timeout(self._answer_s):
+                answer = await self._client.send(
+                    *(method, url.rstrip("/") + path, _HEADERS, body), silence_s=self._answer_s
+                )
+                try:
+                    status, content = answer.status, await _read_bounded(answer)
+                finally:
+                    answer.close()
+        except (OSError, ValueError) as error:  # a time-out is an OSError too
             raise TransientError(
                 "recorder_unreachable", f"recorder {url}: no answer ({type(error).__name__})"
             ) from None
@@ -241,9 +248,9 @@ class HttpRecorderClient:
             ) from None
 
 
-async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(answer: HttpResponse) -> bytes:
     parts, length = [], 0
-    async for chunk in answer.content.iter_chunked(65_536):
+    while chunk := await answer.read():
         length += len(chunk)
         if length > RECORD_ANSWER_BYTES_MAX:
             raise ValueError("too long")
