@@ -134,6 +134,10 @@ class Account:
         """Account -> wallet."""
         return await self._submit(self.escrow.withdraw(amount), key)
 
+    async def send(self, receiver: Address, amount: int, *, key: str = "") -> OutboxEntry:
+        """Wallet -> another wallet."""
+        return await self._submit(self.asset.transfer(receiver, amount), key)
+
     async def read_wallet(self) -> int:
         """Base units in the wallet itself, at the confirmed block."""
         return await self.asset.read_balance(self.user, block=await self.read_block())

@@ -50,6 +50,7 @@ from hanse.sdk.receipt_file import export_receipt
 from hanse.sdk.settings import Choosing, Settings
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.transport.http import HttpTransport
+from hanse.sdk.upkeep.keeper import Keeper, open_keeper
 from hanse.settlement.books.voucher_book import VoucherBook
 from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook
 from hanse.settlement.disputes.dispute_book import StoredDispute
@@ -119,6 +120,7 @@ class Hanse:
         self._background = Background()
         self._loops: list[asyncio.Task[None]] = []
         self.records: Submitter | None = None  # None without a chain
+        self.upkeep: Keeper | None = None
         self._offers = OfferIndex()
         self._health = HealthBook(parts.clock)
         self._funding = Funding(parts.chain)
@@ -220,6 +222,12 @@ class Hanse:
             )
             hanse = await stack.enter_async_context(cls.join(parts))
             await account.start(stack)
+            if settings.upkeep is not None:
+                hanse.upkeep = await open_keeper(
+                    *(database, account, chain, hanse._funding, hanse._offers, book, time.time),
+                    settings.upkeep,
+                )
+                hanse._loops.append(asyncio.create_task(hanse.upkeep.run()))
             hanse.records = await stack.enter_async_context(
                 open_user_submitter(
                     *(settings.records, user, signer, database, rpc, deployment),
@@ -274,11 +282,14 @@ class Hanse:
             VerificationError: what came is not what was signed.
         """
         encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        ask = read_ask(path, encoded)
         try:
-            return await self._buyer.buy(read_ask(path, encoded), needs or _ANY, asked)
+            return await self._buyer.buy(ask, needs or _ANY, asked)
         except RequestError as error:
             if error.code == "insufficient_balance":  # whose sub-account is to be funded
                 error.details.setdefault("signer", self._parts.signer.address)
+                if self.upkeep and await self.upkeep.fund_for(ask.service_type, ask.model):
+                    return await self._buyer.buy(ask, needs or _ANY, asked)
             raise
 
     async def chat(

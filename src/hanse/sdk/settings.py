@@ -9,6 +9,7 @@ from hanse.chain import Deployment, Key, Rpc, verify_deployment
 from hanse.market import CHEAPEST, Policy
 from hanse.protocol.signatures import Address
 from hanse.sdk.transport import Transport, TransportLimits
+from hanse.sdk.upkeep.rules import UpkeepSettings
 from hanse.settlement.records.submitter import RecordsSettings
 from hanse.settlement.traces.capture import TraceSettings
 
@@ -57,6 +58,8 @@ class Settings:
         discover_interval_s: between looks at the market; 0 for none.
         resume_interval_s: between rounds over requests of unknown end; 0 for none.
         dispute_interval_s: between looks at what providers claimed and signed; 0 for none.
+        upkeep: how sub-accounts are opened, filled up and emptied by themselves; None for not. It
+            needs the wallet's key.
         auto_dispute: whether a proven cheat is brought to the chain at once, with the wallet's key
             or else the signer's; it takes native coin.
     """
@@ -76,6 +79,7 @@ class Settings:
     discover_interval_s: float = 15.0
     resume_interval_s: float = 30.0
     dispute_interval_s: float = 5.0
+    upkeep: UpkeepSettings | None = None
     auto_dispute: bool = True
 
     def get_user(self) -> Address:
