@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-index bench-match bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-disputes: .venv/dev.stamp ## what a look for cheats costs the user's side,
 
 bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
 	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)
+
+bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; PEERS=0 for Hanse alone
+	$(BIN)/python -m benchmarks.bench_gateway --peers $(or $(PEERS),1)
 
 bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node; EVENTS=1000000
 	@$(BIN)/python -m benchmarks.bench_index --events $(or $(EVENTS),1000000)

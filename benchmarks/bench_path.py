@@ -24,16 +24,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import LoadResult, run_load
 from benchmarks.mock_engine import MODEL
+from benchmarks.peers import Target, run_litellm
 from hanse.cli.first_round import fund_user, get_api_key
 from hanse.cli.local_network import LocalNetwork, ProviderPlan, find_free_port
 
-LITELLM = "litellm[proxy]==1.106.2"
 CONCURRENCIES = (1, 16, 64)
 RATIO_BAR = 0.1
 """At most this part of LiteLLM's processor time a request; the benchmark fails above it."""
@@ -44,27 +43,24 @@ ROOT = Path(__file__).resolve().parent.parent
 async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[dict[str, Any]]:
     """Run every case; rows as they are printed."""
     with run_mock() as (mock_url, mock_pid):
-        bare = await run_series(mock_url, "none", [mock_pid], requests)
-        async with run_hanse(mock_url) as (url, api_key, pids):
-            paid = await run_series(url, api_key, pids, requests)
+        bare = await run_series(Target(mock_url, {}, [mock_pid]), requests)
+        async with run_hanse(mock_url) as target:
+            paid = await run_series(target, requests)
         peer: dict[int, LoadResult] = {}
         if with_peers:
-            async with run_litellm(mock_url) as (url, api_key, pids):
-                peer = await run_series(url, api_key, pids, peer_requests)
+            async with run_litellm(mock_url) as target:
+                peer = await run_series(target, peer_requests)
     return [get_row(c, bare[c], paid[c], peer.get(c)) for c in CONCURRENCIES]
 
 
-async def run_series(
-    url: str, api_key: str, pids: list[int], requests: int
-) -> dict[int, LoadResult]:
+async def run_series(target: Target, requests: int) -> dict[int, LoadResult]:
     """Warm up, then one load for each concurrency."""
     results = {}
     for concurrency in CONCURRENCIES:
-        load = {"api_key": api_key, "model": MODEL, "pids": pids, "concurrency": concurrency}
-        await run_load(url, requests=max(20, concurrency), **load)  # type: ignore[arg-type]
-        results[concurrency] = await run_load(url, requests=requests, **load)  # type: ignore[arg-type]
+        await run_load(target, requests=max(20, concurrency), concurrency=concurrency)
+        results[concurrency] = await run_load(target, requests=requests, concurrency=concurrency)
         print(
-            f"  {url} at {concurrency}: {results[concurrency].cpu_us_per_request:.0f} us",
+            f"  {target.url} at {concurrency}: {results[concurrency].cpu_us_per_request:.0f} us",
             file=sys.stderr,
         )
     return results
@@ -109,8 +105,8 @@ def run_mock() -> Iterator[tuple[str, int]]:
 
 
 @contextlib.asynccontextmanager
-async def run_hanse(mock_url: str) -> AsyncIterator[tuple[str, str, list[int]]]:
-    """A local network with one provider that resells the mock; URL, API key, process ids."""
+async def run_hanse(mock_url: str) -> AsyncIterator[Target]:
+    """A local network with one provider that resells the mock: its gateway."""
     plan = ProviderPlan(
         "provider",
         "0.15",
@@ -126,53 +122,7 @@ async def run_hanse(mock_url: str) -> AsyncIterator[tuple[str, str, list[int]]]:
             api_key = await get_api_key(network)
             await network.start_gateway()
             pids = [child.process.pid for child in network.processes.values()]
-            yield network.gateway_url, api_key, pids
-
-
-@contextlib.asynccontextmanager
-async def run_litellm(mock_url: str) -> AsyncIterator[tuple[str, str, list[int]]]:
-    """LiteLLM's proxy in front of the mock; URL, key, process ids."""
-    binary = await asyncio.to_thread(install_litellm)
-    port, key = find_free_port(), "sk-bench"
-    with tempfile.TemporaryDirectory(prefix="litellm-bench-") as folder:
-        config = Path(folder) / "config.yaml"
-        config.write_text(
-            "model_list:\n"
-            f"  - model_name: {MODEL}\n"
-            "    litellm_params:\n"
-            f"      model: openai/{MODEL}\n"
-            f"      api_base: {mock_url}\n"
-            "      api_key: none\n"
-            f"general_settings:\n  master_key: {key}\n"
-        )
-        command = [str(binary), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-        with (Path(folder) / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                env={"LITELLM_LOG": "ERROR", "PATH": "/usr/bin:/bin"},
-            )
-            try:
-                await _wait_http(f"http://127.0.0.1:{port}/health/liveliness")
-                yield f"http://127.0.0.1:{port}/v1", key, [process.pid]
-            finally:
-                process.terminate()
-                await process.wait()
-
-
-def install_litellm() -> Path:
-    """An environment for LiteLLM alone, made once under .cache/."""
-    folder = ROOT / ".cache" / "peers" / "litellm"
-    binary, stamp = folder / "bin" / "litellm", folder / ".installed"
-    if not stamp.exists() or stamp.read_text() != LITELLM:
-        print(f"installing {LITELLM} into an environment of its own, once", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, stdout=sys.stderr)
-        pip = [str(folder / "bin" / "pip"), "install", "-q", LITELLM]
-        subprocess.run(pip, check=True, stdout=sys.stderr)
-        stamp.write_text(LITELLM)
-    return binary
+            yield Target(network.gateway_url, {"Authorization": f"Bearer {api_key}"}, pids)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -211,18 +161,6 @@ def _wait_port(port: int) -> None:
                 return
         time.sleep(0.05)
     raise TimeoutError(f"nothing listens on port {port}")
-
-
-async def _wait_http(url: str) -> None:
-    deadline = time.monotonic() + 90
-    async with aiohttp.ClientSession() as session:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.3)
-    raise TimeoutError(f"{url} does not answer")
 
 
 def main() -> int:

@@ -1,11 +1,13 @@
 """A bounded load on one OpenAI-compatible address on this machine, and the processor time of the
 processes behind it.
 
-Streams, like the applications that care about first-token time. The load runs in this process; what
-is measured is other processes' user and system time, read from /proc before and after.
+Streams, like the applications that care about first-token time, or whole answers. The load runs in
+this process; what is measured is other processes' user and system time, read from /proc before and
+after.
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+from benchmarks.mock_engine import MODEL
+from benchmarks.peers import Target
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,10 @@ class LoadResult:
     """What one run of the load saw.
 
     Attributes:
-        requests: finished, each with a complete stream.
+        requests: finished, each with a complete answer.
         cpu_us_per_request: user and system time of the named processes, per request.
-        first_token_ms: time from sending to the first data frame, one a request, sorted.
+        first_token_ms: time from sending to the first data frame, or to the end of a whole answer;
+            one a request, sorted.
         wall_s: of the whole run.
     """
 
@@ -40,65 +44,84 @@ class LoadResult:
 
 
 def get_cpu_s(pids: list[int]) -> float:
-    """User and system time of these processes and their children that live, in seconds."""
-    total = 0
+    """User and system time of these processes and their children that live, in seconds.
+
+    Summed over their threads from the scheduler's own count, in nanoseconds: the sums in
+    /proc/PID/stat are the same, in steps of 10 ms.
+    """
+    total_ns = 0
     for pid in _with_children(pids):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS_PER_S
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+                total_ns += int((task / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
+
+
+def get_rss_mb(pids: list[int]) -> float:
+    """Resident memory of these processes and their children, in MB."""
+    pages = sum(
+        int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _with_children(pids)
+    )
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 async def run_load(
-    url: str, *, api_key: str, model: str, pids: list[int], requests: int, concurrency: int
+    target: Target, *, requests: int, concurrency: int, whole: bool = False
 ) -> LoadResult:
-    """Send `requests` streamed chat requests, `concurrency` at a time, and count what they cost.
+    """Send `requests` chat requests, `concurrency` at a time, and count what they cost.
 
     Raises:
-        RuntimeError: an answer was not a complete stream; a benchmark of failures says nothing.
+        RuntimeError: an answer was not complete; a benchmark of failures says nothing.
     """
     body = {
-        "model": model,
-        "stream": True,
+        "model": MODEL,
+        "stream": not whole,
         "max_tokens": 64,
         "messages": [{"role": "user", "content": "Say sixteen words, please, for the benchmark."}],
     }
-    headers = {"Authorization": f"Bearer {api_key}"}
+    ask = _fetch_whole if whole else _fetch_stream
     waiting = iter(range(requests))
     times_ms: list[float] = []
     timeout = aiohttp.ClientTimeout(total=120)
     connector = aiohttp.TCPConnector(limit=concurrency)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, headers=target.headers
+    ) as session:
 
         async def worker() -> None:
             for _ in waiting:
-                times_ms.append(await _request(session, url, body, headers))
+                started = time.perf_counter()
+                async with session.post(f"{target.url}/chat/completions", json=body) as response:
+                    if response.status != 200:
+                        said = (await response.read())[:300]
+                        raise RuntimeError(f"{target.url} answered {response.status}: {said!r}")
+                    times_ms.append((await ask(response) - started) * 1e3)
 
-        cpu_before_s, started = get_cpu_s(pids), time.perf_counter()
+        cpu_before_s, begun = get_cpu_s(target.pids), time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(worker())
-        wall_s = time.perf_counter() - started
-        cpu_s = get_cpu_s(pids) - cpu_before_s
+        wall_s = time.perf_counter() - begun
+        cpu_s = get_cpu_s(target.pids) - cpu_before_s
     return LoadResult(len(times_ms), cpu_s / len(times_ms) * 1e6, sorted(times_ms), wall_s)
 
 
-async def _request(
-    session: aiohttp.ClientSession, url: str, body: dict[str, object], headers: dict[str, str]
-) -> float:
-    started = time.perf_counter()
-    first_ms, tail = 0.0, b""
-    async with session.post(f"{url}/chat/completions", json=body, headers=headers) as response:
-        if response.status != 200:
-            raise RuntimeError(
-                f"{url} answered {response.status}: {(await response.read())[:300]!r}"
-            )
-        async for chunk in response.content.iter_any():
-            if not first_ms and b"data:" in chunk:
-                first_ms = (time.perf_counter() - started) * 1e3
-            tail = (tail + chunk)[-64:]
+async def _fetch_stream(response: aiohttp.ClientResponse) -> float:
+    first, tail = 0.0, b""
+    async for chunk in response.content.iter_any():
+        if not first and b"data:" in chunk:
+            first = time.perf_counter()
+        tail = (tail + chunk)[-64:]
     if b"data: [DONE]" not in tail:
-        raise RuntimeError(f"{url} sent a stream without its end: {tail!r}")
-    return first_ms
+        raise RuntimeError(f"{response.url} sent a stream without its end: {tail!r}")
+    return first
+
+
+async def _fetch_whole(response: aiohttp.ClientResponse) -> float:
+    body = await response.read()
+    if b'"w0 w1 ' not in body:
+        raise RuntimeError(f"{response.url} sent another answer: {body[:300]!r}")
+    return time.perf_counter()
 
 
 def _with_children(pids: list[int]) -> list[int]:
