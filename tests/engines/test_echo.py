@@ -93,7 +93,7 @@ async def test_closed_engine_is_transient() -> None:
 
 
 def test_engines_are_found_by_their_files() -> None:
-    assert list_engines() == ("echo", "llama", "upstream")
+    assert list_engines() == ("echo", "hibari", "llama", "upstream", "whisper")
 
 
 @pytest.mark.parametrize("name", ["none", "../x", "", "os.path", "Echo", "not_there.engine"])

@@ -18,6 +18,9 @@ registry       engines by name; a new engine is one file named `<name>_engine.py
 parameters     which fields of an OpenAI request are taken, ignored or refused
 llama_engine   llama.cpp in a process of its own, with the packaged SmolLM2
 upstream_engine  any OpenAI-compatible server by URL
+whisper_engine   transcriptions by faster-whisper
+hibari_engine  English speech
+audio          what these two share
 echo_engine    a deterministic FAKE for tests and benchmarks; it runs no model
 
 Usage is `hanse.protocol.messages.Usage`: input without the cached tokens, cached, output.

@@ -94,7 +94,7 @@ class EchoEngine:
         """Everything but what would need a model."""
         s = self._settings
         return Capabilities(
-            operations=frozenset(Operation),
+            operations=frozenset({Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDINGS}),
             context_tokens=s.context_tokens,
             output_tokens_max=s.output_tokens_max,
             parallel=s.parallel,

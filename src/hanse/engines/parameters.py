@@ -13,6 +13,7 @@ Source: OpenAI's API reference for chat completions, completions and embeddings.
 from collections.abc import Callable
 from typing import Any
 
+from hanse.engines.audio.fields import check_audio_fields
 from hanse.engines.base import Capabilities, EngineRequest, Operation
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import MESSAGES_MAX
@@ -82,6 +83,8 @@ def check_request(request: EngineRequest, capabilities: Capabilities) -> dict[st
     """
     if request.operation not in capabilities.operations:
         raise RequestError("not_found", f"This service does not offer {request.operation.path}.")
+    if request.operation not in _CHECKS:
+        return check_audio_fields(request.operation, request.body, IGNORED | _HANDLED)
     checks = _CHECKS[request.operation]
     out: dict[str, Any] = {}
     for name, value in request.body.items():

@@ -21,8 +21,13 @@ def get_maximum_usage(offer: Offer, body_bytes: int, output_tokens_max: int) -> 
         offer: whose limits apply.
         body_bytes: length of the request's body.
         output_tokens_max: output tokens asked for, over all choices (`n` times `max_tokens`); 0
-            for embeddings.
+            for embeddings. Speech and transcriptions have none; their units are characters and
+            seconds (`hanse.protocol.wire.operations`).
     """
+    if offer.service_type in ("speech", "transcription"):
+        # A character is at least one byte of the body, and so is a second of audio: the leanest
+        # speech codecs take hundreds. No template adds to them.
+        return Usage(input_tokens=min(body_bytes, offer.context_tokens))
     input_tokens = body_bytes + TEMPLATE_TOKENS
     if output_tokens_max > 0:  # an embeddings request has a context for each of its texts
         input_tokens = min(input_tokens, offer.context_tokens)

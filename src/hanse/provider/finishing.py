@@ -175,7 +175,7 @@ def get_fee(request: PaidRequest, usage: Usage) -> int:
 
     Rounded up once, in the provider's favour.
     """
-    if request.operation is not Operation.EMBEDDINGS and usage.output_tokens == 0:
+    if request.operation.is_written and usage.output_tokens == 0:
         return 0
     fee = request.offer.signed.offer.prices.get_fee(usage)
     return min(fee, request.signed.request.maximum_fee)

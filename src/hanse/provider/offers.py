@@ -69,8 +69,9 @@ class Service:
 
     @property
     def service_type(self) -> str:
-        """`embeddings` for a service that sells only those, else `chat`."""
-        return "embeddings" if self.operations == {Operation.EMBEDDINGS} else "chat"
+        """`chat` for a service that sells answers, beside vectors or not; else what it sells."""
+        types = sorted(operation.service_type for operation in self.operations)
+        return "chat" if "chat" in types or not types else types[0]
 
 
 def list_engines(services: Sequence[Service]) -> list[Engine]:
@@ -174,6 +175,13 @@ async def build_offer(
             "configuration_invalid",
             f"service {service.service_id} is to sell {wanted}, which engine "
             f"{service.engine.name} cannot: leave it out, or take another engine",
+        )
+    types = {operation.service_type for operation in service.operations}
+    if len(types - {"embeddings"}) > 1:
+        raise RequestError(
+            "configuration_invalid",
+            f"service {service.service_id} would sell {', '.join(sorted(types))} at one price, "
+            "though their units differ: make a service of each",
         )
     model = await service.engine.describe_model()
     capabilities = service.engine.capabilities

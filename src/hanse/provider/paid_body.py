@@ -16,6 +16,7 @@ from hanse.engines import Operation
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import Offer
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
+from hanse.protocol.wire.forms import read_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class PaidBody:
     """A decoded body and what was read from it.
 
     Attributes:
-        fields: the JSON object, with the output limit written into it.
+        fields: the JSON object or form, with the output limit written into it.
         model: what the caller asked for.
         output_tokens: most output tokens over all choices.
         streams: whether the answer is a stream.
@@ -35,12 +36,15 @@ class PaidBody:
     streams: bool
 
 
-def decode_body(body: bytes) -> dict[str, Any]:
-    """The JSON object of a body.
+def decode_body(body: bytes, operation: Operation) -> dict[str, Any]:
+    """The fields of a body: a JSON object, or a form whose file is the field `file`.
 
     Raises:
-        RequestError: `invalid_request` if it is not one.
+        RequestError: `invalid_request` if it is not what the operation takes.
     """
+    if operation.takes_form:
+        form = read_form(body)
+        return form.fields if form.file is None else {**form.fields, "file": form.file}
     if is_nested_too_deep(body):
         raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:
@@ -63,7 +67,7 @@ def check_body(
     model = fields.get("model")
     if not isinstance(model, str):
         raise RequestError("invalid_request", "model must be a string", param="model")
-    if operation is Operation.EMBEDDINGS:
+    if not operation.is_written:
         return PaidBody(fields, model, 0, False)
     streams = fields.get("stream")
     if streams is not None and not isinstance(streams, bool):

@@ -24,7 +24,6 @@ from hanse.protocol.verify import verify_voucher
 from hanse.protocol.wire import decode_voucher_header, receipt_to_json
 from hanse.provider.finishing import Finisher, PaidRequest, ServingParts, get_receipt_header
 from hanse.provider.http import (
-    JSON,
     NO_STORE,
     BodyBudget,
     Receive,
@@ -113,7 +112,9 @@ class PaidService:
         capabilities = in_force.service.engine.capabilities
         if operation not in in_force.service.operations:
             raise RequestError("not_found", f"model {offer.model} does not offer {operation.path}")
-        checked = check_body(decode_body(body), operation, offer, self.parts.limits.choices_max)
+        checked = check_body(
+            decode_body(body, operation), operation, offer, self.parts.limits.choices_max
+        )
         if checked.model != offer.model:
             raise RequestError(
                 "model_not_found",
@@ -234,7 +235,8 @@ class PaidService:
             reason=answer.finish_reason,
             answer=answer.body,
         )
-        headers = (JSON, NO_STORE, get_receipt_header(finished))
+        kind = request.operation.get_content_type(request.body.fields).encode()
+        headers = ((b"content-type", kind), NO_STORE, get_receipt_header(finished))
         await send_bytes(send, 200, answer.body, headers)
 
 

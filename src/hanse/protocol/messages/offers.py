@@ -44,7 +44,8 @@ class Offer(msgspec.Struct, frozen=True):
     Attributes:
         provider: the provider's (owner's) address.
         service_id: number of the service in the Registry, chosen by the provider.
-        service_type: `chat` (chat and plain completions) or `embeddings`.
+        service_type: `chat` (chat and plain completions), `embeddings`, `transcription` or
+            `speech`; it says what a unit is (`hanse.protocol.wire.operations`).
         model: name that callers ask for.
         manifest_root: Merkle root over the model's files; zero where the provider only resells.
         quantisation: such as `Q4_0`, `F16`, or `unknown`.

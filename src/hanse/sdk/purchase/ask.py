@@ -14,7 +14,8 @@ from hanse.market import RequestShape
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
-from hanse.protocol.wire import OPERATIONS_BY_PATH, Operation
+from hanse.protocol.wire import OPERATIONS_BY_PATH
+from hanse.protocol.wire.forms import read_form
 
 AFFINITY_BYTES_MAX = 64 * 1024
 """Of a body's messages or prompt: within these its first message is looked for. A longer one is
@@ -86,6 +87,11 @@ def read_ask(path: str, body: bytes) -> Ask:
             "request_too_large",
             f"the body has {len(body)} bytes, at most {REQUEST_BODY_BYTES_MAX} are taken",
         )
+    if operation.takes_form:
+        model = read_form(body).fields.get("model")
+        if model is None:
+            raise RequestError("invalid_request", "the form names no model", param="model")
+        return Ask(path, body, operation.service_type, model, False, None, 1)
     if is_nested_too_deep(body):
         raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:
@@ -98,7 +104,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     choices = 1 if fields.n is None else fields.n
     if (limit is not None and limit < 1) or choices < 1:
         raise RequestError("invalid_request", "max_tokens and n must be at least 1")
-    is_stream = bool(fields.stream) and operation is not Operation.EMBEDDINGS
+    is_stream = bool(fields.stream) and operation.is_written
     return Ask(
         path,
         body,

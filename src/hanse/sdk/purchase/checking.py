@@ -51,8 +51,11 @@ class _InputDetails(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
+    """Also a transcription's: `{"type": "duration", "seconds": ...}`, whose unit is the second."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    seconds: int | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
 
@@ -187,9 +190,10 @@ def _find_usage_objection(usage: Usage, stated: _Usage | None, length_bytes: int
     hidden = 0
     if stated is not None:
         input_tokens = usage.input_tokens + usage.cached_tokens
-        if (stated.prompt_tokens, stated.completion_tokens) != (input_tokens, usage.output_tokens):
+        said = stated.prompt_tokens if stated.seconds is None else stated.seconds
+        if (said, stated.completion_tokens) != (input_tokens, usage.output_tokens):
             return (
-                f"the answer states {stated.prompt_tokens} input and {stated.completion_tokens} "
+                f"the answer states {said} input and {stated.completion_tokens} "
                 f"output tokens, the receipt {input_tokens} and {usage.output_tokens}"
             )
         before = stated.prompt_tokens_details
