@@ -252,7 +252,10 @@ def test_trials_end_with_the_measurement_and_never_cost_half_more():
 
 def test_an_explained_choice_says_its_score_in_parts():
     market = MadeMarket([list_offer(ALPHA, 100), list_offer(BETA, 100)])
-    choice = market.chooser.choose(make_shape(), Needs(explains=True, policy=BALANCED), NOW)
+    told = []
+    needs = Needs(explain_to=told.append, policy=BALANCED)
+    choice = market.chooser.choose(make_shape(), needs, NOW)
+    assert told == [choice]
     assert choice.ranked is not None
     assert choice.ranked.score == pytest.approx(sum(choice.ranked.parts))
     text = choice.to_text()

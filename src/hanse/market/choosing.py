@@ -112,13 +112,13 @@ class Chooser:
             if not found.ranked:
                 raise explain(found, shape.model)
             row, why = found.ranked[0].row, "best"
-        return Choice(
-            judge.to_candidate(row),
-            why,
-            needs.policy or self.policy,
-            rate(row, judge, coefficients) if needs.explains else None,
-            pool,
-        )
+        explain_to = needs.explain_to
+        ranked = None if explain_to is None else rate(row, judge, coefficients)
+        policy = needs.policy or self.policy
+        choice = Choice(judge.to_candidate(row), why, policy, ranked, pool)
+        if explain_to is not None:
+            explain_to(choice)
+        return choice
 
     def rank(self, shape: RequestShape, needs: Needs, now: float) -> Match:
         """Every offer of the model: what fits, best first, and why the rest does not."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from hanse.market.board import Board, Group, Row, is_within
 from hanse.market.offers import ListedOffer
@@ -26,6 +27,9 @@ from hanse.protocol.messages import Offer, Prices, Usage
 from hanse.protocol.pricing import get_maximum_fee
 from hanse.protocol.signatures import Address
 from hanse.protocol.wire import VERIFIABILITIES
+
+if TYPE_CHECKING:  # it is made of what this module has
+    from hanse.market.choosing import Choice
 
 REASONS_SHOWN_MAX = 3
 """Reasons that an error message names one by one."""
@@ -55,7 +59,7 @@ class Needs:
             measured are not held to it.
         policy: what counts how much; None for the user's side's own.
         session: names what should stay with one provider; empty for nothing.
-        explains: whether the answer should say how its provider was chosen.
+        explain_to: is told each choice that is made for it, with its score; None for nobody.
     """
 
     max_fee: int | None = None
@@ -70,7 +74,7 @@ class Needs:
     deadline_s: float = 0.0
     policy: Policy | None = None
     session: str = ""
-    explains: bool = False
+    explain_to: "Callable[[Choice], None] | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from hanse.gateway.resilience.line import Line
 from hanse.gateway.resilience.steady import SteadyClient
 from hanse.gateway.resilience.wishes import Deadline, get_class
 from hanse.gateway.selling.sale import Sale
+from hanse.gateway.selling.wishes import read_needs
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.structured.buying import buy_fitting
 from hanse.market import Needs
@@ -77,6 +78,11 @@ class PaidPath:
         self._line.places, self._line.queue_max = settings.requests_max, settings.queue_max
         self._line.wait_s = settings.queue_wait_s
         self._line.admit()
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return self._line.waiting
 
     def drain(self) -> None:
         """Admit nothing more; with a shared port, one more request of each open connection."""
@@ -178,7 +184,10 @@ class PaidPath:
         return await self._fallback.find_local(sale.operation.path, sale.body)
 
     def _wish(self, sale: Sale) -> None:
-        """What the application's headers ask of the choice; nothing is read yet."""
+        """What the application's headers ask of the choice."""
+        if wishes := sale.exchange.wishes:
+            headers = sale.exchange.extra_headers
+            sale.needs = read_needs(wishes, sale.needs, sale.key.id, headers)
 
     async def _buy(self, sale: Sale) -> None:
         exchange = sale.exchange
