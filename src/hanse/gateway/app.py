@@ -39,6 +39,7 @@ from hanse.gateway.operations import PREFIX, Operation, get_operation
 from hanse.gateway.selling.path import PaidPath
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.telemetry.observer import Observer
+from hanse.gateway.telemetry.status import StatusDesk
 from hanse.gateway.telemetry.tracing import Tracing
 from hanse.protocol.errors import HanseError, InvariantError, RequestError
 
@@ -70,12 +71,14 @@ class GatewayApp:
         self._keys = keys
         self._clock_s = clock_s
         self._random_bytes = random_bytes
+        desk = StatusDesk(self.observer, self.paid, self.money, keys, budgets, self._get_key)
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "models": self._list_models,
             "model": self._get_model,
             "money": self._get_money,
             "quote": partial(answer_quote, budgets.market if budgets else None, self._get_key),
             "mint_key": partial(answer_mint, keys, self._get_key),
+            "status": desk.answer,
             "health": self._get_health,
             "metrics": self._get_metrics,
             "openapi": self._get_openapi,

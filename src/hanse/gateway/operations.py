@@ -173,6 +173,13 @@ OPERATIONS = (
         errors=(401, 503),
     ),
     Operation(
+        "status",
+        "GET",
+        "/hanse/v1/status",
+        "What this gateway is doing: requests, stages, providers, limits, money",
+        errors=(401, 403),
+    ),
+    Operation(
         "quote",
         "POST",
         "/hanse/v1/quote",

@@ -81,6 +81,11 @@ class Configuration:
         self._revision = -1
         self.budgets = GatewayBudgets()
 
+    @property
+    def database(self) -> Database:
+        """Where the limits, and what is taken of them, are kept."""
+        return self._database
+
     async def refresh(self) -> None:
         """Take in what another process changed."""
         revision, document = await self._database.read(_read)
