@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ mutation: .venv/mutation.stamp ## change the money code line by line and see whe
 
 chaos: .venv/dev.stamp ## break the whole market on purpose by SEED=n for STEPS=300, one JSON line; SEEDS=n for many
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --steps $(or $(STEPS),300) --seeds $(or $(SEEDS),1)
+
+soak: .venv/dev.stamp ## load the whole network for MINUTES=30 while providers are killed, one JSON line; SEED
+	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1)
 
 lock: .venv/dev.stamp ## resolve all dependencies anew and write constraints.txt
 	$(BIN)/python tools/lock.py
