@@ -1,4 +1,7 @@
-"""One network for all tests of this folder that leave it as they found it."""
+"""One network for the tests of a file that leave it as they found it.
+
+It ends with the file: seven idle processes would take processor time from all tests after it.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +21,7 @@ PLANS = [
 ]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def market(
     tmp_path_factory: pytest.TempPathFactory, anvil_cache: Path
 ) -> AsyncIterator[Market]:

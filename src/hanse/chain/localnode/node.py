@@ -220,15 +220,19 @@ class LocalNode:
 
     async def _pulse(self, block_time_s: float) -> None:
         """Add blocks while one of the newest `confirmations` holds a transaction."""
-        rpc = self._get_rpc()
+        rpc, quiet = self._get_rpc(), ""
         while True:
             await asyncio.sleep(block_time_s)
             with contextlib.suppress(TransientError):
                 head = await rpc.fetch_head()
+                if head.hash == quiet:
+                    continue
                 recent = range(max(0, head.number - self._confirmations + 1), head.number + 1)
                 headers = await rpc.fetch_headers_at(recent)
                 if any(header.transaction_hashes for header in headers):
                     await self.mine()
+                else:
+                    quiet = head.hash
 
     async def _end_leftover(self) -> None:
         """End an anvil of ours that outlived its parent, so that it writes its state first."""
