@@ -12,6 +12,7 @@ import click
 
 from hanse.cli.buying.gateway_options import find_config, make_settings, read_again
 from hanse.cli.buying.gateway_running import show_running
+from hanse.cli.budgeting.upkeep import open_kept, with_upkeep
 from hanse.cli.buying.wallet import get_settings
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import load_network
@@ -56,11 +57,12 @@ def _serve_market(
     )
     buyer = replace(buyer, auto_dispute=options["auto_dispute"])
     buyer = keep_traces_of_user(session, options, buyer)
+    buyer = with_upkeep(session, network, options, buyer)
     user, signer = buyer.get_user(), buyer.signer.address
     rows = (("pays with", f"the account of {user}"), ("signed by", signer))
 
     def open_client() -> AbstractAsyncContextManager[Hanse]:
-        return Hanse.open(buyer)
+        return open_kept(session, options["key"], buyer)
 
     show = _get_announcement(session, gateway, {"user": user, "signer": signer}, rows)
     run_gateway(gateway, open_client, session.get_database_path("gateway"), show, read)

@@ -6,6 +6,7 @@ import click
 
 from hanse.cli.budgeting.keys import gateway_keys
 from hanse.cli.budgeting.limits import gateway_ladders, gateway_limits
+from hanse.cli.budgeting.upkeep import fund_gateway, upkeep_options
 from hanse.cli.buying.gateway_options import staying_options
 from hanse.cli.framework import group, pass_session
 from hanse.cli.session import Session
@@ -37,6 +38,10 @@ def gateway() -> None:
         (
             "By a key of its own, so that the wallet's stays offline",
             "hanse gateway start --key user --signer gateway",
+        ),
+        (
+            "Sub-accounts by itself: 5 for each provider, at most 20 a day",
+            "hanse gateway start --key gateway --fund-to 5 --fund-per-day 20",
         ),
         (
             "In front of servers of one's own, and paying nobody",
@@ -80,6 +85,7 @@ def gateway() -> None:
 )
 @staying_options
 @traces_options
+@upkeep_options
 @database_option
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
 @click.option(
@@ -120,5 +126,5 @@ def reload(session: Session) -> None:
     )
 
 
-for part in (gateway_keys, gateway_limits, gateway_ladders):
+for part in (gateway_keys, gateway_limits, gateway_ladders, fund_gateway):
     gateway.add_command(part)
