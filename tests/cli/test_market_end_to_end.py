@@ -192,6 +192,23 @@ def test_too_little_money_is_said_with_what_to_do(provider, user, run):
     assert int(ran.error["hanse"]["needed"]) == 1_000_000 * UNIT
 
 
+def test_a_match_says_who_would_be_asked_and_why(provider, user, run):
+    asked = ("match", "-m", MODEL, "--policy", "balanced", "--session", "npc-7")
+    document = run(*asked, "--json").document
+    assert (document["provider"], document["why"]) == (provider, "session")
+    (ranked,) = document["ranked"]
+    assert ranked["score"] == pytest.approx(sum(ranked["parts"].values()), abs=1e-5)
+    assert ranked["free_slots"] > 0  # as its heartbeat says
+    shown = run(*asked, "--explain")
+    assert provider in shown.stdout
+    assert "reliability" in shown.stdout
+    nobody = run("match", "-m", MODEL, "--region", "eu", "--explain", "--json").document
+    assert nobody["provider"] is None
+    assert [one["kind"] for one in nobody["left_out"]] == ["region"]
+    assert run("match", "-m", MODEL, "--region", "eu").exit_code != 0
+    assert run("match", "-m", MODEL, "--policy", "best", "--json").exit_code == 2
+
+
 def test_a_model_nobody_offers_is_not_found(provider, user, run):
     ran = run("chat", "-m", "nobody-has-this", "--json", "hello")
     assert ran.exit_code == 5

@@ -15,6 +15,7 @@ COMMANDS = {
     "chat": ("hanse.cli.commands.chat:chat", "Ask a model; pay by the token."),
     "offers": ("hanse.cli.commands.offers:offers", "List what is on offer, and from whom."),
     "quote": ("hanse.cli.budgeting.quote:quote", "Price a request before it is made."),
+    "match": ("hanse.cli.commands.match:match", "Show who would be asked, and why."),
     "account": ("hanse.cli.commands.account:account", "Deposit, fund, refund, withdraw."),
     "money": ("hanse.cli.commands.money:money", "Show every unit of a wallet, by place."),
     "receipts": (
@@ -33,6 +34,7 @@ COMMANDS = {
     "settle": ("hanse.cli.commands.settle:settle", "Claim what users signed for (provider)."),
     "recorder": ("hanse.cli.commands.recorder:recorder", "Record matched receipts on the chain."),
     "gateway": ("hanse.cli.commands.gateway:gateway", "Serve OpenAI's API, pay providers."),
+    "top": ("hanse.cli.commands.top:top", "Watch a gateway: requests, spend, limits."),
     "keys": ("hanse.cli.commands.keys:keys", "Create and list keys."),
 }
 """Command -> (where it is, its line in the help)."""

@@ -17,25 +17,17 @@ from typing import Any
 
 import msgspec
 
-from hanse.market import (
-    Board,
-    Chooser,
-    HealthBook,
-    ListedOffer,
-    MeasuredBook,
-    Needs,
-    OfferIndex,
-    PresenceBook,
-    ProviderHealth,
-)
+from hanse.market import HealthBook, ListedOffer, Match, Needs, OfferIndex, ProviderHealth
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError, RequestError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
+from hanse.sdk.choosing import Choosing, create_chooser
 from hanse.sdk.completion import Completion, CompletionStream, read_completion
 from hanse.sdk.discovery import Discovery, DiscoveryReport
 from hanse.sdk.disputes import Disputes, describe, find_dispute_alarms, open_disputes
+from hanse.sdk.heartbeats import Heartbeats
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import read_ask
@@ -47,7 +39,7 @@ from hanse.sdk.purchase.quoting import Quote, quote_match
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
 from hanse.sdk.purchase.spending import GuardedBook, SpendingGuard, open_guarded_book
 from hanse.sdk.receipt_file import export_receipt
-from hanse.sdk.settings import Choosing, Settings
+from hanse.sdk.settings import Settings
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.transport.http import HttpTransport
 from hanse.sdk.upkeep.keeper import Keeper, open_keeper
@@ -82,8 +74,8 @@ class HanseParts:
         disputes: finds cheats and raises them; None to keep no evidence.
         traces: keeps bodies and answers, encrypted; None for no traces.
         choosing: how providers are chosen.
-        discover_interval_s, resume_interval_s, dispute_interval_s: of the rounds behind; 0 for
-            none.
+        discover_interval_s, resume_interval_s, dispute_interval_s, heartbeat_interval_s: of the
+            rounds behind; 0 for none.
     """
 
     domain: Domain
@@ -102,6 +94,7 @@ class HanseParts:
     discover_interval_s: float = 0.0
     resume_interval_s: float = 0.0
     dispute_interval_s: float = 0.0
+    heartbeat_interval_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,23 +117,21 @@ class Hanse:
         self._offers = OfferIndex()
         self._health = HealthBook(parts.clock)
         self._funding = Funding(parts.chain)
-        self._presence = PresenceBook(parts.clock)
-        choosing = parts.choosing
-        board = Board(
+        self._chooser = create_chooser(
+            parts.choosing,
             self._offers,
             self._health,
-            MeasuredBook(),
-            self._presence,
+            self._funding,
             parts.clock,
-            choosing.region,
+            parts.random_bytes,
         )
-        self._chooser = Chooser(
-            board,
-            self._funding.find_available,
+        self._heartbeats = Heartbeats(
+            parts.transport,
+            self._offers,
+            self._chooser.board.presence,
             self._funding.list_funded,
-            lambda: int.from_bytes(parts.random_bytes(7), "big") / 2**56,
-            policy=choosing.policy,
-            trial_share=choosing.trial_share,
+            parts.domain,
+            parts.clock,
         )
         self._discovery = Discovery(
             parts.chain, parts.transport, self._offers, self._health, parts.domain, parts.clock
@@ -219,6 +210,7 @@ class Hanse:
                 choosing=settings.choosing,
                 discover_interval_s=settings.discover_interval_s,
                 resume_interval_s=settings.resume_interval_s,
+                heartbeat_interval_s=settings.heartbeat_interval_s,
             )
             hanse = await stack.enter_async_context(cls.join(parts))
             await account.start(stack)
@@ -330,6 +322,16 @@ class Hanse:
     async def discover(self) -> DiscoveryReport:
         """Read the Registry at the confirmed block, fetch and verify offers."""
         return await self._discovery.discover()
+
+    async def fetch_heartbeats(self) -> None:
+        """Ask the brokers that could be asked how busy they are; a loop does it too."""
+        await self._heartbeats.fetch_round()
+
+    def rank(self, path: str, body: bytes, needs: Needs | None = None) -> Match:
+        """Every offer of the model that a request asks for: scores, and what stands against it."""
+        needs = needs or _ANY
+        shape = read_ask(path, body).get_shape(needs.session)
+        return self._chooser.rank(shape, needs, self._parts.clock())
 
     def get_offers(self) -> list[MarketOffer]:
         """Every verified offer, by model and price."""
@@ -474,6 +476,9 @@ class Hanse:
             (self.look_for_cheats, parts.dispute_interval_s),
         )
         self._loops += [asyncio.create_task(_repeat(work, s)) for work, s in rounds if s]
+        if parts.heartbeat_interval_s:
+            beating = self._heartbeats.run(parts.heartbeat_interval_s)
+            self._loops.append(asyncio.create_task(beating))
 
 
 async def _open_traces(

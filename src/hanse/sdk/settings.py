@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse.chain import Deployment, Key, Rpc, verify_deployment
-from hanse.market import CHEAPEST, Policy
+from hanse.protocol.limits import HEARTBEAT_INTERVAL_S
 from hanse.protocol.signatures import Address
+from hanse.sdk.choosing import Choosing
 from hanse.sdk.transport import Transport, TransportLimits
 from hanse.sdk.upkeep.rules import UpkeepSettings
 from hanse.settlement.records.submitter import RecordsSettings
@@ -15,25 +16,6 @@ from hanse.settlement.traces.capture import TraceSettings
 
 DEVELOPMENT_CHAIN_ID = 31_337
 """The chain id of development nodes, on which a whole market runs on one machine."""
-
-
-TRIAL_SHARE = 0.02
-"""One request in fifty may go to a provider that was hardly asked before."""
-
-
-@dataclass(frozen=True)
-class Choosing:
-    """How providers are chosen; a request may say otherwise.
-
-    Attributes:
-        policy: what counts how much.
-        region: where this side is, for the weight of locality; empty for nowhere.
-        trial_share: of the requests, how many may try a fresh provider; 0 for none.
-    """
-
-    policy: Policy = CHEAPEST
-    region: str = ""
-    trial_share: float = TRIAL_SHARE
 
 
 @dataclass(frozen=True)
@@ -58,6 +40,8 @@ class Settings:
         discover_interval_s: between looks at the market; 0 for none.
         resume_interval_s: between rounds over requests of unknown end; 0 for none.
         dispute_interval_s: between looks at what providers claimed and signed; 0 for none.
+        heartbeat_interval_s: between two looks at how busy brokers are, at least 2 s: they make a
+            new heartbeat once a second; 0 for none.
         upkeep: how sub-accounts are opened, filled up and emptied by themselves; None for not. It
             needs the wallet's key.
         auto_dispute: whether a proven cheat is brought to the chain at once, with the wallet's key
@@ -79,6 +63,7 @@ class Settings:
     discover_interval_s: float = 15.0
     resume_interval_s: float = 30.0
     dispute_interval_s: float = 5.0
+    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     upkeep: UpkeepSettings | None = None
     auto_dispute: bool = True
 

@@ -7,6 +7,7 @@ import click
 from hanse.cli.budgeting.keys import gateway_keys
 from hanse.cli.budgeting.limits import gateway_ladders, gateway_limits
 from hanse.cli.budgeting.upkeep import fund_gateway, upkeep_options
+from hanse.cli.buying.choosing_options import choosing_options
 from hanse.cli.buying.gateway_options import staying_options
 from hanse.cli.framework import group, pass_session
 from hanse.cli.session import Session
@@ -83,6 +84,7 @@ def gateway() -> None:
     metavar="ORIGIN",
     help="Browser origin that may call (CORS); may be repeated.",
 )
+@choosing_options
 @staying_options
 @traces_options
 @upkeep_options
