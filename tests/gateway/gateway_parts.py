@@ -13,8 +13,10 @@ from hanse.market import Needs
 from hanse.protocol.errors import HanseError, RequestError, Shortfall, TransientError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import FinishReason, Receipt, SignedReceipt, Usage
+from hanse.protocol.wire.forms import read_form
 from hanse.sdk.money import Alarm, Money, Place
 from hanse.store import open_sqlite
+from tests.waiting import until as until
 
 PROVIDER = "0x" + "11" * 20
 FEE = 1234
@@ -160,7 +162,7 @@ class MemoryMarket:
         self.asked.set()
         if self.delay is not None:
             await self.delay.wait()
-        request = json.loads(body)
+        request = read_form(body).fields if body.startswith(b"--") else json.loads(body)
         answer = self._answer(path, request)
         self.answers.append(answer)
         self.open_answers.add(answer)
@@ -264,11 +266,3 @@ async def run_gateway_here(
         server.drain()
         await serving
         await database.close()
-
-
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
-    """Wait for a condition; fail when it does not come."""
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "the condition did not come true in time"
-        await asyncio.sleep(0.005)

@@ -184,7 +184,7 @@ async def test_leaving_stops_the_engine_within_a_second_and_costs_the_prefix(tmp
                     break
             assert market.cheap.engine.active == 1
             await stream.close()
-            await until(lambda: market.cheap.engine.active == 0, within_s=1.0)
+            await until(lambda: market.cheap.engine.active == 0, limit_s=1.0)
         fee = await check_books(market)
         [stored] = await market.hanse.get_receipts()
         usage = stored.signed.receipt.usage

@@ -10,14 +10,11 @@ is started by the commands that `hanse up` uses. The application is an unmodifie
 
 import asyncio
 import contextlib
-import inspect
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from openai import APIConnectionError, APIError, AsyncOpenAI
@@ -25,6 +22,7 @@ from openai import APIConnectionError, APIError, AsyncOpenAI
 from hanse.chain.localnode import LocalNode
 from hanse.cli.first_round import PURSE, get_api_key, open_user
 from hanse.cli.local_network import CONFIRMATIONS, ChildProcess, LocalNetwork, ProviderPlan
+from tests.waiting import until as until
 
 ROOT = Path(__file__).parents[2]
 BLOCK_TIME_S = 0.1
@@ -178,16 +176,3 @@ async def is_healthy(child: ChildProcess) -> bool:
         async with aiohttp.ClientSession() as session, session.get(f"{child.url}/health") as answer:
             return answer.status == 200
     return False
-
-
-async def until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
-    """Wait for a condition (plain or async) to hold; its value."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        found = condition()
-        if inspect.isawaitable(found):
-            found = await found
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what}: not within {limit_s} s"
-        await asyncio.sleep(0.02)

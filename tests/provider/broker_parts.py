@@ -50,6 +50,7 @@ from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.store import Transaction, is_shared, open_database
 from hanse.store.leases import LeaseTerms, join_group
+from tests.waiting import until as until
 
 CHAT = "/v1/chat/completions"
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
@@ -364,16 +365,3 @@ def chat_body(words: str = "one two three", *, stream: bool = False, **more: Any
         **more,
     }
     return {**body, "stream": True} if stream else body
-
-
-async def until(condition: Any, limit_s: float = 10.0) -> None:
-    """Wait for a condition (plain or async) to hold."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.01)

@@ -1,9 +1,8 @@
 """Parts of recorder tests: providers and users with sub-accounts, and receipts that both hold."""
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,21 +22,9 @@ from hanse.settlement.records.submission_book import open_submission_book
 from hanse.settlement.records.submitter import RecordsSettings, Submitter
 from hanse.store.sqlite import open_sqlite
 from tests.provider.chain_parts import STAKE, Market
+from tests.waiting import until as until
 
 INTERVAL_BLOCKS = 5
-
-
-async def until(condition: Callable, deadline_s: float = 30.0) -> None:
-    """Wait for a (possibly async) condition; fails when it does not come true."""
-    ends = time.monotonic() + deadline_s
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < ends, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
 
 
 @dataclass

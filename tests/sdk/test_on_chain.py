@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,11 @@ from hanse.protocol.errors import HanseError, RequestError
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
 from hanse.sdk import CompletionStream, Hanse, HanseSync, Settings, verify_receipt_file
 from tests.provider.chain_parts import PRICES, STAKE, Market, run_market
+from tests.waiting import until as until
 
 pytestmark = pytest.mark.slow
 
 MESSAGES = [{"role": "user", "content": "one two three"}]
-
-
-async def until(condition: Callable[[], object], deadline_s: float = 20.0) -> None:
-    ends = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < ends, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
 
 
 async def start_broker(market: Market, folder: Path) -> BrokerProcess:
