@@ -25,8 +25,10 @@ LONGER = {
     "engines/echo_engine.py": (350, "a fake of all three operations, both ways"),
     "engines/llama_engine.py": (400, "one engine is one file"),
     "engines/parameters.py": (450, "a table of OpenAI's fields"),
+    "market/board.py": (340, "a row's whole life on the board"),
+    "market/matching.py": (380, "every limit beside its sentence"),
     "provider/lifecycle.py": (360, "one process put together in order, and its end"),
-    "sdk/client.py": (440, "the one public face of the user's side"),
+    "sdk/client.py": (520, "the one public face of the user's side"),
     "sdk/purchase/buyer.py": (450, "one purchase from choice to receipt"),
     "sdk/purchase/resume.py": (450, "the resume handshake's cases beside one another"),
     "settlement/books/receipt_book.py": (
@@ -40,6 +42,7 @@ LONGER = {
 MODULES_MAX = 12
 FULLER = {
     "cli": (15, "what all commands share; a folder for the local network is due"),
+    "cli/commands": (14, "one file a command or group of commands"),
     "engines": (15, "one file an engine, and what they share"),
     "provider": (18, "small modules round one application"),
 }
