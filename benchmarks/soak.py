@@ -73,6 +73,7 @@ class Soak:
     Attributes:
         results: every answer of the load.
         delivered: tokens that came, the warming up and the measuring included.
+        refused: what was said to applications that got no answer, and how often.
         broken: answers that at least one provider did not end.
         rss: seconds since the start, and the gateway's resident memory in MB.
         kills: providers that were killed.
@@ -86,6 +87,7 @@ class Soak:
     kills: int = 0
     delivered: int = 0
     broken: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def now_s(self) -> float:
@@ -118,6 +120,7 @@ class Soak:
                         outcome = "whole" if outcome == "cut" else outcome
                     elif answer.status != 200:
                         outcome = str(answer.status)
+                        self.refused[line.decode()[:400]] += 1
         except (aiohttp.ClientError, TimeoutError) as error:
             outcome = type(error).__name__
         self.delivered += tokens
@@ -207,6 +210,8 @@ async def soak(it: Soak, minutes: float, seed: int) -> dict[str, Any]:
     for outcome in ended:
         if not isinstance(outcome, asyncio.CancelledError):
             raise AssertionError(f"a part of the soak broke off: {outcome!r}")
+    for said, count in it.refused.most_common(5):
+        say(f"refused {count} times: {said}")
     say("comparing the books of both sides, receipt by receipt ...")
     for name in PROVIDERS:
         if name not in it.market.network.processes:
@@ -285,7 +290,7 @@ def find_failures(line: dict[str, Any]) -> list[str]:
         if line["rss_slope_mb_per_h"] > RSS_SLOPE_MB_PER_H_MAX:
             failures.append(f"memory rises by {line['rss_slope_mb_per_h']} MB an hour")
     if bad:
-        say(f"applications saw {', '.join(sorted(bad))}: see outcomes")
+        say(f"applications saw {', '.join(sorted(bad))}")
     return failures
 
 

@@ -58,6 +58,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         structured_then: what follows an answer that does not fit the request's JSON schema, once:
             `repair` (its model is shown what is wrong) or `elsewhere` (another provider).
         silence_s: how long a provider may send nothing amid a stream; then another goes on.
+        first_token_s: the same before its first token, which may wait for a prompt or a model.
         turns_max: other providers that one answer may be taken to after one had begun it.
         hedge_after_s: how late a first token may be before a second provider is asked as well; 0
             for never. The slower one is hung up on and paid for what it had delivered.
@@ -92,6 +93,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     wallet_key: str = "user"
     structured_then: str = "repair"
     silence_s: float = 30.0
+    first_token_s: float = 120.0
     turns_max: int = 2
     hedge_after_s: float = 0.0
     fallback_url: str = ""
@@ -124,6 +126,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "requests_max",
             "queue_wait_s",
             "silence_s",
+            "first_token_s",
             "connections_max",
             "keep_alive_s",
             "drain_s",

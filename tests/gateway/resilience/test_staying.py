@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
-from hanse.gateway.resilience.patience import Patience
+from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
 from hanse.protocol.errors import TransientError
 from hanse.store import open_sqlite
 from tests.gateway.asgi_caller import Caller
@@ -233,12 +233,33 @@ async def test_a_message_in_another_dialect_goes_on_too():
 
 
 async def test_a_slow_application_is_no_silence_of_the_provider():
-    patience = Patience(0.02)
-    patience.waiting = False
+    patience = Patience(0.02, 0.02)
+    patience.state = WITH_APPLICATION
     await asyncio.sleep(0.1)
     assert not patience.is_over
-    patience.waiting = True
+    patience.state = WAITING
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(1)
     assert patience.take_back()
+    patience.end()
+
+
+async def test_a_first_token_has_more_time_than_those_after_it():
+    patience = Patience(0.02, 0.2)
+    await asyncio.sleep(0.1)
+    assert not patience.is_over
+    patience.state = WAITING
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(1)
+    assert not patience.is_first
+    assert patience.take_back()
+    patience.end()
+
+
+async def test_frames_that_come_are_no_silence():
+    patience = Patience(0.04, 0.04)
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+        patience.state = WAITING
+    assert not patience.is_over
     patience.end()

@@ -38,6 +38,12 @@ _OPTIONS = (
         help="Seconds without a frame after which another provider goes on.",
     ),
     click.option(
+        "--first-token-s",
+        type=click.FloatRange(0, min_open=True),
+        default=120.0,
+        help="The same before the first one.",
+    ),
+    click.option(
         "--turns-max",
         type=click.IntRange(0, 16),
         default=2,
@@ -78,7 +84,15 @@ def make_settings(options: dict[str, Any]) -> "GatewaySettings":
 
     names = ("host", "port", "requests_max", "body_bytes_max", "drain_s", "access_log")
     more = (
-        *("shared_port", "queue_max", "queue_wait_s", "silence_s", "turns_max", "hedge_after_s"),
+        *(
+            "shared_port",
+            "queue_max",
+            "queue_wait_s",
+            "silence_s",
+            "first_token_s",
+            "turns_max",
+            "hedge_after_s",
+        ),
         *("fallback_url", "fallback_model", "canned_text"),
     )
     return GatewaySettings(

@@ -16,16 +16,18 @@ from hanse.gateway.resilience.continuing import Joint, find_obstacle, make_end, 
 from hanse.gateway.resilience.delivered import HELD_BYTES_MAX, Delivered, verify_frame
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
-from hanse.gateway.resilience.patience import Patience
+from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
 from hanse.gateway.settings import GatewaySettings
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
+from hanse.protocol.wire import Operation
 
 CONTINUED_COMMENT = b": hanse-continued "
 """Begins the SSE comment that stands where another provider went on."""
 
 FALLBACK_HEADER = b"hanse-fallback"
 
+_CONTINUED = (Operation.CHAT.path, Operation.COMPLETION.path)
 _ERROR_FRAME = b'data: {"error"'
 _FRAME_END = b"}\n\n"
 
@@ -100,13 +102,13 @@ class SteadyAnswer:
         """The frames of one stream, whoever made them; `[DONE]` last."""
         so_far = self._delivered
         while True:
-            patience = Patience(self._means.get_settings().silence_s)
+            settings = self._means.get_settings()
+            patience = Patience(settings.silence_s, settings.first_token_s)
             failure: HanseError | None = None
             held_bytes = 0
             try:
                 async for raw in self._frames or self._part.frames():
-                    patience.waiting = False
-                    patience.frames += 1
+                    patience.state = WITH_APPLICATION
                     if raw[-3:] != _FRAME_END or raw[:14] == _ERROR_FRAME:
                         frame = self._take_odd(raw)
                     else:
@@ -118,7 +120,7 @@ class SteadyAnswer:
                             so_far.read()
                             held_bytes = 0
                         yield frame
-                    patience.waiting = True
+                    patience.state = WAITING
                 if self._is_done:
                     return
             except HanseError as error:
@@ -126,7 +128,7 @@ class SteadyAnswer:
             except asyncio.CancelledError:
                 if not patience.take_back():
                     raise
-                failure = self._get_silence()
+                failure = self._get_silence(patience.is_first)
             finally:
                 patience.end()
             for frame in await self._go_on(failure or self._get_break()):
@@ -164,7 +166,7 @@ class SteadyAnswer:
         self._told = b""
         if not isinstance(failure, TransientError | VerificationError):
             raise failure
-        if failure.code == "response_malformed":
+        if told or failure.code == "response_malformed":  # else whoever raised it has said so
             self._means.client.report_failure(self.provider, failure.message)
         so_far.read()
         await self._end_part()
@@ -184,6 +186,8 @@ class SteadyAnswer:
             self._joint = Joint(so_far, self._prompts) if so_far.id else None
             self._means.figures.count_turn("restarted")
             return []
+        if self._path not in _CONTINUED:
+            raise failure
         request = msgspec.json.decode(self._body)
         if find_obstacle(request, so_far):
             raise failure
@@ -237,8 +241,10 @@ class SteadyAnswer:
         self._is_fallback = True
         self._marks.append((FALLBACK_HEADER, code.encode()))
 
-    def _get_silence(self) -> TransientError:
-        reason = f"sent nothing for {self._means.get_settings().silence_s:g} s"
+    def _get_silence(self, is_first: bool) -> TransientError:
+        settings = self._means.get_settings()
+        silence_s = settings.first_token_s if is_first else settings.silence_s
+        reason = f"sent nothing for {silence_s:g} s"
         self._means.client.report_failure(self.provider, reason)
         return TransientError("provider_unreachable", f"provider {self.provider} {reason}")
 

@@ -18,8 +18,8 @@ import msgspec
 
 from hanse.protocol.errors import VerificationError
 
-HELD_BYTES_MAX = 65_536
-"""Raw frames held before they are read: about 300 of a token each."""
+HELD_BYTES_MAX = 131_072
+"""Raw frames held before they are read: some 700 of a token each, more than most answers have."""
 
 TEXT_BYTES_MAX = 1_048_576
 """Of a text that can be continued; it has to fit into a request, with the prompt beside it."""

@@ -79,7 +79,7 @@ class Fallback:
         try:
             model = self._get_settings().fallback_model
             answer = await self._local.request(path, _rename(body, model))
-        except HanseError:
+        except (HanseError, msgspec.DecodeError):  # a form cannot be renamed
             return None
         self._figures.count_fallback("local")
         return _LocalAnswer(answer)

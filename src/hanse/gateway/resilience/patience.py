@@ -2,8 +2,8 @@
 
 A broker keeps a connection open with comments while its engine hangs, so silence on the wire says
 nothing. One timer a stream looks whether frames came since it last looked; per frame nothing is
-done but a flag. It cancels the task that waits, and only while it waits for the provider: an
-application that reads slowly is no fault of the provider's.
+done but setting a state. It cancels the task that waits, and only while it waits for the provider:
+an application that reads slowly is no fault of the provider's.
 """
 
 import asyncio
@@ -12,23 +12,40 @@ LOOKS = 4
 """Looks in the time of patience: silence is noticed after one to one and a quarter of it."""
 
 
+WITH_APPLICATION, WAITING, SEEN_WAITING = 0, 1, 2
+"""Where a stream is: a frame is being handed on, the next one is waited for, and that was seen."""
+
+
 class Patience:
     """For one stream, in the task that reads it.
 
     Attributes:
-        waiting: whether the task waits for the provider now; whoever reads sets it.
-        frames: those that came; whoever reads counts them.
+        state: `WITH_APPLICATION` while a frame is handed on, `WAITING` after it; whoever reads the
+            stream sets it.
+        is_first: whether no frame has been noticed yet.
         is_over: whether the task was cancelled because nothing came.
     """
 
-    def __init__(self, patience_s: float) -> None:
-        self.waiting = True
-        self.frames = 0
+    __slots__ = (
+        *("state", "is_first", "is_over"),
+        *("_silence_s", "_first_s", "_task", "_loop", "_timer"),
+    )
+
+    def __init__(self, silence_s: float, first_s: float) -> None:
+        """Begin to look.
+
+        Args:
+            silence_s: patience between two frames.
+            first_s: patience until the first one, while a prompt is read or a model loads.
+        """
+        self.state = SEEN_WAITING
+        self.is_first = True
         self.is_over = False
-        self._patience_s = patience_s
+        self._silence_s = silence_s
+        self._first_s = max(first_s, silence_s)
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(patience_s / LOOKS, self._look, 0, 0)
+        self._timer = self._loop.call_later(silence_s / LOOKS, self._look, 0)
 
     def end(self) -> None:
         """Look no more."""
@@ -38,13 +55,17 @@ class Patience:
         """Take back the cancellation that this made; False if somebody else's is there too."""
         return self.is_over and (self._task is None or self._task.uncancel() == 0)
 
-    def _look(self, frames_before: int, silent_looks: int) -> None:
-        is_silent = self.waiting and self.frames == frames_before
-        silent_looks = silent_looks + 1 if is_silent else 0
-        if silent_looks >= LOOKS and self._task is not None:
+    def _look(self, silent_looks: int) -> None:
+        if self.state == SEEN_WAITING:
+            silent_looks += 1
+        else:
+            silent_looks, self.is_first = 0, False
+            if self.state == WAITING:
+                self.state = SEEN_WAITING
+        pause_s = self._silence_s / LOOKS
+        patience_s = self._first_s if self.is_first else self._silence_s
+        if silent_looks * pause_s >= patience_s and self._task is not None:
             self.is_over = True
             self._task.cancel()
             return
-        self._timer = self._loop.call_later(
-            self._patience_s / LOOKS, self._look, self.frames, silent_looks
-        )
+        self._timer = self._loop.call_later(pause_s, self._look, silent_looks)
