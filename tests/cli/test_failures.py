@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -142,6 +143,29 @@ def test_ctrl_c_ends_with_130_after_closing_what_is_open(flags):
     assert "Traceback" not in stderr
     if flags:
         assert json.loads(stderr)["error"]["code"] == "interrupted"
+
+
+@pytest.mark.parametrize("says", ["", "session.output.note('asking ...')"])
+def test_a_person_who_waits_is_told_once_that_it_is_at_work(says):
+    code = (
+        "import asyncio, sys\n"
+        "from hanse.cli.framework import SILENCE_S, HanseGroup, pass_session\n"
+        "root = HanseGroup('hanse', examples=(('x', 'hanse'),))\n"
+        "@root.command_of('wait', examples=(('x', 'hanse wait'),))\n"
+        "@pass_session\n"
+        "async def wait(session):\n"
+        f"    {says or 'pass'}\n"
+        "    await asyncio.sleep(SILENCE_S + 0.2)\n"
+        "root.main(['wait'], prog_name='hanse')\n"
+    )
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", code], stderr=theirs) as process:
+        os.close(theirs)
+        assert process.wait(60) == 0
+    shown = os.read(ours, 4_096).decode()
+    os.close(ours)
+    assert shown.count("\n") == 1
+    assert ("asking ..." if says else "hanse wait is at work; Ctrl-C ends it ...") in shown
 
 
 def test_a_prompt_without_input_is_a_usage_error():

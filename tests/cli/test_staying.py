@@ -11,10 +11,12 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hanse.cli.local_network import ChildProcess
+from hanse.cli.output import Output
 from hanse.cli.up import _stay
 from hanse.protocol.errors import TransientError
 from tests.network.market import until
@@ -27,7 +29,19 @@ class Children:
     """What `_stay` looks at of a network, and how a test ends one of them."""
 
     processes: dict[str, ChildProcess]
+    output: Output = field(default_factory=Output)
     notes: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        told = self
+
+        class Told(Output):
+            def event(self, document: dict[str, Any], text: str) -> None:
+                told.events.append(document)
+                told.notes.append(text)
+
+        self.output = Told()
 
     async def end(self, name: str, code: int = 0) -> None:
         process = self.processes[name].process
@@ -56,13 +70,15 @@ async def children(tmp_path: Path) -> AsyncIterator[Children]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_one_provider_and_the_recorder_may_end_and_the_market_goes_on(children, number):
-    staying = asyncio.create_task(_stay(children, children.notes.append))
+    staying = asyncio.create_task(_stay(children, children.output))
     await children.end("lubeck", 3)
     await until(lambda: children.notes, 10, "the provider's end is told")
     (note,) = children.notes
     log = children.processes["lubeck"].log_path
     assert f"lubeck ended with 3 (log: {log}); recorder, hamburg, gateway go on" in note
     assert "hanse up" in note, "and how to have it back"
+    ended = {"process": "lubeck", "exit_code": 3, "log": str(log)}
+    assert children.events == [{"ended": [ended], "left": ["recorder", "hamburg", "gateway"]}]
     await children.end("recorder")
     await until(lambda: len(children.notes) == 2, 10, "the recorder's end is told too")
     assert "hamburg, gateway go on" in children.notes[1]
@@ -77,7 +93,7 @@ async def test_one_provider_and_the_recorder_may_end_and_the_market_goes_on(chil
 async def test_without_a_gateway_or_any_provider_it_ends_and_says_what_to_read(
     children, ended, last
 ):
-    staying = asyncio.create_task(_stay(children, children.notes.append))
+    staying = asyncio.create_task(_stay(children, children.output))
     for name in ended:
         await children.end(name)
         await until(lambda: children.notes, 10, "the first end is told")

@@ -28,6 +28,9 @@ from hanse.cli.settings import config_option
 Example = tuple[str, str]
 """What it shows, and the command line."""
 
+SILENCE_S = 1.5
+"""How long a command may leave a person at a terminal without a word: most are done by then."""
+
 P = ParamSpec("P")
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -197,7 +200,7 @@ def _to_sync(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        work: Coroutine[Any, Any, Any] = function(*args, **kwargs)
+        work = _break_silence(click.get_current_context(), function(*args, **kwargs))
         import uvloop
 
         # the runner turns Ctrl-C into a cancellation, so that open things are closed, and then into
@@ -206,6 +209,17 @@ def _to_sync(function: Callable[..., Any]) -> Callable[..., Any]:
             return runner.run(work)
 
     return functools.update_wrapper(run, function)
+
+
+async def _break_silence(context: click.Context, work: Coroutine[Any, Any, Any]) -> Any:
+    """The work's result; a command that says nothing for so long says that it is at work."""
+    text = f"{context.command_path} is at work; Ctrl-C ends it ..."
+    output = context.ensure_object(Session).output
+    note = asyncio.get_running_loop().call_later(SILENCE_S, output.note_silence, text)
+    try:
+        return await work
+    finally:
+        note.cancel()
 
 
 def _has_worthwhile_default(option: click.Option) -> bool:

@@ -2,7 +2,8 @@
 
 Results go to standard output, everything else (progress, notes, errors) to standard error, so that
 a pipe gets the result alone. With `--json` there is exactly one document on standard output and no
-notes at all. Colour is left to rich, which respects NO_COLOR and pipes.
+notes at all; what happens later to a command that stays is one JSON line each on standard error.
+Colour is left to rich, which respects NO_COLOR and pipes.
 
 Answers, names and messages are strangers' words. `clean` takes out of them what a terminal would
 obey: escape sequences that write the clipboard, retitle or repaint the screen, or that turn text
@@ -71,6 +72,7 @@ class Output:
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
         self._shown = False
+        self._has_spoken = False
 
     @property
     def shown(self) -> bool:
@@ -87,6 +89,7 @@ class Output:
         Raises:
             InvariantError: a second document would go to standard output.
         """
+        self._has_spoken = True
         if not self.as_json:
             shown = render()
             if isinstance(shown, str):
@@ -106,8 +109,22 @@ class Output:
         if not self.as_json:
             self.console(stderr=True).print(clean(text), style="dim", markup=False, highlight=False)
 
+    def event(self, document: dict[str, Any], text: str) -> None:
+        """Say what happened to a command that stays: as a note, or with `--json` as a JSON line."""
+        if self.as_json:
+            sys.stderr.write(encode_document(document) + "\n")
+            sys.stderr.flush()
+        else:
+            self.note(text)
+
+    def note_silence(self, text: str) -> None:
+        """A note for a person who waits at a terminal and has read nothing of this command yet."""
+        if not self._has_spoken and sys.stderr.isatty():
+            self.note(text)
+
     def write(self, text: str) -> None:
         """Write a piece of streamed text at once; silent with `--json`."""
+        self._has_spoken = True
         if not self.as_json:
             sys.stdout.write(clean(text))
             sys.stdout.flush()
@@ -123,6 +140,7 @@ class Output:
 
     def console(self, *, stderr: bool = False) -> "Console":
         """A rich console on the stream as it is now."""
+        self._has_spoken = True
         from rich.console import Console
 
         stream = sys.stderr if stderr else sys.stdout

@@ -6,18 +6,18 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hanse.cli.framework import command, pass_session
-from hanse.cli.output import clean
+from hanse.cli.output import Output, clean
 from hanse.cli.session import LOCAL_PASSWORD, Session
 
 if TYPE_CHECKING:
     from hanse.cli.first_round import Round
-    from hanse.cli.local_network import LocalNetwork, ProviderPlan
+    from hanse.cli.local_network import ChildProcess, LocalNetwork, ProviderPlan
 
 GATEWAY_PORT = 8440
 """Where applications find the local gateway; another one is taken, and said, if it is in use."""
@@ -66,7 +66,7 @@ async def up(session: Session, /, once: bool, port: int) -> None:
         played = await _play(session, network, steps, started)
         _show_end(session, network, played, once)
         if not once:
-            await _stay(network, session.output.note)
+            await _stay(network, session.output)
             session.output.note("\nstopping ...")
     session.output.note("Stopped. The state is kept: the next start resumes it.")
 
@@ -200,10 +200,11 @@ def _describe_use(network: "LocalNetwork") -> str:
     )
 
 
-async def _stay(network: "LocalNetwork", note: Callable[[str], None]) -> None:
+async def _stay(network: "LocalNetwork", output: Output) -> None:
     """Until Ctrl-C, SIGTERM, or the end of the gateway or of the last provider.
 
-    A market outlives one of its providers: its end is told, and whoever asks goes to the other.
+    A market outlives one of its providers: its end is told (with `--json` as a line on standard
+    error), and whoever asks goes to the other.
 
     Raises:
         TransientError: nothing can be bought here any more.
@@ -233,7 +234,15 @@ async def _stay(network: "LocalNetwork", note: Callable[[str], None]) -> None:
                 raise TransientError(
                     "engine_unavailable", f"{said}; the network was stopped, `hanse up` resumes it"
                 )
-            note(f"{said}; {', '.join(left)} go on. To have it back: Ctrl-C, then hanse up")
+            output.event(
+                {"ended": [_describe_end(child) for child in ended], "left": left},
+                f"{said}; {', '.join(left)} go on. To have it back: Ctrl-C, then hanse up",
+            )
     finally:
         for task in (stopped, *waits):
             task.cancel()
+
+
+def _describe_end(child: "ChildProcess") -> dict[str, Any]:
+    code, log = child.process.returncode, str(child.log_path)
+    return {"process": child.name, "exit_code": code, "log": log}
