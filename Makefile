@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-gas: .venv/dev.stamp ## gas of settlements and onboarding, one JSON line a
 
 bench-disputes: .venv/dev.stamp ## what a look for cheats costs the user's side, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_disputes
+
+bench-budgets: .venv/dev.stamp ## what limits cost a request in processor time, one JSON line a case
+	@$(BIN)/python -m benchmarks.bench_budgets
 
 bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
 	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)

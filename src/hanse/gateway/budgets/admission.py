@@ -9,7 +9,6 @@ for where vouchers are signed (`hanse.gateway.budgets.purse`); a refusal comes o
 waits for money keeps no place from others.
 """
 
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -19,16 +18,14 @@ import msgspec
 
 from hanse.gateway.budgets.configuration import (
     Configuration,
-    GatewayBudgets,
     open_configuration,
 )
 from hanse.gateway.budgets.holds import Demand, Refusal
 from hanse.gateway.budgets.ledger import Ledger, open_ledger
-from hanse.gateway.budgets.limits import WINDOWS, Limits
+from hanse.gateway.budgets.plans import Plan, is_priced
 from hanse.gateway.budgets.purse import PURSE, Guard, LimitError, Purse
 from hanse.gateway.client import GuardedMarket, MarketAnswer, MarketClient
 from hanse.gateway.keys import ApiKey, ApiKeys, AtLimit, verify_model
-from hanse.gateway.keys.records import USER_CHARS_MAX
 from hanse.gateway.selling.sale import Sale
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.store import Database
@@ -41,41 +38,12 @@ PLANS_MAX = 10_000
 LOOK_S = 1.0
 """A request that waits looks so often for what another process has given back."""
 
-_GATEWAY = "gateway"
-
 ResultT = TypeVar("ResultT")
 
 Sell = Callable[[], Awaitable[None]]
 
 FindFree = Callable[[Sale, str], Awaitable[MarketAnswer | None]]
 """The canned text as an answer, or with an empty text the local engine's; None if there is none."""
-
-
-class _User(msgspec.Struct):
-    user: str | None = None
-
-
-_decode_user = msgspec.json.Decoder(_User).decode
-
-
-class _Plan:
-    """What limits hold for a key: demands that are always the same, and those by end user."""
-
-    __slots__ = ("budgets", "demands", "key", "owner", "parent", "user_limits")
-
-    def __init__(self, key: ApiKey, parent: ApiKey | None, budgets: GatewayBudgets) -> None:
-        self.key, self.parent, self.budgets = key, parent, budgets
-        self.owner = key.parent or key.id
-        above = parent.terms if parent is not None else key.terms
-        self.user_limits = above.user_limits
-        self.demands = make_demands(f"key:{key.id}", key.terms.limits)
-        if parent is not None:
-            self.demands += make_demands(f"key:{parent.id}", parent.terms.limits)
-        self.demands += make_demands(_GATEWAY, budgets.limits)
-
-    def is_of(self, key: ApiKey, parent: ApiKey | None, budgets: GatewayBudgets) -> bool:
-        """Whether nothing of what it was made from has changed."""
-        return self.key is key and self.parent is parent and self.budgets is budgets
 
 
 class Budgets:
@@ -102,7 +70,7 @@ class Budgets:
         self._keys = keys
         self.configuration = configuration
         self._clock_s = clock_s
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, Plan] = {}
 
     async def refresh(self) -> None:
         """Follow what other processes set; give up what nobody learns the end of."""
@@ -117,17 +85,15 @@ class Budgets:
             LimitError: requests are at their limit, and the key refuses.
         """
         verify_model(sale.key, sale.fields.model)
-        plan = self._get_plan(sale.key)
-        demands = plan.demands
-        if not plan.user_limits.is_none:
-            user = sale.key.terms.user or _read_user(sale.body)
-            demands = demands + make_demands(_name_user(plan.owner, user), plan.user_limits)
+        demands = self._get_plan(sale.key).get_demands(sale.body)
         if not demands:
             if PURSE.get() is not None:  # of an earlier request in this task
                 PURSE.set(None)
             return
-        await self._count_request(sale, demands)
-        priced = [d for d in demands if d.most[1] is not None or d.most[2] is not None]
+        counted = [demand for demand in demands if demand.most[0] is not None]
+        if counted:
+            await self._count_request(sale, counted)
+        priced = list(filter(is_priced, demands))
         PURSE.set(Purse(priced) if priced else None)
 
     async def run(self, sale: Sale, sell: Sell, find_free: FindFree) -> None:
@@ -220,7 +186,8 @@ class Budgets:
         body, headers = sale.body, sale.exchange.extra_headers
         for step in self.configuration.budgets.ladders.get(sale.key.terms.ladder, ()):
             if step.model:
-                if sale.refused is not None or step.model == sale.fields.model:
+                is_form = sale.operation.takes_form  # whose bytes are bought as they are
+                if sale.refused is not None or is_form or step.model == sale.fields.model:
                     continue
                 sale.body = _rename(body, step.model)
             else:
@@ -239,7 +206,7 @@ class Budgets:
                 sale.body, sale.own = body, None
         raise error
 
-    def _get_plan(self, key: ApiKey) -> _Plan:
+    def _get_plan(self, key: ApiKey) -> Plan:
         plan = self._plans.get(key.id)
         budgets = self.configuration.budgets
         parent = self._keys.find_by_id(key.parent) if key.parent else None
@@ -249,7 +216,7 @@ class Budgets:
             raise RequestError("api_key_invalid", "the key that minted this one was revoked")
         if len(self._plans) >= PLANS_MAX:
             self._plans.clear()
-        self._plans[key.id] = plan = _Plan(key, parent, budgets)
+        self._plans[key.id] = plan = Plan(key, parent, budgets)
         return plan
 
 
@@ -266,33 +233,6 @@ async def open_budgets(
     if guarded is not None:
         guarded.guard_spending(budgets.guard)
     return budgets
-
-
-def make_demands(subject: str, limits: Limits) -> list[Demand]:
-    """One demand for each window that anything is limited in."""
-    if limits.is_none:
-        return []
-    found = [Demand(subject, window, limits.get_most(window)) for window in WINDOWS]
-    return [demand for demand in found if demand.most != (None, None, None)]
-
-
-def _read_user(body: bytes) -> str:
-    try:
-        user = _decode_user(body).user or ""
-    except msgspec.ValidationError:
-        raise RequestError("invalid_request", "user must be a text", param="user") from None
-    if len(user) > USER_CHARS_MAX:
-        raise RequestError(
-            "invalid_request",
-            f"user has {len(user)} characters, at most {USER_CHARS_MAX}",
-            param="user",
-        )
-    return user
-
-
-def _name_user(owner: str, user: str) -> str:
-    """Only a hash of an end user's name is kept; all who send none are one."""
-    return f"user:{owner}:{hashlib.sha256(user.encode()).hexdigest()[:32]}"
 
 
 def _rename(body: bytes, model: str) -> bytes:

@@ -72,11 +72,12 @@ class Row:
 
     def has(self, most: Most, amounts: Triple) -> bool:
         """Whether these amounts can be reserved from what was taken."""
-        stored, used = self.stored, self.used
-        for index in (0, 1, 2):
-            if most[index] is not None and used[index] + amounts[index] > stored[index]:
-                return False
-        return True
+        (stored_0, stored_1, stored_2), (used_0, used_1, used_2) = self.stored, self.used
+        return (
+            (most[0] is None or used_0 + amounts[0] <= stored_0)
+            and (most[1] is None or used_1 + amounts[1] <= stored_1)
+            and (most[2] is None or used_2 + amounts[2] <= stored_2)
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -105,10 +106,13 @@ def take(demands: Sequence[Demand], rows: list[Row], amounts: Triple) -> Hold | 
             return None
     parts = []
     for row, demand in zip(rows, demands, strict=True):
-        most = demand.most
-        for index in (0, 1, 2):
-            if most[index] is not None:
-                row.used[index] += amounts[index]
+        most, used = demand.most, row.used
+        if most[0] is not None:
+            used[0] += amounts[0]
+        if most[1] is not None:
+            used[1] += amounts[1]
+        if most[2] is not None:
+            used[2] += amounts[2]
         row.open += 1
         row.is_touched = True
         parts.append((row, most))
@@ -118,9 +122,9 @@ def take(demands: Sequence[Demand], rows: list[Row], amounts: Triple) -> Hold | 
 def find_never(demands: Sequence[Demand], amounts: Triple) -> Refusal | None:
     """The limit that this request alone is above, whatever was spent."""
     for demand in demands:
-        for index, most in enumerate(demand.most):
-            if most is not None and amounts[index] > most:
-                return Refusal(demand, MEASURES[index], most, 0, amounts[index], None)
+        for measure, most, amount in zip(MEASURES, demand.most, amounts, strict=True):
+            if most is not None and amount > most:
+                return Refusal(demand, measure, most, 0, amount, None)
     return None
 
 

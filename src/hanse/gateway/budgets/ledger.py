@@ -81,14 +81,12 @@ class Ledger:
 
     async def reserve(self, demands: Sequence[Demand], amounts: Triple) -> Hold | Refusal:
         """Reserve within all demands, or nothing; raises TransientError `store_unavailable`."""
-        never = find_never(demands, amounts)
-        if never is not None:
-            return never
         rows = [self._get_row(demand) for demand in demands]
         hold = take(demands, rows, amounts)
         if hold is not None:
             return hold
-        return self._find_refused(rows, amounts) or await self._wait(demands, rows, amounts)
+        refusal = find_never(demands, amounts) or self._find_refused(rows, amounts)
+        return refusal or await self._wait(demands, rows, amounts)
 
     def settle(self, hold: Hold, amounts: Triple) -> None:
         """Replace what was reserved by what it took; a second call changes nothing.
@@ -157,10 +155,14 @@ class Ledger:
 
     def _get_row(self, demand: Demand) -> Row:
         window = demand.window
-        # A clock that is set back must not count into slots that were forgotten.
-        slot = max(window.get_slot(self._now_s()), self._slots[window.name])
-        self._slots[window.name] = slot
-        rows = self._rows.setdefault((demand.subject, window.name), {})
+        slot, known = int(self._now_s() // window.slot_s), self._slots[window.name]
+        if slot < known:  # a clock that was set back: older slots were forgotten
+            slot = known
+        elif slot > known:
+            self._slots[window.name] = slot
+        rows = self._rows.get((demand.subject, window.name))
+        if rows is None:
+            rows = self._rows[demand.subject, window.name] = {}
         row = rows.get(slot)
         if row is None:
             row = rows[slot] = Row(demand.subject, window, slot)
