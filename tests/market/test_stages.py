@@ -3,7 +3,7 @@
 import asyncio
 from itertools import count
 
-from hanse.market.stages import STAGES, STAGES_MAX, Stage, Stages
+from hanse.market.stages import STAGES, STAGES_MAX, Stages
 
 
 async def test_tasks_that_a_request_starts_note_into_its_stages() -> None:
@@ -16,7 +16,7 @@ async def test_tasks_that_a_request_starts_note_into_its_stages() -> None:
         found.add("head", found.now(), provider)
 
     await asyncio.create_task(work("0xa"))
-    assert stages.taken == [Stage("head", 0, 1, "0xa")]
+    assert stages.taken == [("head", 0, 1, "0xa")]
 
 
 def test_a_request_cannot_note_without_end() -> None:

@@ -5,68 +5,40 @@ of few values: our own words, codes of the error table, and the first `MODELS_MA
 (`hanse.gateway.telemetry.tally`).
 """
 
-from typing import Any
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+from hanse.gateway.telemetry.times import Times
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 
-class GatewayMetrics:
-    """Counters of one gateway, in a registry of its own."""
+class GatewayMetrics(Collector):
+    """Figures of one gateway, in a registry of its own.
+
+    What is counted at every request are plain numbers that only the event loop's thread changes;
+    the library's counters take a lock and about a microsecond each. They become metrics when they
+    are scraped.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        requests = ("operation", "status")
-        self._requests = Counter(
-            "hanse_gateway_requests",
-            "Requests by operation and HTTP status; 499: the application left.",
-            requests,
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
+        self._requests: dict[tuple[str, int], int] = {}
+        self._model_fees: dict[str, int] = {}
+        self._structured: dict[str, int] = {}
+        self._errors: dict[str, int] = {}
+        self._fees = self._broken = self._asked = 0
+        self.registry.register(self)
+        self._seconds = Times(
             "hanse_gateway_request_seconds",
             "From a paid request's head to its last byte.",
-            ("operation",),
-            buckets=_SECONDS,
-            registry=self.registry,
+            "operation",
         )
-        self._fees = Counter(
-            "hanse_gateway_fees_base_units",
-            "Fees of answers whose receipts were verified.",
-            registry=self.registry,
-        )
-        self._model_fees = Counter(
-            "hanse_gateway_model_fees_base_units",
-            "The same by model; `other` once there are too many.",
-            ("model",),
-            registry=self.registry,
-        )
-        self._structured = Counter(
-            "hanse_gateway_structured",
-            "Requests with a JSON schema: valid, repaired, elsewhere, default, stream, unmet.",
-            ("outcome",),
-            registry=self.registry,
-        )
-        self._errors = Counter(
-            "hanse_gateway_errors",
-            "Paid requests that ended with an error, by its code.",
-            ("code",),
-            registry=self.registry,
-        )
-        self._asked = Counter(
-            "hanse_gateway_providers_asked",
-            "Vouchers that were sent to providers: one a request, and one for each further try.",
-            registry=self.registry,
-        )
-        self._broken = Counter(
-            "hanse_gateway_streams_broken",
-            "Streams that ended without [DONE] while the application was there.",
-            registry=self.registry,
-        )
+        self.registry.register(self._seconds)
         self.in_flight = Gauge(
             "hanse_gateway_requests_in_flight", "Paid requests at work.", registry=self.registry
         )
@@ -87,47 +59,39 @@ class GatewayMetrics:
             "When the money was last looked at.",
             registry=self.registry,
         )
-        self._children: dict[tuple[str, int], Any] = {}
-        self._timers: dict[str, Any] = {}
 
     def count(self, operation: str, status: int) -> None:
         """One request has ended."""
-        child = self._children.get((operation, status))
-        if child is None:
-            child = self._requests.labels(operation, str(status))
-            self._children[operation, status] = child
-        child.inc()
+        key = operation, status
+        self._requests[key] = self._requests.get(key, 0) + 1
 
     def time(self, operation: str, seconds: float) -> None:
         """One paid request took so long."""
-        child = self._timers.get(operation)
-        if child is None:
-            child = self._timers[operation] = self._seconds.labels(operation)
-        child.observe(seconds)
+        self._seconds.add(operation, seconds)
 
     def pay(self, fee: int) -> None:
         """One receipt was verified."""
-        self._fees.inc(fee)
+        self._fees += fee
 
     def pay_model(self, model: str, fee: int) -> None:
         """All receipts of one request for this model; the caller bounds the names."""
-        self._model_fees.labels(model).inc(fee)
+        self._model_fees[model] = self._model_fees.get(model, 0) + fee
 
     def count_structured(self, outcome: str) -> None:
         """A request with a schema came to this."""
-        self._structured.labels(outcome).inc()
+        self._structured[outcome] = self._structured.get(outcome, 0) + 1
 
     def count_error(self, code: str) -> None:
         """A paid request ended with this code of the error table."""
-        self._errors.labels(code).inc()
+        self._errors[code] = self._errors.get(code, 0) + 1
 
     def count_asked(self, providers: int) -> None:
         """A paid request had so many providers asked."""
-        self._asked.inc(providers)
+        self._asked += providers
 
     def break_stream(self) -> None:
         """One stream broke off."""
-        self._broken.inc()
+        self._broken += 1
 
     def show_money(self, sums: dict[str, int], alarms: dict[str, int]) -> None:
         """What a look at the money found: base units by place, alarms by code."""
@@ -141,3 +105,62 @@ class GatewayMetrics:
     def to_text(self) -> bytes:
         """What `/metrics` answers."""
         return generate_latest(self.registry)
+
+    def describe(self) -> list[Metric]:
+        """Nothing is collected when it is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """What a scrape gets of the plain numbers."""
+        requests = CounterMetricFamily(
+            "hanse_gateway_requests",
+            "Requests by operation and HTTP status; 499: the application left.",
+            labels=("operation", "status"),
+        )
+        for (operation, status), count in self._requests.items():
+            requests.add_metric((operation, str(status)), count)
+        yield requests
+        yield _count_one(
+            "hanse_gateway_fees_base_units",
+            "Fees of answers whose receipts were verified.",
+            self._fees,
+        )
+        yield _count_by(
+            "hanse_gateway_model_fees_base_units",
+            "The same by model; `other` once there are too many.",
+            "model",
+            self._model_fees,
+        )
+        yield _count_by(
+            "hanse_gateway_structured",
+            "Requests with a JSON schema: valid, repaired, elsewhere, default, stream, unmet.",
+            "outcome",
+            self._structured,
+        )
+        yield _count_by(
+            "hanse_gateway_errors",
+            "Paid requests that ended with an error, by its code.",
+            "code",
+            self._errors,
+        )
+        yield _count_one(
+            "hanse_gateway_providers_asked",
+            "Vouchers that were sent to providers: one a request, and one for each further try.",
+            self._asked,
+        )
+        yield _count_one(
+            "hanse_gateway_streams_broken",
+            "Streams that ended without [DONE] while the application was there.",
+            self._broken,
+        )
+
+
+def _count_one(name: str, help_text: str, value: int) -> Metric:
+    return CounterMetricFamily(name, help_text, value=value)
+
+
+def _count_by(name: str, help_text: str, label: str, values: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family

@@ -15,20 +15,14 @@ Without a reader it costs the look at a context variable, some 40 ns.
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 STAGES_MAX = 256
 """Stages of one request: some six an attempt. What comes after them is not noted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage, in seconds of the request's clock; `provider` is whom it had to do with."""
-
-    name: str
-    began_s: float
-    ended_s: float
-    provider: str = ""
+Stage = tuple[str, float, float, str]
+"""Its name, when it began and ended in seconds of the request's clock, and the provider that it had
+to do with, if any. A plain tuple: it is made some six times a request."""
 
 
 class Stages:
@@ -51,7 +45,7 @@ class Stages:
     def add(self, name: str, began_s: float, provider: str = "") -> None:
         """Note a stage that ends now."""
         if len(self.taken) < STAGES_MAX:
-            self.taken.append(Stage(name, began_s, self.now(), provider))
+            self.taken.append((name, began_s, self.now(), provider))
 
 
 STAGES: ContextVar[Stages | None] = ContextVar("hanse_stages", default=None)

@@ -79,16 +79,17 @@ class Observer:
         seen = exchange.seen
         if seen is None and not self.access_log:
             return
-        record = self._make_record(exchange, name, key_id, seconds)
+        asked = 0 if seen is None else self._time(seen, seconds)
+        record = self._make_record(exchange, name, key_id, seconds, asked)
         if seen is not None:
-            self._count(seen, record, seconds)
+            self._count(seen, record)
             if self._tracing is not None:
                 self._tracing.end(exchange, seen, record)
         if self.access_log:
             _ACCESS.info("%s", msgspec.json.encode(record).decode())
 
     def _make_record(
-        self, exchange: Exchange, name: str, key_id: str | None, seconds: float
+        self, exchange: Exchange, name: str, key_id: str | None, seconds: float, asked: int
     ) -> RequestRecord:
         seen = exchange.seen
         ms = round(seconds * 1000, 1)
@@ -110,19 +111,26 @@ class Observer:
             provider=seen.provider,
             fee=str(seen.fee),
             first_ms=first_ms,
-            asked=sum(stage.name == HEAD for stage in seen.taken),
+            asked=asked,
             structured=seen.structured,
             error=seen.error,
             is_broken=exchange.broken,
         )
 
-    def _count(self, seen: Seen, record: RequestRecord, seconds: float) -> None:
+    def _time(self, seen: Seen, seconds: float) -> int:
+        """Add the stages to the histograms; how many providers were asked."""
+        asked = 0
         add = self.times.add
-        for stage in seen.taken:
-            add(stage.name, stage.ended_s - stage.began_s)
-        if seen.headed_s and record.status == 200:
+        for name, began_s, ended_s, _ in seen.taken:
+            add(name, ended_s - began_s)
+            if name == HEAD:
+                asked += 1
+        if seen.headed_s:
             add(FIRST, seen.headed_s - seen.began_s)
         add(WHOLE, seconds)
+        return asked
+
+    def _count(self, seen: Seen, record: RequestRecord) -> None:
         self.tally.add(record, seen.fee)
         if seen.fee:
             self._metrics.pay_model(self.tally.get_label(record.model), seen.fee)

@@ -31,24 +31,26 @@ class Times(Collector):
     Args:
         name: of the metric.
         help_text: what it is, for whoever reads `/metrics`.
+        label: what a stage is called there.
     """
 
-    def __init__(self, name: str, help_text: str) -> None:
+    def __init__(self, name: str, help_text: str, label: str = "stage") -> None:
         self._name = name
         self._help = help_text
+        self._label = label
         self._counts: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
 
     def add(self, stage: str, seconds: float) -> None:
         """One observation."""
-        counts = self._counts.get(stage)
-        if counts is None:
-            if len(self._counts) >= STAGES_MAX:
-                return
-            counts = self._counts[stage] = [0] * _COUNTS
-            self._sums[stage] = 0.0
-        counts[bisect_left(BOUNDS_S, seconds)] += 1
-        self._sums[stage] += seconds
+        try:
+            self._counts[stage][bisect_left(BOUNDS_S, seconds)] += 1
+            self._sums[stage] += seconds
+        except KeyError:
+            if len(self._counts) < STAGES_MAX:
+                self._counts[stage] = [0] * _COUNTS
+                self._sums[stage] = 0.0
+                self.add(stage, seconds)
 
     def get_count(self, stage: str) -> int:
         """Observations of a stage so far."""
@@ -79,7 +81,7 @@ class Times(Collector):
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What a scrape gets."""
-        family = HistogramMetricFamily(self._name, self._help, labels=("stage",))
+        family = HistogramMetricFamily(self._name, self._help, labels=(self._label,))
         for stage, counts in self._counts.items():
             total = 0
             buckets = []

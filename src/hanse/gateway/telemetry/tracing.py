@@ -132,15 +132,15 @@ class OpenTelemetry:
             span.add_event("first_token", timestamp=self._place(seen, seen.headed_s))
         kinds = self._trace.SpanKind
         below = self._trace.set_span_in_context(span)
-        for stage in seen.taken:
+        for name, began_s, ended_s, provider in seen.taken:
             child = self._tracer.start_span(
-                stage.name,
+                name,
                 context=below,
-                kind=kinds.CLIENT if stage.provider else kinds.INTERNAL,
-                attributes={"hanse.provider": stage.provider} if stage.provider else None,
-                start_time=self._place(seen, stage.began_s),
+                kind=kinds.CLIENT if provider else kinds.INTERNAL,
+                attributes={"hanse.provider": provider} if provider else None,
+                start_time=self._place(seen, began_s),
             )
-            child.end(self._place(seen, stage.ended_s))
+            child.end(self._place(seen, ended_s))
 
     def _place(self, seen: Seen, moment_s: float) -> int:
         """A moment of the request's clock in unix nanoseconds."""
