@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-utilisation day sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-seen bench-utilisation day sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; P
 bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node; EVENTS=1000000
 	@$(BIN)/python -m benchmarks.bench_index --events $(or $(EVENTS),1000000)
 
+bench-affinity: .venv/dev.stamp ## four characters at two providers with and without affinity, real model; TURNS=5
+	@$(BIN)/python -m benchmarks.bench_affinity --turns $(or $(TURNS),5)
+
 bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, one JSON line; KNOWN=1000 with heartbeats
 	@$(BIN)/python -m benchmarks.bench_match --offers $(or $(OFFERS),100000) --known $(or $(KNOWN),1000)
 
@@ -70,6 +73,9 @@ bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups
 
 bench-records: .venv/dev.stamp ## how fast a recorder takes, commits and proves; one JSON line
 	@$(BIN)/python -m benchmarks.bench_records
+
+bench-seen: .venv/dev.stamp ## what metrics, log and traces add to a request's processor time, one JSON line a mode
+	@$(BIN)/python -m benchmarks.bench_seen
 
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
