@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from hanse.gateway.bodies import TranscriptionBody
 from hanse.gateway.operations import OPERATIONS, Operation
 from hanse.protocol.errors import ERROR_TABLE
 
@@ -40,6 +41,7 @@ def get_description() -> dict[str, Any]:
         sorted(kinds, key=lambda kind: kind.__name__),
         ref_template="#/components/schemas/{name}",
     )
+    components[TranscriptionBody.__name__]["additionalProperties"] = {"type": "string"}
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
@@ -71,7 +73,7 @@ def _describe(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref(operation.body.__name__)}},
+            "content": {_get_body_type(operation): {"schema": _ref(operation.body.__name__)}},
         }
     if operation.authenticated:
         described["security"] = [{"key": []}, {"anthropicKey": []}]
@@ -83,10 +85,14 @@ def _describe(operation: Operation) -> dict[str, Any]:
 
 
 def _describe_answer(operation: Operation) -> dict[str, Any]:
-    content: dict[str, Any] = {operation.content_type: {}}
+    content: dict[str, Any] = {kind: {} for kind in (operation.content_type, *operation.more_types)}
     if operation.body is not None and "stream" in operation.body.__struct_fields__:
         content["text/event-stream"] = {}
     return {"description": operation.summary, "content": content}
+
+
+def _get_body_type(operation: Operation) -> str:
+    return "multipart/form-data" if operation.takes_form else "application/json"
 
 
 def _get_error_kind(operation: Operation) -> type[msgspec.Struct]:

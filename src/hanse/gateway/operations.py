@@ -1,95 +1,34 @@
 """The gateway's paths: one table, from which the router and `/openapi.json` are both made.
 
-The bodies' structs name only what the gateway itself looks at. Everything else in a body (tools,
-seed, logprobs, response_format ...) is checked for being JSON and handed on: the gateway never
-changes a body, since its hash is what the voucher buys. One pass over the body, nothing kept of the
-fields that are not named here.
+What is read of each body stands in `hanse.gateway.bodies`, and for the other dialects beside them.
 
-Source: OpenAI's API reference for chat completions, completions and embeddings.
+Source: OpenAI's and Anthropic's API references.
 """
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import cast
 
 import msgspec
-from msgspec import Meta
 
+from hanse.gateway.bodies import (
+    Body,
+    ChatBody,
+    CompletionBody,
+    EmbeddingBody,
+    SpeechBody,
+    TranscriptionBody,
+    decode_as,
+)
 from hanse.gateway.budgets.quotes import QuoteBody
 from hanse.gateway.dialects.dialect import Dialect
-from hanse.gateway.dialects.fields import get_field_error
 from hanse.gateway.dialects.messages_answer import MESSAGES
 from hanse.gateway.dialects.messages_request import MessagesBody
 from hanse.gateway.dialects.responses_answer import RESPONSES
 from hanse.gateway.dialects.responses_request import ResponsesBody
 from hanse.gateway.keys.minting import MintBody
 from hanse.protocol.errors import RequestError
-from hanse.protocol.limits import MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
-from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 from hanse.protocol.wire import operations as paid
 
-CHOICES_MAX = 128
-"""Answers to one request (`n`), as in OpenAI's API."""
-
-TEXTS_MAX = 1_048_576
-"""Texts, or token numbers, of one prompt or input; the body's size bounds them anyway, this bounds
-the work.
-"""
-
-_Model = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
-_Tokens = Annotated[int, Meta(ge=1, le=TOKENS_MAX)]
-_Choices = Annotated[int, Meta(ge=1, le=CHOICES_MAX)]
-_Token = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
-_Text = (
-    Annotated[str, Meta(min_length=1)]
-    | Annotated[list[str | _Token | list[_Token]], Meta(min_length=1, max_length=TEXTS_MAX)]
-)
-
-
-class Message(msgspec.Struct):
-    """One message of a conversation; who may say what is the engine's business."""
-
-    role: str
-
-
-class StreamOptions(msgspec.Struct):
-    """What a stream carries besides the answer."""
-
-    include_usage: bool | None = None
-
-
-class ChatBody(msgspec.Struct):
-    """What the gateway reads of a chat completion request."""
-
-    model: _Model
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=MESSAGES_MAX)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: _Tokens | None = None
-    max_completion_tokens: _Tokens | None = None
-    n: _Choices | None = None
-
-
-class CompletionBody(msgspec.Struct):
-    """What the gateway reads of a completion request."""
-
-    model: _Model
-    prompt: _Text
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: _Tokens | None = None
-    n: _Choices | None = None
-
-
-class EmbeddingBody(msgspec.Struct):
-    """What the gateway reads of an embedding request."""
-
-    model: _Model
-    input: _Text
-
-
-Body = ChatBody | CompletionBody | EmbeddingBody
 DialectBody = MessagesBody | ResponsesBody
-_BodyT = TypeVar("_BodyT", ChatBody, CompletionBody, EmbeddingBody)
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -104,6 +43,7 @@ class Operation(msgspec.Struct, frozen=True):
         dialect: what turns that body into a chat completion and back; None for OpenAI's own paths.
         authenticated: whether an API key is needed.
         content_type: of the 200 answer.
+        more_types: what a 200 answer may be besides.
         errors: statuses that it may answer besides 200.
     """
 
@@ -115,7 +55,13 @@ class Operation(msgspec.Struct, frozen=True):
     dialect: Dialect | None = None
     authenticated: bool = True
     content_type: str = "application/json"
+    more_types: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+
+    @property
+    def takes_form(self) -> bool:
+        """Whether its body is a multipart form."""
+        return self.body is TranscriptionBody
 
 
 _PAID_ERRORS = (400, 401, 402, 404, 405, 408, 413, 422, 429, 500, 502, 503)
@@ -143,6 +89,25 @@ OPERATIONS = (
         paid.Operation.EMBEDDINGS.path,
         "Turn texts into vectors",
         body=EmbeddingBody,
+        errors=_PAID_ERRORS,
+    ),
+    Operation(
+        "transcriptions",
+        "POST",
+        paid.Operation.TRANSCRIPTION.path,
+        "Turn speech into text",
+        body=TranscriptionBody,
+        more_types=("text/plain",),
+        errors=_PAID_ERRORS,
+    ),
+    Operation(
+        "speech",
+        "POST",
+        paid.Operation.SPEECH.path,
+        "Turn text into speech",
+        body=SpeechBody,
+        content_type="audio/mpeg",
+        more_types=tuple(paid.SPEECH_FORMATS.values())[1:],
         errors=_PAID_ERRORS,
     ),
     Operation(
@@ -223,6 +188,22 @@ OPERATIONS = (
 CHAT = OPERATIONS[0]
 """What every dialect buys."""
 
+_NO_IMAGES = "is not offered: no engine here makes images, since no model for it comes in a package"
+_NOTHING_KEPT = "is not offered: nothing is stored here"
+NOT_OFFERED = {
+    "/v1/images/generations": _NO_IMAGES,
+    "/v1/images/edits": _NO_IMAGES,
+    "/v1/images/variations": _NO_IMAGES,
+    "/v1/audio/translations": "is not offered: transcribe, and let a chat model translate",
+    "/v1/messages/count_tokens": "is not offered: a gateway has no model's tokenizer; "
+    "POST /hanse/v1/quote says what a request can cost",
+    "/v1/messages/batches": _NOTHING_KEPT,
+    "/v1/batches": _NOTHING_KEPT,
+    "/v1/files": _NOTHING_KEPT,
+    "/v1/moderations": "is not offered: no engine here judges content",
+}
+"""Paths of the APIs spoken here that are refused by name, with the reason."""
+
 PREFIX = "/v1/models/"
 _BY_PATH: dict[str, dict[str, Operation]] = {}
 for _operation in OPERATIONS:
@@ -242,6 +223,8 @@ def get_operation(method: str, path: str) -> Operation:
     methods = _BY_PATH.get(path)
     if methods is None and path.startswith(PREFIX) and len(path) > len(PREFIX):
         methods = _MODEL_METHODS
+    if methods is None and path in NOT_OFFERED:
+        raise RequestError("not_found", f"{path} {NOT_OFFERED[path]}")
     if methods is None:
         raise RequestError("not_found", f"there is no path {path!r:.80}")
     operation = methods.get(method)
@@ -254,32 +237,16 @@ def get_operation(method: str, path: str) -> Operation:
     return operation
 
 
-def _decoder(kind: type[_BodyT]) -> Callable[[bytes], _BodyT]:
-    return msgspec.json.Decoder(kind).decode
-
-
-_DECODE: dict[type[Body | DialectBody | MintBody | QuoteBody], Callable[[bytes], Body]] = {
-    ChatBody: _decoder(ChatBody),
-    CompletionBody: _decoder(CompletionBody),
-    EmbeddingBody: _decoder(EmbeddingBody),
-}
-
-
 def decode_body(operation: Operation, body: bytes) -> Body:
-    """Read what the gateway needs of a body.
+    """Read what the gateway needs of a body of one of OpenAI's own paid paths.
 
     Raises:
         RequestError: `invalid_request`; `param` names the field as OpenAI does.
     """
-    assert operation.body is not None, operation.name
-    if is_nested_too_deep(body):
-        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
-    try:
-        return _DECODE[operation.body](body)
-    except msgspec.ValidationError as error:
-        raise get_field_error(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise RequestError("invalid_request", f"the body is not JSON: {error}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
-        raise RequestError("invalid_request", f"the body is not JSON: {reason}") from None
+    return decode_as(cast("type[Body]", operation.body), body)
+
+
+def get_content_type(operation: Operation, fields: Body) -> str:
+    """Of a whole answer: what the request asked for, whatever a provider says."""
+    wanted = {"response_format": getattr(fields, "response_format", None)}
+    return paid.OPERATIONS_BY_PATH[operation.path].get_content_type(wanted)

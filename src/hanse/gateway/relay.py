@@ -30,10 +30,12 @@ STREAM_HEADERS: Headers = [
 ]
 
 
-async def relay_whole(exchange: Exchange, answer: MarketAnswer) -> None:
+async def relay_whole(
+    exchange: Exchange, answer: MarketAnswer, content_type: str = "application/json"
+) -> None:
     """Send a whole answer, with provider, receipt and fee in its headers."""
     body = await answer.read()
-    headers = [(b"content-type", b"application/json"), *get_receipt_headers(answer)]
+    headers = [(b"content-type", content_type.encode()), *get_receipt_headers(answer)]
     await exchange.send_whole(200, body, headers)
 
 

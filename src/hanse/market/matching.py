@@ -139,11 +139,7 @@ class Judge:
         offer, needs = row.listed.offer, self.needs
         provider = offer.provider
         asked = self.shape.output_tokens_asked
-        if (
-            asked is not None
-            and asked > offer.output_tokens_max
-            and offer.service_type != "embeddings"
-        ):
+        if asked is not None and asked > offer.output_tokens_max and offer.service_type == "chat":
             return "limit"
         if provider in needs.excluded:
             return "tried"
@@ -241,7 +237,7 @@ class Judge:
         return get_time_s(row.features, self.shape.output_tokens)
 
     def _get_output_tokens(self, offer: Offer) -> int:
-        if offer.service_type == "embeddings":
+        if offer.service_type != "chat":
             return 0
         asked = self.shape.output_tokens_asked
         return self.shape.choices * (offer.output_tokens_max if asked is None else asked)

@@ -76,7 +76,7 @@ class RequestShape:
     @property
     def output_tokens(self) -> int:
         """Expected over all choices."""
-        if self.service_type == "embeddings":
+        if self.service_type != "chat":
             return 0
         asked = self.output_tokens_asked
         each = OUTPUT_TOKENS_EXPECTED if asked is None else min(asked, OUTPUT_TOKENS_EXPECTED)

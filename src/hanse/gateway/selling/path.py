@@ -25,7 +25,7 @@ from hanse.gateway.dialects.relay import relay_translated
 from hanse.gateway.exchange import Exchange, Watch, get_draining
 from hanse.gateway.keys import ApiKey
 from hanse.gateway.money import MoneyWatch, advise
-from hanse.gateway.operations import CHAT, Operation, decode_body
+from hanse.gateway.operations import CHAT, Operation, decode_body, get_content_type
 from hanse.gateway.relay import relay_stream, relay_whole
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
@@ -198,7 +198,8 @@ class PaidPath:
             elif answer.is_stream:
                 await relay_stream(exchange, answer)
             else:
-                await relay_whole(exchange, answer)
+                kind = get_content_type(sale.operation, sale.fields)
+                await relay_whole(exchange, answer, kind)
         finally:
             await answer.close()
             if exchange.seen is not None:

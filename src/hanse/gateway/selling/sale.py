@@ -7,12 +7,13 @@ an answer) sets `body` to bytes of the gateway's own making, which then are a re
 
 from dataclasses import dataclass, field
 
+from hanse.gateway.bodies import Body
 from hanse.gateway.budgets.purse import LimitError
 from hanse.gateway.client import MarketAnswer
 from hanse.gateway.dialects.dialect import Translation
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKey
-from hanse.gateway.operations import Body, Operation
+from hanse.gateway.operations import Operation
 from hanse.gateway.resilience.answer import SteadyAnswer
 from hanse.market import Needs
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import multipart
 
 from hanse.protocol.errors import RequestError
+from hanse.protocol.wire.operations import OPERATIONS_BY_PATH
 
 PARTS_MAX = 32
 """Parts of a form; OpenAI's uploads have ten at most."""
@@ -55,6 +56,18 @@ def read_form(body: bytes) -> Form:
         except UnicodeDecodeError:
             raise _reject("has a field that is not UTF-8", name) from None
     return Form(fields, file)
+
+
+def get_body_type(path: str, body: bytes) -> str:
+    """The content type of a request's body; nobody who pays or serves reads it.
+
+    Raises:
+        RequestError: `invalid_request`, a form is to be sent there, and this is none.
+    """
+    operation = OPERATIONS_BY_PATH.get(path)
+    if operation is None or not operation.takes_form:
+        return "application/json"
+    return f"multipart/form-data; boundary={_get_boundary(body).decode()}"
 
 
 def _read_parts(body: bytes) -> list[tuple[str, str | None, bytes]]:

@@ -27,6 +27,7 @@ from hanse.protocol.wire import (
     decode_receipt,
     encode_voucher_header,
 )
+from hanse.protocol.wire.forms import get_body_type
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import Ask
 from hanse.sdk.purchase.background import Background
@@ -252,7 +253,7 @@ class Buyer:
             response = await parts.transport.send(
                 "POST",
                 listed.endpoint + ask.path,
-                self._get_headers(header),
+                self._get_headers(header, ask),
                 ask.body,
                 silence_s=parts.limits.silence_s if ask.is_stream else parts.limits.whole_s,
             )
@@ -285,8 +286,9 @@ class Buyer:
         finally:
             self.active.discard(request_id)
 
-    def _get_headers(self, authorization: str) -> dict[str, str]:
-        headers = {"authorization": authorization, "content-type": "application/json"}
+    def _get_headers(self, authorization: str, ask: Ask) -> dict[str, str]:
+        kind = get_body_type(ask.path, ask.body)
+        headers = {"authorization": authorization, "content-type": kind}
         stages = STAGES.get()
         if stages is not None and stages.traceparent:
             headers["traceparent"] = stages.traceparent
