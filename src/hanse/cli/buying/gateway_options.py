@@ -64,11 +64,34 @@ _OPTIONS = (
     ),
     click.option("--fallback-model", default="", help="Model to ask of it. [default: the same]"),
     click.option("--canned-text", default="", help="Sentence for when that has nothing either."),
+    click.option(
+        "--structured-then",
+        type=click.Choice(("repair", "elsewhere")),
+        default="repair",
+        help="What follows an answer that does not fit its JSON schema, once.",
+    ),
+    click.option(
+        "--telemetry-url",
+        default="",
+        metavar="URL",
+        help="OpenTelemetry collector (OTLP over HTTP) for traces of requests, without content.",
+    ),
+    click.option(
+        "--telemetry-share",
+        type=click.FloatRange(0, 1),
+        default=1.0,
+        help="Of the requests that no application traces, the part that is traced.",
+    ),
+    click.option(
+        "--telemetry-to-providers/--no-telemetry-to-providers",
+        default=False,
+        help="Give providers the trace's id too.",
+    ),
 )
 
 
 def staying_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of how a gateway stays up; docs/gateway/staying-up.md tells of them."""
+    """How a gateway stays up, judges answers and is seen; docs/gateway/ tells of each."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -93,7 +116,8 @@ def make_settings(options: dict[str, Any]) -> "GatewaySettings":
             "turns_max",
             "hedge_after_s",
         ),
-        *("fallback_url", "fallback_model", "canned_text"),
+        *("fallback_url", "fallback_model", "canned_text", "structured_then"),
+        *("telemetry_url", "telemetry_share", "telemetry_to_providers"),
     )
     return GatewaySettings(
         **{name: options[name] for name in (*names, *more)},

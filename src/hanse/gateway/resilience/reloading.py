@@ -24,6 +24,9 @@ AT_START_ONLY = (
     "wallet_key",
     "keys_refresh_s",
     "money_look_s",
+    "telemetry_url",
+    "telemetry_share",
+    "telemetry_to_providers",
 )
 """Settings that sockets, clients and loops took when the gateway started."""
 

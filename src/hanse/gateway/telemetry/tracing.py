@@ -33,6 +33,9 @@ FLUSH_MS = 5_000
 _CARRIED = (b"traceparent", b"tracestate")
 _NS = 1_000_000_000
 
+_Place = Callable[[float], int]
+"""Puts a moment of a request's clock into unix nanoseconds."""
+
 
 class Tracing(Protocol):
     """Makes spans of requests."""
@@ -75,7 +78,7 @@ class OpenTelemetry:
         self._trace = trace
         self._to_providers = to_providers
         self._now_s = now_s
-        self._spans: dict[str, Any] = {}
+        self._spans: dict[str, tuple[Any, _Place]] = {}
 
     def begin(self, exchange: "Exchange", seen: Seen) -> None:
         """Begin the request's span, below the application's if it names one."""
@@ -85,13 +88,19 @@ class OpenTelemetry:
             if name in _CARRIED
         }
         context = self._propagator.extract(carrier) if carrier else None
+        # one difference of the clocks a request: a second look would let an end come before its begin
+        offset_ns = int((self._now_s() - seen.now()) * _NS)
+
+        def place(moment_s: float) -> int:
+            return offset_ns + int(moment_s * _NS)
+
         span = self._tracer.start_span(
             seen.operation,
             context=context,
             kind=self._trace.SpanKind.SERVER,
-            start_time=self._place(seen, seen.began_s),
+            start_time=place(seen.began_s),
         )
-        self._spans[exchange.request_id] = span
+        self._spans[exchange.request_id] = span, place
         if self._to_providers:
             found = span.get_span_context()
             flags = int(found.trace_flags)
@@ -99,12 +108,13 @@ class OpenTelemetry:
 
     def end(self, exchange: "Exchange", seen: Seen, record: RequestRecord) -> None:
         """Give the span its stages and what came of the request."""
-        span = self._spans.pop(exchange.request_id, None)
-        if span is None:
+        found = self._spans.pop(exchange.request_id, None)
+        if found is None:
             return
+        span, place = found
         if span.is_recording():
-            self._describe(span, exchange, seen, record)
-        span.end(self._place(seen, seen.now()))
+            self._describe(span, place, exchange, seen, record)
+        span.end(place(seen.now()))
 
     def close(self) -> None:
         """Send what waits. Blocks for `FLUSH_MS` at most."""
@@ -129,7 +139,7 @@ class OpenTelemetry:
         if record.error or record.is_broken:
             span.set_status(self._trace.StatusCode.ERROR)
         if seen.headed_s:
-            span.add_event("first_token", timestamp=self._place(seen, seen.headed_s))
+            span.add_event("first_token", timestamp=place(seen.headed_s))
         kinds = self._trace.SpanKind
         below = self._trace.set_span_in_context(span)
         for name, began_s, ended_s, provider in seen.taken:
@@ -138,13 +148,9 @@ class OpenTelemetry:
                 context=below,
                 kind=kinds.CLIENT if provider else kinds.INTERNAL,
                 attributes={"hanse.provider": provider} if provider else None,
-                start_time=self._place(seen, began_s),
+                start_time=place(began_s),
             )
-            child.end(self._place(seen, ended_s))
-
-    def _place(self, seen: Seen, moment_s: float) -> int:
-        """A moment of the request's clock in unix nanoseconds."""
-        return int((self._now_s() - (seen.now() - moment_s)) * _NS)
+            child.end(place(ended_s))
 
 
 @asynccontextmanager
