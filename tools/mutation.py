@@ -102,6 +102,7 @@ GROUPS = {
         (
             "tests/settlement/test_records_answers.py",
             "tests/settlement/test_records_watch.py",
+            "tests/settlement/test_records_watch_details.py",
         ),
     ),
     "disputes": Group(
