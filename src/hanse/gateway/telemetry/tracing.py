@@ -88,7 +88,7 @@ class OpenTelemetry:
             if name in _CARRIED
         }
         context = self._propagator.extract(carrier) if carrier else None
-        # one difference of the clocks a request: a second look would let an end come before its begin
+        # one look at both clocks a request: with a second one an end could come before its begin
         offset_ns = int((self._now_s() - seen.now()) * _NS)
 
         def place(moment_s: float) -> int:
@@ -121,7 +121,14 @@ class OpenTelemetry:
         self._provider.force_flush(FLUSH_MS)
         self._provider.shutdown()
 
-    def _describe(self, span: Any, exchange: "Exchange", seen: Seen, record: RequestRecord) -> None:
+    def _describe(
+        self,
+        span: Any,
+        place: _Place,
+        exchange: "Exchange",
+        seen: Seen,
+        record: RequestRecord,
+    ) -> None:
         facts = {
             "hanse.request_id": record.request_id,
             "hanse.key": record.key or "",
