@@ -19,7 +19,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
         hanse.chain.Ledger  # noqa: B018
 
 
-HEAVY = {"aiohttp", "eth_abi", "eth_account", "eth_keyfile", "eth_utils", "pydantic", "py_ecc"}
+HEAVY = {"aiohttp", "eth_account", "eth_keyfile", "py_ecc"}
 
 
 def test_no_side_imports_what_only_the_tests_need():

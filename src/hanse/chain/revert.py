@@ -8,7 +8,8 @@ Source: the Solidity ABI specification, "Revert" and "Panic"; Vyper uses the fir
     no data elsewhere.
 """
 
-from hanse.contracts.abi import AbiError, decode
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
 
 REASON_CHARS_MAX = 300
 """A reason shown to people; a hostile contract may return kilobytes."""
@@ -37,7 +38,7 @@ def decode_revert(data: bytes) -> str:
         if data[:4] == _PANIC:
             (code,) = decode(("uint256",), data[4:])
             return _PANICS.get(code, f"panic 0x{code:02x}")
-    except AbiError:
+    except (DecodingError, UnicodeDecodeError):
         pass
     return f"custom error 0x{data[:64].hex()}"
 

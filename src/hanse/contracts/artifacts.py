@@ -20,9 +20,8 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Literal
 
+from eth_abi.abi import decode, encode
 from sha3 import keccak_256
-
-from hanse.contracts.abi import decode, encode
 
 ContractName = Literal["Escrow", "Registry", "Records", "TestAsset"]
 
