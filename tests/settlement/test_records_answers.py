@@ -117,6 +117,7 @@ def test_a_promise_about_something_else_is_a_lie(wrong):
     with pytest.raises(FaultError) as caught:
         read(answer(matched=wrong, states=states))
     assert caught.value.fault == "lie"
+    assert (caught.value.code, caught.value.details) == ("recorder_dishonest", {"fault": "lie"})
     assert caught.value.evidence["entries"] == [entry_to_json(ENTRIES[1])]
 
 
