@@ -76,6 +76,17 @@ class MarketAnswer(Protocol):
         ...
 
 
+async def iterate_batches(answer: MarketAnswer) -> AsyncIterator[list[bytes]]:
+    """The stream's frames, those that came together in one list where the answer can tell."""
+    batches = getattr(answer, "batches", None)
+    if batches is None:
+        async for frame in answer.frames():
+            yield [frame]
+        return
+    async for batch in batches():
+        yield batch
+
+
 class MarketClient(Protocol):
     """Buys answers from the cheapest healthy provider that fits."""
 

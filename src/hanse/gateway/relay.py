@@ -12,7 +12,7 @@ The receipt is a comment frame just before `[DONE]`; SSE clients ignore comments
 Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 """
 
-from hanse.gateway.client import MarketAnswer
+from hanse.gateway.client import MarketAnswer, iterate_batches
 from hanse.gateway.exchange import Exchange, Headers
 from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.wire import encode_receipt, encode_receipt_frame
@@ -48,17 +48,18 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
     told = False
     failure: HanseError | None = None
     try:
-        async for frame in answer.frames():
+        async for batch in iterate_batches(answer):
             if exchange.status == 0:
                 exchange.streaming = True
                 await exchange.start(
                     200, [*STREAM_HEADERS, (PROVIDER_HEADER, answer.provider.encode())]
                 )
-            if _is_done(frame):
-                await exchange.send_part(get_receipt_frame(answer) + frame, more=False)
+            if _is_done(batch[-1]):
+                batch.insert(-1, get_receipt_frame(answer))
+                await exchange.send_part(b"".join(batch), more=False)
                 continue
-            told = frame.startswith(_ERROR_FRAME)
-            await exchange.send_part(frame, more=True)
+            told = batch[-1].startswith(_ERROR_FRAME)
+            await exchange.send_part(b"".join(batch), more=True)
     except HanseError as error:
         failure = error
     if exchange.complete:

@@ -3,7 +3,8 @@
 A stream ends with its `[DONE]`; one that ends without breaks like any other.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 
 from hanse.gateway.client import Receipted
 from hanse.http import HttpBrokenError, HttpResponse, HttpTimeoutError
@@ -63,6 +64,13 @@ class PlainAnswer:
             TransientError: it broke off.
             VerificationError: it is no stream of data frames.
         """
+        async with aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for frame in batch:
+                    yield frame
+
+    async def batches(self) -> AsyncGenerator[list[bytes], None]:
+        """The same, those that came together in one list."""
         splitter = FrameSplitter()
         size = 0
         try:
@@ -70,16 +78,19 @@ class PlainAnswer:
                 size += len(data)
                 if size > RESPONSE_BYTES_MAX:
                     raise self._get_broken("sent more than a stream may have")
+                batch: list[bytes] = []
                 for frame in splitter.feed(data):
                     if frame.startswith(b"data: {"):
-                        yield frame
+                        batch.append(frame)
                     elif is_done(frame):
                         self._response.finish()
                         self._end(None)
-                        yield frame
+                        yield [*batch, frame]
                         return
                     elif is_data(frame):
-                        yield frame
+                        batch.append(frame)
+                if batch:
+                    yield batch
         except HttpBrokenError as error:
             raise self._get_broken(_describe(error)) from None
         except VerificationError as error:

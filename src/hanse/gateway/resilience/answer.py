@@ -5,12 +5,13 @@ pass untouched; those of later parts are joined to it (`continuing`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from hanse.gateway.client import MarketAnswer, MarketClient, Receipted
+from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
 from hanse.gateway.exchange import Headers
 from hanse.gateway.resilience.continuing import Joint, find_obstacle, make_end, make_rest
 from hanse.gateway.resilience.delivered import HELD_BYTES_MAX, Delivered, verify_frame
@@ -70,6 +71,8 @@ class SteadyAnswer:
         self._frames = frames
         self._is_ended = self._is_done = self._is_fallback = False
         self._turns = 0
+        self._taken: list[bytes] = []
+        self._held_bytes = 0
         self._delivered = Delivered()
         self._joint: Joint | None = None
         self._told = b""
@@ -100,26 +103,28 @@ class SteadyAnswer:
 
     async def frames(self) -> AsyncIterator[bytes]:
         """The frames of one stream, whoever made them; `[DONE]` last."""
-        so_far = self._delivered
+        async with aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for frame in batch:
+                    yield frame
+
+    async def batches(self) -> AsyncGenerator[list[bytes], None]:
+        """The same, those that came together in one list."""
         while True:
             settings = self._means.get_settings()
             patience = Patience(settings.silence_s, settings.first_token_s)
             failure: HanseError | None = None
-            held_bytes = 0
             try:
-                async for raw in self._frames or self._part.frames():
+                async for batch in self._iterate_part():
                     patience.state = WITH_APPLICATION
-                    if raw[-3:] != _FRAME_END or raw[:14] == _ERROR_FRAME:
-                        frame = self._take_odd(raw)
-                    else:
-                        frame = raw if self._joint is None else self._joint.join(raw)
-                    if frame is not None:
-                        so_far.held.append(frame)
-                        held_bytes += len(frame)
-                        if held_bytes > HELD_BYTES_MAX:
-                            so_far.read()
-                            held_bytes = 0
-                        yield frame
+                    try:
+                        frames, odd = self._take_batch(batch), None
+                    except VerificationError as error:
+                        frames, odd = self._taken, error
+                    if frames:
+                        yield frames
+                    if odd is not None:
+                        raise odd
                     patience.state = WAITING
                 if self._is_done:
                     return
@@ -131,8 +136,8 @@ class SteadyAnswer:
                 failure = self._get_silence(patience.is_first)
             finally:
                 patience.end()
-            for frame in await self._go_on(failure or self._get_break()):
-                yield frame
+            if frames := await self._go_on(failure or self._get_break()):
+                yield frames
             if self._is_done:
                 return
 
@@ -144,6 +149,31 @@ class SteadyAnswer:
         """Say in these headers, now or once it comes to that, that a fallback answered."""
         headers.extend(self._marks)
         self._marks = headers
+
+    async def _iterate_part(self) -> AsyncIterator[list[bytes]]:
+        if self._frames is None:
+            async for batch in iterate_batches(self._part):
+                yield batch
+            return
+        async for frame in self._frames:
+            yield [frame]
+
+    def _take_batch(self, batch: list[bytes]) -> list[bytes]:
+        """What the application gets of these; they are also kept as delivered."""
+        self._taken = taken = []
+        for raw in batch:
+            if raw[-3:] != _FRAME_END or raw[:14] == _ERROR_FRAME:
+                frame = self._take_odd(raw)
+            else:
+                frame = raw if self._joint is None else self._joint.join(raw)
+            if frame is not None:
+                taken.append(frame)
+                self._delivered.held.append(frame)
+                self._held_bytes += len(frame)
+        if self._held_bytes > HELD_BYTES_MAX:
+            self._delivered.read()
+            self._held_bytes = 0
+        return taken
 
     def _take_odd(self, raw: bytes) -> bytes | None:
         """A frame that is no plain chunk: the end, an error, one with other line ends."""

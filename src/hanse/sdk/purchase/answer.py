@@ -12,12 +12,13 @@ early hangs up; the receipt of what was delivered is fetched behind (`hanse.sdk.
 Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Protocol, Self
 
 from hanse.market import Choice
-from hanse.protocol.errors import RequestError, TransientError, VerificationError
+from hanse.protocol.errors import HanseError, RequestError, TransientError, VerificationError
 from hanse.protocol.hashing import ResponseHasher, hash_response
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
 from hanse.protocol.messages import Offer, SignedReceipt, SignedVoucher
@@ -71,6 +72,7 @@ class Answer:
         self._is_open = True
         self._is_taken = False
         self._seen: list[SignedReceipt] = []
+        self._splitter = FrameSplitter()
         self.is_stream = is_stream
         self.receipt: CheckedReceipt | None = None
         self.choice: Choice | None = None  # how its provider was chosen
@@ -128,30 +130,37 @@ class Answer:
             TransientError: the stream broke off.
             VerificationError: it is not what was signed, or came without a receipt.
         """
+        async with aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for frame in batch:
+                    yield frame
+
+    async def batches(self) -> AsyncGenerator[list[bytes], None]:
+        """The same, those that came together in one list: whoever hands on many saves by it.
+
+        Frames that came with the end are kept back with it until the receipt is stored.
+        """
         self._take(stream=True)
         signed: SignedReceipt | None = None
-        done: bytes | None = None
-        splitter = FrameSplitter()
+        ended: list[bytes] | None = None
         try:
             async for chunk in self._response.chunks():
-                for frame in splitter.feed(chunk):
-                    if frame.startswith(b"data: {") and signed is None:
-                        self._count(frame)
-                        yield frame
-                    elif not is_data(frame):
-                        if frame.startswith(RECEIPT_COMMENT):
-                            signed = self._read_receipt(frame)
-                    elif is_done(frame):
-                        self._count(frame)
-                        done = frame
-                        break
-                    else:
-                        _verify_order(signed)
-                        self._count(frame)
-                        yield frame
-                if done is not None:
+                batch: list[bytes] = []
+                try:
+                    signed, is_done = self._read_frames(chunk, batch, signed)
+                except VerificationError:
+                    if batch:
+                        self._count(batch)
+                        yield batch  # what came before the nonsense is the caller's
+                    raise
+                if batch:
+                    self._count(batch)
+                if is_done:
+                    ended = batch
                     break
-            if done is None and (signed is None or splitter.rest_bytes):
+                if batch:
+                    yield batch
+            if ended is None and (signed is None or self._splitter.rest_bytes):
                 raise BrokenError(
                     f"the stream of {self.provider} broke off "
                     f"after {self._hasher.length_bytes} bytes"
@@ -159,15 +168,14 @@ class Answer:
         except BaseException as error:
             self._abandon(error)
             raise
-        received = self._get_received(is_complete=True)
         try:
-            self.receipt = await self._settler.settle(self._terms, signed, received)
-            self._end_trace()
-        finally:
-            self._end()
-        self.receipt.verify_true()
-        if done is not None:
-            yield done
+            await self._settle_stream(signed)
+        except HanseError:
+            if ended is not None and ended[:-1]:
+                yield ended[:-1]
+            raise
+        if ended is not None:
+            yield ended
 
     async def close(self) -> None:
         """Hang up if it is still coming; never fails, and may be called twice."""
@@ -190,14 +198,42 @@ class Answer:
         if self._trace is not None and self.receipt is not None:
             self._trace.end(self.receipt.signed)
 
-    def _count(self, frame: bytes) -> None:
-        self._hasher.update(frame)
+    def _read_frames(
+        self, chunk: bytes, batch: list[bytes], signed: SignedReceipt | None
+    ) -> tuple[SignedReceipt | None, bool]:
+        """Add the data frames that this chunk completes; the receipt so far, and if it ended."""
+        for frame in self._splitter.feed(chunk):
+            if frame.startswith(b"data: {") and signed is None:
+                batch.append(frame)
+            elif not is_data(frame):
+                if frame.startswith(RECEIPT_COMMENT):
+                    signed = self._read_receipt(frame)
+            elif is_done(frame):
+                batch.append(frame)
+                return signed, True
+            else:
+                _verify_order(signed)
+                batch.append(frame)
+        return signed, False
+
+    async def _settle_stream(self, signed: SignedReceipt | None) -> None:
+        received = self._get_received(is_complete=True)
+        try:
+            self.receipt = await self._settler.settle(self._terms, signed, received)
+            self._end_trace()
+        finally:
+            self._end()
+        self.receipt.verify_true()
+
+    def _count(self, batch: list[bytes]) -> None:
+        joined = batch[0] if len(batch) == 1 else b"".join(batch)
+        self._hasher.update(joined)
         if self._trace is not None:
-            self._trace.add(frame)
+            self._trace.add(joined)
         if self._hasher.length_bytes > RESPONSE_BYTES_MAX:
             raise BrokenError(f"the stream has more than {RESPONSE_BYTES_MAX} bytes")
-        if USAGE_MARK in frame:
-            self._usage_source = frame
+        if USAGE_MARK in joined:
+            self._usage_source = next(frame for frame in reversed(batch) if USAGE_MARK in frame)
 
     def _read_receipt(self, frame: bytes) -> SignedReceipt:
         try:
