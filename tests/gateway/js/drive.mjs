@@ -96,6 +96,16 @@ const scenarios = {
       return { ...seen, ...describe(error) };
     }
   },
+  async audio() {
+    const [voice, ear] = model.split(",");
+    const spoken = await client.audio.speech.create({
+      model: voice, voice: "heart", input: "The harbour is quiet tonight.",
+    });
+    const audio = Buffer.from(await spoken.arrayBuffer());
+    const file = await OpenAI.toFile(audio, "speech.mp3");
+    const heard = await client.audio.transcriptions.create({ model: ear, file });
+    return { type: spoken.headers.get("content-type"), text: heard.text };
+  },
   async models() {
     const ids = [];
     for await (const row of client.models.list()) ids.push(row.id);
