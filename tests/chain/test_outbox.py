@@ -697,6 +697,37 @@ async def test_a_signed_call_keeps_its_cap_for_a_while_then_goes_through(
     assert await received(rpc) == 1
 
 
+async def test_a_cap_ends_by_the_chains_clock_where_no_process_lives_so_long(
+    rpc: Rpc, payer: Key
+) -> None:
+    await rpc.request("evm_setAutomine", False)
+    await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(10**9))
+    await mine(rpc)
+    storage = MemoryOutboxStorage()
+    policy = FeePolicy(tip_wei=10**9)
+    dying = make_outbox(rpc, payer, storage, clock=Clock(), fee_policy=policy)
+    await dying.enqueue("once", replace(pay(), fee_cap_wei=3 * 10**9))
+    await dying.step()
+
+    async def live_once(wait_s: int) -> OutboxEntry:
+        await rpc.request("evm_increaseTime", wait_s)
+        await rpc.request("anvil_setNextBlockBaseFeePerGas", hex(50 * 10**9))
+        await mine(rpc)
+        await make_outbox(rpc, payer, storage, clock=Clock(), fee_policy=policy).step()
+        found = await storage.find_entry(dying.scope, "once")
+        assert found is not None
+        return found
+
+    for _ in range(4):
+        held = await live_once(200)
+        assert held.state is TransactionState.SIGNED
+        assert all(attempt.max_fee_wei <= 3 * 10**9 for attempt in held.attempts)
+    assert (await live_once(150)).attempts[-1].max_fee_wei > 50 * 10**9
+    done = await finish(make_outbox(rpc, payer, storage, clock=Clock()), rpc, "once")
+    assert done.state is TransactionState.CONFIRMED
+    assert await received(rpc) == 1
+
+
 async def test_a_node_that_says_less_than_nothing_is_asked_again(
     rpc: Rpc, payer: Key, faulty: FaultyTransport
 ) -> None:

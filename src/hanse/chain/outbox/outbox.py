@@ -337,8 +337,9 @@ class Outbox:
         is_outbid = first_s is None and last.max_fee_wei < head.base_fee_wei
         if not (is_old or is_outbid or last.hash in self._must_raise):
             return entry
-        is_held = first_s is None or self._clock() - first_s < FEE_CAP_HOLD_S
-        cap_wei = entry.call.fee_cap_wei if is_held else 0
+        cap_wei = entry.call.fee_cap_wei
+        if cap_wei and await self._get_age_s(entry, head) >= FEE_CAP_HOLD_S:
+            cap_wei = 0
         market = await self._signer.find_fee(head, cap_wei)
         if market is None:
             return entry
@@ -350,6 +351,14 @@ class Outbox:
         attempt = self._signer.sign_attempt(entry.call, entry.nonce, entry.gas_limit, fee)
         self._must_raise.discard(last.hash)
         return await self._put(replace(entry, attempts=(*entry.attempts, attempt)))
+
+    async def _get_age_s(self, entry: OutboxEntry, head: Header) -> float:
+        """Since its last attempt was sent; of an earlier process's, by the chain since signing."""
+        first_s = self._sent_first_s.get(entry.attempts[-1].hash)
+        if first_s is not None:
+            return self._clock() - first_s
+        signed = await self._rpc.fetch_header(entry.signed_at_block)
+        return head.timestamp_s - signed.timestamp_s if signed else 0.0
 
     async def _send(self, entry: OutboxEntry) -> None:
         """Broadcast the newest attempt. Any outcome is fine: what counts is found by `_track`."""
