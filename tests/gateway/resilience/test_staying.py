@@ -10,6 +10,7 @@ import pytest
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
 from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
+from hanse.gateway.resilience.wishes import get_class
 from hanse.protocol.errors import TransientError
 from hanse.store import open_sqlite
 from tests.gateway.asgi_caller import Caller
@@ -112,6 +113,21 @@ async def test_interactive_overtakes_background_in_the_queue():
         front.market.gate.set()
         await asyncio.gather(*running)
         assert order == ["ambient", "interactive", "background"]
+
+
+@pytest.mark.parametrize(
+    ("of_key", "asked", "found"),
+    [
+        ("", None, "interactive"),
+        ("", b"background", "background"),
+        ("background", None, "background"),
+        ("background", b"interactive", "background"),
+        ("ambient", b" Background ", "background"),
+        ("ambient", b"interactive", "ambient"),
+    ],
+)
+def test_a_request_has_its_keys_class_or_a_lower_one(of_key, asked, found):
+    assert get_class({} if asked is None else {b"hanse-class": asked}, of_key) == found
 
 
 class Late(MemoryMarket):

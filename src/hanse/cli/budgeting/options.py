@@ -26,6 +26,12 @@ def limit_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callabl
 def terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What may be changed of a key after it was made."""
     for option in (
+        click.option(
+            "--class",
+            "request_class",
+            type=click.Choice(["interactive", "ambient", "background"]),
+            help="Of its requests in the queue, and the highest that they may ask for.",
+        ),
         click.option("--ladder", help="Which ladder it degrades along."),
         click.option(
             "--queue-s",
@@ -81,7 +87,7 @@ def change_terms(session: Session, before: "KeyTerms", options: dict[str, Any]) 
     }
     if options["at_limit"] is not None:
         changed["at_limit"] = AtLimit(options["at_limit"])
-    for name in ("queue_s", "ladder"):
+    for name in ("queue_s", "ladder", "request_class"):
         if options[name] is not None:
             changed[name] = options[name]
     return msgspec.structs.replace(before, **changed)

@@ -1,7 +1,7 @@
 """What is known of an API key, without its text."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -45,6 +45,8 @@ class KeyTerms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         at_limit: what happens at a limit.
         queue_s: how long to wait, if it queues; then it is refused.
         ladder: name of the ladder, if it degrades; one that is not there refuses.
+        request_class: of its requests in the gateway's line, and the highest that they may ask for;
+            "" for interactive.
         user: whom every request of this key counts for, whatever its body says; "" for no one.
     """
 
@@ -57,6 +59,7 @@ class KeyTerms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     at_limit: AtLimit = AtLimit.REFUSE
     queue_s: Annotated[float, Meta(ge=0, le=QUEUE_S_MAX)] = 0.0
     ladder: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""
+    request_class: Literal["", "interactive", "ambient", "background"] = ""
     user: Annotated[str, Meta(max_length=USER_CHARS_MAX)] = ""
 
 

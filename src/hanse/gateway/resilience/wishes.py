@@ -3,7 +3,8 @@
     hanse-class: interactive | ambient | background
     hanse-deadline-ms: 1500
 
-A request without a class has its key's, else it is interactive. A deadline counts from when the
+A request without a class has its key's, else it is interactive; above its key's class it cannot
+rise. A deadline counts from when the
 gateway has the request's head; at it the request ends wherever it is: in the queue, at a provider
 (who is hung up on, so that its engine stops and what it had delivered is what it is paid) or amid a
 stream.
@@ -40,7 +41,7 @@ def get_class(wishes: Mapping[bytes, bytes], of_key: str = "") -> str:
             f"hanse-class is {name!r:.40}, expected one of {', '.join(CLASSES)}",
             param="hanse-class",
         )
-    return name
+    return max(name, of_key, key=CLASSES.index) if of_key else name
 
 
 class Deadline:

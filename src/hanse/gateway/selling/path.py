@@ -115,7 +115,7 @@ class PaidPath:
         self.in_flight += 1
         held = 0
         try:
-            kind = get_class(exchange.wishes)
+            kind = get_class(exchange.wishes, key.terms.request_class)
             deadline = Deadline.find(exchange.wishes)
             held = self._hold(exchange)
             sale = await self._read(exchange, operation, key)
