@@ -85,6 +85,7 @@ GROUPS = {
         (
             "tests/settlement/test_plan.py",
             "tests/settlement/test_plan_details.py",
+            "tests/settlement/test_payable.py",
             "tests/settlement/test_settling_alone.py",
         ),
     ),
