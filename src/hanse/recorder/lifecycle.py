@@ -5,7 +5,6 @@ commit that is under way goes on at the next start, as after a crash.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from hanse.recorder.committer import Committer, no_failpoint
 from hanse.recorder.metrics import RecorderMetrics
 from hanse.recorder.parties import ChainParties, Parties
 from hanse.recorder.settings import RecorderSettings
-from hanse.serving import HttpServer, Loops, run_until_signal
+from hanse.serving import HttpServer, ServingProcess, run_until_signal
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.store import Database, hold_folder, open_database
 
@@ -33,17 +32,15 @@ SWEEP_S = 600.0
 _log = logging.getLogger(__name__)
 
 
-class RecorderProcess:
+class RecorderProcess(ServingProcess):
     """A running recorder. Make one with `start`, end it with `stop`."""
 
     def __init__(self, settings: RecorderSettings) -> None:
+        super().__init__("recorder")
         self.settings = settings
         self.recorder: Recorder
         self.book: RecorderBook
         self.committer: Committer
-        self.server: HttpServer
-        self._closers = contextlib.AsyncExitStack()
-        self._loops = Loops("recorder")
 
     @classmethod
     async def start(
@@ -61,22 +58,7 @@ class RecorderProcess:
             InvariantError: the book is behind the chain.
         """
         process = cls(settings)
-        try:
-            await process._start(key, now_s, failpoint)
-        except BaseException:
-            await process._close()
-            raise
-        return process
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return self.server.url
-
-    @property
-    def failed(self) -> "asyncio.Future[None]":
-        """See `Loops.failed`."""
-        return self._loops.failed
+        return await process._begin(process._start(key, now_s, failpoint))
 
     async def stop(self) -> None:
         """Stop serving and close."""
@@ -180,11 +162,6 @@ class RecorderProcess:
             except HanseError as error:
                 _log.warning("old entries stay for now: %s", error.message)
             await asyncio.sleep(SWEEP_S)
-
-    async def _close(self) -> None:
-        await self._loops.stop()
-        await self._closers.aclose()
-        self._loops.close()
 
 
 async def run_recorder(

@@ -17,7 +17,7 @@ Source: docs/decisions/0011-serving.md.
 
 from hanse.serving.connection import ABORT, HEAD_BYTES_MAX, HEAD_READ_S, BoundedHttpProtocol
 from hanse.serving.listener import CLOSING_S, create_config, grant_connections, listen
-from hanse.serving.process import Loops, run_until_signal
+from hanse.serving.process import Loops, ServingProcess, run_until_signal
 from hanse.serving.server import HttpServer
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "BoundedHttpProtocol",
     "HttpServer",
     "Loops",
+    "ServingProcess",
     "create_config",
     "grant_connections",
     "listen",

@@ -12,12 +12,14 @@ money may go on unseen.
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from hanse.protocol.errors import HanseError, InvariantError
+from hanse.serving.server import HttpServer
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,44 @@ class Loops:
         _log.error("a loop of the %s ended: %s", self._name, reason)
         self._on_failed()
         self.failed.set_exception(error or RuntimeError("a loop ended"))
+
+
+class ServingProcess:
+    """What every process with a server and loops has; brokers and recorders stand on it.
+
+    Attributes:
+        server: where it listens; from the middle of the start on.
+    """
+
+    server: HttpServer
+
+    def __init__(self, name: str, on_failed: Callable[[], None] = lambda: None) -> None:
+        self._closers = contextlib.AsyncExitStack()
+        self._loops = Loops(name, on_failed)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.server.url
+
+    @property
+    def failed(self) -> "asyncio.Future[None]":
+        """See `Loops.failed`."""
+        return self._loops.failed
+
+    async def _begin(self, start: Awaitable[None]) -> Self:
+        """This process once it has started; what was opened is closed if that fails."""
+        try:
+            await start
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def _close(self) -> None:
+        await self._loops.stop()
+        await self._closers.aclose()
+        self._loops.close()
 
 
 class Process(Protocol):
