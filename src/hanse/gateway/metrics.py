@@ -31,7 +31,7 @@ class GatewayMetrics(Collector):
         self._model_fees: dict[str, int] = {}
         self._structured: dict[str, int] = {}
         self._errors: dict[str, int] = {}
-        self._fees = self._broken = self._asked = 0
+        self._fees = self._broken = self._asked = self._degraded = 0
         self.registry.register(self)
         self._seconds = Times(
             "hanse_gateway_request_seconds",
@@ -88,6 +88,10 @@ class GatewayMetrics(Collector):
     def count_asked(self, providers: int) -> None:
         """A paid request had so many providers asked."""
         self._asked += providers
+
+    def count_degraded(self) -> None:
+        """A request was led down a ladder at a limit."""
+        self._degraded += 1
 
     def break_stream(self) -> None:
         """One stream broke off."""
@@ -147,6 +151,11 @@ class GatewayMetrics(Collector):
             "hanse_gateway_providers_asked",
             "Vouchers that were sent to providers: one a request, and one for each further try.",
             self._asked,
+        )
+        yield _count_one(
+            "hanse_gateway_degraded",
+            "Requests that a limit led down a ladder, to a smaller model or a free answer.",
+            self._degraded,
         )
         yield _count_one(
             "hanse_gateway_streams_broken",

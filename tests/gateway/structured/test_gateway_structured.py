@@ -103,6 +103,30 @@ async def test_a_schema_that_cannot_be_used_is_refused_before_anything_is_bought
     assert not market.bodies
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_dialects_schema_is_held_to_as_well(stream: bool) -> None:
+    market = TextMarket(BAD, GOOD)
+    async with (
+        run_gateway_here(market, GatewaySettings(port=0)) as gateway,
+        AsyncOpenAI(base_url=gateway.base_url, api_key=gateway.key) as client,
+    ):
+        made = await client.responses.create(
+            model="memory-chat",
+            input="?",
+            text={"format": {"type": "json_schema", "name": "npc", "schema": SCHEMA}},
+            stream=stream,
+        )
+        text = ""
+        if stream:
+            async for event in made:
+                if event.type == "response.output_text.delta":
+                    text += event.delta
+        else:
+            text = made.output_text
+    assert text == GOOD
+    assert len(market.bodies) == 2
+
+
 def test_the_setting_is_one_of_two_words() -> None:
     with pytest.raises(RequestError, match="repair or elsewhere"):
         GatewaySettings(structured_then="again")

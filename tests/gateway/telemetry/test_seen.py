@@ -6,16 +6,18 @@ import logging
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from hanse.gateway import ApiKeys, GatewayApp, GatewaySettings, open_api_keys
-from hanse.gateway.budgets.admission import open_budgets
+from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.budgets.admission import Budgets, open_budgets
+from hanse.gateway.budgets.configuration import Step
 from hanse.gateway.budgets.limits import Limits
-from hanse.gateway.keys import KeyTerms
+from hanse.gateway.keys import AtLimit, KeyTerms
 from hanse.gateway.telemetry.tracing import OpenTelemetry, open_tracing, trace_requests
 from hanse.market.stages import STAGES
 from hanse.protocol.errors import RequestError
@@ -46,8 +48,8 @@ class NotingMarket(MemoryMarket):
 class Parts:
     """A gateway without a server, seen from all sides."""
 
-    def __init__(self, app: GatewayApp, keys: ApiKeys, key: str, market: NotingMarket) -> None:
-        self.app, self.keys, self.key, self.market = app, keys, key, market
+    def __init__(self, app: GatewayApp, budgets: Budgets, key: str, market: NotingMarket) -> None:
+        self.app, self.budgets, self.key, self.market = app, budgets, key, market
 
     async def call(
         self, method: str, path: str, body: Any = None, key: str = "", **headers: str
@@ -75,7 +77,7 @@ async def open_parts(
     _, text = await keys.create("game", *(() if terms is None else (terms,)))
     settings = GatewaySettings(access_log=access_log)
     app = GatewayApp(settings, market, keys, budgets=budgets, tracing=tracing)
-    return Parts(app, keys, text, market)
+    return Parts(app, budgets, text, market)
 
 
 async def test_each_stage_of_a_paid_request_has_its_time() -> None:
@@ -145,6 +147,29 @@ async def test_status_shows_requests_providers_limits_and_stages() -> None:
     assert int(shown["requests", "minute"]["taken"]) >= 2
     assert status["in_flight"] == status["waiting"] == 0
     assert SECRET not in json.dumps(status)
+
+
+async def test_a_limit_that_degrades_or_refuses_is_seen() -> None:
+    limits = Limits(requests_per_minute=1)
+    canned = (Step(canned="Later."),)
+    degrading = KeyTerms(limits=limits, at_limit=AtLimit.DEGRADE, ladder="down")
+    parts = await open_parts(terms=degrading)
+    await parts.budgets.configuration.change(
+        lambda found: msgspec.structs.replace(found, ladders={"down": canned})
+    )
+    await parts.budgets.refresh()
+    for _ in range(2):
+        await parts.chat()
+    text = await parts.read_metrics()
+    assert "hanse_gateway_degraded_total 1.0" in text
+    status = json.loads((await parts.call("GET", "/hanse/v1/status")).body)
+    assert status["recent"][0]["degraded"] == "canned"
+    assert status["recent"][0]["provider"] == "canned"
+
+    refusing = await open_parts(terms=KeyTerms(limits=limits))
+    for _ in range(2):
+        last = await refusing.chat()
+    assert f'errors_total{{code="{last.error["code"]}"}} 1.0' in await refusing.read_metrics()
 
 
 async def test_a_players_key_does_not_see_what_others_do() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from hanse.gateway.budgets.admission import DEGRADED_HEADER
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.metrics import GatewayMetrics
 from hanse.gateway.telemetry.record import NAME_CHARS, RequestRecord, Seen
@@ -114,6 +115,7 @@ class Observer:
             asked=asked,
             structured=seen.structured,
             error=seen.error,
+            degraded=_find_step(exchange),
             is_broken=exchange.broken,
         )
 
@@ -138,4 +140,14 @@ class Observer:
             self._metrics.count_structured(seen.structured)
         if seen.error:
             self._metrics.count_error(seen.error)
+        if record.degraded:
+            self._metrics.count_degraded()
         self._metrics.count_asked(record.asked)
+
+
+def _find_step(exchange: Exchange) -> str:
+    """The step that budgets led this request down to, as the application is told it."""
+    for name, value in exchange.extra_headers:
+        if name == DEGRADED_HEADER:
+            return value.decode("latin-1")[:NAME_CHARS]
+    return ""

@@ -68,6 +68,7 @@ class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         first_ms: until the answer's first part left.
         asked: providers that were asked.
         structured, error: as in `Seen`.
+        degraded: the step of a ladder that was taken at a limit.
         is_broken: whether a stream ended without its `[DONE]`.
     """
 
@@ -86,6 +87,7 @@ class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     asked: int = 0
     structured: str = ""
     error: str = ""
+    degraded: str = ""
     is_broken: bool = False
 
 
