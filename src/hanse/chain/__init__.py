@@ -60,57 +60,60 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hanse.chain.asset import Asset
-    from hanse.chain.chain_types import (
-        BlockNumber,
-        Call,
-        ChainError,
-        Event,
-        Header,
-        Log,
-        TransactionReceipt,
-    )
-    from hanse.chain.contract import Contract
-    from hanse.chain.deployment import (
-        Deployment,
-        deploy,
-        load_deployment,
-        open_contracts,
-        open_records,
-        save_deployment,
-        verify_deployment,
-    )
-    from hanse.chain.escrow import Escrow, EscrowTerms, PermitSignature, SubAccount
-    from hanse.chain.index import EventIndex
-    from hanse.chain.keys import (
-        Key,
-        Scrypt,
-        create_key,
-        create_keystore,
-        get_password,
-        read_keystore_address,
-        store_in_keyring,
-        unlock_keystore,
-    )
-    from hanse.chain.localnode import LocalNode
-    from hanse.chain.outbox import Outbox
-    from hanse.chain.outbox.fees import Fee, FeePolicy
-    from hanse.chain.outbox.transactions import get_contract_address
-    from hanse.chain.records import Committed, Records, RecordsHead, parse_committed
-    from hanse.chain.registry import ProviderInfo, PublishedService, Registry, ServiceInfo
-    from hanse.chain.rpc import Rpc
-    from hanse.chain.rpc_transport import HttpTransport, RpcTransport
-    from hanse.chain.storage import (
-        Attempt,
-        Checkpoint,
-        EventBatch,
-        IndexStorage,
-        MemoryIndexStorage,
-        MemoryOutboxStorage,
-        OutboxEntry,
-        OutboxStorage,
-        TransactionState,
-    )
+    from hanse.chain.asset import Asset as Asset
+    from hanse.chain.chain_types import BlockNumber as BlockNumber
+    from hanse.chain.chain_types import Call as Call
+    from hanse.chain.chain_types import ChainError as ChainError
+    from hanse.chain.chain_types import Event as Event
+    from hanse.chain.chain_types import Header as Header
+    from hanse.chain.chain_types import Log as Log
+    from hanse.chain.chain_types import TransactionReceipt as TransactionReceipt
+    from hanse.chain.contract import Contract as Contract
+    from hanse.chain.deployment import Deployment as Deployment
+    from hanse.chain.deployment import deploy as deploy
+    from hanse.chain.deployment import load_deployment as load_deployment
+    from hanse.chain.deployment import open_contracts as open_contracts
+    from hanse.chain.deployment import open_records as open_records
+    from hanse.chain.deployment import save_deployment as save_deployment
+    from hanse.chain.deployment import verify_deployment as verify_deployment
+    from hanse.chain.escrow import Escrow as Escrow
+    from hanse.chain.escrow import EscrowTerms as EscrowTerms
+    from hanse.chain.escrow import PermitSignature as PermitSignature
+    from hanse.chain.escrow import SubAccount as SubAccount
+    from hanse.chain.index import EventIndex as EventIndex
+    from hanse.chain.keys import Key as Key
+    from hanse.chain.keys import Scrypt as Scrypt
+    from hanse.chain.keys import create_key as create_key
+    from hanse.chain.keys import create_keystore as create_keystore
+    from hanse.chain.keys import get_password as get_password
+    from hanse.chain.keys import read_keystore_address as read_keystore_address
+    from hanse.chain.keys import store_in_keyring as store_in_keyring
+    from hanse.chain.keys import unlock_keystore as unlock_keystore
+    from hanse.chain.localnode import LocalNode as LocalNode
+    from hanse.chain.outbox import Outbox as Outbox
+    from hanse.chain.outbox.fees import Fee as Fee
+    from hanse.chain.outbox.fees import FeePolicy as FeePolicy
+    from hanse.chain.outbox.transactions import get_contract_address as get_contract_address
+    from hanse.chain.records import Committed as Committed
+    from hanse.chain.records import Records as Records
+    from hanse.chain.records import RecordsHead as RecordsHead
+    from hanse.chain.records import parse_committed as parse_committed
+    from hanse.chain.registry import ProviderInfo as ProviderInfo
+    from hanse.chain.registry import PublishedService as PublishedService
+    from hanse.chain.registry import Registry as Registry
+    from hanse.chain.registry import ServiceInfo as ServiceInfo
+    from hanse.chain.rpc import Rpc as Rpc
+    from hanse.chain.rpc_transport import HttpTransport as HttpTransport
+    from hanse.chain.rpc_transport import RpcTransport as RpcTransport
+    from hanse.chain.storage import Attempt as Attempt
+    from hanse.chain.storage import Checkpoint as Checkpoint
+    from hanse.chain.storage import EventBatch as EventBatch
+    from hanse.chain.storage import IndexStorage as IndexStorage
+    from hanse.chain.storage import MemoryIndexStorage as MemoryIndexStorage
+    from hanse.chain.storage import MemoryOutboxStorage as MemoryOutboxStorage
+    from hanse.chain.storage import OutboxEntry as OutboxEntry
+    from hanse.chain.storage import OutboxStorage as OutboxStorage
+    from hanse.chain.storage import TransactionState as TransactionState
 
 _NAMES_BY_MODULE = {
     "asset": ("Asset",),
@@ -190,59 +193,4 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-__all__ = [
-    "BlockNumber",
-    "Call",
-    "ChainError",
-    "Event",
-    "Header",
-    "Log",
-    "TransactionReceipt",
-    "Contract",
-    "Key",
-    "Scrypt",
-    "create_key",
-    "create_keystore",
-    "get_password",
-    "read_keystore_address",
-    "store_in_keyring",
-    "unlock_keystore",
-    "HttpTransport",
-    "Rpc",
-    "RpcTransport",
-    "Attempt",
-    "Checkpoint",
-    "EventBatch",
-    "IndexStorage",
-    "MemoryIndexStorage",
-    "MemoryOutboxStorage",
-    "OutboxEntry",
-    "OutboxStorage",
-    "TransactionState",
-    "Asset",
-    "Deployment",
-    "deploy",
-    "load_deployment",
-    "open_contracts",
-    "open_records",
-    "save_deployment",
-    "verify_deployment",
-    "Escrow",
-    "EscrowTerms",
-    "PermitSignature",
-    "SubAccount",
-    "Fee",
-    "FeePolicy",
-    "EventIndex",
-    "LocalNode",
-    "Outbox",
-    "Committed",
-    "Records",
-    "RecordsHead",
-    "parse_committed",
-    "ProviderInfo",
-    "Registry",
-    "ServiceInfo",
-    "PublishedService",
-    "get_contract_address",
-]
+__all__ = list(_MODULES)  # mypy takes `import X as X` above as public
