@@ -52,6 +52,8 @@ class Service:
         model: name that callers ask for; empty takes the engine's.
         verifiability: how the work can be checked; `reputation` claims nothing beyond receipts.
         only: what of the engine's operations is sold; None for all.
+        follows_leader: of several brokers the leader sets its prices, and the others take them over
+            (`BrokerProcess.reprice`); else all must be told the same.
     """
 
     service_id: int
@@ -60,6 +62,7 @@ class Service:
     model: str = ""
     verifiability: str = "reputation"
     only: frozenset[Operation] | None = None
+    follows_leader: bool = False
 
     @property
     def operations(self) -> frozenset[Operation]:

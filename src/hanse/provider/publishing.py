@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -83,6 +83,8 @@ class Publisher:
             current = self.offers.find_current(service.service_id)
             if current is not None and current.signed == stored:
                 continue
+            if service.follows_leader:
+                service = replace(service, prices=stored.offer.prices)
             endpoints, until = stored.offer.endpoints, stored.offer.valid_until
             if not _says_the_same(stored.offer, await self._build(service, endpoints, until, 0)):
                 raise RequestError(

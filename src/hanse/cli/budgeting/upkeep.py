@@ -46,6 +46,12 @@ def upkeep_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="Model whose providers are always kept. [default: those asked for]",
         ),
+        click.option(
+            "--fund-never",
+            multiple=True,
+            metavar="PROVIDER",
+            help="Never fund this one, such as oneself; may be repeated.",
+        ),
         click.option("--fund-per-day", help="Most that goes to providers in 24 hours."),
         click.option(
             "--fund-below", help="Fill up once less is free. [default: half of --fund-to]"
@@ -85,6 +91,7 @@ def with_upkeep(
         idle_s=options["idle_hours"] * 3_600,
         providers_max=options["fund_providers"],
         models=options["fund_model"],
+        excluded=frozenset(get_provider(session, one) for one in options["fund_never"]),
         return_to=get_provider(session, return_to) if return_to else "",
     )
     wallet = session.unlock_key(options["key"], use_keyring=options["keyring"])

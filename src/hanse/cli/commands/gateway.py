@@ -10,6 +10,7 @@ from hanse.cli.budgeting.upkeep import fund_gateway, upkeep_options
 from hanse.cli.buying.choosing_options import choosing_options
 from hanse.cli.buying.gateway_options import staying_options
 from hanse.cli.framework import group, pass_session
+from hanse.cli.selling.host_command import host_gateway
 from hanse.cli.session import Session
 from hanse.cli.settings import database_option, traces_options
 
@@ -128,5 +129,5 @@ def reload(session: Session) -> None:
     )
 
 
-for part in (gateway_keys, gateway_limits, gateway_ladders, fund_gateway):
+for part in (gateway_keys, gateway_limits, gateway_ladders, fund_gateway, host_gateway):
     gateway.add_command(part)

@@ -40,7 +40,7 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
     network, name = load_network(session.home), str(options["name"])
     folder = session.get_provider_folder(name)
     with hold_folder(folder):
-        settings, keys = await _prepare(session, network, options, folder)
+        settings, keys = await prepare(session, network, options, folder)
         services = open_services(session, network, options)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         async with contextlib.AsyncExitStack() as stack:
@@ -167,9 +167,14 @@ def describe_broker(process: BrokerProcess, receipt_key: Address) -> dict[str, A
     }
 
 
-async def _prepare(
+async def prepare(
     session: Session, network: Network, options: dict[str, Any], folder: Path
 ) -> tuple[BrokerSettings, BrokerKeys]:
+    """Settings and unlocked keys of a broker; asks before it stakes.
+
+    Raises:
+        HanseError: a key, an amount or the registration is not in order.
+    """
     name = str(options["name"])
     gas = GasOptions(options["native_price"], options["gas_percent"])
     gas.choose_native_price(network)  # refused before anything is staked

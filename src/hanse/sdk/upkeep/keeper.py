@@ -213,7 +213,8 @@ class Keeper:
                     one.provider,
                 ),
             )
-            cheapest = dict.fromkeys(one.provider for one in offers)
+            never = self._settings.excluded
+            cheapest = dict.fromkeys(one.provider for one in offers if one.provider not in never)
             wanted |= dict.fromkeys(list(cheapest)[: self._settings.providers_max])
         return tuple(wanted)
 

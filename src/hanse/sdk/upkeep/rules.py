@@ -39,6 +39,7 @@ class UpkeepSettings:
         providers_max: providers kept for each model, the cheapest.
         models: always wanted; others are once they were asked for in vain, for `idle_s` (for good
             if that is 0).
+        excluded: providers that are never funded: oneself, for a gateway that sells what it buys.
         return_to: who gets what is idle; empty leaves it in the account.
         look_s: between looks.
         wait_s: how long a request may wait for its first sub-account.
@@ -50,6 +51,7 @@ class UpkeepSettings:
     idle_s: float = 0.0
     providers_max: int = 2
     models: tuple[str, ...] = ()
+    excluded: frozenset[Address] = frozenset()
     return_to: Address = ""
     look_s: float = 5.0
     wait_s: float = 30.0
