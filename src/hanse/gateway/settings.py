@@ -57,6 +57,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         wallet_key: name of the paying key in its home, for the commands that a 402 advises.
         structured_then: what follows an answer that does not fit the request's JSON schema, once:
             `repair` (its model is shown what is wrong) or `elsewhere` (another provider).
+        market_wait_s: how long the market is asked again while nobody can be asked; 0 for not.
         silence_s: how long a provider may send nothing amid a stream; then another goes on.
         first_token_s: the same before its first token, which may wait for a prompt or a model.
         turns_max: other providers that one answer may be taken to after one had begun it.
@@ -92,6 +93,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     allowed_origins: tuple[str, ...] = ()
     wallet_key: str = "user"
     structured_then: str = "repair"
+    market_wait_s: float = 1.0
     silence_s: float = 30.0
     first_token_s: float = 120.0
     turns_max: int = 2
@@ -142,7 +144,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             _refuse("telemetry_url", self.telemetry_url, "http://... or https://...")
         if self.structured_then not in ("repair", "elsewhere"):
             _refuse("structured_then", self.structured_then, "repair or elsewhere")
-        for name, most in (("queue_max", 1_000_000), ("turns_max", 16), ("hedge_after_s", 600)):
+        for name, most in (
+            ("queue_max", 1_000_000),
+            ("turns_max", 16),
+            ("hedge_after_s", 600),
+            ("market_wait_s", 600),
+        ):
             if not 0 <= getattr(self, name) <= most:
                 _refuse(name, getattr(self, name), f"0 .. {most}")
         if len(self.canned_text) > CANNED_CHARS_MAX:

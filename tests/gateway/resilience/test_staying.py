@@ -199,6 +199,30 @@ async def test_a_stream_goes_on_at_the_local_engine():
         assert front.count("hanse_gateway_turns", "continued") == 1
 
 
+class BackSoon(MemoryMarket):
+    """Nobody can be asked at first."""
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.rounds = rounds
+
+    async def request(self, path, body, needs=None, asked=None):
+        self.rounds -= 1
+        if self.rounds >= 0:
+            raise TransientError("no_provider", "all rest", retry_after_s=0.01)
+        return await super().request(path, body, needs, asked)
+
+
+async def test_the_market_is_asked_again_for_a_moment():
+    async with open_front(BackSoon(1), market_wait_s=5) as front:
+        assert (await front.ask()).status == 200
+    async with open_front(BackSoon(3), market_wait_s=0.1) as front:
+        assert (await front.ask()).status == 503
+        assert front.market.rounds == 1  # two rounds in that time
+    async with open_front(BackSoon(1), market_wait_s=5, canned_text="Come back.") as front:
+        assert (await front.ask()).headers["hanse-provider"] == "canned"
+
+
 class BreaksAfter(MemoryMarket):
     """One provider, whose stream breaks after so many words; then there is nobody."""
 
@@ -216,7 +240,7 @@ class BreaksAfter(MemoryMarket):
 
 
 async def test_a_canned_sentence_is_no_continuation():
-    async with open_front(BreaksAfter(2), canned_text="Come back later.") as front:
+    async with open_front(BreaksAfter(2), market_wait_s=0, canned_text="Come back later.") as front:
         answer = await front.ask(stream=True)
         assert b"Come back later." not in answer.body
         assert b'"provider_unreachable"' in answer.body

@@ -32,6 +32,12 @@ _OPTIONS = (
         help="Seconds that one waits there at most.",
     ),
     click.option(
+        "--market-wait-s",
+        type=click.FloatRange(0, 600),
+        default=1.0,
+        help="Seconds for which the market is asked again while nobody can be asked.",
+    ),
+    click.option(
         "--silence-s",
         type=click.FloatRange(0, min_open=True),
         default=30.0,
@@ -111,6 +117,7 @@ def make_settings(options: dict[str, Any]) -> "GatewaySettings":
             "shared_port",
             "queue_max",
             "queue_wait_s",
+            "market_wait_s",
             "silence_s",
             "first_token_s",
             "turns_max",

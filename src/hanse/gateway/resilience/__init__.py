@@ -5,6 +5,7 @@ answer      one answer from as many providers as it takes
 delivered   what an application has received of a stream, read once that is needed
 continuing  asking another provider for the rest, and joining it
 patience    noticing that nothing comes any more
+waiting     asking the market again for a moment
 hedging     asking a second provider when the first token is late
 fallback    a local engine or a canned answer when the market has nothing
 line        the bounded queue with its three classes

@@ -18,6 +18,7 @@ from hanse.gateway.resilience.delivered import HELD_BYTES_MAX, Delivered, verify
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
+from hanse.gateway.resilience.waiting import ask_patiently
 from hanse.gateway.settings import GatewaySettings
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
@@ -41,6 +42,10 @@ class Means:
     get_settings: Callable[[], GatewaySettings]
     figures: StayingFigures
     fallback: Fallback
+
+    def get_wait_s(self) -> float:
+        """How long the market is asked again; not at all with a fallback at hand."""
+        return 0.0 if self.fallback.is_there else self.get_settings().market_wait_s
 
 
 class SteadyAnswer:
@@ -240,7 +245,10 @@ class SteadyAnswer:
         excluded = self._needs.excluded | {self.provider}
         self._needs = replace(self._needs, excluded=excluded)
         try:
-            self._part = await self._means.client.request(self._path, body, self._needs)
+            wait_s = self._means.get_wait_s()
+            self._part = await ask_patiently(
+                self._means.client, self._path, body, self._needs, None, wait_s
+            )
         except HanseError:
             is_amid = not self._delivered.is_empty
             fallback = self._means.fallback

@@ -49,6 +49,11 @@ class Fallback:
         self._get_settings = get_settings
         self._figures = figures
 
+    @property
+    def is_there(self) -> bool:
+        """Whether something may answer in the market's place."""
+        return self._local is not None or bool(self._get_settings().canned_text)
+
     async def find_answer(
         self, path: str, body: bytes, error: HanseError, *, amid_stream: bool = False
     ) -> MarketAnswer | None:

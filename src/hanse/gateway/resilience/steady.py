@@ -13,6 +13,7 @@ against a schema) knows nothing of what happened behind them.
 | it fails amid a stream | the rest is asked of another one; the application reads on |
 | the rest cannot be asked for | the stream ends with the error, as it came |
 | its first token is late | a second one is asked as well, if `hedge_after_s` is set |
+| nobody can be asked right now | again, for up to `market_wait_s` |
 | nobody is left | the local engine, else the canned answer, else the error |
 
 Each part has a voucher and a receipt of its own. A frame costs a look at its ends, an entry in a
@@ -29,6 +30,7 @@ from hanse.gateway.resilience.answer import Means, SteadyAnswer
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.hedging import Hedge
+from hanse.gateway.resilience.waiting import ask_patiently
 from hanse.gateway.settings import GatewaySettings
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError
@@ -72,7 +74,8 @@ class SteadyClient:
                 opened = await self._hedge.open(path, body, wanted, hedge_after_s)
                 answer, frames = opened.answer, opened.frames
             else:
-                answer = await self._means.client.request(path, body, wanted, asked)
+                wait_s = self._means.get_wait_s()
+                answer = await ask_patiently(self._means.client, path, body, wanted, asked, wait_s)
         except HanseError as error:
             fallback = await self._means.fallback.find_answer(path, body, error)
             if fallback is None:
