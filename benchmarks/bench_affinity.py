@@ -83,7 +83,13 @@ async def sell(provider: str, number: int, cache_dir: Path, folder: Path) -> Any
     """One provider over its own llama.cpp."""
     receipt_key = Key(bytes([number + 2]) * 32)
     engine = LlamaEngine(
-        Settings(cache_dir=str(cache_dir), parallel=3, context_tokens=2_048, prompt_cache_mib=0)
+        Settings(
+            cache_dir=str(cache_dir),
+            parallel=3,
+            context_tokens=2_048,
+            prompt_cache_mib=0,
+            embeddings=False,
+        )
     )
     async with contextlib.AsyncExitStack() as stack:
         database = await open_sqlite(folder / f"{number}.sqlite")

@@ -6,7 +6,8 @@ Every provider has a sub-account; `KNOWN` of them were measured and send heartbe
 from some hundreds at most), the others have prices only. Prices, speeds, failures, regions, checks
 and loads are drawn at random, independent of one another, which is the worst case for a search that
 prunes. Each decision has a size, a policy and, one in four, limits of its own; one in four belongs
-to a session. Time is this process's own processor time, so that a busy machine does not add to it.
+to a session. Time is this thread's own processor time, the least of three tries of each decision:
+what a busy neighbour adds to a shared core is not the decision's.
 
 Source: `docs/decisions/0023-matching.md`.
 """
@@ -38,6 +39,7 @@ from hanse.protocol.wire import VERIFIABILITIES
 
 NOW = 1_900_000_000.0
 DECISIONS = 4_000
+TRIES = 3
 POLICIES = (CHEAPEST, FASTEST, BALANCED, read_policy("price=1,speed=1,reliability=1,locality=1"))
 
 
@@ -129,9 +131,12 @@ def main() -> None:
     gc.freeze()  # a gateway's market is old; collecting it is not part of a decision
     times = []
     for shape, needs in requests:
-        begun = time.thread_time_ns()
-        chooser.choose(shape, needs, NOW)
-        times.append((time.thread_time_ns() - begun) / 1_000)
+        tries = []
+        for _ in range(TRIES):
+            begun = time.thread_time_ns()
+            chooser.choose(shape, needs, NOW)
+            tries.append(time.thread_time_ns() - begun)
+        times.append(min(tries) / 1_000)
     times.sort()
     document = {
         "offers": options.offers,

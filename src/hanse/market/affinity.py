@@ -15,7 +15,7 @@ from hashlib import blake2b
 from hanse.market.board import Row
 from hanse.market.tree import Found
 
-POOL_MAX = 4
+POOL_MAX = 3
 """Among so many of the best a session is placed. When they are full, their scores fall behind."""
 
 

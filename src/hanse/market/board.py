@@ -93,6 +93,7 @@ class Group:
         """Put a row into its tree."""
         row.tree = self._get_tree(row)
         row.tree.add(row)
+        row.tree.mend()
 
     def remove(self, row: Row) -> None:
         """Take a row out of its tree."""
@@ -103,6 +104,7 @@ class Group:
         """Take notice of a row's new features."""
         if row.tree is self._get_tree(row):
             row.tree.move(row)
+            row.tree.mend()
         else:
             self.remove(row)
             self.add(row)

@@ -4,8 +4,8 @@ A provider that fails is left alone for 1 s, doubling with every failure in a ro
 asked again by one request: until its head is there, or `PROBE_S` are over, nobody else asks. A
 success forgets the failures in a row, and so does a quarter of an hour without one. One that takes
 requests and breaks them off succeeds and fails by turns: it is left alone by its running share of
-failures, which fades by half in a minute. One whose answer did not verify is left alone for an hour:
-money is safer elsewhere.
+failures, which fades by half in a minute. One whose answer did not verify is left alone for an
+hour: money is safer elsewhere.
 
 Nothing here is durable: after a restart everybody gets a fresh chance, except the sub-accounts that
 the voucher book holds disputed.
