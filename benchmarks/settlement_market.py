@@ -244,8 +244,10 @@ class SimulatedSettler:
         self.paid += fields["paid"]
         return SettlementBatch("", 0, gas, fields["paid"], tuple(settled))
 
-    async def complete_refund(self, user: str, signer: str, funds: SubAccountFunds) -> bool:
-        """See `Settler`."""
+    async def complete_refund(
+        self, user: str, signer: str, funds: SubAccountFunds, fee_cap_wei: int = 0
+    ) -> bool:
+        """See `Settler`; the day's one gas price is below the cap of whatever was planned at it."""
         provider, escrow = self.chain.provider.address, self.chain.hanse.escrow
         data = load_artifact("Escrow").encode_call("claim_refund", user, provider, signer)
         self._send("refund", self.chain.receipt_key.address, escrow, data)
@@ -285,11 +287,12 @@ class SimulatedSettler:
             self._payable.pop(number, None)
             return
         user, owed, sequence = self._users[number], self._owed[number], self._sequence[number]
-        _, unlock_s = self._refunds.get(number, (0, 0))
+        refund, unlock_s = self._refunds.get(number, (0, 0))
         due = DueClaim(
             user, user, owed, sequence, 0, owed + 4_321, sequence + 7, ZERO_HASH, UNSIGNED
         )
-        self._payable[number] = PayableClaim(due, payable, unlock_s)
+        kept = self._balance[number] - refund if refund else 0
+        self._payable[number] = PayableClaim(due, payable, unlock_s, kept)
 
     def _sign(self, due: DueClaim) -> Claim:
         """The user's last voucher; signing each of a day's would only be thrown away."""

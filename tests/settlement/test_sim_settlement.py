@@ -27,7 +27,7 @@ def simulate(*options: str) -> dict[str, Any]:
 
 
 def test_a_day_is_settled_recorded_and_repeats():
-    first = simulate("--users", "230", "--seed", "7")
+    first = simulate("--users", "230", "--seed", "5")
     assert list(first)[:5] == [
         "users",
         "requests",
@@ -40,12 +40,13 @@ def test_a_day_is_settled_recorded_and_repeats():
     assert first["claims"] >= 230
     assert first["settlements"] >= 2, "more than 200 claims are more than one transaction"
     assert first["commits"] == 144
+    assert first["refunds_completed"] == 2, "the seed has users who leave"
     assert first["transactions"] == (
         first["settlements"] + first["commits"] + first["refunds_completed"]
     )
     assert 12_000 < first["gas_per_claim"] < 14_000
     assert 21_000 < first["gas_per_commit"] <= 60_000
-    again = simulate("--users", "230", "--seed", "7")
+    again = simulate("--users", "230", "--seed", "5")
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
 
 
