@@ -68,9 +68,27 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = (
+    "tests/network/test_kills",
+    "tests/chaos",
+    "tests/network",
+    "tests/recorder",
+    "tests/provider",
+    "tests/gateway/test_gateway_fuzz",
+    "tests/contracts/test_ledger_equals",
+    "tests/engines/test_llama",
+)
+"""Files that take half a minute or more, and folders of them; small ones fill up the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest folder first, so that two workers end together (see `make test`)."""
-    items.sort(key=lambda item: "tests/network" not in item.path.as_posix())
+    """The longest files first, so that all workers end together (see `make test`)."""
+
+    def get_turn(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((turn for turn, part in enumerate(LONGEST) if part in path), len(LONGEST))
+
+    items.sort(key=get_turn)
 
 
 @pytest.fixture(scope="session")
