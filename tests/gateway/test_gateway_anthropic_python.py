@@ -6,6 +6,7 @@ import aiohttp
 import anthropic
 import pytest
 
+from hanse.gateway import GatewaySettings
 from hanse.protocol.errors import TransientError
 from hanse.protocol.wire import decode_receipt
 from tests.gateway.dialect_parts import MODEL, ScriptedMarket, call, say, think
@@ -133,6 +134,7 @@ async def test_tools_and_their_results_go_both_ways(client, gateway):
 
 async def test_every_field_that_is_taken_reaches_the_chat_completion(client, gateway):
     schema = {"type": "object"}
+    gateway.market.deltas = say("{}")
     await ask(
         client,
         system=[{"type": "text", "text": "Be", "cache_control": {"type": "ephemeral"}},
@@ -305,3 +307,22 @@ async def test_a_plain_client_may_send_a_bearer_key_and_no_version(gateway):
     ):
         assert response.status == 200
         assert (await response.json())["type"] == "message"
+
+
+@pytest.mark.parametrize("path", ["messages", "responses", "audio/speech", "audio/transcriptions"])
+async def test_a_browser_may_ask_before_it_calls(path):
+    settings = GatewaySettings(port=0, allowed_origins=("https://game.example",))
+    wanted = "x-api-key, anthropic-version, content-type"
+    asked = {"Origin": "https://game.example", "Access-Control-Request-Headers": wanted}
+    async with (
+        run_gateway_here(ScriptedMarket(), settings) as gateway,
+        aiohttp.ClientSession() as session,
+        session.options(f"{gateway.base_url}/{path}", headers=asked) as response,
+    ):
+        assert response.status == 204
+        headers = response.headers
+    assert headers["access-control-allow-origin"] == "https://game.example"
+    assert headers["access-control-allow-headers"] == wanted
+    assert "POST" in headers["access-control-allow-methods"]
+    exposed = {name.strip() for name in headers["access-control-expose-headers"].split(",")}
+    assert {"hanse-receipt", "hanse-fee", "request-id"} <= exposed

@@ -10,7 +10,7 @@ from hanse.gateway.exchange import Exchange, Headers
 
 _EXPOSED = (
     b"hanse-receipt, hanse-provider, hanse-fee, hanse-degraded, hanse-structured, "
-    b"hanse-attempts, hanse-match, hanse-total-fee, x-request-id, retry-after"
+    b"hanse-attempts, hanse-match, hanse-total-fee, x-request-id, request-id, retry-after"
 )
 _WANTED_BYTES_MAX = 2_048
 _MAX_AGE_S = 600
