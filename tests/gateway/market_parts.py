@@ -95,6 +95,7 @@ async def sell(
     encryption_key: str = ZERO_HASH,
     traces: TraceWriter | None = None,
     front: Front | None = None,
+    make_engine: type[EchoEngine] = EchoEngine,
     **engine_settings: object,
 ) -> AsyncIterator[Seller]:
     receipt_key = Key(bytes([secret]) * 32)
@@ -102,7 +103,7 @@ async def sell(
     book = await open_receipt_book(database, provider, DOMAIN, receipt_key)
     view = StaticChainView()
     view.set_funds(USER, SIGNER_KEY.address, SubAccountFunds(funds, 0))
-    chat = EchoEngine(Settings(model=CHAT_MODEL, **engine_settings))  # type: ignore[arg-type]
+    chat = make_engine(Settings(model=CHAT_MODEL, **engine_settings))  # type: ignore[arg-type]
     embed = EchoEmbeddings(Settings(model=EMBED_MODEL))
     server = HttpServer.bind("127.0.0.1", 0)
     offers, published = OfferBook(clock), []

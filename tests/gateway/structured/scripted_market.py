@@ -63,15 +63,17 @@ class ScriptedMarket:
     def __init__(self, *script: str | list[bytes] | HanseError) -> None:
         self.script = list(script)
         self.bodies: list[dict[str, Any]] = []
-        self.avoided: list[frozenset[str]] = []
+        self.avoided: list[str] = []
+        self.preferred: list[str] = []
         self.answers: list[ScriptedAnswer] = []
         self.spent: list[int] = []
 
-    async def buy(self, body: bytes, avoid: frozenset[str]) -> ScriptedAnswer:
+    async def buy(self, body: bytes, avoid: str = "", prefer: str = "") -> ScriptedAnswer:
         request = json.loads(body)
         said = self.script[len(self.bodies)]
         self.bodies.append(request)
         self.avoided.append(avoid)
+        self.preferred.append(prefer)
         if isinstance(said, HanseError):
             raise said
         stream = bool(request.get("stream"))

@@ -67,7 +67,8 @@ async def test_a_wrong_answer_is_repaired_by_whoever_gave_it() -> None:
     assert added[0]["content"] == BAD
     assert "/action" in added[1]["content"]
     assert market.bodies[1]["response_format"] == market.bodies[0]["response_format"]
-    assert market.avoided == [frozenset(), frozenset()]
+    assert market.avoided == ["", ""]
+    assert market.preferred == ["", "0xp1"]
     assert GOOD in json.loads(await answer.read())["choices"][0]["message"]["content"]
     assert headers["hanse-structured"] == "repaired"
     assert headers["hanse-attempts"] == "2"
@@ -84,7 +85,8 @@ async def test_or_asked_of_another_provider(by: str) -> None:
         market, wishes=wishes, afterwards="elsewhere" if by == "setting" else "repair"
     )
     assert market.bodies[0] == market.bodies[1]
-    assert market.avoided == [frozenset(), frozenset({"0xp1"})]
+    assert market.avoided == ["", "0xp1"]
+    assert market.preferred == ["", ""]
     assert headers["hanse-structured"] == "elsewhere"
 
 
@@ -121,7 +123,7 @@ async def test_what_cannot_be_repaired_is_asked_elsewhere(first: Any, extra: Any
     market = ScriptedMarket(first, GOOD)
     _, headers = await buy_for(market, **extra)
     assert headers["hanse-structured"] == "elsewhere"
-    assert market.avoided[1] == {"0xp1"}
+    assert market.avoided[1] == "0xp1"
 
 
 @pytest.mark.parametrize("declared", ["header", "schema"])
@@ -203,7 +205,7 @@ async def check_stream(text: str) -> list[bytes]:
     assert demand is not None
     assert not demand.held
     market = ScriptedMarket(text)
-    checked = CheckedStream(await market.buy(body, frozenset()), demand)
+    checked = CheckedStream(await market.buy(body), demand)
     frames = []
     try:
         async for frame in checked.frames():

@@ -43,10 +43,11 @@ async def buy_fitting(
         _note(sale, STREAM)
         return CheckedStream(answer, demand)
 
-    async def buy(body: bytes, avoid: frozenset[str]) -> MarketAnswer:
+    async def buy(body: bytes, avoid: str, prefer: str) -> MarketAnswer:
         needs = sale.needs
-        if avoid:
-            needs = replace(needs, excluded=needs.excluded | avoid)
+        if avoid or prefer:
+            excluded = needs.excluded | ({avoid} if avoid else set())
+            needs = replace(needs, excluded=excluded, preferred=prefer or needs.preferred)
         return await ask(sale, body, needs)
 
     def spend(receipt: Receipted) -> None:

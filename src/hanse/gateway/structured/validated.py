@@ -37,8 +37,9 @@ REPAIRED_CHARS_MAX = 16 * 1024
 DEFAULT_PROVIDER = "canned"
 """Whose answer a default is: nobody's."""
 
-Buy = Callable[[bytes, frozenset[str]], Awaitable[MarketAnswer]]
-"""Buys an answer to a body from a provider that is not one of these addresses."""
+Buy = Callable[[bytes, str, str], Awaitable[MarketAnswer]]
+"""Buys an answer to a body, not from the first of these providers, and from the second if it can;
+empty for none."""
 
 Spent = Callable[[Receipted], None]
 """Told of the receipt of each attempt that is not delivered."""
@@ -78,11 +79,10 @@ async def buy_validated(
         VerificationError: `schema_unmet`; no answer fits and no default was declared.
     """
     receipts: list[Receipted] = []
-    avoid: set[str] = set()
-    asked, fault, word = body, "", "valid"
+    asked, avoid, prefer, fault, word = body, "", "", "", "valid"
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
-            answer = await buy(asked, frozenset(avoid))
+            answer = await buy(asked, avoid, prefer)
         except HanseError:
             if attempt == 1:
                 raise
@@ -96,9 +96,10 @@ async def buy_validated(
         if held.receipt is not None:
             spent(held.receipt)
         repaired = _write_repair(demand, body, gathering, fault)
-        asked, word = (body, "elsewhere") if repaired is None else (repaired, "repaired")
         if repaired is None:
-            avoid.add(answer.provider)
+            word, avoid = "elsewhere", answer.provider
+        else:  # whoever gave the answer has its prompt in the cache
+            word, asked, prefer = "repaired", repaired, answer.provider
     if demand.default is None:
         raise _get_unmet(fault, attempt, receipts)
     return _make_default(demand, receipts, id_, now_s), _describe("default", attempt, receipts)
