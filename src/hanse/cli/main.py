@@ -15,7 +15,7 @@ COMMANDS = {
     "chat": ("hanse.cli.commands.chat:chat", "Ask a model; pay by the token."),
     "offers": ("hanse.cli.commands.offers:offers", "List what is on offer, and from whom."),
     "quote": ("hanse.cli.budgeting.quote:quote", "Price a request before it is made."),
-    "match": ("hanse.cli.commands.match:match", "Show who would be asked, and why."),
+    "match": ("hanse.cli.commands.match:match", "Show who would be asked for a request, and why."),
     "account": ("hanse.cli.commands.account:account", "Deposit, fund, refund, withdraw."),
     "money": ("hanse.cli.commands.money:money", "Show every unit of a wallet, by place."),
     "receipts": (
