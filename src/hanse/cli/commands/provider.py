@@ -49,7 +49,9 @@ def provider() -> None:
 @click.option("--name", default="provider", help="Whose keys and books: NAME, NAME-receipt.")
 @click.option("--keyring", is_flag=True, help="Take passwords from the desktop's keyring.")
 @click.option(
-    "--engine", default="llama", help="llama, upstream, echo (a fake), or a module's name."
+    "--engine",
+    default="llama",
+    help="llama, upstream, whisper, hibari, echo (a fake), or a module's name.",
 )
 @click.option("--model", default="", help="Name to offer. [default: the engine's own]")
 @click.option("--threads", type=click.IntRange(1, 1_024), help="Threads of the engine (llama).")

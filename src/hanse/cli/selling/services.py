@@ -60,7 +60,7 @@ def _get_engine_settings(session: Session, options: dict[str, Any]) -> dict[str,
     settings: dict[str, Any] = {}
     if engine == "llama":
         settings["cache_dir"] = str(session.home / "cache")
-    if options["model"] and engine in ("llama", "upstream"):
+    if options["model"] and engine in ("llama", "upstream", "whisper", "hibari"):
         settings["model"] = options["model"]
     for option, setting, owner in (
         ("threads", "threads", "llama"),
