@@ -5,7 +5,7 @@
 A real chain, contracts, gateway and three providers of one model as processes of their own; the
 engine is a fake (`echo`) whose tokens come at a set pace. First the capacity is measured: as many
 streams as 32 applications get when each asks again at once. Then requests come evenly at 80 % of
-that rate. Every `KILL_EVERY_S` one provider is killed (-9), and started again.
+that rate. Every `KILL_EVERY_S` one provider is killed (-9), the busiest or any, and started again.
 
 At the end the books of both sides are read by plain SQL, apart from the code that keeps them, and
 compared receipt by receipt, and every unit is found on the chain (`tests/network/books.py`). The
@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -74,6 +74,7 @@ class Soak:
         results: every answer of the load.
         delivered: tokens that came, the warming up and the measuring included.
         refused: what was said to applications that got no answer, and how often.
+        providers: of the latest answers.
         broken: answers that at least one provider did not end.
         rss: seconds since the start, and the gateway's resident memory in MB.
         kills: providers that were killed.
@@ -88,6 +89,7 @@ class Soak:
     delivered: int = 0
     broken: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    providers: deque[str] = field(default_factory=lambda: deque(maxlen=50))
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def now_s(self) -> float:
@@ -108,6 +110,7 @@ class Soak:
         begun, first, tokens, outcome = self.now_s(), 0.0, 0, "cut"
         try:
             async with self.session.post(url, json=body, headers=headers) as answer:
+                self.providers.append(answer.headers.get("hanse-provider", ""))
                 async for line in answer.content:
                     if line.startswith(b'data: {"error"'):
                         outcome = json.loads(line[6:])["error"]["code"]
@@ -160,11 +163,17 @@ class Soak:
         """One after the other, for ever; each is back before the next goes."""
         while True:
             await asyncio.sleep(KILL_EVERY_S)
-            name = lot.choice(PROVIDERS)
+            name = self.find_busiest() if lot.random() < 0.5 else lot.choice(PROVIDERS)
             await self.market.end(name)
             self.kills += 1
             await asyncio.sleep(DOWN_S)
             await self.market.restart_provider(name)
+
+    def find_busiest(self) -> str:
+        """The provider of most of the latest answers."""
+        addresses = {self.market.get_address(name): name for name in PROVIDERS}
+        [(address, _)] = Counter(self.providers).most_common(1)
+        return addresses.get(address, PROVIDERS[0])
 
     async def watch_memory(self) -> None:
         """The gateway's resident memory, once a second."""

@@ -1,6 +1,6 @@
 """When a provider is left alone, and how it comes back."""
 
-from hanse.market.health import OPEN_S, PROBE_S, HealthBook
+from hanse.market.health import BUSY_S, OPEN_S, PROBE_S, HealthBook
 from hanse.market.scoring import RISK_USUAL
 
 PROVIDER = "0x" + "11" * 20
@@ -94,3 +94,16 @@ def test_what_is_known_of_failures_fades():
     book.report_success(PROVIDER, 0.1)
     assert high > 0.5
     assert book.get_risk(PROVIDER) < RISK_USUAL + 0.01
+
+
+def test_one_whose_places_are_taken_is_passed_over_for_a_moment_and_has_not_failed():
+    book, clock = make_book()
+    for _ in range(20):
+        book.report_busy(PROVIDER, "64 requests are at work, at most 64")
+        assert is_down(book, clock)
+        clock.now += BUSY_S
+        assert not is_down(book, clock)
+        book.begin(PROVIDER)
+        assert not is_down(book, clock)  # nobody has to find out whether it is back
+    assert book.get(PROVIDER).failures == 0
+    assert book.get_risk(PROVIDER) == RISK_USUAL

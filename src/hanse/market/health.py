@@ -44,6 +44,9 @@ OPEN_SHARE = 0.35
 OPEN_S = 10.0
 """Long enough that a broken engine costs a request now and then, not each."""
 
+BUSY_S = 0.1
+"""How long one whose places were all taken is passed over: others are asked meanwhile."""
+
 PROBE_S = 10.0
 """How long the one request may take that finds out whether a provider is back."""
 
@@ -157,6 +160,17 @@ class HealthBook:
         if not known.is_probed:  # a probe's end takes the time back that it was given
             wait_s = max(wait_s, known.retry_at - now)
         self._fail(provider, known, failures, now + wait_s, reason)
+
+    def report_busy(self, provider: Address, reason: str) -> None:
+        """All its places were taken: no failure, and a place may be free again at any moment.
+
+        Its own wish for a pause is not followed here: it is made for callers who only know it.
+        """
+        known = self.get(provider)
+        retry_at = max(known.retry_at, self._clock() + BUSY_S)
+        down_since = known.down_since if known.failures else self._clock()
+        state = replace(known, retry_at=retry_at, down_since=down_since, reason=reason)
+        self._put(provider, state)
 
     def report_dishonest(self, provider: Address, reason: str) -> None:
         """What it sent did not verify."""

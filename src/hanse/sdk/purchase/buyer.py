@@ -61,6 +61,9 @@ DEADLINE_S = 120
 MISSED_RECEIPTS_S = 60.0
 """For all receipts that a 402 says are missing: a caller waits for them."""
 
+_BUSY = ("rate_limited", "overloaded")
+"""Refusals of a provider that is well, but has no place free now."""
+
 _OF_THE_CHAIN = ("insufficient_balance", "sub_account_unknown")
 """Refusals that pass by themselves, once both sides have seen the same block."""
 
@@ -381,7 +384,9 @@ class Buyer:
     def _judge(self, provider: Address, refusal: Refusal) -> HanseError:
         """The next provider's turn, or the caller's error."""
         error, health = refusal.error, self._parts.health
-        if isinstance(error, TransientError):
+        if error.code in _BUSY:
+            health.report_busy(provider, error.message)
+        elif isinstance(error, TransientError):
             health.report_failure(provider, error.message, error.retry_after_s)
         elif error.code == "offer_changed":
             self._rediscover()
