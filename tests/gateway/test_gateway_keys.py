@@ -240,7 +240,7 @@ async def test_a_game_server_mints_a_key_for_a_player(keys):
             limits=Limits(money_per_day=1_000, requests_per_minute=60),
         ),
     )
-    body = MintBody(ttl_s=600, user="player-7", models=("small",), limits=Limits(money_per_day=9))
+    body = MintBody(ttl_s=600, user="player-7", models=["small"], limits=Limits(money_per_day=9))
     child, text = await mint_key(keys, parent, body)
     assert keys.find(text) == child
     assert child.parent == parent.id

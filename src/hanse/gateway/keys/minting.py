@@ -16,13 +16,15 @@ from msgspec import Meta
 
 from hanse.gateway.budgets.limits import NO_LIMITS, Limits
 from hanse.gateway.keys.api_keys import ApiKeys
-from hanse.gateway.keys.records import USER_CHARS_MAX, ApiKey, Names
+from hanse.gateway.keys.records import ENTRIES_MAX, USER_CHARS_MAX, ApiKey, Name
 from hanse.gateway.keys.scope import narrow
 from hanse.gateway.settings import KEY_NAME_CHARS_MAX
 from hanse.protocol.errors import RequestError
 
 TTL_S_MAX = 86_400
 """A minted key lives at most so long: no longer than the longest window of its limits."""
+
+_Listed = Annotated[list[Name], Meta(max_length=ENTRIES_MAX)]
 
 
 class MintBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,9 +41,9 @@ class MintBody(msgspec.Struct, forbid_unknown_fields=True):
     ttl_s: Annotated[int, Meta(ge=1, le=TTL_S_MAX)]
     name: Annotated[str, Meta(max_length=KEY_NAME_CHARS_MAX)] = ""
     user: Annotated[str, Meta(max_length=USER_CHARS_MAX)] = ""
-    models: Names = ()
-    paths: Names = ()
-    origins: Names = ()
+    models: _Listed = msgspec.field(default_factory=list)
+    paths: _Listed = msgspec.field(default_factory=list)
+    origins: _Listed = msgspec.field(default_factory=list)
     limits: Limits = NO_LIMITS
 
 
@@ -62,9 +64,9 @@ async def mint_key(keys: ApiKeys, parent: ApiKey, body: MintBody) -> tuple[ApiKe
     child = msgspec.structs.replace(
         terms,
         may_mint=False,
-        models=narrow("models", terms.models, body.models),
-        paths=narrow("paths", terms.paths, body.paths),
-        origins=narrow("origins", terms.origins, body.origins),
+        models=narrow("models", terms.models, tuple(body.models)),
+        paths=narrow("paths", terms.paths, tuple(body.paths)),
+        origins=narrow("origins", terms.origins, tuple(body.origins)),
         limits=terms.limits.within(body.limits),
         user_limits=NO_LIMITS,  # the parent's hold for its children's users
         user=body.user or terms.user,

@@ -18,10 +18,8 @@ QUEUE_S_MAX = 600.0
 USER_CHARS_MAX = 512
 """An end user's name, as applications send it in `user`; only its hash is kept."""
 
-Names = Annotated[
-    tuple[Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)], ...],
-    Meta(max_length=ENTRIES_MAX),
-]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+Names = Annotated[tuple[Name, ...], Meta(max_length=ENTRIES_MAX)]
 
 
 class AtLimit(StrEnum):
