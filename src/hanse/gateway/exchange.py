@@ -16,7 +16,7 @@ import msgspec
 
 from hanse.gateway.settings import DISCARD_BYTES_MAX
 from hanse.protocol.errors import HanseError, RequestError, TransientError
-from hanse.serving import ABORT
+from hanse.serving import ABORT, watch_departure
 
 if TYPE_CHECKING:
     from hanse.gateway.telemetry.record import Seen
@@ -86,7 +86,7 @@ class Exchange:
                 self.wanted_headers = value
             elif name.startswith(b"hanse-"):
                 self.wishes[name] = value
-        self._abort: Callable[[], None] | None = scope.get("state", {}).get(ABORT)
+        self.state = scope.get("state", {})
 
     def get_body_bytes(self, bytes_max: int) -> int:
         """What the body may take in memory: as declared, the most if nothing is.
@@ -176,8 +176,9 @@ class Exchange:
 
     def abort(self) -> None:
         """Drop the connection without waiting for what it has not read."""
-        if self._abort is not None:
-            self._abort()
+        abort = self.state.get(ABORT)
+        if abort is not None:
+            abort()
 
     async def _read_body(self, bytes_max: int) -> bytes:
         declared = int(self.length) if self.length.isdigit() and len(self.length) < 20 else 0
@@ -211,8 +212,8 @@ class Exchange:
 class Watch:
     """Cancels the handler's task when there is no use in going on.
 
-    One task waits for the application's disconnect beside the handler; nothing is done a frame. Use
-    it as an async context: what it cancelled comes out as `AppGoneError`, or as `draining`.
+    Nothing is done a frame. Use it as an async context: what it cancelled comes out as
+    `AppGoneError`, or as `draining`.
     """
 
     def __init__(self, exchange: Exchange, stall_s: float) -> None:
@@ -226,14 +227,15 @@ class Watch:
         assert task is not None
         self._task = task
         self._loop = asyncio.get_running_loop()
-        self._wait()
+        exchange = self._exchange
+        self._stop = watch_departure(exchange.state, exchange.receive, self._leave)
         self._timer = self._loop.call_later(self._stall_s, self._check_stall, -1)
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._ended = True
         self._timer.cancel()
-        self._receiving.cancel()
+        self._stop()
         if self._reason is not None and isinstance(error, asyncio.CancelledError):
             self._task.uncancel()
             raise self._reason from None
@@ -244,17 +246,8 @@ class Watch:
             self._reason = reason
             self._task.cancel()
 
-    def _wait(self) -> None:
-        self._receiving = self._loop.create_task(_call(self._exchange.receive))
-        self._receiving.add_done_callback(self._received)
-
-    def _received(self, task: "asyncio.Task[Event]") -> None:
-        if self._ended or task.cancelled():
-            return
-        if task.exception() is not None or task.result()["type"] == "http.disconnect":
-            self.cut(AppGoneError())
-        else:  # a server may still hand over an empty end of the body
-            self._wait()
+    def _leave(self) -> None:
+        self.cut(AppGoneError())
 
     def _check_stall(self, sent_before: int) -> None:
         exchange = self._exchange
@@ -273,7 +266,3 @@ def get_draining() -> TransientError:
 
 def _to_error_frame(error: HanseError) -> bytes:
     return b"data: " + msgspec.json.encode(error.to_openai()) + b"\n\n"
-
-
-async def _call(receive: Receive) -> Event:
-    return await receive()

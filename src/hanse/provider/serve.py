@@ -85,7 +85,7 @@ class PaidService:
                 self._begin_trace(signed, scope, body),
             )
             try:
-                await self._serve_checked(request, funds, receive, send)
+                await self._serve_checked(request, funds, CallerWatch(scope, receive), send)
             finally:
                 if request.trace is not None:
                     request.trace.close()
@@ -155,7 +155,7 @@ class PaidService:
         return funds
 
     async def _serve_checked(
-        self, request: PaidRequest, funds: SubAccountFunds, receive: Receive, send: Send
+        self, request: PaidRequest, funds: SubAccountFunds, watch: CallerWatch, send: Send
     ) -> None:
         parts, service = self.parts, request.offer.service
         user, signer = request.signed.voucher.user, request.signed.signer
@@ -172,7 +172,6 @@ class PaidService:
                 body=request.body.fields,
                 answer_id=_get_answer_id(request),
             )
-            watch = CallerWatch(receive)
             if request.body.streams:
                 answer = StreamedAnswer(self.finisher, request, admission, send, watch)
                 await answer.run(service.engine.stream(engine_request))

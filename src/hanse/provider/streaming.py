@@ -32,11 +32,13 @@ from hanse.provider.http import (
     AnswerCutError,
     CallerStalledError,
     Receive,
+    Scope,
     Send,
     encode_error,
     send_within,
 )
 from hanse.provider.sealing import SentBytes
+from hanse.serving import watch_departure
 from hanse.settlement import Admission, FinishedRequest
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -55,13 +57,14 @@ class CallerWatch:
     taken back on the way out, so the task can finish its books.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self.left = False
+        self._state = scope.get("state", {})
         self._receive = receive
 
     async def __aenter__(self) -> None:
         self._served = asyncio.current_task()
-        self._watching = asyncio.create_task(self._watch())
+        self._stop = watch_departure(self._state, self._receive, self.give_up)
 
     async def __aexit__(
         self,
@@ -69,16 +72,9 @@ class CallerWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watching.cancel()
+        self._stop()
         if self.left and self._served is not None:
             self._served.uncancel()
-
-    async def _watch(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                break
-        self.give_up()
 
     def give_up(self) -> None:
         """Treat the caller as gone."""

@@ -7,6 +7,7 @@
 
     listener     socket, descriptors, uvicorn's settings       server    start and stop
     connection   one connection: bounds of its head, and one packet for what belongs together
+    departure    learning that the other end has hung up
     process      the loops beside a server, and its end by a signal
 
 Applications are raw ASGI. In `scope["state"][ABORT]` each request finds a function that drops its
@@ -16,6 +17,7 @@ Source: docs/decisions/0011-serving.md.
 """
 
 from hanse.serving.connection import ABORT, HEAD_BYTES_MAX, HEAD_READ_S, BoundedHttpProtocol
+from hanse.serving.departure import watch_departure
 from hanse.serving.listener import CLOSING_S, create_config, grant_connections, listen
 from hanse.serving.process import Loops, ServingProcess, run_until_signal
 from hanse.serving.server import HttpServer
@@ -33,4 +35,5 @@ __all__ = [
     "grant_connections",
     "listen",
     "run_until_signal",
+    "watch_departure",
 ]

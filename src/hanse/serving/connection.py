@@ -13,12 +13,14 @@ Source: uvicorn 0.54, `uvicorn/protocols/http/httptools_impl.py`.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.serving.departure import LEFT
 
 ABORT = "hanse.abort"
 """Where a request's scope holds, in its state, a function that drops the connection."""
@@ -106,6 +108,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _idle_bytes = 0
     _has_advanced = False
     _head_timer: asyncio.TimerHandle | None = None
+    _on_left: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse what is one too many; else give it `head_read_s` for its first head."""
@@ -117,9 +120,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let the timer go with the connection."""
+        """Let the timer go with the connection, and tell who watches."""
         self._stop_timer()
         super().connection_lost(exc)
+        if self._on_left is not None:
+            self._on_left()
 
     def data_received(self, data: bytes) -> None:
         """Bound what comes in pieces, by bytes and by time.
@@ -174,6 +179,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._refuse(_get_head_error())
                 raise ValueError("head too large")  # makes the parser stop
         self.scope["state"][ABORT] = self.transport.abort
+        self.scope["state"][LEFT] = self._set_on_left
         super().on_headers_complete()
         if len(self.pipeline) > PIPELINED_MAX:
             self.transport.abort()
@@ -187,6 +193,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(RequestError("invalid_request", "this is not a well-formed HTTP/1.1 request"))
+
+    def _set_on_left(self, on_left: Callable[[], None] | None) -> None:
+        """See `hanse.serving.departure`; a paused connection would not notice its end."""
+        self._on_left = on_left
+        if on_left is None:
+            return
+        if self.transport.is_closing():
+            self.loop.call_soon(on_left)
+        else:
+            self.flow.resume_reading()
 
     def _is_unattended(self) -> bool:
         """Whether bytes came while nothing is served and no timer runs.
