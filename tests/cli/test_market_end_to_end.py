@@ -37,6 +37,7 @@ def provider(market):
     process, document = market.start(
         *("provider", "start", "--engine", "echo", "--model", MODEL, "--port", "0"),
         *("--input-price", "1000", "--output-price", "2000", "--register", "--settle-every", "0"),
+        *("--region", "eu-north"),
     )
     assert document["provider"] == address
     assert process.poll() is None
@@ -202,10 +203,11 @@ def test_a_match_says_who_would_be_asked_and_why(provider, user, run):
     shown = run(*asked, "--explain")
     assert provider in shown.stdout
     assert "reliability" in shown.stdout
-    nobody = run("match", "-m", MODEL, "--region", "eu", "--explain", "--json").document
+    assert run(*asked, "--region", "eu", "--json").document["provider"] == provider
+    nobody = run("match", "-m", MODEL, "--region", "us", "--explain", "--json").document
     assert nobody["provider"] is None
     assert [one["kind"] for one in nobody["left_out"]] == ["region"]
-    assert run("match", "-m", MODEL, "--region", "eu").exit_code != 0
+    assert run("match", "-m", MODEL, "--region", "us").exit_code != 0
     assert run("match", "-m", MODEL, "--policy", "best", "--json").exit_code == 2
 
 
