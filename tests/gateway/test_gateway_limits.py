@@ -20,6 +20,7 @@ from hanse.sdk.purchase.spending import open_guarded_book
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.store import open_memory
 from tests.gateway.asgi_caller import Caller
+from tests.gateway.gateway_parts import CHUNK_MODEL, MemoryMarket
 from tests.sdk.conftest import DOMAIN, World, to_service
 from tests.sdk.fake_broker import FakeBroker
 
@@ -263,6 +264,21 @@ async def test_the_last_step_costs_nothing(gateway: Gateway, stream: bool) -> No
     assert b"The innkeeper nods." in answer.body
     assert answer.body.endswith(b"data: [DONE]\n\n") or not stream
     assert gateway.world.small.paid_requests == 0  # type: ignore[attr-defined]
+
+
+async def test_a_step_may_be_the_gateways_own_engine(gateway: Gateway) -> None:
+    await gateway.set(ladders={"npc": (Step(local=True),)})
+    key = await gateway.make_key(
+        limits=Limits(tokens_per_day=1), at_limit=AtLimit.DEGRADE, ladder="npc"
+    )
+    refused = await gateway.chat(key)
+    settings, local = GatewaySettings(fallback_model=CHUNK_MODEL), MemoryMarket()
+    gateway.app = GatewayApp(
+        settings, gateway.hanse, gateway.keys, budgets=gateway.budgets, local=local
+    )
+    answer = await gateway.chat(key)
+    assert (refused.status, answer.status, answer.headers["hanse-degraded"]) == (429, 200, "local")
+    assert gateway.world.cheap.paid_requests == 0
 
 
 async def test_a_ladder_that_is_not_there_refuses(gateway: Gateway) -> None:
