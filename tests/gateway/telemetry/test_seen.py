@@ -83,14 +83,14 @@ async def open_parts(
 async def test_each_stage_of_a_paid_request_has_its_time() -> None:
     parts = await open_parts()
     await parts.chat(stream=True)
-    await parts.chat("unserved")
+    await parts.chat("too-long")
     text = await parts.read_metrics()
     for stage in ("queue", "match", "sign", "head", "first_token", "whole"):
         count = 1.0 if stage == "first_token" else 2.0
         assert f'hanse_gateway_stage_seconds_count{{stage="{stage}"}} {count}' in text
     assert "hanse_gateway_providers_asked_total 2.0" in text
     assert f'model_fees_base_units_total{{model="{CHUNK_MODEL}"}} {float(FEE)}' in text
-    assert 'hanse_gateway_errors_total{code="no_provider"} 1.0' in text
+    assert 'hanse_gateway_errors_total{code="context_length_exceeded"} 1.0' in text
     assert SECRET not in text
 
 
@@ -135,11 +135,11 @@ async def test_status_shows_requests_providers_limits_and_stages() -> None:
     limits = Limits(requests_per_minute=10, money_per_day=1_000_000)
     parts = await open_parts(terms=KeyTerms(limits=limits))
     await parts.chat()
-    await parts.chat("unserved")
+    await parts.chat("too-long")
     status = json.loads((await parts.call("GET", "/hanse/v1/status")).body)
     assert (status["requests"], status["failed"], status["fee"]) == (2, 1, str(FEE))
     assert [row["provider"] for row in status["providers"]] == [PROVIDER]
-    assert [row["model"] for row in status["recent"]] == ["unserved", CHUNK_MODEL]
+    assert [row["model"] for row in status["recent"]] == ["too-long", CHUNK_MODEL]
     assert status["stages"]["whole"]["count"] == 2
     assert status["stages"]["whole"]["ms_p99"] > 0
     shown = {(row["measure"], row["window"]): row for row in status["limits"]}
