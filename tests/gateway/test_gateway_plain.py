@@ -1,7 +1,10 @@
 """A gateway in front of servers of one's own: what they are sent, who is asked, what is told."""
 
+import asyncio
 import contextlib
 import json
+import os
+import sys
 
 import openai
 import pytest
@@ -243,3 +246,34 @@ def test_keys_come_from_the_environment_each_for_its_own_server():
     ]
     assert found[0].models == ("x", "y")
     assert KEY not in repr(found)
+
+
+async def test_the_command_serves_without_a_wallet_and_never_shows_the_key(tmp_path):
+    async def run(*words):
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hanse.cli", *words, "--home", str(tmp_path), "--json"),
+            env={**os.environ, "HANSE_UPSTREAM_KEY": KEY},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    made, _ = await (await run("gateway", "keys", "create", "app")).communicate()
+    async with serving() as (server,):
+        config = tmp_path / "g.toml"
+        config.write_text(f'upstream = ["{server.url}={MODEL}"]\nport = 0\n')
+        process = await run("gateway", "start", "--config", str(config))
+        told = b""
+        while not told.endswith(b"}\n"):
+            told += await asyncio.wait_for(process.stdout.readline(), 30)
+        shown = json.loads(told)
+        assert shown["upstreams"] == [server.url]
+        async with openai.AsyncOpenAI(
+            base_url=shown["base_url"], api_key=json.loads(made)["api_key"]
+        ) as app:
+            answer = await app.chat.completions.create(**BODY)
+            assert answer.choices[0].message.content == "w0 w1 w2 w3 "
+        process.terminate()
+        out, errors = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0, errors
+        assert KEY.encode() not in told + out + errors
+        assert server.seen[-1][2]["authorization"] == f"Bearer {KEY}"
