@@ -368,13 +368,69 @@ async def test_tools_are_refused_where_they_are_not_offered(upstream_llama: Engi
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tools")
 
 
+MOOD = {"enum": ["calm", "angry"]}
+ACT = {
+    "type": "function",
+    "function": {
+        "name": "act",
+        "description": "What the innkeeper does",
+        "parameters": {
+            "type": "object",
+            "properties": {"mood": {"$ref": "#/$defs/Mood"}},
+            "required": ["mood"],
+            "$defs": {"Mood": MOOD},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "act"}}])
+async def test_a_call_that_is_demanded_is_made(llama: LlamaEngine, choice) -> None:
+    """llama.cpp would take both for `auto`, and this model would chat."""
+    fields = {"tools": [ACT], "tool_choice": choice, "max_tokens": 60, "temperature": 0}
+    answer = await llama.answer(make_chat(**fields))
+    [whole] = json.loads(answer.body)["choices"]
+    assert whole["finish_reason"] == "tool_calls"
+    assert answer.finish_reason is FinishReason.TOOL_CALLS
+    [call] = whole["message"]["tool_calls"]
+    assert call["function"]["name"] == "act"
+    assert json.loads(call["function"]["arguments"])["mood"] in ("calm", "angry")
+    chunks = await collect(llama, make_chat(**fields))
+    assert chunks[-1].finish_reason is FinishReason.TOOL_CALLS
+    assert chunks[-1].usage.output_tokens == answer.usage.output_tokens > 0
+    deltas = [frame["choices"][0]["delta"] for frame in read_frames(chunks) if frame["choices"]]
+    [told] = [delta["tool_calls"] for delta in deltas if "tool_calls" in delta]
+    assert told[0]["function"] == call["function"]
+    assert not any(delta.get("content") for delta in deltas)
+
+
+async def test_one_of_several_tools_is_demanded(llama: LlamaEngine) -> None:
+    fields = {"tools": [WEATHER, ACT], "tool_choice": "required", "max_tokens": 60}
+    answer = await llama.answer(make_chat(**fields, temperature=0))
+    [call] = json.loads(answer.body)["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] in ("get_weather", "act")
+
+
+async def test_a_demanded_call_that_is_cut_short_is_no_call(llama: LlamaEngine) -> None:
+    answer = await llama.answer(make_chat(tools=[ACT], tool_choice="required", max_tokens=3))
+    [choice] = json.loads(answer.body)["choices"]
+    assert choice["finish_reason"] == "length"
+    assert "tool_calls" not in choice["message"]
+    assert choice["message"]["content"].startswith("{")
+
+
 @pytest.mark.parametrize(
-    "choice", ["required", {"type": "function", "function": {"name": "get_weather"}}]
+    "fields",
+    [
+        {"tool_choice": {"type": "function", "function": {"name": "none such"}}},
+        {"tool_choice": "required", "tools": []},
+        {"tool_choice": "required", "response_format": {"type": "json_object"}},
+    ],
 )
-async def test_a_call_that_llama_would_not_force_is_refused(llama, choice) -> None:
+async def test_a_demand_that_cannot_be_met_is_refused(llama: LlamaEngine, fields) -> None:
     with pytest.raises(RequestError) as caught:
-        await llama.answer(make_chat(tools=[WEATHER], tool_choice=choice))
-    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tool_choice")
+        await llama.answer(make_chat(**{"tools": [ACT], **fields}))
+    assert caught.value.param == "tool_choice"
 
 
 async def test_base64_embeddings_for_openai_clients(engine: Engine) -> None:

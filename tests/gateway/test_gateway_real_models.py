@@ -7,9 +7,11 @@ import asyncio
 import json
 import math
 import time
+from typing import Literal
 
 import anthropic
 import openai
+import pydantic
 import pytest
 import pytest_asyncio
 from pydantic_ai import Agent
@@ -122,8 +124,6 @@ async def test_an_answer_in_a_schema(client):
     ("fields", "param"),
     [
         ({"n": 2}, "n"),
-        ({"tools": [{"type": "function", "function": WEATHER}], "tool_choice": "required"},
-         "tool_choice"),
         ({"messages": [{"role": "user", "content": [
             {"type": "image_url", "image_url": {"url": "data:"}}]}]}, "messages[0].content"),
         ({"reasoning_effort": "low"}, "reasoning_effort"),
@@ -259,6 +259,40 @@ async def test_an_agent_runs_its_tool_loop_on_the_real_model(market):
     result = await agent.run("What is the weather in Bremen?", message_history=before)
     assert asked == ["Bremen"]
     assert "raining" in result.output
+
+
+class Move(pydantic.BaseModel):
+    """What the innkeeper does next."""
+
+    action: Literal["wave", "flee"]
+
+
+async def test_an_agent_gets_its_output_type_from_the_real_model(market):
+    """It demands a call of its output tool, which the engine holds the model to."""
+    gateway = market.gateway
+    provider = OpenAIProvider(base_url=gateway.base_url, api_key=gateway.key)
+    agent = Agent(
+        OpenAIChatModel(CHAT, provider=provider),
+        output_type=Move,
+        model_settings={"temperature": 0, "max_tokens": 60},
+    )
+    assert (await agent.run("A stranger draws a sword.")).output.action in ("wave", "flee")
+
+
+async def test_anthropics_any_choice_is_a_call(market):
+    gateway = market.gateway
+    async with anthropic.AsyncAnthropic(
+        base_url=gateway.base_url.removesuffix("/v1"), api_key=gateway.key, max_retries=0
+    ) as client:
+        message = await client.messages.create(
+            model=CHAT,
+            max_tokens=60,
+            messages=HELLO,
+            tools=[{**WEATHER, "input_schema": PARAMETERS}],
+            tool_choice={"type": "any"},
+        )
+    assert message.stop_reason == "tool_use"
+    assert isinstance(message.content[0].input["city"], str)
 
 
 async def test_embeddings_tell_what_is_alike(client, market):

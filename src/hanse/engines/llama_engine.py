@@ -35,6 +35,7 @@ from hanse.engines.gguf_files import (
     read_chat_template,
 )
 from hanse.engines.llama_process import LlamaProcess
+from hanse.engines.llama_requests import adapt_messages, force_call, tell_calls
 from hanse.engines.llama_server import ServerConfig
 from hanse.engines.openai_http import OpenAIServer, Timeouts
 from hanse.engines.parameters import check_request, refuse_patterns, wants_usage
@@ -225,7 +226,7 @@ class LlamaEngine:
         body = check_request(request, self.capabilities)
         server = self._get_server()
         if request.operation is Operation.CHAT:
-            asked = {"messages": _adapt_messages(body["messages"])}
+            asked = {"messages": adapt_messages(body["messages"])}
             if "tools" in body:
                 asked["tools"] = body["tools"]
             raw = await server.fetch("POST", f"{Operation.CHAT.path}/input_tokens", asked)
@@ -314,6 +315,7 @@ class LlamaEngine:
             grammar=s.grammar,
             json_schema=True,
             tools=bool(props.chat_template_caps.get("supports_tools")),
+            forced_tools=True,
             embedding_dimensions=dimensions,
         )
 
@@ -345,7 +347,8 @@ class LlamaEngine:
             refuse_patterns("response_format", body.get("response_format"))
             refuse_patterns("tools", body.get("tools"))
         if "messages" in body:
-            body["messages"] = _adapt_messages(body["messages"])
+            body["messages"] = adapt_messages(body["messages"])
+        is_forced = force_call(body)
         body |= {
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -355,7 +358,8 @@ class LlamaEngine:
             "return_progress": True,
             "cache_prompt": self._settings.shared_cache,
         }
-        return self._get_server().stream_payloads(request.operation.path, body)
+        payloads = self._get_server().stream_payloads(request.operation.path, body)
+        return tell_calls(payloads, request.answer_id) if is_forced else payloads
 
     async def _embed(self, request: EngineRequest) -> Answer:
         body = check_request(request, self.capabilities)
@@ -385,11 +389,6 @@ class LlamaEngine:
 def open_engine(settings: Settings) -> LlamaEngine:
     """For `hanse.engines.registry`."""
     return LlamaEngine(settings)
-
-
-def _adapt_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`developer` is OpenAI's newer name of `system`, which is what templates know."""
-    return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
 
 
 def _to_loop(progress: Progress | None) -> Progress | None:

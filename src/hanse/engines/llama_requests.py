@@ -1,0 +1,112 @@
+"""What llama.cpp is asked where OpenAI's request and its own differ.
+
+`tool_choice` that demands a call: llama.cpp takes it for `auto` without a word. So the answer is
+held to a schema of the calls that are allowed, `{"name": ..., "arguments": {...}}`, with the tools
+in the prompt as always, and what comes is told as the tool call that it is. Its arguments come in
+one piece, at the end.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+
+from hanse.engines.sse import DONE
+from hanse.protocol.errors import RequestError
+
+
+def adapt_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`developer` is OpenAI's newer name of `system`, which is what templates know."""
+    return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+
+
+def force_call(body: dict[str, Any]) -> bool:
+    """Make a checked body demand a tool call if its `tool_choice` does; says whether it does.
+
+    Raises:
+        RequestError: the choice names no tool, or contradicts the rest of the body.
+    """
+    choice = body.get("tool_choice")
+    if choice in (None, "none", "auto"):
+        return False
+    allowed = [_get_function(tool) for tool in body.get("tools", ())]
+    if isinstance(choice, dict):
+        name = (choice.get("function") or {}).get("name")
+        allowed = [function for function in allowed if function["name"] == name]
+    if not allowed:
+        raise _reject("tool_choice", "names none of the tools.")
+    if body.get("response_format", {"type": "text"}) != {"type": "text"} or "grammar" in body:
+        raise _reject("tool_choice", "demands a call, so there can be no other form.")
+    body["tool_choice"] = "none"  # else llama.cpp takes no schema beside tools
+    holder = {"name": "call", "schema": _make_schema(allowed)}
+    body["response_format"] = {"type": "json_schema", "json_schema": holder}
+    return True
+
+
+async def tell_calls(
+    payloads: AsyncGenerator[list[bytes], None], answer_id: str
+) -> AsyncGenerator[list[bytes], None]:
+    """A forced call's frames, in which its text has become a tool call."""
+    texts: list[str] = []
+    try:
+        async for some in payloads:
+            yield [told for payload in some for told in _tell(payload, texts, answer_id)]
+    finally:
+        await payloads.aclose()
+
+
+def _tell(payload: bytes, texts: list[str], answer_id: str) -> list[bytes]:
+    if payload == DONE:
+        return [payload]
+    frame = msgspec.json.decode(payload)
+    told: list[bytes] = []
+    for choice in frame.get("choices", ()):
+        delta = choice.get("delta") or {}
+        texts.append(delta.pop("content", None) or "")
+        if choice.get("finish_reason") is None:
+            continue
+        text = "".join(texts)
+        said: dict[str, Any] = {"content": text}  # cut short: what was written, as it is
+        if choice["finish_reason"] == "stop":
+            choice["finish_reason"] = "tool_calls"
+            said = {"tool_calls": [_make_call(text, answer_id)]}
+        last = {**choice, "delta": said, "finish_reason": None}
+        told.append(msgspec.json.encode({**frame, "choices": [last]}))
+    return [*told, msgspec.json.encode(frame)]
+
+
+def _make_call(text: str, answer_id: str) -> dict[str, Any]:
+    call = msgspec.json.decode(text)
+    function = {
+        "name": call["name"],
+        "arguments": msgspec.json.encode(call["arguments"]).decode(),
+    }
+    return {"index": 0, "id": f"call_{answer_id}", "type": "function", "function": function}
+
+
+def _get_function(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise _reject("tools", "must be functions with a name.")
+    return function
+
+
+def _make_schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
+    """One of the calls; definitions that a schema refers to stand at the root."""
+    definitions: dict[str, Any] = {}
+    calls = []
+    for function in functions:
+        arguments = dict(function.get("parameters") or {"type": "object"})
+        for name, definition in (arguments.pop("$defs", None) or {}).items():
+            if definitions.setdefault(name, definition) != definition:
+                raise _reject("tools", f"define {name[:64]!r} in two ways: demand one function.")
+        properties = {"name": {"const": function["name"]}, "arguments": arguments}
+        calls.append(
+            {"type": "object", "properties": properties, "required": ["name", "arguments"]}
+        )
+    schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _reject(name: str, why: str) -> RequestError:
+    return RequestError("invalid_request", f"{name} {why}", param=name)
