@@ -92,6 +92,10 @@ async def test_a_user_pays_a_hosted_gateway_which_pays_its_providers(
         assert {one["provider"] for one in bought} <= sellers
         assert {one.provider for one in sold} == {hosted}
         margin = sum(one.fee for one in sold) - sum(int(one["fee"]) for one in bought)
+        assert [one.fee for one in sold] == [
+            3 * 110 + 3 * 440
+        ] * 2  # as docs/gateway/hosted.md says
+        assert {int(one["fee"]) for one in bought} <= {3 * 100 + 3 * 200, 3 * 100 + 3 * 400}
         assert margin > 0
         tokens = sum(one.usage.output_tokens for one in sold)
         assert tokens == sum(int(one["output_tokens"]) for one in bought) == 6
