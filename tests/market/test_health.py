@@ -87,12 +87,13 @@ def test_one_that_takes_requests_and_breaks_them_off_is_left_alone_for_long():
 
 def test_what_is_known_of_failures_fades():
     book, clock = make_book()
-    for _ in range(10):
+    for _ in range(4):
         book.report_failure(PROVIDER, "gone")
+        clock.now = book.get(PROVIDER).retry_at
     high = book.get_risk(PROVIDER)
     clock.now += 600
     book.report_success(PROVIDER, 0.1)
-    assert high > 0.5
+    assert high > 0.2
     assert book.get_risk(PROVIDER) < RISK_USUAL + 0.01
 
 
@@ -107,3 +108,13 @@ def test_one_whose_places_are_taken_is_passed_over_for_a_moment_and_has_not_fail
         assert not is_down(book, clock)  # nobody has to find out whether it is back
     assert book.get(PROVIDER).failures == 0
     assert book.get_risk(PROVIDER) == RISK_USUAL
+
+
+def test_what_was_under_way_when_a_provider_died_fails_once():
+    book, clock = make_book()
+    for _ in range(30):
+        book.report_failure(PROVIDER, "it died")
+        clock.now += 0.01
+    assert book.get(PROVIDER).failures == 1
+    clock.now += 1.0
+    assert not is_down(book, clock)

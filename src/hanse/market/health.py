@@ -1,11 +1,12 @@
 """What was seen of providers lately, in memory: up, down, slow or dishonest.
 
-A provider that fails is left alone for 1 s, doubling with every failure in a row up to 60 s, then
-asked again by one request: until its head is there, or `PROBE_S` are over, nobody else asks. A
-success forgets the failures in a row, and so does a quarter of an hour without one. One that takes
-requests and breaks them off succeeds and fails by turns: it is left alone by its running share of
-failures, which fades by half in a minute. One whose answer did not verify is left alone for an
-hour: money is safer elsewhere.
+A provider that fails is left alone for 1 s, doubling with every failure in a row up to 60 s; what
+fails meanwhile was under way before, and is the same failure. Then it is asked again by one
+request: until its head is there, or `PROBE_S` are over, nobody else asks. A success forgets the
+failures in a row, and so does a quarter of an hour without one. One that takes requests and breaks
+them off succeeds and fails by turns: it is left alone by its running share of failures, which fades
+by half in a minute. One whose answer did not verify is left alone for an hour: money is safer
+elsewhere.
 
 Nothing here is durable: after a restart everybody gets a fresh chance, except the sub-accounts that
 the voucher book holds disputed.
@@ -149,6 +150,8 @@ class HealthBook:
     ) -> None:
         """It could not be reached or did not serve; `retry_after_s` is its own wish."""
         now, known = self._clock(), self.get(provider)
+        if known.failures and known.is_down(now) and not known.is_probed and not retry_after_s:
+            return  # of the same event: what was under way when it died fails together
         if known.failures and now - known.retry_at > FORGET_S:
             known = replace(known, failures=0)
         failures = known.failures + 1
