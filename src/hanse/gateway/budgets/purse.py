@@ -78,7 +78,11 @@ class Guard:
         self._now_s = now_s
         self._open: dict[str, tuple[Hold, float]] = {}
 
-    async def reserve(self, request_id: str, tokens: int, fee: int) -> bool:
+    def watches(self) -> bool:
+        """See `SpendingGuard.watches`."""
+        return PURSE.get() is not None
+
+    async def reserve(self, request_id: str, tokens: int, fee: int) -> None:
         """See `SpendingGuard.reserve`.
 
         Raises:
@@ -86,12 +90,11 @@ class Guard:
         """
         purse = PURSE.get()
         if purse is None:
-            return False
+            return
         held = await self._ledger.reserve(purse.demands, (0, tokens, fee))
         if isinstance(held, Refusal):
             raise LimitError(held)
         self._open[request_id] = held, self._now_s()
-        return True
 
     def end(self, request_id: str, tokens: int, fee: int) -> None:
         """See `SpendingGuard.end`."""

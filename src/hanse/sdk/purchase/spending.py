@@ -29,8 +29,12 @@ TOLD_MAX = 100_000
 class SpendingGuard(Protocol):
     """Who is asked and told."""
 
-    async def reserve(self, request_id: Hash32, tokens: int, fee: int) -> bool:
-        """Whether this voucher's end is to be told; it may come to so much at most.
+    def watches(self) -> bool:
+        """Whether the task that asks now works for something limited; else it is not asked."""
+        ...
+
+    async def reserve(self, request_id: Hash32, tokens: int, fee: int) -> None:
+        """A voucher may come to so much at most; its end will be told.
 
         Raises:
             HanseError: it may not be signed.
@@ -65,15 +69,14 @@ class GuardedBook(VoucherBook):
     ) -> IssuedVoucher:
         """See `VoucherBook.issue`; the guard may refuse it first."""
         guard = self.guard
-        if guard is None:
+        if guard is None or not guard.watches():
             return await super().issue(key, purchase, funds, signer, now_s)
         request = purchase.request
         most = get_maximum_usage(
             purchase.offer.offer, purchase.body_bytes, purchase.output_tokens_max
         )
         tokens = most.input_tokens + most.output_tokens
-        if not await guard.reserve(request.request_id, tokens, request.maximum_fee):
-            return await super().issue(key, purchase, funds, signer, now_s)
+        await guard.reserve(request.request_id, tokens, request.maximum_fee)
         try:
             issued = await super().issue(key, purchase, funds, signer, now_s)
         except Exception:
