@@ -171,6 +171,7 @@ def search(
         coefficients.far,
     )
     first_mask, second_mask = masks or (-1, -1)
+    is_limited = masks is not None or strength_max < STRENGTH_MAX
     heap: list[tuple[float, str, int, Any, bool]] = []
     top = _Node()
     top.children = [tree._root for tree in trees]
@@ -193,11 +194,12 @@ def search(
         rows = at.rows
         for child in rows or at.children:
             f0, f1, f2, f3, f4, f5, f6 = child.features
-            mask = child.mask
-            if f5 > strength_max or not (mask & first_mask and mask & second_mask):
-                continue
             score = c0 * f0 + c1 * f1 + c2 * f2 + c3 * f3 + c4 * f4 + c5 * f5 + c6 * f6
-            if score <= limit:
+            if score <= limit:  # of an empty node: infinite or no number
+                if is_limited and (
+                    f5 > strength_max or not (child.mask & first_mask and child.mask & second_mask)
+                ):
+                    continue
                 number += 1
                 heappush(heap, (score, child.key, number, child, bool(rows)))
     return found
