@@ -13,6 +13,9 @@ from hypothesis import Phase, settings
 from hanse.chain import LocalNode
 from tests.store.postgres_server import PostgresServer
 
+# Its 200 ms an example are no promise of ours, and pass on a machine that is busy with others.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 # For tools/mutation.py, which runs a test thousands of times and does not read what it says.
 settings.register_profile(
     "mutation", max_examples=25, derandomize=True, phases=(Phase.explicit, Phase.generate)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hanse.engines import Answer, Chunk, Engine, EngineRequest, Operation
-from hanse.engines.echo_engine import EchoEngine
+from hanse.engines.echo_engine import EchoEngine, Fault
 from hanse.engines.llama_engine import LlamaEngine
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import FinishReason, Usage
@@ -147,16 +147,20 @@ async def test_cancelled_whole_answer_frees_its_slot(
     request = make_completion(max_tokens=1_000, logit_bias={"2": -100})
     if engine.name == "echo" or isinstance(engine, EchoEngine):
         request = make_completion(max_tokens=1_000)
+    echo.fault = Fault(kind="hang", after_tokens=2)  # else its 16 tokens may be there first
     call = asyncio.create_task(engine.answer(request))
 
     async def is_busy() -> bool:
         return call.done() or not await check_idle(llama, echo)
 
-    await wait_until(is_busy, 5.0)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    await wait_until(lambda: check_idle(llama, echo), 1.0)
+    try:
+        await wait_until(is_busy, 5.0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await wait_until(lambda: check_idle(llama, echo), 1.0)
+    finally:
+        echo.fault = Fault()
 
 
 async def test_task_cancellation_frees_the_slot(
