@@ -190,3 +190,12 @@ async def test_prompt_cache_is_metered_apart(llama: LlamaEngine) -> None:
     again = (await llama.answer(request)).usage
     assert again.cached_tokens > first.cached_tokens
     assert first.input_tokens + first.cached_tokens == again.input_tokens + again.cached_tokens
+
+
+async def test_slots_that_do_not_divide_a_step_evenly() -> None:
+    engine = open_llama(parallel=3)
+    try:
+        await engine.start()
+        assert (await engine.answer(make_chat(max_tokens=2))).usage.output_tokens == 2
+    finally:
+        await engine.close()

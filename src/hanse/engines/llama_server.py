@@ -84,8 +84,10 @@ def _make_params(xllamacpp: Any, config: ServerConfig) -> Any:
     params.api_keys = [config.api_key]
     params.n_parallel = config.parallel
     params.n_ctx = config.parallel * config.context_tokens
-    params.n_batch = config.batch_tokens
-    params.n_ubatch = config.batch_tokens
+    batch_tokens = config.batch_tokens
+    if config.embeddings:  # its pooling aborts while loading unless the slots divide a step evenly
+        batch_tokens = max(config.parallel, batch_tokens - batch_tokens % config.parallel)
+    params.n_batch = params.n_ubatch = batch_tokens
     params.cpuparams.n_threads = config.threads
     params.cpuparams_batch.n_threads = config.threads
     # A stream holds one HTTP thread; counting tokens and health must find another.
