@@ -18,7 +18,7 @@ from hanse.protocol.messages import Prices
 from hanse.sdk import Hanse
 from hanse.sdk.purchase.spending import open_guarded_book
 from hanse.settlement.books.receipt_records import SubAccountFunds
-from hanse.store import open_memory
+from hanse.store import Database, open_database, open_memory
 from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import CHUNK_MODEL, MemoryMarket
 from tests.sdk.conftest import DOMAIN, World, to_service
@@ -55,12 +55,14 @@ class Gateway:
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with open_gateway(World(tmp_path)) as opened:
+    database = await open_memory()
+    async with open_gateway(World(tmp_path), database) as opened:
         yield opened
+    await database.close()
 
 
 @contextlib.asynccontextmanager
-async def open_gateway(world: World) -> AsyncIterator[Gateway]:
+async def open_gateway(world: World, database: Database) -> AsyncIterator[Gateway]:
     small = Prices(100_000, 50_000, 200_000)
     world.small = FakeBroker(  # type: ignore[attr-defined]
         DOMAIN, b"\x33" * 32, world.clock, url="http://small", prices=small, model="small"
@@ -70,7 +72,6 @@ async def open_gateway(world: World) -> AsyncIterator[Gateway]:
     world.chain.funds[world.small.provider] = world.chain.funds[world.cheap.provider]  # type: ignore[attr-defined]
     world.transport.apps[world.small.url] = world.small  # type: ignore[attr-defined]
     world.open_book = open_guarded_book
-    database = await open_memory()
     try:
         async with world.open() as hanse:
             keys = await open_api_keys(database, world.clock)
@@ -78,7 +79,6 @@ async def open_gateway(world: World) -> AsyncIterator[Gateway]:
                 world, hanse, keys, await open_budgets(database, keys, hanse, world.clock)
             )
     finally:
-        await database.close()
         await world.transport.close()
 
 
@@ -206,6 +206,30 @@ async def test_what_a_lost_answer_cost_counts_once_it_is_known(gateway: Gateway)
     held = gateway.budgets.ledger._list_rows()
     assert sum(row.used[2] for row in held) == gateway.world.cheap.book.cumulative_fee > 0
     assert all(not row.open for row in held)
+
+
+async def test_limits_hold_over_gateways_that_share_a_database(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        gateways = []
+        for name in ("one", "two", "three"):
+            (tmp_path / name).mkdir()
+            database = await open_database(database_url)
+            stack.push_async_callback(database.close)
+            world = World(tmp_path / name)
+            gateways.append(await stack.enter_async_context(open_gateway(world, database)))
+        key = await gateways[0].make_key(limits=Limits(money_per_day=4_000, requests_per_day=30))
+        statuses, rounds = {200}, 0
+        while 200 in statuses and rounds < 30:
+            rounds += 1
+            asked = [gateway.chat(key) for gateway in gateways for _ in range(3)]
+            statuses = {answer.status for answer in await asyncio.gather(*asked)}
+            for gateway in gateways:
+                await gateway.budgets.ledger.flush()
+        brokers = [b for gateway in gateways for b in (gateway.world.cheap, gateway.world.dear)]
+        assert 20 <= sum(broker.paid_requests for broker in brokers) <= 30
+        assert sum(broker.book.cumulative_fee for broker in brokers) <= 4_000
 
 
 # at a limit
