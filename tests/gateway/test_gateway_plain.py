@@ -110,6 +110,29 @@ async def test_the_requests_bytes_go_on_as_they_came():
     await http.stop()
 
 
+async def test_a_form_goes_on_with_its_boundary():
+    seen = []
+
+    async def transcribe(scope, receive, send):
+        seen.append((dict(scope["headers"])[b"content-type"], (await receive())["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"text": "hello"}'})
+
+    http = HttpServer.bind("127.0.0.1", 0)
+    await http.start(transcribe)
+    async with (
+        open_plain([read_upstream(f"{http.url}/v1=m")]) as client,
+        run_gateway_here(client) as gateway,
+        openai.AsyncOpenAI(base_url=gateway.base_url, api_key=gateway.key) as app,
+    ):
+        heard = await app.audio.transcriptions.create(model="m", file=("a.wav", b"RIFF"))
+    assert heard.text == "hello"
+    [(kind, body)] = seen
+    boundary = kind.removeprefix(b"multipart/form-data; boundary=")
+    assert body.startswith(b"--" + boundary + b"\r\n")
+    await http.stop()
+
+
 async def test_connections_are_kept_over_streams():
     async with serving() as (server,), open_plain([read_upstream(server.url)]) as client:
         for _ in range(5):

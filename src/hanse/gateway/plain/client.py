@@ -21,6 +21,7 @@ from hanse.gateway.plain.upstreams import MODELS_MAX, Upstream
 from hanse.http import HttpBrokenError, HttpClient, HttpConnectError, HttpResponse
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.wire.forms import get_body_type
 from hanse.sdk.purchase.ask import Ask, read_ask
 from hanse.sdk.transport import TransportLimits
 
@@ -199,11 +200,14 @@ class PlainClient:
     async def _send(
         self, method: str, place: _Place, path: str, body: bytes, head_s: float
     ) -> HttpResponse:
+        headers = place.headers
+        if body[:2] == b"--":  # a form; JSON never begins so
+            headers = {**headers, "content-type": get_body_type(path, body)}
         try:
             return await self._http.send(
                 method,
                 place.get_url(path),
-                place.headers,
+                headers,
                 body,
                 silence_s=head_s,
                 total_s=self._limits.total_s,
