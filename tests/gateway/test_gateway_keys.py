@@ -324,6 +324,22 @@ async def test_a_child_ends_no_later_than_its_parent(keys):
     assert child.expires_at == parent.expires_at
 
 
+async def test_one_parent_cannot_take_the_room_of_all(database):
+    now_s = [1_000.0]
+    keys = await open_api_keys(database, lambda: now_s[0], children_max=3)
+    leaked, _ = await keys.create("leaked", KeyTerms(may_mint=True))
+    other, _ = await keys.create("other", KeyTerms(may_mint=True))
+    for _ in range(3):
+        await mint_key(keys, leaked, MintBody(ttl_s=60))
+    with pytest.raises(RequestError) as caught:
+        await mint_key(keys, leaked, MintBody(ttl_s=60))
+    assert caught.value.row.status == 429
+    await mint_key(keys, other, MintBody(ttl_s=60))
+    now_s[0] += 60  # the children have ended
+    await keys.refresh()
+    await mint_key(keys, leaked, MintBody(ttl_s=60))
+
+
 async def test_minted_keys_leave_the_table_after_a_day(database):
     now_s = [1_000.0]
     keys = await open_api_keys(database, lambda: now_s[0])

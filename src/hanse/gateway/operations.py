@@ -158,7 +158,7 @@ OPERATIONS = (
         "/hanse/v1/keys",
         "A short-lived API key within this one's reach, if this one may mint",
         body=MintBody,
-        errors=(400, 401, 403, 408, 413, 500, 503),
+        errors=(400, 401, 403, 408, 413, 429, 500, 503),
     ),
     Operation(
         "health",

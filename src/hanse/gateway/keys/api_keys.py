@@ -18,6 +18,7 @@ import heapq
 import hmac
 import os
 from base64 import urlsafe_b64encode
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,10 +26,10 @@ import msgspec
 
 from hanse.gateway.keys.records import ANYTHING, ApiKey, KeyTerms
 from hanse.gateway.keys.tables import (
-    DELETE_ENDED,
-    INSERT,
     MIGRATIONS,
     find_key,
+    get_end,
+    insert_key,
     read_key,
     take_revision,
 )
@@ -44,8 +45,8 @@ LOOK_S = 0.1
 """Between looks into the database for keys that are unknown here: strangers cannot make it work
 harder than this, and a key that another gateway has just minted works after it."""
 
-ENDED_KEPT_S = 86_400
-"""Minted keys stay listed so long after their end."""
+CHILDREN_MAX = 10_000
+"""Minted keys of one parent that work at once: a leaked one cannot take the room of all others."""
 
 _ID_BYTES = 6
 
@@ -56,13 +57,19 @@ class ApiKeys:
     """The keys of one database, those that work held in memory. Open it with `open_api_keys`."""
 
     def __init__(
-        self, database: Database, now_s: Callable[[], float], random_bytes: Callable[[int], bytes]
+        self,
+        database: Database,
+        now_s: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+        children_max: int = CHILDREN_MAX,
     ) -> None:
         self._database = database
         self._now_s = now_s
         self._random_bytes = random_bytes
+        self._children_max = children_max
         self._by_digest: dict[bytes, ApiKey] = {}
         self._digests: dict[str, bytes] = {}
+        self._children: Counter[str] = Counter()
         self._ends: list[tuple[int, str]] = []  # a heap: when keys end by themselves
         self._revision = -1
         self._refreshed_at = float("-inf")
@@ -86,7 +93,8 @@ class ApiKeys:
 
         Raises:
             RequestError: `invalid_request` if the name does not fit or there are too many keys;
-                `api_key_invalid` if the parent does not work any more.
+                `rate_limited` if the parent has too many children; `api_key_invalid` if it does not
+                work any more.
         """
         if not 0 < len(name) <= KEY_NAME_CHARS_MAX or not name.isprintable():
             raise RequestError(
@@ -98,6 +106,12 @@ class ApiKeys:
             raise RequestError(
                 "invalid_request", f"there are {len(self._by_digest)} keys, at most {KEYS_MAX}"
             )
+        if parent is not None and self._children[parent.id] >= self._children_max:
+            raise RequestError(
+                "rate_limited",
+                f"{self._children_max} keys that this one has minted still work, as many as may: "
+                "wait for some to end, or give them less time",
+            )
         text = KEY_PREFIX + urlsafe_b64encode(self._random_bytes(KEY_BYTES)).decode().rstrip("=")
         now_s = int(self._now_s())
         key = ApiKey(
@@ -105,12 +119,12 @@ class ApiKeys:
             name=name,
             created_at=now_s,
             revoked_at=None,
-            expires_at=_get_end(now_s, ttl_s, parent),
+            expires_at=get_end(now_s, ttl_s, parent),
             parent=parent.id if parent else "",
             terms=terms,
         )
         digest = hashlib.sha256(text.encode()).digest()
-        await self._database.write(lambda tx: _insert(tx, key, digest, now_s))
+        await self._database.write(lambda tx: insert_key(tx, key, digest, now_s))
         await self.refresh()
         return key, text
 
@@ -228,59 +242,41 @@ class ApiKeys:
         return revision, rows
 
     def _take(self, key: ApiKey, digest: bytes) -> None:
+        is_known = key.id in self._digests
         if key.revoked_at is not None:
-            self._by_digest.pop(digest, None)
-            self._digests.pop(key.id, None)
+            if is_known:
+                self._drop(key.id)
             return
-        if key.expires_at is not None and key.id not in self._digests:
+        if key.expires_at is not None and not is_known:
             heapq.heappush(self._ends, (key.expires_at, key.id))
+        if key.parent and not is_known:
+            self._children[key.parent] += 1
         self._by_digest[digest] = key
         self._digests[key.id] = digest
 
     def _drop_ended(self) -> None:
         now_s = self._now_s()
         while self._ends and self._ends[0][0] <= now_s:
-            digest = self._digests.pop(heapq.heappop(self._ends)[1], None)
-            if digest is not None:
-                self._by_digest.pop(digest, None)
+            key_id = heapq.heappop(self._ends)[1]
+            if key_id in self._digests:
+                self._drop(key_id)
+
+    def _drop(self, key_id: str) -> None:
+        key = self._by_digest.pop(self._digests.pop(key_id))
+        if key.parent:
+            self._children[key.parent] -= 1
+            if not self._children[key.parent]:
+                del self._children[key.parent]
 
 
 async def open_api_keys(
     database: Database,
     now_s: Callable[[], float],
     random_bytes: Callable[[int], bytes] = os.urandom,
+    children_max: int = CHILDREN_MAX,
 ) -> ApiKeys:
     """The keys of this database, read into memory; its tables are made if they are not there."""
     await database.migrate("gateway_api_keys", MIGRATIONS)
-    keys = ApiKeys(database, now_s, random_bytes)
+    keys = ApiKeys(database, now_s, random_bytes, children_max)
     await keys.refresh()
     return keys
-
-
-def _get_end(now_s: int, ttl_s: int | None, parent: ApiKey | None) -> int | None:
-    ends = [now_s + ttl_s] if ttl_s is not None else []
-    if parent is not None and parent.expires_at is not None:
-        ends.append(parent.expires_at)
-    return min(ends, default=None)
-
-
-def _insert(tx: Transaction, key: ApiKey, digest: bytes, now_s: int) -> None:
-    if key.parent:
-        parent = find_key(tx, key.parent)
-        if parent.revoked_at is not None or (parent.expires_at or now_s + 1) <= now_s:
-            raise RequestError("api_key_invalid", "the API key that mints was revoked or expired")
-        tx.execute(DELETE_ENDED, (now_s - ENDED_KEPT_S,))
-    terms = msgspec.json.encode(key.terms).decode()
-    tx.execute(
-        INSERT,
-        (
-            key.id,
-            digest.hex(),
-            key.name,
-            key.created_at,
-            key.expires_at,
-            key.parent,
-            terms,
-            take_revision(tx),
-        ),
-    )

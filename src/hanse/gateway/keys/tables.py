@@ -33,12 +33,15 @@ MIGRATIONS = (
     """,
 )
 
-INSERT = (
+ENDED_KEPT_S = 86_400
+"""Minted keys stay listed so long after their end."""
+
+_INSERT = (
     "INSERT INTO gateway_api_keys "
     "(id, digest, name, created_at, expires_at, parent, terms, revision) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-DELETE_ENDED = (
+_DELETE_ENDED = (
     "DELETE FROM gateway_api_keys WHERE id IN (SELECT id FROM gateway_api_keys "
     "WHERE parent <> '' AND expires_at < ? LIMIT 16)"
 )
@@ -76,3 +79,38 @@ def take_revision(tx: Transaction) -> int:
     row = tx.find_one("SELECT revision FROM gateway_api_keys_revision WHERE one = 1")
     assert row is not None  # made with the table
     return int(row[0])
+
+
+def get_end(now_s: int, ttl_s: int | None, parent: ApiKey | None) -> int | None:
+    """When a new key ends: at its time or with its parent, whichever is first."""
+    ends = [now_s + ttl_s] if ttl_s is not None else []
+    if parent is not None and parent.expires_at is not None:
+        ends.append(parent.expires_at)
+    return min(ends, default=None)
+
+
+def insert_key(tx: Transaction, key: ApiKey, digest: bytes, now_s: int) -> None:
+    """Add a key; a minted one only while its parent works.
+
+    Raises:
+        RequestError: `api_key_invalid`.
+    """
+    if key.parent:
+        parent = find_key(tx, key.parent)
+        if parent.revoked_at is not None or (parent.expires_at or now_s + 1) <= now_s:
+            raise RequestError("api_key_invalid", "the API key that mints was revoked or expired")
+        tx.execute(_DELETE_ENDED, (now_s - ENDED_KEPT_S,))
+    terms = msgspec.json.encode(key.terms).decode()
+    tx.execute(
+        _INSERT,
+        (
+            key.id,
+            digest.hex(),
+            key.name,
+            key.created_at,
+            key.expires_at,
+            key.parent,
+            terms,
+            take_revision(tx),
+        ),
+    )
