@@ -155,3 +155,10 @@ def make_receipt(
 def sign_offer(offer: Offer, key: PrivateKey = RECEIPT_KEY) -> SignedOffer:
     """The offer with its receipt key's signature."""
     return SignedOffer(offer, sign_digest(key, DOMAIN.digest(offer.struct_hash())))
+
+
+def make_query(deadline: int = NOW_S + 60, key: PrivateKey = SIGNER_KEY, **changes: Any):
+    """A question for receipts and its signature."""
+    fields = {"user": USER, "provider": PROVIDER, "signer": SIGNER, "after_sequence": 0}
+    query = Query(**{**fields, **changes}, deadline=deadline)
+    return query, sign_digest(key, DOMAIN.digest(query.struct_hash()))

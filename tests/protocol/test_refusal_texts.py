@@ -5,7 +5,6 @@ the details, a bound that moved by one.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -27,9 +26,9 @@ from hanse.protocol.limits import (
     OFFER_VALID_S_MAX,
     SEQUENCE_MAX,
 )
-from hanse.protocol.messages import Prices, Query
+from hanse.protocol.messages import Prices
 from hanse.protocol.pricing import get_maximum_fee, get_maximum_usage
-from hanse.protocol.signatures import get_address, keccak, sign_digest
+from hanse.protocol.signatures import get_address, keccak
 from hanse.protocol.units import format_amount, parse_amount
 from hanse.protocol.verify import (
     verify_offer,
@@ -45,10 +44,8 @@ from tests.protocol.made_messages import (
     NOW_S,
     PROVIDER,
     RECEIPT_ADDRESS,
-    SIGNER,
-    SIGNER_KEY,
-    USER,
     make_offer,
+    make_query,
     make_receipt,
     make_voucher,
     sign_offer,
@@ -59,11 +56,6 @@ SPENT_TIME_S = NOW_S - CLOCK_SKEW_S_MAX - 1
 SPENT = ProviderBook(
     sequence=4, cumulative_fee=70, reserved=20, in_flight=2, cumulative_max=100, sequence_max=7
 )
-
-
-def query(provider: str = PROVIDER, deadline: int = NOW_S + 60, key: Any = SIGNER_KEY) -> Any:
-    asked = Query(USER, provider, SIGNER, 0, deadline)
-    return asked, sign_digest(key, DOMAIN.digest(asked.struct_hash()))
 
 
 def tree_proof(index: int = 1, size: int = 2, siblings: int = 1) -> merkle.InclusionProof:
@@ -95,7 +87,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "the maximum fee 5001 is above the voucher's 5000",
     ),
     (
-        lambda: verify_query(*query(), DOMAIN, STRANGER, NOW_S),
+        lambda: verify_query(*make_query(), DOMAIN, STRANGER, NOW_S),
         f"the query is for {PROVIDER}, this is {STRANGER}",
     ),
     (
@@ -213,7 +205,7 @@ def test_who_signed_is_named_in_refusals_of_signatures() -> None:
         verify_voucher(make_voucher(key=ATTACKER_KEY), DOMAIN, PROVIDER, NOW_S)
     assert caught.value.message.startswith("the voucher ")
     with pytest.raises(HanseError) as caught:
-        verify_query(*query(key=ATTACKER_KEY), DOMAIN, PROVIDER, NOW_S)
+        verify_query(*make_query(key=ATTACKER_KEY), DOMAIN, PROVIDER, NOW_S)
     assert caught.value.message.startswith("the query ")
 
 

@@ -10,8 +10,7 @@ from hanse.protocol.limits import (
     OFFER_VALID_S_MAX,
     QUERY_VALID_S_MAX,
 )
-from hanse.protocol.messages import FinishReason, Prices, Query, SignedReceipt, Usage
-from hanse.protocol.signatures import sign_digest
+from hanse.protocol.messages import FinishReason, Prices, SignedReceipt, Usage
 from hanse.protocol.verify import (
     verify_offer,
     verify_query,
@@ -26,10 +25,8 @@ from tests.protocol.made_messages import (
     NOW_S,
     PROVIDER,
     RECEIPT_ADDRESS,
-    SIGNER,
-    SIGNER_KEY,
-    USER,
     make_offer,
+    make_query,
     make_receipt,
     make_voucher,
     sign_offer,
@@ -41,12 +38,6 @@ OTHER_ESCROW = Domain(DOMAIN.chain_id, "0x" + "99" * 20)
 
 def refused(code: str, kind: type[HanseError] = RequestError):
     return pytest.raises(kind, check=lambda error: error.code == code)
-
-
-def make_query(deadline: int = NOW_S + 60, key=SIGNER_KEY, **changes):
-    fields = {"user": USER, "provider": PROVIDER, "signer": SIGNER, "after_sequence": 0}
-    query = Query(**{**fields, **changes}, deadline=deadline)
-    return query, sign_digest(key, DOMAIN.digest(query.struct_hash()))
 
 
 def test_right_voucher():

@@ -21,6 +21,8 @@ from hanse.chain.asset import Asset
 from hanse.chain.escrow import Escrow, SubAccount
 from hanse.contracts.deployment import Terms
 from hanse.protocol.messages import Prices
+from hanse.provider import BrokerSettings
+from hanse.sdk import Settings
 
 STAKE = 10**9
 PRICES = Prices(100_000, 50_000, 300_000)
@@ -75,6 +77,33 @@ class Market:
             self.escrow.fund(self.owner.address, signer.address, amount),
         )
         return user, signer
+
+    def get_broker_settings(self, data_dir: Path, **options: Any) -> BrokerSettings:
+        """Of a broker that settles only when it is asked to."""
+        return BrokerSettings(
+            provider=self.owner.address,
+            data_dir=data_dir,
+            rpc_url=self.url,
+            deployment=self.deployment,
+            stake=STAKE,
+            settle_interval_s=0,
+            **options,
+        )
+
+    async def make_wallet(self, amount: int, database: Path) -> tuple[Key, Settings]:
+        """A wallet that holds `amount`, and the user's side that pays from it and signs by it."""
+        wallet = await self.make_key()
+        asset = Asset(self.rpc, self.deployment.asset)
+        await self.do(wallet, asset.mint(wallet.address, amount))
+        settings = Settings(
+            self.url,
+            self.deployment,
+            database,
+            signer=wallet,
+            wallet=wallet,
+            discover_interval_s=0.2,
+        )
+        return wallet, settings
 
     async def read_sub_account(self, user: Key, signer: Key) -> SubAccount:
         head = await self.rpc.fetch_head()

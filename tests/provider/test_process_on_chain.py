@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -15,23 +14,11 @@ from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import FinishReason
 from hanse.protocol.verify import verify_offer
 from hanse.protocol.wire import offer_from_json
-from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
+from hanse.provider import BrokerKeys, BrokerProcess, Service
 from tests.provider.broker_parts import Caller, chat_body, until
-from tests.provider.chain_parts import PRICES, STAKE, run_market
+from tests.provider.chain_parts import PRICES, run_market
 
 pytestmark = pytest.mark.slow
-
-
-def settings_of(market, folder: Path, **options) -> BrokerSettings:
-    return BrokerSettings(
-        provider=market.owner.address,
-        data_dir=folder / "broker",
-        rpc_url=market.url,
-        deployment=market.deployment,
-        stake=STAKE,
-        settle_interval_s=0,
-        **options,
-    )
 
 
 def services_of(prices=PRICES):
@@ -41,7 +28,7 @@ def services_of(prices=PRICES):
 async def start(market, folder, *, owner=True, prices=PRICES, **options) -> BrokerProcess:
     keys = BrokerKeys(market.receipt, market.owner if owner else None)
     return await BrokerProcess.start(
-        settings_of(market, folder, **options), keys, services_of(prices)
+        market.get_broker_settings(folder / "broker", **options), keys, services_of(prices)
     )
 
 

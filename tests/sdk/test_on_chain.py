@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from hanse.chain import create_key
-from hanse.chain.asset import Asset
 from hanse.engines import open_engine
 from hanse.protocol.errors import HanseError, RequestError
-from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
+from hanse.provider import BrokerKeys, BrokerProcess, Service
 from hanse.sdk import CompletionStream, Hanse, HanseSync, Settings, verify_receipt_file
-from tests.provider.chain_parts import PRICES, STAKE, Market, run_market
+from tests.provider.chain_parts import PRICES, Market, run_market
 from tests.waiting import until as until
 
 pytestmark = pytest.mark.slow
@@ -22,14 +21,7 @@ MESSAGES = [{"role": "user", "content": "one two three"}]
 
 
 async def start_broker(market: Market, folder: Path) -> BrokerProcess:
-    settings = BrokerSettings(
-        provider=market.owner.address,
-        data_dir=folder / "broker",
-        rpc_url=market.url,
-        deployment=market.deployment,
-        stake=STAKE,
-        settle_interval_s=0,
-    )
+    settings = market.get_broker_settings(folder / "broker")
     services = [Service(1, open_engine("echo", {"answer_tokens": 8}), PRICES)]
     return await BrokerProcess.start(settings, BrokerKeys(market.receipt, market.owner), services)
 
@@ -39,17 +31,8 @@ async def test_a_user_pays_settles_refunds_and_every_unit_is_accounted_for(
 ) -> None:
     async with run_market(tmp_path / "chain", anvil_cache) as market:
         process = await start_broker(market, tmp_path)
-        wallet, provider = await market.make_key(), market.owner.address
-        asset = Asset(market.rpc, market.deployment.asset)
-        await market.do(wallet, asset.mint(wallet.address, 5_000_000))
-        settings = Settings(
-            market.url,
-            market.deployment,
-            tmp_path / "user.db",
-            signer=wallet,
-            wallet=wallet,
-            discover_interval_s=0.2,
-        )
+        provider = market.owner.address
+        wallet, settings = await market.make_wallet(5_000_000, tmp_path / "user.db")
         async with Hanse.open(settings) as hanse:
             with pytest.raises(RequestError) as caught:
                 await hanse.account.deposit(6_000_000)

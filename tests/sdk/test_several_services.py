@@ -5,14 +5,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from hanse.chain.asset import Asset
 from hanse.chain.registry import Registry
 from hanse.engines import Operation, open_engine
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import Prices
 from hanse.protocol.signatures import ZERO_ADDRESS, ZERO_HASH
-from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service, build_offer
-from hanse.sdk import CompletionStream, Hanse, Settings
+from hanse.provider import BrokerKeys, BrokerProcess, Service, build_offer
+from hanse.sdk import CompletionStream, Hanse
 from hanse.settlement.money.places import REFUND_GRACE_S, sum_by_place
 from tests.provider.chain_parts import PRICES, STAKE, Market, run_market
 from tests.sdk.test_on_chain import MESSAGES, until
@@ -24,15 +23,7 @@ CHAT = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
 async def start_broker(market: Market, folder: Path) -> BrokerProcess:
-    settings = BrokerSettings(
-        provider=market.owner.address,
-        data_dir=folder / "lubeck",
-        rpc_url=market.url,
-        deployment=market.deployment,
-        stake=STAKE,
-        settle_interval_s=0,
-        maintenance_interval_s=3_600,
-    )
+    settings = market.get_broker_settings(folder / "lubeck", maintenance_interval_s=3_600)
     engine = open_engine("echo", {"answer_tokens": 8})
     services = [
         Service(1, engine, PRICES, only=CHAT),
@@ -51,17 +42,7 @@ async def test_chat_and_vectors_of_one_engine_at_two_prices(
         block = (await market.rpc.fetch_head()).number
         for service_id in (1, 2):
             assert (await registry.read_service(provider, service_id, block=block)).active
-        wallet = await market.make_key()
-        asset = Asset(market.rpc, market.deployment.asset)
-        await market.do(wallet, asset.mint(wallet.address, 5_000_000))
-        settings = Settings(
-            market.url,
-            market.deployment,
-            tmp_path / "user.db",
-            signer=wallet,
-            wallet=wallet,
-            discover_interval_s=0.2,
-        )
+        wallet, settings = await market.make_wallet(5_000_000, tmp_path / "user.db")
         async with Hanse.open(settings) as hanse:
             opened = await hanse.account.open(3_000_000, {provider: 2_000_000})
             await until(lambda: len(hanse.get_offers()) == 2)
