@@ -62,8 +62,8 @@ bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; P
 bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node; EVENTS=1000000
 	@$(BIN)/python -m benchmarks.bench_index --events $(or $(EVENTS),1000000)
 
-bench-affinity: .venv/dev.stamp ## four characters at two providers with and without affinity, real model; TURNS=5
-	@$(BIN)/python -m benchmarks.bench_affinity --turns $(or $(TURNS),5)
+bench-affinity: .venv/dev.stamp ## four characters at two providers with and without affinity, real model; TURNS=4
+	@$(BIN)/python -m benchmarks.bench_affinity --turns $(or $(TURNS),4)
 
 bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, one JSON line; KNOWN=1000 with heartbeats
 	@$(BIN)/python -m benchmarks.bench_match --offers $(or $(OFFERS),100000) --known $(or $(KNOWN),1000)

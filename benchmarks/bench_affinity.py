@@ -1,6 +1,6 @@
 """What session affinity does for a prompt's cache: four characters, two providers, a real model.
 
-    make -s bench-affinity TURNS=5
+    make -s bench-affinity TURNS=4
 
 Each character (NPC) has a persona of some 500 tokens and talks for some turns; the characters take
 turns. Two brokers sell the packaged SmolLM2 through llama.cpp at the same price. With affinity each
@@ -223,7 +223,7 @@ def summarise(is_affine: bool, turns: int, found: list[dict[str, Any]]) -> dict[
 def main() -> None:
     """Measure both modes and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--cache-dir", type=Path, default=Path(".cache/models"))
     options = parser.parse_args()
     for is_affine in (False, True):
