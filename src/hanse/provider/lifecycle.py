@@ -6,8 +6,6 @@ if asked, close. What a crash skips of that, the next start makes good. What it 
 in `hanse.provider.rounds`.
 """
 
-import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -34,7 +32,7 @@ from hanse.provider.publishing import Publisher, fetch_confirmed_block, register
 from hanse.provider.rounds import MONEY_LOOK_S, Rounds
 from hanse.provider.settings import BrokerKeys, BrokerSettings
 from hanse.provider.sharing import Sharing
-from hanse.serving import HttpServer, Loops, run_until_signal
+from hanse.serving import HttpServer, ServingProcess, run_until_signal
 from hanse.settlement import SubAccountFunds, open_receipt_book
 from hanse.settlement.books.book_guard import MARK_INTERVAL_S, verify_book_is_newest
 from hanse.settlement.chain_state.index_storage import open_index_storage
@@ -60,18 +58,16 @@ LAST_RECEIPTS_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class BrokerProcess:
+class BrokerProcess(ServingProcess):
     """A running broker. Make one with `start`, end it with `stop`."""
 
     def __init__(self, settings: BrokerSettings, services: Sequence[Service]) -> None:
+        super().__init__("broker", self._begin_draining)
         self.settings = settings
         self._services = services
-        self._closers = contextlib.AsyncExitStack()
-        self._loops = Loops("broker", self._begin_draining)
         self.broker: Broker
         self.scheduler: Scheduler
         self.records: Submitter
-        self.server: HttpServer
         self._rounds: Rounds
         self._sharing: Sharing
         self._publish: Callable[[], Awaitable[None]]
@@ -94,22 +90,7 @@ class BrokerProcess:
             ChainError: the Registry refused.
         """
         process = cls(settings, services)
-        try:
-            await process._start(keys, progress, now_s, failpoint)
-        except BaseException:
-            await process._close()
-            raise
-        return process
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return self.server.url
-
-    @property
-    def failed(self) -> "asyncio.Future[None]":
-        """See `Loops.failed`."""
-        return self._loops.failed
+        return await process._begin(process._start(keys, progress, now_s, failpoint))
 
     async def settle_now(self, gas_share_ppm: int | None = None) -> list[SettlementBatch]:
         """On demand; see `Scheduler.settle`.
@@ -348,11 +329,6 @@ class BrokerProcess:
     def _begin_draining(self) -> None:
         if hasattr(self, "broker"):
             self.broker.begin_draining()
-
-    async def _close(self) -> None:
-        await self._loops.stop()
-        await self._closers.aclose()
-        self._loops.close()
 
 
 async def run_broker(
