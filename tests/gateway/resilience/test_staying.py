@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from aiohttp import ClientSession
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
 from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
@@ -18,6 +19,7 @@ from tests.gateway.gateway_parts import (
     CHUNK_MODEL,
     MemoryMarket,
     make_chunks,
+    run_gateway_here,
     until,
 )
 
@@ -186,6 +188,26 @@ async def test_the_local_engine_answers_when_the_market_has_nothing(model, strea
         assert answer.headers["hanse-provider"] == "local"
         assert "hanse-fallback" in answer.headers
         assert json.loads(local.bodies[0][1])["model"] == CHUNK_MODEL
+
+
+async def test_the_local_engine_is_asked_over_http_with_its_key(monkeypatch):
+    async with run_gateway_here(MemoryMarket()) as local:
+        monkeypatch.setenv("HANSE_FALLBACK_KEY", local.key)
+        settings = GatewaySettings(
+            port=0, drain_s=1.0, fallback_url=local.base_url, fallback_model=CHUNK_MODEL
+        )
+        async with (
+            run_gateway_here(MemoryMarket(), settings) as gateway,
+            ClientSession() as session,
+        ):
+            body = {"model": "unserved", "messages": [{"role": "user", "content": "x"}]}
+            headers = {"authorization": f"Bearer {gateway.key}"}
+            url = f"{gateway.base_url}/chat/completions"
+            async with session.post(url, json=body, headers=headers) as answer:
+                assert answer.status == 200
+                assert answer.headers["hanse-provider"] == "local"
+                assert answer.headers["hanse-fallback"] == "no_provider"
+                assert (await answer.json())["model"] == CHUNK_MODEL
 
 
 async def test_a_stream_goes_on_at_the_local_engine():
