@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli.framework import group, pass_session
+from hanse.cli.selling.selling_options import selling_options
 from hanse.cli.session import Session
-from hanse.cli.settings import database_option, traces_options
 
 if TYPE_CHECKING:
     pass
@@ -73,38 +73,7 @@ def provider() -> None:
     "--embeddings-model", default="", help="Name to offer them under. [default: the model's]"
 )
 @click.option("--service-id", type=click.IntRange(1), default=1, help="Number in the Registry.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8801, help="Port; 0 takes a free one."
-)
-@click.option(
-    "--endpoint", multiple=True, metavar="URL", help="Public URL for the offer, best first."
-)
-@click.option("--region", default="", help="Where the models run, for the offer, such as eu.")
-@click.option("--register/--no-register", default=None, help="Register and stake without asking.")
-@click.option("--stake", help="What to register with. [default: the least that counts]")
-@click.option("--payee", default="", help="Who is paid. [default: the owner]")
-@click.option(
-    "--settle-every",
-    type=click.FloatRange(0),
-    default=86_400.0,
-    help="Seconds that a claim may wait for its settlement; 0: only refunds and you settle.",
-)
-@click.option("--exposure", metavar="AMOUNT", help="Settle at once when more than this waits.")
-@click.option(
-    "--gas-percent",
-    type=click.FloatRange(0, 100),
-    default=1.0,
-    help="Most of a settlement's value that its gas may take.",
-)
-@click.option(
-    "--native-price",
-    metavar="AMOUNT",
-    help="What one native coin is worth, to weigh gas. [default: 0 on a development chain]",
-)
-@traces_options
-@database_option
-@click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
+@selling_options
 @pass_session
 async def start(session: Session, /, **options: Any) -> None:
     """Serve a model until Ctrl-C.

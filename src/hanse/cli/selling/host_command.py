@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from hanse.cli.framework import command, pass_session
+from hanse.cli.selling.selling_options import selling_options
 from hanse.cli.session import Session
-from hanse.cli.settings import database_option, traces_options
 
 
 @command(
@@ -60,38 +60,7 @@ from hanse.cli.settings import database_option, traces_options
     default=60.0,
     help="Seconds between looks at the market's prices.",
 )
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8801, help="Port; 0 takes a free one."
-)
-@click.option(
-    "--endpoint", multiple=True, metavar="URL", help="Public URL for the offers, best first."
-)
-@click.option("--region", default="", help="Where the models run, for the offers, such as eu.")
-@click.option("--register/--no-register", default=None, help="Register and stake without asking.")
-@click.option("--stake", help="What to register with. [default: the least that counts]")
-@click.option("--payee", default="", help="Who is paid. [default: the owner]")
-@click.option(
-    "--settle-every",
-    type=click.FloatRange(0),
-    default=86_400.0,
-    help="Seconds that a claim may wait for its settlement; 0: only refunds and you settle.",
-)
-@click.option("--exposure", metavar="AMOUNT", help="Settle at once when more than this waits.")
-@click.option(
-    "--gas-percent",
-    type=click.FloatRange(0, 100),
-    default=1.0,
-    help="Most of a settlement's value that its gas may take.",
-)
-@click.option(
-    "--native-price",
-    metavar="AMOUNT",
-    help="What one native coin is worth, to weigh gas. [default: 0 on a development chain]",
-)
-@traces_options
-@database_option
-@click.option("--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped.")
+@selling_options
 @pass_session
 async def host_gateway(session: Session, /, **options: Any) -> None:
     """Buy answers on the market and sell them, paid by voucher on both sides.
