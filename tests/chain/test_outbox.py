@@ -458,6 +458,19 @@ async def test_a_nonce_taken_by_a_foreign_transaction(rpc: Rpc, payer: Key) -> N
     assert await received(rpc) == 102
 
 
+async def step_unseen(rpc: Rpc, faulty: Rpc, payer: Key) -> Outbox:
+    """An outbox that cannot see what became of its transaction waits, however many blocks pass."""
+    outbox = make_outbox(faulty, payer, MemoryOutboxStorage())
+    await outbox.enqueue("once", pay(2))
+    for _ in range(K + 4):
+        await outbox.step()
+        await mine(rpc)
+    entry = await outbox.find("once")
+    assert entry is not None
+    assert (entry.state, entry.nonce) == (TransactionState.SIGNED, 0)
+    return outbox
+
+
 async def test_lagging_receipts_do_not_make_a_second_transaction(
     rpc: Rpc, payer: Key, faulty: FaultyTransport
 ) -> None:
@@ -468,14 +481,7 @@ async def test_lagging_receipts_do_not_make_a_second_transaction(
         return None if is_lagging and method == "eth_getTransactionReceipt" else answer
 
     faulty.after = after
-    outbox = make_outbox(Rpc(faulty), payer, MemoryOutboxStorage())
-    await outbox.enqueue("once", pay(2))
-    for _ in range(K + 4):
-        await outbox.step()
-        await mine(rpc)
-    entry = await outbox.find("once")
-    assert entry is not None
-    assert (entry.state, entry.nonce) == (TransactionState.SIGNED, 0)
+    outbox = await step_unseen(rpc, Rpc(faulty), payer)
     is_lagging = False
     await finish(outbox, rpc, "once")
     assert await received(rpc) == 2
@@ -497,14 +503,7 @@ async def test_blocks_of_two_chains_prove_no_nonce_taken(
         return answer
 
     faulty.after = after
-    outbox = make_outbox(Rpc(faulty), payer, MemoryOutboxStorage())
-    await outbox.enqueue("once", pay(2))
-    for _ in range(K + 4):
-        await outbox.step()
-        await mine(rpc)
-    entry = await outbox.find("once")
-    assert entry is not None
-    assert (entry.state, entry.nonce) == (TransactionState.SIGNED, 0)
+    outbox = await step_unseen(rpc, Rpc(faulty), payer)
     is_lying = False
     await finish(outbox, rpc, "once")
     assert await received(rpc) == 2
