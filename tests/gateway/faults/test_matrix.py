@@ -113,6 +113,13 @@ async def tell_payment(market: Market, expected: str) -> str:
     for row in await market.vouchers.list_sub_accounts():
         assert row.book.in_flight == 0
         assert row.book.acknowledged_fee == fees[row.key.provider]
+    counted = re.search(
+        r"^hanse_gateway_fees_base_units_total (\S+)$",
+        market.gateway.server.gateway.metrics.to_text().decode(),
+        re.MULTILINE,
+    )
+    assert counted
+    assert float(counted[1]) <= sum(fees.values())  # less: receipts that were fetched behind
     told = [
         f"{name} {_round_down(tokens[provider], name, expected)}"
         for provider, name in ((CHEAP, "at fault"), (DEAR, "other"))

@@ -244,6 +244,7 @@ class SteadyAnswer:
         self._turns += 1
         excluded = self._needs.excluded | {self.provider}
         self._needs = replace(self._needs, excluded=excluded)
+        receipt = self._part.receipt
         try:
             wait_s = self._means.get_wait_s()
             self._part = await ask_patiently(
@@ -257,6 +258,8 @@ class SteadyAnswer:
                 raise failure from None
             self._part = part
             self._mark_fallback(failure.code)
+        if receipt is not None:
+            self.earlier.append(receipt)
         self._frames, self._is_ended = None, False
 
     async def _end_part(self) -> None:
@@ -269,7 +272,6 @@ class SteadyAnswer:
         if receipt is None:
             self._prompts.append(None)
         else:
-            self.earlier.append(receipt)
             usage = receipt.signed.receipt.usage
             self._prompts.append(usage.input_tokens + usage.cached_tokens)
             self._delivered.tokens = self._tokens_before + usage.output_tokens
