@@ -203,7 +203,7 @@ class Caller:
         self.user = user
         self.book = UserBook()
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(30)
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(120)
         )
 
     async def __aenter__(self) -> "Caller":
