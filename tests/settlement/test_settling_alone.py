@@ -663,6 +663,30 @@ async def test_a_provider_that_sells_all_the_time_settles_each_sub_account_once_
     assert market.chain.ledger.accounts[THREE] == 400
 
 
+async def test_a_completion_carries_the_price_up_to_which_it_is_worth_it():
+    """1 % of 140,000 less the one base unit that the refund takes of what is owed."""
+    market = await open_paper_market(PRICED, users=2, funds=140_000)
+    await market.sell(ONE, 1)
+    for user in (ONE, TWO):
+        market.chain.ask_back(user, 140_000)
+    market.chain.time_s += LOCK_TIME_S
+    assert await market.scheduler.complete_due_refunds() == 2
+    caps = {call.data.split()[1].decode(): call.fee_cap_wei for call in market.chain.sent}
+    assert caps == {ONE: 1_399 * 10**18 // (70_000 * 10**9), TWO: 2 * 10**7}
+
+
+async def test_where_gas_costs_nothing_a_completion_has_no_cap():
+    market = await open_paper_market(users=1)
+    market.chain.ask_back(ONE, 400)
+    market.chain.time_s += LOCK_TIME_S
+    assert await market.scheduler.complete_due_refunds() == 1
+    assert [call.fee_cap_wei for call in market.chain.sent] == [0]
+    funds = market.chain.view.find_funds(ONE, SIGNER)
+    assert funds is not None
+    assert await market.settler.complete_refund(ONE, SIGNER, funds) is False
+    assert market.chain.sent[-1].fee_cap_wei == 0, "nor without one that is named"
+
+
 async def test_a_refund_that_leaves_enough_for_what_is_owed_does_not_wait_for_it():
     """What is owed is not worth its gas; the one refund would take a base unit of it along."""
     cost = REFUND_GAS // 100
