@@ -146,6 +146,11 @@ def has_whole_floats(value: object) -> bool:
     return isinstance(value, float) and value.is_integer()
 
 
+def get_values(body: object) -> list[object]:
+    values = body.values() if isinstance(body, dict) else []
+    return [value for value in values if isinstance(value, float)]
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda row: row.name)
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 def test_schemathesis_finds_nothing(server, operation, mode):
@@ -154,10 +159,13 @@ def test_schemathesis_finds_nothing(server, operation, mode):
     if mode.is_negative and operation.body is None:
         return  # nothing in these can be wrong
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    examples = 40 if operation.dialect is None else 15  # their schemas are large: 0.2 s an example
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=described.as_strategy(generation_mode=mode))
     def ask(case: schemathesis.Case) -> None:
-        assume(not has_whole_floats(case.body))
+        deep = operation.dialect is None  # a dialect's whole numbers stand at the top
+        assume(not has_whole_floats(case.body if deep else get_values(case.body)))
         key = {"authorization": f"Bearer {server.key}"}
         case.call_and_validate(
             base_url=server.root_url, headers=key, timeout=10, excluded_checks=[ignored_auth]
