@@ -250,7 +250,7 @@ async def run_gateway_here(
     ready: asyncio.Future[tuple[GatewayServer, int]] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
         serve_gateway(
-            settings or GatewaySettings(port=0, drain_s=1.0, market_wait_s=0.05),
+            settings or GatewaySettings(port=0, drain_s=1.0, market_wait_s=0),
             market,
             keys,
             on_ready=lambda server, port: ready.set_result((server, port)),

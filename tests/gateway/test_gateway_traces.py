@@ -10,6 +10,7 @@ import pytest
 from hanse.chain import Key
 from hanse.engines.echo_engine import Fault
 from hanse.protocol.errors import TransientError, VerificationError
+from hanse.sdk.purchase.ask import read_ask
 from hanse.settlement.traces.bundle import open_trace
 from hanse.settlement.traces.capture import TraceLimits, TraceSettings
 from hanse.settlement.traces.checking import check_trace
@@ -162,4 +163,6 @@ async def test_a_store_that_hangs_delays_no_answer_and_fails_none(tmp_path):
 
 async def test_without_traces_the_user_sends_no_key(tmp_path):
     async with open_market(tmp_path) as market:
-        assert market.hanse._buyer._get_headers("x").keys() == {"authorization", "content-type"}
+        ask = read_ask("/v1/chat/completions", b'{"model":"m"}')
+        headers = market.hanse._buyer._get_headers("x", ask)
+        assert headers.keys() == {"authorization", "content-type"}
