@@ -10,13 +10,16 @@ has left. So the guard stands in the book. A guard that refuses raises, and the 
 signed; the buyer then tries another provider, which may be cheaper.
 """
 
+import asyncio
 from typing import Protocol
 
 from hanse.protocol.books import UserBook
 from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import SignedReceipt
 from hanse.protocol.pricing import get_maximum_usage
 from hanse.protocol.signatures import DigestSigner, Hash32
+from hanse.sdk.purchase.background import Background
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import Purchase, VoucherBook, open_voucher_book
 from hanse.settlement.books.voucher_records import IssuedVoucher, SubAccountKey, Verification
@@ -58,6 +61,7 @@ class GuardedBook(VoucherBook):
         self.guard: SpendingGuard | None = None
         self._ids: dict[Hash32, Hash32] = {}  # request ids to tell of, by request hash
         self._hashes: dict[Hash32, Hash32] = {}  # and the other way
+        self._undoing = Background()
 
     async def issue(
         self,
@@ -77,9 +81,13 @@ class GuardedBook(VoucherBook):
         )
         tokens = most.input_tokens + most.output_tokens
         await guard.reserve(request.request_id, tokens, request.maximum_fee)
+        writing = asyncio.ensure_future(super().issue(key, purchase, funds, signer, now_s))
         try:
-            issued = await super().issue(key, purchase, funds, signer, now_s)
-        except Exception:
+            issued = await asyncio.shield(writing)
+        except asyncio.CancelledError:  # the application left; it may be written all the same
+            self._undoing.start(self._undo(guard, request.request_id, writing))
+            raise
+        except BaseException:
             guard.end(request.request_id, 0, 0)
             raise
         request_hash = issued.signed.voucher.request_hash
@@ -88,6 +96,18 @@ class GuardedBook(VoucherBook):
         self._ids[request_hash] = request.request_id
         self._hashes[request.request_id] = request_hash
         return issued
+
+    async def _undo(
+        self, guard: SpendingGuard, request_id: Hash32, writing: asyncio.Future[IssuedVoucher]
+    ) -> None:
+        """Take back a voucher that was never sent, however far its writing got."""
+        try:
+            await writing
+            await super().release(request_id, "never sent")
+        except HanseError:
+            pass  # not written; or it stays in flight until its deadline, which costs nothing
+        finally:
+            guard.end(request_id, 0, 0)
 
     async def acknowledge(
         self,
