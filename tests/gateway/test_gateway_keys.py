@@ -286,6 +286,16 @@ async def test_children_cannot_mint_nor_see_the_owners_affairs(keys):
             verify_reach(child, path, b"")
 
 
+async def test_a_key_of_one_user_mints_for_no_other(keys):
+    parent, _ = await keys.create("game", KeyTerms(may_mint=True, user="alice"))
+    with pytest.raises(RequestError, match="one end user") as caught:
+        await mint_key(keys, parent, MintBody(ttl_s=60, user="bob"))
+    assert (caught.value.code, caught.value.param) == ("permission_denied", "user")
+    for user in ("", "alice"):
+        child, _ = await mint_key(keys, parent, MintBody(ttl_s=60, user=user))
+        assert child.terms.user == "alice"
+
+
 async def test_a_key_that_was_not_made_to_mint_does_not(keys):
     parent, _ = await keys.create("app")
     with pytest.raises(RequestError, match="--may-mint"):

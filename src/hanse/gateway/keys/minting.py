@@ -33,7 +33,8 @@ class MintBody(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         ttl_s: how long the child works.
         name: label; its parent's, if there is none.
-        user: the end user whom all of its requests count for, whatever their body says.
+        user: the end user whom all of its requests count for, whatever their body says; its
+            parent's, if that counts for one.
         models, paths, origins: its reach; its parent's, if none are named.
         limits: of its own, lowered to its parent's. Money is in base units.
     """
@@ -51,7 +52,8 @@ async def mint_key(keys: ApiKeys, parent: ApiKey, body: MintBody) -> tuple[ApiKe
     """Issue a child; its text is returned here and nowhere ever again.
 
     Raises:
-        RequestError: `permission_denied` if the parent may not mint, or not this;
+        RequestError: `permission_denied` if the parent may not mint, or not this, or not for this
+            user;
             `api_key_invalid` if it was revoked meanwhile.
     """
     terms = parent.terms
@@ -61,6 +63,13 @@ async def mint_key(keys: ApiKeys, parent: ApiKey, body: MintBody) -> tuple[ApiKe
             "this API key may not mint others; one that may: hanse gateway keys create NAME "
             "--may-mint",
         )
+    if terms.user and body.user not in ("", terms.user):
+        raise RequestError(
+            "permission_denied",
+            "user: this API key counts for one end user, and so do all that it mints; leave "
+            "`user` out, or name the same",
+            param="user",
+        )
     child = msgspec.structs.replace(
         terms,
         may_mint=False,
@@ -69,6 +78,6 @@ async def mint_key(keys: ApiKeys, parent: ApiKey, body: MintBody) -> tuple[ApiKe
         origins=narrow("origins", terms.origins, tuple(body.origins)),
         limits=terms.limits.within(body.limits),
         user_limits=NO_LIMITS,  # the parent's hold for its children's users
-        user=body.user or terms.user,
+        user=terms.user or body.user,
     )
     return await keys.create(body.name or parent.name, child, ttl_s=body.ttl_s, parent=parent)
