@@ -96,6 +96,9 @@ def test_no_reference_leaves_the_schema(reference: Any) -> None:
         ({"type": "strng"}, "JSON schema cannot be used"),
         ({"$ref": "#/$defs/nowhere"}, "nowhere"),
         ({"$schema": "http://example.com/own"}, "JSON schema cannot be used"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#"}, "draft-04"),
+        ({"items": {"$schema": "http://json-schema.org/draft-04/schema#"}}, "draft-04"),
+        ({"$ref": "#/$defs/a/1", "$defs": {"a": [{}]}}, "not there"),
         ({"properties": {"a": {"$id": "http://x"}}}, r"\$id is not taken"),
         ({"$dynamicRef": "#x"}, r"\$dynamicRef is not taken"),
         ({"pattern": "(?=a)b"}, "regex"),
@@ -126,6 +129,29 @@ def test_references_that_double_are_counted_before_they_are_followed() -> None:
     defs["d40"] = {"type": "object"}
     with pytest.raises(RequestError, match=f"over {EXPANDED_MAX} parts"):
         measure_schema({"$ref": "#/$defs/d0", "$defs": defs})
+
+
+def double(prefix: str, wrap: Any) -> dict[str, Any]:
+    """Twenty definitions that each refer twice to the next."""
+    ways = [[{"allOf": [{"$ref": f"{prefix}a{i + 1}"}]}] * 2 for i in range(20)]
+    return {f"a{i}": wrap({"anyOf": two}) for i, two in enumerate(ways)} | {"a20": {}}
+
+
+@pytest.mark.parametrize("prefix", ["#/%24defs/", "#/%24%64efs/", "#%2F$defs/", "#/$defs%2f"])
+def test_escaped_references_are_counted_too(prefix: str) -> None:
+    one = {"$ref": "#/%24defs/a0", "$defs": {"a0": {"type": "string"}}}
+    assert compile_document(one).find_fault("1") is not None
+    document = {"$ref": "#/%24defs/a0", "$defs": double(prefix, dict)}
+    with pytest.raises(RequestError, match=r"parts|\$ref leads to"):
+        measure_schema(document)
+
+
+def test_an_older_draft_hides_no_subschema_in_its_dependencies() -> None:
+    defs = double("#/definitions/", lambda schema: {"dependencies": {"default": schema}})
+    draft = "http://json-schema.org/draft-07/schema#"
+    with pytest.raises(RequestError, match=f"over {EXPANDED_MAX} parts"):
+        measure_schema({"$schema": draft, "$ref": "#/definitions/a0", "definitions": defs})
+    assert compile_document({"$schema": draft, "type": "integer"}).find_fault("1") is None
 
 
 def test_a_long_chain_of_references_ends() -> None:

@@ -5,11 +5,15 @@ refer twice to the next are two lines each and 2**30 visits. So the parts are co
 every reference written out, each reference once, in time that grows with the schema's text alone;
 a reference to something that is being written out is recursion, and ends the way.
 
-Only references within the schema are known: `#` and `#/...`.
+Only references within the schema are known: `#` and `#/...`. What is counted must be what the
+library follows, so a reference is decoded as it decodes it, one that leads nowhere is refused here,
+and only two drafts are taken: 2020-12, and draft-07, which OpenAI's SDK for JavaScript writes for
+zod (its SDK for Python names none, which is 2020-12).
 """
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from hanse.protocol.errors import RequestError
 
@@ -25,7 +29,13 @@ PATTERNS_MAX = 32
 PATTERN_CHARS_MAX = 512
 """One regular expression."""
 
-_MAPS = ("properties", "patternProperties", "dependentSchemas")
+DRAFTS = (
+    "https://json-schema.org/draft/2020-12/schema",
+    "http://json-schema.org/draft-07/schema",
+)
+"""What `$schema` may be; in all others some keyword means what is not counted here."""
+
+_MAPS = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 _ASIDE = frozenset(("$defs", "definitions", "enum", "const", "default", "examples"))
 _REFUSED = ("$dynamicRef", "$recursiveRef", "$dynamicAnchor", "$recursiveAnchor", "$anchor", "$id")
 
@@ -67,8 +77,8 @@ class _Measure:
     def __init__(self, root: dict[str, Any]) -> None:
         self.recursive = False
         self._root = root
-        self._counted: dict[str, int] = {}
-        self._open = {"#"}
+        self._counted: dict[tuple[str, ...], int] = {}
+        self._open: set[tuple[str, ...]] = {()}
 
     def count(self, node: object, depth: int) -> int:
         """The parts of a schema, or of a list of schemas; of anything else there are none."""
@@ -84,6 +94,8 @@ class _Measure:
     def _count_keyword(self, name: str, value: object, depth: int) -> int:
         if name in _REFUSED:
             raise refuse_schema(f"{name} is not taken here; use $defs, and $ref to #/$defs/...")
+        if name == "$schema" and (not isinstance(value, str) or value.rstrip("#") not in DRAFTS):
+            raise refuse_schema(f"$schema is {value!r:.80}, taken are {' and '.join(DRAFTS)}")
         if name == "enum" and isinstance(value, list):
             return sum(isinstance(item, list | dict) for item in value)  # scalars are looked up
         if name in _ASIDE:
@@ -97,31 +109,38 @@ class _Measure:
     def _count_reference(self, reference: object, depth: int) -> int:
         if not isinstance(reference, str) or (reference != "#" and reference[:2] != "#/"):
             raise refuse_schema(f"$ref leads to {reference!r:.80}, expected #/... within it")
-        if reference in self._open:
+        place = _read_pointer(reference)
+        if place in self._open:
             self.recursive = True
             return 1
-        known = self._counted.get(reference)
+        known = self._counted.get(place)
         if known is None:
             if depth >= REFERENCES_MAX:
                 raise refuse_schema(f"over {REFERENCES_MAX} references lead on to one another")
-            self._open.add(reference)
-            known = self.count(_find_target(self._root, reference), depth + 1)
-            self._open.discard(reference)
-            self._counted[reference] = known
+            self._open.add(place)
+            known = self.count(_get_target(self._root, place), depth + 1)
+            self._open.discard(place)
+            self._counted[place] = known
         return known
 
 
-def _find_target(root: object, reference: str) -> object:
-    """What a JSON pointer leads to; None where it leads nowhere, which the library words."""
+def _read_pointer(reference: str) -> tuple[str, ...]:
+    """The names of a JSON pointer; as in the library, an escaped slash separates too."""
+    parts = unquote(reference[1:], errors="replace").split("/")[1:]
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
+
+
+def _get_target(root: object, place: tuple[str, ...]) -> object:
     node = root
-    for part in reference[2:].split("/") if len(reference) > 1 else ():
-        name = part.replace("%25", "%").replace("~1", "/").replace("~0", "~")
-        if isinstance(node, dict):
-            node = node.get(name)
-        elif isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+    for name in place:
+        if isinstance(node, dict) and name in node:
+            node = node[name]
+        elif isinstance(node, list) and name in map(str, range(len(node))):
             node = node[int(name)]
         else:
-            return None
+            raise refuse_schema(
+                f"$ref leads to {'/'.join(('#', *place))!r:.80}, which is not there"
+            )
     return node
 
 
