@@ -218,6 +218,13 @@ def test_offer_out_of_force(valid_until):
         )
 
 
+def test_offer_whose_cached_input_is_dearer():
+    verify_offer(sign_offer(make_offer(prices=Prices(5, 5, 0))), DOMAIN, RECEIPT_ADDRESS, NOW_S)
+    trap = sign_offer(make_offer(prices=Prices(5, 6, 9)))
+    with pytest.raises(VerificationError, match="cached input costs 6, input 5"):
+        verify_offer(trap, DOMAIN, RECEIPT_ADDRESS, NOW_S)
+
+
 def test_offer_signed_by_an_attacker():
     with refused("offer_invalid", VerificationError):
         verify_offer(sign_offer(make_offer(), ATTACKER_KEY), DOMAIN, RECEIPT_ADDRESS, NOW_S)

@@ -123,6 +123,11 @@ async def test_replaced_offer_is_honoured_for_a_while_and_an_ended_one_is_not():
         book.get_in_force(new.offer_hash)
 
 
+async def test_no_offer_is_built_whose_cached_input_is_dearer():
+    with pytest.raises(RequestError, match="cached input at 2, dearer than input at 1"):
+        await make_offer(EchoEngine(Settings()), 1, prices=Prices(1, 2, 3))
+
+
 def test_manifest_root_covers_names_and_bytes_and_not_the_order():
     files = [
         ModelFile(name=name, path="", size_bytes=1, sha256=digit * 64)

@@ -137,6 +137,8 @@ def verify_receipt_fee(signed: SignedReceipt, maximum_fee: int, offer: Offer) ->
 def verify_offer(signed: SignedOffer, domain: Domain, receipt_key: Address, now_s: int) -> None:
     """Check that the provider's receipt key signed the offer and that it is in force.
 
+    Nor may its cached input be dearer than its input.
+
     The caller still owes: that `receipt_key` and the offer's hash are what the Registry shows for
     this provider and service at a confirmed block.
 
@@ -153,6 +155,14 @@ def verify_offer(signed: SignedOffer, domain: Domain, receipt_key: Address, now_
             "offer_invalid",
             f"the offer is valid until {offer.valid_until}, "
             f"more than {OFFER_VALID_S_MAX} s ahead of {now_s}",
+        )
+    prices = offer.prices
+    # Only the provider knows what was cached: it could call all of a prompt so.
+    if prices.cached_per_mtok > prices.input_per_mtok:
+        raise VerificationError(
+            "offer_invalid",
+            f"cached input costs {prices.cached_per_mtok}, input {prices.input_per_mtok}: what is "
+            "cached may cost no more",
         )
     _verify_by_provider(
         domain.digest(offer.struct_hash()), signed.signature, receipt_key, "offer_invalid"

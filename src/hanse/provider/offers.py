@@ -170,8 +170,17 @@ async def build_offer(
     """What this broker offers of a service, from its started engine.
 
     Raises:
-        RequestError: `configuration_invalid` if the engine can do nothing of what is to be sold.
+        RequestError: `configuration_invalid` if the engine can do nothing of what is to be sold, or
+            no user would take its prices.
     """
+    prices = service.prices
+    if prices.cached_per_mtok > prices.input_per_mtok:
+        raise RequestError(
+            "configuration_invalid",
+            f"service {service.service_id} would sell cached input at {prices.cached_per_mtok}, "
+            f"dearer than input at {prices.input_per_mtok}, and no user takes such an offer: lower "
+            "the price of cached input to that of input or below",
+        )
     if not service.operations:
         wanted = ", ".join(sorted(service.only or ()))
         raise RequestError(
