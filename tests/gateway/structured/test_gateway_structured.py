@@ -1,16 +1,21 @@
 """A schema, asked through the gateway's HTTP."""
 
+import json
+import time
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 
-from hanse.gateway import GatewaySettings
+from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.keys import KeyTerms
 from hanse.gateway.structured.contents import write_chunks, write_completion
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import Usage
+from hanse.store import open_memory
+from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import FEE, MemoryAnswer, MemoryMarket, run_gateway_here
-from tests.gateway.structured.scripted_market import BAD, GOOD, SCHEMA
+from tests.gateway.structured.scripted_market import BAD, GOOD, SCHEMA, make_body
 
 SHAPE = {"type": "json_schema", "json_schema": {"name": "npc", "schema": SCHEMA}}
 
@@ -130,3 +135,18 @@ async def test_another_dialects_schema_is_held_to_as_well(stream: bool) -> None:
 def test_the_setting_is_one_of_two_words() -> None:
     with pytest.raises(RequestError, match="repair or elsewhere"):
         GatewaySettings(structured_then="again")
+
+
+async def test_a_hosted_gateways_broker_gets_what_was_answered_and_buys_once() -> None:
+    """It is paid for what was answered; with a verdict, a schema that nothing fits would be free
+    for its user and cost the host each attempt."""
+    market = TextMarket(BAD)
+    database = await open_memory()
+    keys = await open_api_keys(database, time.time)
+    _, key = await keys.create("host", KeyTerms(unjudged=True))
+    headers = {"authorization": f"Bearer {key}"}
+    caller = Caller("POST", "/v1/chat/completions", headers, [make_body(model="memory-chat")])
+    answer = await caller.run(GatewayApp(GatewaySettings(), market, keys), within_s=10)
+    await database.close()
+    assert answer.status == 200
+    assert json.loads(answer.body)["choices"][0]["message"]["content"] == BAD

@@ -45,6 +45,8 @@ class KeyTerms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         ladder: name of the ladder, if it degrades; one that is not there refuses.
         request_class: of its requests in the gateway's line, and the highest that they may ask for;
             "" for interactive.
+        unjudged: whether its answers are passed on as they come, whether or not they fit the JSON
+            schema asked for: of a hosted gateway's broker, which is paid for what was answered.
         user: whom every request of this key counts for, whatever its body says; "" for no one.
     """
 
@@ -59,6 +61,7 @@ class KeyTerms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     ladder: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""
     request_class: Literal["", "interactive", "ambient", "background"] = ""
     user: Annotated[str, Meta(max_length=USER_CHARS_MAX)] = ""
+    unjudged: bool = False
 
 
 ANYTHING = KeyTerms()

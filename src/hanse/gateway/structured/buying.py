@@ -2,7 +2,7 @@
 
     answer = await buy_fitting(sale, ask, settings.structured_then)
 
-Requests without a schema pass through untouched.
+Requests without a schema pass through untouched, and those of keys that are `unjudged`.
 """
 
 import time
@@ -32,7 +32,7 @@ async def buy_fitting(
             `schema_unmet`, which SDKs shall not try again by themselves: each try is paid.
     """
     demand = None
-    if sale.operation is CHAT:
+    if sale.operation is CHAT and not sale.key.terms.unjudged:
         demand = find_demand(sale.body, sale.exchange.wishes, afterwards)
     if demand is None:
         return await ask(sale, sale.body, sale.needs)
