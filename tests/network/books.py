@@ -130,7 +130,7 @@ def read_user(market: Market, name: str) -> UserSide:
     )
 
 
-async def wait_agreed(market: Market, name: str, limit_s: float = 60) -> ProviderSide:
+async def wait_agreed(market: Market, name: str, limit_s: float = 120) -> ProviderSide:
     """Wait until nothing that the broker ever admitted is open on either side; then compare all.
 
     A voucher whose request the broker never admitted stays in flight on the user's side until its

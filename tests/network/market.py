@@ -87,9 +87,9 @@ class Market:
         await self.end(name)
         await self.network.start_provider(self.get_plan(name))
 
-    async def restart_gateway(self) -> None:
+    async def restart_gateway(self, *options: str) -> None:
         await self.end("gateway")
-        await self.network.start_gateway()
+        await self.network.start_gateway(*options)
 
     async def end(self, name: str) -> None:
         """Kill -9, if it still runs."""
@@ -157,7 +157,7 @@ async def stream_words(
     return "ended" if reason else "cut"
 
 
-async def buy_again(market: Market, model: str, limit_s: float = 45) -> list[str]:
+async def buy_again(market: Market, model: str, limit_s: float = 120) -> list[str]:
     """One small answer, as soon as the provider is asked again; a refused try costs nothing."""
     words: list[str] = []
 

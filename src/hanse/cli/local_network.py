@@ -233,13 +233,13 @@ class LocalNetwork:
         save_network(self.home, self.network)
         return child
 
-    async def start_gateway(self) -> ChildProcess:
+    async def start_gateway(self, *options: str) -> ChildProcess:
         """Start the gateway, which pays with the user's money by its own session key."""
         self.get_key("user")
         self.get_key("gateway")
         port = self._get_port("gateway", self._gateway_port)
         arguments = ["gateway", "start", "--key", "user", "--signer", "gateway"]
-        return await self._start("gateway", port, [*arguments, "--port", str(port)])
+        return await self._start("gateway", port, [*arguments, "--port", str(port), *options])
 
     async def run_command(self, *arguments: str) -> Any:
         """Run a command of ours with `--json` on this network and return its document.
