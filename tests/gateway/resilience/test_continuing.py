@@ -71,6 +71,16 @@ def test_what_was_delivered_may_stand_in_the_way(frame, why):
     assert why in find_obstacle(CHAT, deliver(to_chunk("x"), frame))
 
 
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_no_more_text_is_handed_over_than_was_asked_for(limit):
+    request = {**CHAT, limit: 10}
+    assert not find_obstacle(request, deliver(to_chunk("é" * 160)))
+    assert "321 bytes" in find_obstacle(request, deliver(to_chunk("é" * 160 + "x")))
+    assert not find_obstacle(CHAT, deliver(to_chunk("x" * 65_536)))
+    assert find_obstacle(CHAT, deliver(to_chunk("é" * 40_000)))
+    assert find_obstacle({**CHAT, limit: 10**6}, deliver(to_chunk("x" * 65_537)))
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -6,6 +6,9 @@ What is asked is a request of the gateway's own making: the voucher buys its has
 covers the bytes that the next provider sends. `max_tokens` falls by the tokens that were delivered
 (`hanse.gateway.resilience.delivered`).
 
+The delivered text becomes a prompt that is paid for, so one that is longer than the tokens that
+were asked for can be is not handed over: a provider could make the next one dear.
+
 Not continued, since the other provider could not know where it stands: several choices, token log
 probabilities, an answer bound to a schema or grammar, a tool call under way, a thought.
 
@@ -21,9 +24,12 @@ from typing import Any
 
 import msgspec
 
-from hanse.gateway.resilience.delivered import Delivered
+from hanse.gateway.resilience.delivered import TEXT_BYTES_MAX, Delivered
 from hanse.protocol.errors import VerificationError
 from hanse.protocol.hashing import DONE_FRAME
+
+TOKEN_BYTES_MAX = 32
+"""Of text for each token that was asked for; tokens of ordinary text have about four."""
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _BOUND = ("grammar", "json_schema", "guided_json", "guided_regex", "guided_grammar", "suffix")
@@ -35,6 +41,9 @@ def find_obstacle(request: dict[str, Any], delivered: Delivered) -> str:
         return "it had come to its end"
     if delivered.obstacle:
         return delivered.obstacle
+    text_bytes, most = len(delivered.text.encode()), _get_text_bytes_max(request)
+    if text_bytes > most:
+        return f"its text has {text_bytes} bytes, more than the {most} of what was asked for"
     if request.get("n") not in (None, 1) or request.get("best_of") not in (None, 1):
         return "it has several choices"
     if request.get("logprobs") or request.get("top_logprobs"):
@@ -141,6 +150,15 @@ def make_end(
             {**head, "choices": [], "usage": usage | {"total_tokens": prompt + completion}}
         )
     return [*(b"data: " + msgspec.json.encode(frame) + b"\n\n" for frame in frames), DONE_FRAME]
+
+
+def _get_text_bytes_max(request: dict[str, Any]) -> int:
+    most = TEXT_BYTES_MAX
+    for name in _LIMITS:
+        asked = request.get(name)
+        if isinstance(asked, int):
+            most = min(most, asked * TOKEN_BYTES_MAX)
+    return most
 
 
 def _find_prompt_obstacle(request: dict[str, Any]) -> str:

@@ -21,8 +21,9 @@ from hanse.protocol.errors import VerificationError
 HELD_BYTES_MAX = 131_072
 """Raw frames held before they are read: some 700 of a token each, more than most answers have."""
 
-TEXT_BYTES_MAX = 1_048_576
-"""Of a text that can be continued; it has to fit into a request, with the prompt beside it."""
+TEXT_BYTES_MAX = 65_536
+"""Of a text that can be continued: some 16,000 tokens. It becomes a prompt that is paid for, and a
+stranger wrote it."""
 
 
 class _Delta(msgspec.Struct):
