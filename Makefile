@@ -14,6 +14,8 @@ INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Ctrl-C reaches every process of the terminal. To stop it by make's process id alone send SIGTERM: GNU make hands that
+# on to what it runs, and SIGINT to nobody.
 up: .venv/run.stamp ## start a local network and buy one real answer; ONCE=1 stops after it
 	$(BIN)/hanse up $(if $(filter 1,$(ONCE)),--once)
 
