@@ -185,7 +185,8 @@ async def test_a_first_attempt_that_cannot_be_bought_fails_as_any_request() -> N
 
 
 async def test_a_tool_call_or_a_refusal_is_no_answer_to_hold_a_schema_against() -> None:
-    for message in ({"tool_calls": [{"id": "1"}]}, {"refusal": "no", "content": "x"}):
+    call = {"tool_calls": [{"id": "1", "function": {"name": "wait"}}]}
+    for message in (call, {"refusal": "no", "content": ""}):
         body = json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
         _, headers = await buy_for(ScriptedMarket([body]))
         assert headers["hanse-structured"] == "valid"

@@ -1,7 +1,10 @@
 """The texts inside chat completions, whole or streamed, and completions that the gateway makes.
 
 Only what is judged is read: per choice its content, and whether it is an answer at all. A choice
-that calls tools or refuses is none, and no schema is held against it.
+that calls tools, or refuses and says nothing else, is none, and no schema is held against it.
+
+What is judged has to be what every reader finds. So a whole answer has messages and a stream has
+deltas, never both, and a whole answer has each choice once.
 
 Source: OpenAI's API reference, "The chat completion object" and "chunk object".
 """
@@ -19,10 +22,25 @@ from hanse.protocol.messages import Usage
 _DATA = b"data:"
 
 
+class _Named(msgspec.Struct):
+    name: str | None = None
+
+
+class _Call(msgspec.Struct):
+    function: _Named | None = None
+    custom: _Named | None = None
+
+
 class _Message(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
-    tool_calls: list[msgspec.Raw] | None = None
+    tool_calls: list[_Call | None] | None = None
+
+    @property
+    def calls_tool(self) -> bool:
+        """Whether a call begins here: one with a name."""
+        named = [each.function or each.custom for each in self.tool_calls or () if each]
+        return any(tool and tool.name for tool in named)
 
 
 class _Choice(msgspec.Struct):
@@ -44,11 +62,18 @@ class Choice:
 
     Attributes:
         parts: its content so far.
-        is_answer: False once it calls a tool or refuses.
+        calls_tool: whether it calls one.
+        refuses: whether it says that it will not answer.
     """
 
     parts: list[str] = field(default_factory=list)
-    is_answer: bool = True
+    calls_tool: bool = False
+    refuses: bool = False
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether its content is to be judged."""
+        return not self.calls_tool and (bool(self.parts) or not self.refuses)
 
     @property
     def text(self) -> str:
@@ -69,24 +94,26 @@ class Gathering:
         self.broken = False
 
     def add(self, body: bytes) -> None:
-        """Take a completion, or one of its chunks.
+        """Take a whole completion.
 
         Raises:
             VerificationError: `response_malformed`.
         """
-        try:
-            completion = _DECODE(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise VerificationError(
-                "response_malformed", "the provider's answer is no chat completion"
-            ) from None
-        for each in completion.choices:
-            message = each.delta or each.message or _Message()
-            choice = self.choices.setdefault(each.index, Choice())
+        choices = _read_choices(body)
+        if len({each.index for each in choices}) < len(choices):
+            raise _get_malformed("it has one choice twice")
+        for each in choices:
+            if each.delta is not None:
+                raise _get_malformed("it is whole, and has a delta")
+            self._take(each.index, each.message)
+
+    def _take(self, index: int, message: _Message | None) -> None:
+        choice = self.choices.setdefault(index, Choice())
+        if message is not None:
             if message.content:
                 choice.parts.append(message.content)
-            if message.tool_calls or message.refusal:
-                choice.is_answer = False
+            choice.calls_tool = choice.calls_tool or message.calls_tool
+            choice.refuses = choice.refuses or bool(message.refusal)
 
     def add_frame(self, frame: bytes) -> None:
         """Take one frame of a stream; comments and the end hold nothing.
@@ -99,7 +126,21 @@ class Gathering:
         if frame.startswith(b'data: {"error"'):
             self.broken = True
             return
-        self.add(frame[len(_DATA) :])
+        for each in _read_choices(frame[len(_DATA) :]):
+            if each.message is not None:
+                raise _get_malformed("it is a stream, and has a whole message")
+            self._take(each.index, each.delta)
+
+
+def _read_choices(body: bytes) -> list[_Choice]:
+    try:
+        return _DECODE(body).choices
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _get_malformed("it is no chat completion") from None
+
+
+def _get_malformed(why: str) -> VerificationError:
+    return VerificationError("response_malformed", f"the provider's answer: {why}")
 
 
 def is_done(frame: bytes) -> bool:
