@@ -307,6 +307,7 @@ class FakeBroker:
         return {
             "bytes": frame.replace(b"is", b"IS"),
             "malformed": b"event: chunk\n" + frame,
+            "two-lines": frame[:-1] + b"event: error\n\n",
             "huge": b"data: " + b"x" * (1024 * 1024 + 10),
             "two-receipts": b": hanse-receipt AAAA\n\n",
         }.get(self.lie, frame)

@@ -79,6 +79,7 @@ async def test_a_receipt_of_another_request_is_caught(world: World, body: bytes)
     [
         ("bytes", "response_mismatch"),
         ("malformed", "response_malformed"),
+        ("two-lines", "response_malformed"),
         ("huge", "response_malformed"),
         ("two-receipts", "receipt_invalid"),
         ("late-frame", "response_malformed"),

@@ -53,5 +53,13 @@ def test_only_data_and_comments_are_known() -> None:
     for strange in (b"event: x\ndata: y\n\n", b": x\ndata: y\n\n", b"id: 1\n\n", b"\ndata: x\n\n"):
         with pytest.raises(VerificationError):
             is_data(strange)
+    assert is_data(b"data: x\r\n\r\n")
+    for more in (
+        b"data: x\nevent: y\n\n",
+        b"data: x\r\rdata: y\n\n",
+        b"data: x\r\ndata: y\r\n\r\n",
+    ):
+        with pytest.raises(VerificationError, match="more than one line"):
+            is_data(more)
     assert is_done(b"data: [DONE]\n\n")
     assert not is_done(b'data: [DONE] "\n\n')

@@ -203,7 +203,7 @@ class Answer:
     ) -> tuple[SignedReceipt | None, bool]:
         """Add the data frames that this chunk completes; the receipt so far, and if it ended."""
         for frame in self._splitter.feed(chunk):
-            if frame.startswith(b"data: {") and signed is None:
+            if signed is None and frame.startswith(b"data: {") and is_data(frame):
                 batch.append(frame)
             elif not is_data(frame):
                 if frame.startswith(RECEIPT_COMMENT):

@@ -65,13 +65,16 @@ class FrameSplitter:
 
 
 def is_data(frame: bytes) -> bool:
-    """Whether it is a data frame; False for comments and for blank lines.
+    """Whether it is a data frame, of one line; False for comments and for blank lines.
 
     Raises:
         VerificationError: `response_malformed` for anything else: only these two kinds are covered
             by the protocol, and a client would understand more than was hashed.
     """
     if frame.startswith(b"data:"):
+        line = frame.rstrip(b"\r\n")
+        if b"\n" in line or b"\r" in line:
+            raise VerificationError("response_malformed", "a data frame has more than one line")
         return True
     lines = frame.splitlines()
     if all(not line or line.startswith(b":") for line in lines):
