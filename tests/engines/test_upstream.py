@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from hanse.engines import Engine, open_engine
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import FRAME_BYTES_MAX
-from hanse.protocol.messages import FinishReason, Usage
+from hanse.protocol.messages import FinishReason, Prices, Usage
 from tests.engines.conftest import open_upstream
 from tests.engines.openai_front import UPSTREAM_KEY, UPSTREAM_MODEL, serve
 from tests.engines.test_contract import collect, make_chat, read_frames
@@ -215,6 +216,25 @@ async def test_only_checked_fields_reach_the_upstream(tmp_path: Path) -> None:
     assert seen[0]["stream_options"] == {"include_usage": True}
     assert seen[0]["max_tokens"] == 5
     assert set(seen[0]) == {"messages", "seed", "max_tokens", "model", "stream", "stream_options"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_gateway_is_asked_to_pay_no_more_than_the_sale_brings(
+    tmp_path: Path, stream: bool
+) -> None:
+    seen: list[str | None] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("hanse-max-prices"))
+        return web.Response(status=400)
+
+    async with open_scripted(handle, tmp_path, margin_ppm=100_000) as engine:
+        for sold_at in (Prices(121, 55, 220), None):
+            asked = msgspec.structs.replace(make_chat(stream=stream), sold_at=sold_at)
+            answering = anext(engine.stream(asked)) if stream else engine.answer(asked)
+            with pytest.raises(RequestError):
+                await answering
+    assert seen == ["110,50,200", None]
 
 
 async def test_unreachable_upstream_is_transient(tmp_path: Path) -> None:

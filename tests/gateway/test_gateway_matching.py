@@ -8,6 +8,7 @@ import pytest
 from hanse.gateway.selling.wishes import PROVIDERS_MAX, SESSION_CHARS_MAX, read_needs
 from hanse.market import BALANCED, Needs
 from hanse.protocol.errors import RequestError
+from hanse.protocol.messages import Prices
 from tests.gateway.market_parts import CHAT_MODEL, CHEAP, DEAR, Market, open_market
 
 BODY = {
@@ -55,6 +56,8 @@ async def test_headers_narrow_the_choice_and_explain_it(tmp_path: Path):
         ("hanse-session", ""),
         ("hanse-max-fee", "1.5"),
         ("hanse-max-fee", "9" * 40),
+        ("hanse-max-prices", "1,2"),
+        ("hanse-max-prices", "1,2,-3"),
         ("hanse-region", "EU"),
         ("hanse-verifiability", "certain"),
         ("hanse-quantisation", ""),
@@ -77,12 +80,14 @@ def test_headers_add_to_what_stands_and_loosen_nothing():
         b"hanse-max-fee": b"900",
         b"hanse-providers": f"{CHEAP}, {DEAR}".encode(),
         b"hanse-deadline-ms": b"1500",
+        b"hanse-max-prices": b"10, 20,30",
     }
-    held = Needs(max_fee=500, providers=frozenset({DEAR}))
+    held = Needs(max_prices=Prices(9, 99, 99), max_fee=500, providers=frozenset({DEAR}))
     needs = read_needs(wishes, held, "key", [])
     assert (needs.policy, needs.max_fee, needs.deadline_s) == (BALANCED, 500, 1.5)
     assert needs.providers == {DEAR}
     assert needs.session == "key/npc"
+    assert needs.max_prices == Prices(9, 20, 30)
     with pytest.raises(RequestError):
         read_needs({b"hanse-providers": CHEAP.encode()}, held, "key", [])
     assert read_needs({}, held, "key", []) is held

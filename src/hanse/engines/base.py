@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hanse.protocol.messages import FinishReason, Usage
+from hanse.protocol.messages import FinishReason, Prices, Usage
 from hanse.protocol.wire.operations import Operation as Operation
 
 
@@ -81,11 +81,13 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
         body: the decoded JSON object of the caller. The engine checks every field, refuses what it
             does not know by name, and never changes this dict.
         answer_id: the `id` that the answer carries; letters, digits, `-` and `_` only.
+        sold_at: the prices of the caller's offer; None if nobody pays by the token.
     """
 
     operation: Operation
     body: dict[str, Any]
     answer_id: str
+    sold_at: Prices | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

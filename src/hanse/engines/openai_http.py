@@ -74,16 +74,18 @@ class OpenAIServer:
         await self._client.close()
 
     async def stream_payloads(
-        self, path: str, body: dict[str, Any]
+        self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
     ) -> AsyncGenerator[list[bytes], None]:
         """The SSE payloads of a streamed answer, as many at once as one read gave.
+
+        `headers` go out besides the server's own.
 
         Closing the generator closes the connection, by which the server learns that nobody listens.
         """
         splitter = FrameSplitter()
         response: HttpResponse | None = None
         try:
-            response = await self._send("POST", path, body, self._timeouts.first_token_s)
+            response = await self._send("POST", path, body, self._timeouts.first_token_s, headers)
             kind = response.headers.get("content-type") or ""
             if not kind.startswith("text/event-stream"):
                 raise TransientError("engine_unavailable", "The engine did not stream its answer.")
@@ -110,12 +112,13 @@ class OpenAIServer:
         body: dict[str, Any] | None = None,
         *,
         head_s: float | None = None,
+        headers: dict[str, str] | None = None,
     ) -> bytes:
         """A whole answer's body; `head_s` stands in for the time a first token may take."""
         response: HttpResponse | None = None
         try:
             limit_s = head_s or self._timeouts.first_token_s
-            response = await self._send(method, path, body, limit_s)
+            response = await self._send(method, path, body, limit_s, headers)
             response.set_silence(self._timeouts.between_s)
             pieces: list[bytes] = []
             size_bytes = 0
@@ -132,13 +135,18 @@ class OpenAIServer:
         return b"".join(pieces)
 
     async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, head_s: float
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        head_s: float,
+        headers: dict[str, str] | None,
     ) -> HttpResponse:
         data = b"" if body is None else _encode(body)
         response = await self._client.send(
             method,
             self._base_url + path,
-            self._headers,
+            {**self._headers, **headers} if headers else self._headers,
             data,
             silence_s=head_s,
             total_s=self._timeouts.total_s,

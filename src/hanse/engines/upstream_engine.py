@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,6 +35,11 @@ from hanse.http import HttpClient
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason
 from hanse.protocol.pricing import TEMPLATE_TOKENS
+
+MAX_PRICES_HEADER = "hanse-max-prices"
+"""See docs/gateway/matching.md."""
+
+PPM = 1_000_000
 
 KEY_BYTES_MAX = 8_192
 """An API key's file; the longest tokens in use are about half of that."""
@@ -59,6 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         logprobs, seed, grammar, json_schema, tools, forced_tools: what it can do.
         embedding_dimensions: length of a vector, if it serves them.
         continuous_usage: ask for usage in every frame (vLLM, SGLang).
+        margin_ppm: for an upstream that is a Hanse gateway, which buys itself: each request asks
+            it to pay at most the prices that the request is sold at less this margin
+            (`hanse-max-prices`). None asks nothing.
         timeouts: how long each stage may take.
     """
 
@@ -80,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     forced_tools: bool = True
     embedding_dimensions: int = 0
     continuous_usage: bool = False
+    margin_ppm: Annotated[int, msgspec.Meta(ge=0)] | None = None
     timeouts: Timeouts = Timeouts()
 
 
@@ -164,7 +173,9 @@ class UpstreamEngine:
     async def answer(self, request: EngineRequest) -> Answer:
         """The upstream's own whole answer, under our names."""
         body = self._make_body(request)
-        payload = await self._get_server().fetch("POST", f"/{request.operation}", body)
+        payload = await self._get_server().fetch(
+            "POST", f"/{request.operation}", body, headers=self._make_headers(request)
+        )
         envelope = read_envelope(payload)
         if envelope.usage is None:
             raise TransientError("engine_unavailable", "The upstream's answer states no usage.")
@@ -189,7 +200,9 @@ class UpstreamEngine:
             wants_usage=wants_usage(request.body),
             input_words=count_words(request.body),
         )
-        payloads = self._get_server().stream_payloads(f"/{request.operation}", body)
+        payloads = self._get_server().stream_payloads(
+            f"/{request.operation}", body, self._make_headers(request)
+        )
         try:
             async for some in payloads:
                 if chunk := meter.take(some):
@@ -209,6 +222,17 @@ class UpstreamEngine:
         body = check_request(request, self.capabilities)
         body["model"] = self._settings.upstream_model or self._settings.model
         return body
+
+    def _make_headers(self, request: EngineRequest) -> dict[str, str] | None:
+        margin_ppm, sold = self._settings.margin_ppm, request.sold_at
+        if margin_ppm is None or sold is None:
+            return None
+        # what was sold at a cost rounded up with the margin comes out at that cost or just above
+        most = (
+            price * PPM // (PPM + margin_ppm)
+            for price in (sold.input_per_mtok, sold.cached_per_mtok, sold.output_per_mtok)
+        )
+        return {MAX_PRICES_HEADER: ",".join(map(str, most))}
 
     def _get_server(self) -> OpenAIServer:
         if self._server is None:

@@ -171,6 +171,7 @@ class PaidService:
                 operation=request.operation,
                 body=request.body.fields,
                 answer_id=_get_answer_id(request),
+                sold_at=request.offer.signed.offer.prices,
             )
             if request.body.streams:
                 answer = StreamedAnswer(self.finisher, request, admission, send, watch)

@@ -73,7 +73,7 @@ async def host(session: Session, options: dict[str, Any]) -> None:
         gateway, url = await stack.enter_async_context(_run_gateway(session, name, options))
         text = await stack.enter_async_context(_lend_key(session, name))
         stack.enter_context(_set_variable(text))
-        services = _make_services(folder, resales, url)
+        services = _make_services(folder, resales, url, market.margin_ppm)
         process = await BrokerProcess.start(settings, keys, services)
         beside = Beside(session, network, folder, keys.receipt.address, stack)
 
@@ -88,14 +88,18 @@ async def host(session: Session, options: dict[str, Any]) -> None:
 
 
 class Market:
-    """What others ask, and what is to be asked for it here."""
+    """What others ask, and what is to be asked for it here.
+
+    Attributes:
+        margin_ppm: between the two.
+    """
 
     def __init__(
         self, session: Session, network: Network, own: Address, options: dict[str, Any]
     ) -> None:
         self._session, self._network, self._own = session, network, own
         self._count = options["fund_providers"]
-        self._margin_ppm = round(options["margin_percent"] * PPM / 100)
+        self.margin_ppm = round(options["margin_percent"] * PPM / 100)
         self._models = tuple(options["model"])
 
     async def plan(self) -> dict[Name, Resale]:
@@ -105,7 +109,7 @@ class Market:
             (seen.listed for seen in report.offers),
             own=self._own,
             count=self._count,
-            margin_ppm=self._margin_ppm,
+            margin_ppm=self.margin_ppm,
             models=self._models,
         )
 
@@ -215,7 +219,9 @@ def _set_variable(text: str) -> Any:
         del os.environ[KEY_VARIABLE]
 
 
-def _make_services(folder: Path, resales: dict[Name, Resale], url: str) -> list[Service]:
+def _make_services(
+    folder: Path, resales: dict[Name, Resale], url: str, margin_ppm: int
+) -> list[Service]:
     """One service a model, each under the number that it had before."""
     numbers = _read_numbers(folder)
     for name in resales:
@@ -237,6 +243,7 @@ def _make_services(folder: Path, resales: dict[Name, Resale], url: str) -> list[
                 "context_tokens": resale.context_tokens,
                 "output_tokens_max": resale.output_tokens_max or 1,
                 "operations": [str(one) for one in operations],
+                "margin_ppm": margin_ppm,
             },
         )
         number = numbers[_to_text(name)]

@@ -3,6 +3,7 @@
     hanse-policy: cheapest | fastest | balanced | price=3,speed=1
     hanse-session: npc-7                 stays with one provider while that is free and good enough
     hanse-max-fee: 1500                  base units that this request may cost at most
+    hanse-max-prices: 100,50,200         and per million tokens: input, cached, output
     hanse-region: eu                     hard limits: region, check, quantisation, deadline,
     hanse-verifiability: sampled         providers
     hanse-quantisation: Q8_0
@@ -23,7 +24,8 @@ from typing import Any
 from hanse.gateway.exchange import Headers
 from hanse.market import Choice, Needs, read_policy
 from hanse.protocol.errors import RequestError
-from hanse.protocol.limits import AMOUNT_MAX, NAME_CHARS_MAX
+from hanse.protocol.limits import AMOUNT_MAX, NAME_CHARS_MAX, PRICE_PER_MTOK_MAX
+from hanse.protocol.messages import Prices
 from hanse.protocol.signatures import parse_address
 from hanse.protocol.wire import VERIFIABILITIES, parse_region
 
@@ -59,6 +61,8 @@ def read_needs(
         changes["session"] = f"{key_id}/{changes['session']}"
     if "max_fee" in changes and needs.max_fee is not None:
         changes["max_fee"] = min(changes["max_fee"], needs.max_fee)
+    if "max_prices" in changes and needs.max_prices is not None:
+        changes["max_prices"] = _get_lower(changes["max_prices"], needs.max_prices)
     if "providers" in changes and needs.providers:
         changes["providers"] &= needs.providers
         if not changes["providers"]:  # no names would mean any
@@ -70,6 +74,14 @@ def read_needs(
     if changes.pop("explains", False):
         changes["explain_to"] = _explain_in(answer_headers)
     return replace(needs, **changes) if changes else needs
+
+
+def _get_lower(one: Prices, other: Prices) -> Prices:
+    return Prices(
+        min(one.input_per_mtok, other.input_per_mtok),
+        min(one.cached_per_mtok, other.cached_per_mtok),
+        min(one.output_per_mtok, other.output_per_mtok),
+    )
 
 
 def _explain_in(headers: Headers) -> Callable[[Choice], None]:
@@ -92,6 +104,15 @@ def _read_amount(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 30 and int(text) <= AMOUNT_MAX):
         raise _refuse(name, text, "base units in decimal digits")
     return int(text)
+
+
+def _read_prices(name: str, text: str) -> Prices:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(
+        part.isascii() and part.isdigit() and len(part) < 20 for part in parts
+    ):
+        raise _refuse(name, text, "three numbers: input, cached, output per million tokens")
+    return Prices(*(min(int(part), PRICE_PER_MTOK_MAX) for part in parts))
 
 
 def _read_region(name: str, text: str) -> str:
@@ -142,6 +163,7 @@ _READERS: dict[bytes, tuple[str, Callable[[str, str], Any]]] = {
     b"hanse-policy": ("policy", lambda name, text: read_policy(text)),
     b"hanse-session": ("session", _read_session),
     b"hanse-max-fee": ("max_fee", _read_amount),
+    b"hanse-max-prices": ("max_prices", _read_prices),
     b"hanse-region": ("region", _read_region),
     b"hanse-verifiability": ("verifiability_min", _read_verifiability),
     b"hanse-quantisation": ("quantisation", _read_quantisation),
