@@ -50,7 +50,9 @@ async def test_a_full_broker_is_passed_over_until_it_says_otherwise(world: World
         assert find_kind(hanse, world.cheap) == ""
 
 
-@pytest.mark.parametrize("fault", ["repeated", "old", "of another", "by another", "malformed"])
+@pytest.mark.parametrize(
+    "fault", ["repeated", "old", "of another", "by another", "malformed", "of no service"]
+)
 async def test_what_is_not_its_own_new_word_is_no_heartbeat(world: World, fault: str):
     async with world.open() as hanse:
         beat(world.cheap)
@@ -68,6 +70,8 @@ async def test_what_is_not_its_own_new_word_is_no_heartbeat(world: World, fault:
             world.cheap.key = world.dear.key
         elif fault == "malformed":
             beat(world.cheap, slots=0)
+        elif fault == "of no service":
+            world.cheap.heartbeat = msgspec.structs.replace(world.cheap.heartbeat, service_id=9)
         await hanse.fetch_heartbeats()
         assert find_kind(hanse, world.cheap) == ""  # one may be lost
         await hanse.fetch_heartbeats()

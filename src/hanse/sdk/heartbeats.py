@@ -86,6 +86,8 @@ class Heartbeats:
     def take(self, provider: Address, receipt_key: Address, items: list[Any]) -> bool:
         """Heartbeats that came from a provider; whether there is news among them.
 
+        Those of services that it does not sell are dropped: they would be kept for nobody.
+
         Raises:
             VerificationError: one is malformed, too old, or not this provider's.
         """
@@ -97,6 +99,8 @@ class Heartbeats:
                     "heartbeat_invalid",
                     f"a heartbeat of {signed.heartbeat.provider}, expected was {provider}",
                 )
+            if self._offers.find(provider, signed.heartbeat.service_id) is None:
+                continue
             verify_heartbeat(signed, self._domain, receipt_key, self._clock())
             taken.append(signed.heartbeat)
         return self._presence.take(taken)
