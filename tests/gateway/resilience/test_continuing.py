@@ -154,7 +154,17 @@ def test_a_part_whose_prompt_nobody_told_counts_as_the_applications_own():
     assert counted["prompt_tokens"] == 12 + (12 - 2)
 
 
-@pytest.mark.parametrize("raw", [b"data: []\n\n", b"data: {oops}\n\n", b"data: 7\n\n"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"data: []\n\n",
+        b"data: {oops}\n\n",
+        b"data: 7\n\n",
+        b'data: {"usage":{"x":1}}\n\n',
+        b'data: {"usage":{"prompt_tokens":1}}\n\n',
+        b'data: {"usage":{"prompt_tokens":"1","completion_tokens":1}}\n\n',
+    ],
+)
 def test_what_is_no_chunk_is_refused(raw):
     with pytest.raises(VerificationError):
         Joint(deliver(to_chunk("x")), []).join(raw)

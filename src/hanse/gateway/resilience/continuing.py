@@ -101,7 +101,14 @@ class Joint:
         try:
             frame = msgspec.json.decode(raw[5:], type=dict[str, Any])
             return self._join(frame)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, TypeError):
+        except (
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+            RecursionError,
+            AttributeError,
+            TypeError,
+            KeyError,
+        ):
             raise VerificationError(
                 "response_malformed", "a frame of the stream is no chunk of an answer"
             ) from None
