@@ -259,6 +259,13 @@ ACCOUNT = Place("account", 150)
             {"missing": "100"}, (), "hanse money, then hanse account fund PROVIDER AMOUNT",
             id="nobody said whose",
         ),
+        *(
+            pytest.param(
+                {"provider": PROVIDER, "missing": missing}, (),
+                "hanse money, then hanse account fund PROVIDER AMOUNT", id=f"{missing!r:.9}",
+            )
+            for missing in ("abc", "-1", "\u0663", "9" * 5_000)
+        ),
     ],
 )  # fmt: skip
 def test_a_402_names_the_command_that_funds_it(details, places, expected):

@@ -30,6 +30,9 @@ _LOG = logging.getLogger("hanse.gateway")
 DEFAULT_KEY = "user"
 """Whose money the commands move unless told otherwise."""
 
+AMOUNT_DIGITS_MAX = 29
+"""Of 2^96, above every amount."""
+
 _UNSERVED = frozenset(("no_provider", "provider_unreachable", "engine_unavailable"))
 
 
@@ -91,11 +94,18 @@ def advise(error: HanseError, money: "Money | None", wallet_key: str) -> None:
     error.message = f"{error.message}. Whoever runs this gateway can do: {step}"
 
 
+def _read_amount(text: object) -> int:
+    """An amount in decimal digits; 0 for anything else."""
+    if not isinstance(text, str) or len(text) > AMOUNT_DIGITS_MAX:
+        return 0
+    return int(text) if text.isascii() and text.isdecimal() else 0
+
+
 def _get_funding(error: HanseError, money: "Money | None") -> str:
     """From the account where it has enough, else from the wallet in the same transaction."""
     details = error.details
     provider, signer = details.get("provider"), details.get("signer")
-    missing = int(details.get("missing", 0))
+    missing = _read_amount(details.get("missing"))  # a provider's word
     if not provider or not missing or money is None:
         return "hanse money, then hanse account fund PROVIDER AMOUNT"
     amount = format_amount(missing, money.decimals)
