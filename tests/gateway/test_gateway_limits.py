@@ -13,6 +13,7 @@ from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
 from hanse.gateway.budgets.admission import Budgets, open_budgets
 from hanse.gateway.budgets.configuration import GatewayBudgets, Step
 from hanse.gateway.budgets.limits import Limits
+from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKeys, AtLimit, KeyTerms
 from hanse.protocol.messages import Prices
 from hanse.sdk import Hanse
@@ -20,7 +21,7 @@ from hanse.sdk.purchase.spending import open_guarded_book
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.store import Database, open_database, open_memory
 from tests.gateway.asgi_caller import Caller
-from tests.gateway.gateway_parts import CHUNK_MODEL, MemoryMarket
+from tests.gateway.gateway_parts import CHUNK_MODEL, MemoryMarket, until
 from tests.sdk.conftest import DOMAIN, World, to_service
 from tests.sdk.fake_broker import FakeBroker
 
@@ -103,6 +104,20 @@ async def test_a_quote_tells_each_providers_price_and_buys_nothing(gateway: Gate
     assert gateway.world.cheap.paid_requests == 0
     other = await gateway.ask(key, "/hanse/v1/quote", {"body": body | {"model": "small"}})
     assert other.status == 403
+
+
+async def test_a_question_for_a_quote_counts_and_is_answered_briefly(gateway: Gateway) -> None:
+    key = await gateway.make_key(limits=Limits(requests_per_day=1))
+    question = {"path": CHAT, "body": {"model": "echo", "messages": []}}
+    asked = [await gateway.ask(key, "/hanse/v1/quote", question) for _ in range(2)]
+    assert [answer.status for answer in asked] == [200, 429]
+    (best,) = gateway.hanse.quote(CHAT, json.dumps(question["body"]).encode(), most=1)
+    assert best.provider == gateway.world.cheap.provider
+    gateway.app.apply(GatewaySettings(body_bytes_in_flight_max=GatewaySettings().body_bytes_max))
+    other = Caller("POST", CHAT)  # of unknown length: it may take as much as there is
+    with gateway.app.paid.hold(Exchange(other.scope, other.run, other.run, "req_1")):
+        full = await gateway.ask(await gateway.make_key(), "/hanse/v1/quote", question)
+    assert full.error["code"] == "overloaded"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +269,30 @@ async def test_a_key_that_queues_waits_for_what_comes_free(gateway: Gateway) -> 
     assert not second.done()
     go_on.set()
     assert ((await first).status, (await second).status) == (200, 200)
+
+
+async def test_a_request_that_waits_is_not_bought_once_its_key_is_revoked(
+    gateway: Gateway,
+) -> None:
+    gateway.app.apply(GatewaySettings(requests_max=1))
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(number: int) -> None:
+        started.set()
+        await go_on.wait()
+
+    gateway.world.cheap.at_frame = hold
+    key, other = [await gateway.make_key() for _ in range(2)]
+    first = asyncio.create_task(gateway.chat(other, stream=True))
+    await started.wait()
+    second = asyncio.create_task(gateway.chat(key))
+    await until(lambda: gateway.app.paid.waiting == 1)
+    revoked = gateway.keys.find(key)
+    assert revoked is not None
+    await gateway.keys.revoke(revoked.id)
+    go_on.set()
+    assert ((await first).status, (await second).error["code"]) == (200, "api_key_invalid")
+    assert gateway.world.cheap.paid_requests == 1
 
 
 async def test_a_key_that_queues_waits_no_longer_than_it_may(gateway: Gateway) -> None:

@@ -65,7 +65,7 @@ class GatewayApp:
         log = settings.access_log
         self.observer = Observer(self.metrics, clock_s, access_log=log, tracing=tracing)
         self.money = MoneyWatch(client, self.metrics)
-        self.paid = PaidPath(settings, client, self.metrics, self.money, local, budgets)
+        self.paid = PaidPath(settings, client, self.metrics, self.money, local, budgets, keys)
         self._settings = settings
         self._client = client
         self._keys = keys
@@ -76,7 +76,7 @@ class GatewayApp:
             "models": self._list_models,
             "model": self._get_model,
             "money": self._get_money,
-            "quote": partial(answer_quote, budgets.market if budgets else None, self._get_key),
+            "quote": partial(answer_quote, budgets, self.paid.hold, self._get_key),
             "mint_key": partial(answer_mint, keys, self._get_key),
             "status": desk.answer,
             "health": self._get_health,

@@ -124,8 +124,10 @@ class MarketClient(Protocol):
 class GuardedMarket(MarketClient, Protocol):
     """A market that tells prices, and asks before it signs."""
 
-    def quote(self, path: str, body: bytes, needs: Needs | None = None) -> "list[Quote]":
-        """What a request would cost by each provider: best first, then who cannot be asked."""
+    def quote(
+        self, path: str, body: bytes, needs: Needs | None = None, most: int | None = None
+    ) -> "list[Quote]":
+        """What a request would cost: best first, then who cannot be asked; `most` at most."""
         ...
 
     def guard_spending(self, guard: "SpendingGuard") -> None:

@@ -341,16 +341,23 @@ class Hanse:
         ]
 
     def quote(
-        self, path: str, body: bytes | Mapping[str, Any], needs: Needs | None = None
+        self,
+        path: str,
+        body: bytes | Mapping[str, Any],
+        needs: Needs | None = None,
+        most: int | None = None,
     ) -> list[Quote]:
         """What this request would cost by each provider: best first, then who cannot be asked.
+
+        With `most`, by so many at most.
 
         Raises:
             RequestError: the request is at fault.
         """
         ask = read_ask(path, body if isinstance(body, bytes) else msgspec.json.encode(body))
         shape = ask.get_shape()
-        return quote_match(self._chooser.rank(shape, needs or _ANY, self._parts.clock()), shape)
+        found = self._chooser.rank(shape, needs or _ANY, self._parts.clock())
+        return quote_match(found, shape, most)
 
     def guard_spending(self, guard: SpendingGuard) -> None:
         """Ask `guard` before each voucher from now on, and tell it what each came to.

@@ -96,6 +96,17 @@ class Budgets:
         priced = list(filter(is_priced, demands))
         PURSE.set(Purse(priced) if priced else None)
 
+    async def count_question(self, key: ApiKey, body: bytes) -> None:
+        """Count a request that buys nothing; at a limit it is refused, whatever the key's terms.
+
+        Raises:
+            LimitError: requests are at their limit.
+        """
+        demands = self._get_plan(key).get_demands(body)
+        counted = [demand for demand in demands if demand.most[0] is not None]
+        if counted:
+            await self._count(counted)
+
     async def run(self, sale: Sale, sell: Sell, find_free: FindFree) -> None:
         """Run `sell`; at a limit do what the key's terms say.
 
@@ -127,10 +138,7 @@ class Budgets:
 
     async def _count_request(self, sale: Sale, demands: list[Demand]) -> None:
         async def count() -> None:
-            held = await self.ledger.reserve(demands, (1, 0, 0))
-            if isinstance(held, Refusal):
-                raise LimitError(held)
-            self.ledger.settle(held, (1, 0, 0))
+            await self._count(demands)
 
         try:
             await count()
@@ -141,6 +149,12 @@ class Budgets:
                 sale.refused = error
             else:
                 raise
+
+    async def _count(self, demands: list[Demand]) -> None:
+        held = await self.ledger.reserve(demands, (1, 0, 0))
+        if isinstance(held, Refusal):
+            raise LimitError(held)
+        self.ledger.settle(held, (1, 0, 0))
 
     async def _sell_within(self, sale: Sale, sell: Sell) -> None:
         """Sell; where a dear provider is over the limit, once more by a cheaper one."""

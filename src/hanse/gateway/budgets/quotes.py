@@ -6,23 +6,27 @@ The body's length counts; it is taken as it stands in the question, byte for byt
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
-from hanse.gateway.client import GuardedMarket
 from hanse.gateway.dialects.fields import get_field_error
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKey, verify_model
 from hanse.protocol.errors import RequestError
-from hanse.protocol.limits import NAME_CHARS_MAX, REQUEST_BODY_BYTES_MAX
+from hanse.protocol.limits import NAME_CHARS_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
+
+if TYPE_CHECKING:
+    from hanse.gateway.budgets.admission import Budgets
 
 BODY_READ_S = 30.0
 
-_WRAPPING_BYTES_MAX = 1_024
-"""Of the question around the body."""
+QUOTES_MAX = 32
+"""Providers that are shown, the best first: further ones nobody reads, and a market may have
+thousands."""
 
 
 class QuotedBody(msgspec.Struct):
@@ -47,13 +51,25 @@ _decode_bare = msgspec.json.Decoder(_Bare).decode
 
 
 async def answer_quote(
-    market: GuardedMarket | None,
+    budgets: "Budgets | None",
+    hold: Callable[[Exchange], AbstractContextManager[int]],
     get_key: Callable[[Exchange], Awaitable[ApiKey]],
     exchange: Exchange,
 ) -> None:
-    """Price a body by each provider of its model."""
+    """Price a body by the providers of its model; it counts as a request of the key.
+
+    Args:
+        budgets: whose limits hold, and whose market is asked.
+        hold: counts the body's bytes against those at work, and says how many it may have.
+        get_key: the key of a request.
+        exchange: the question.
+    """
     key = await get_key(exchange)
-    given = await exchange.read_body(REQUEST_BODY_BYTES_MAX + _WRAPPING_BYTES_MAX, BODY_READ_S)
+    with hold(exchange) as most_bytes:
+        await _answer(budgets, key, exchange, await exchange.read_body(most_bytes, BODY_READ_S))
+
+
+async def _answer(budgets: "Budgets | None", key: ApiKey, exchange: Exchange, given: bytes) -> None:
     if is_nested_too_deep(given):
         raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:
@@ -65,9 +81,10 @@ async def answer_quote(
         raise RequestError("invalid_request", "the body is not JSON") from None
     model = wish.body.model
     verify_model(key, model)
-    if market is None:
+    if budgets is None or budgets.market is None:
         raise RequestError("not_found", "this gateway buys nothing on the market")
-    quotes = market.quote(wish.path, body)
+    await budgets.count_question(key, body)
+    quotes = budgets.market.quote(wish.path, body, most=QUOTES_MAX)
     if not quotes:
         raise RequestError("model_not_found", f"no provider offers {model:.80}", param="model")
     await exchange.send_json(200, {"quotes": [quote.to_document() for quote in quotes]})

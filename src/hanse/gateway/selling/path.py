@@ -16,6 +16,7 @@ the request ended, with as many fees as there were receipts.
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from functools import partial
 
 from hanse.gateway import metrics as figures
@@ -23,7 +24,7 @@ from hanse.gateway.budgets.admission import Budgets
 from hanse.gateway.client import MarketAnswer, MarketClient, blame
 from hanse.gateway.dialects.relay import relay_translated
 from hanse.gateway.exchange import Exchange, Watch, get_draining
-from hanse.gateway.keys import ApiKey
+from hanse.gateway.keys import ApiKey, ApiKeys
 from hanse.gateway.money import MoneyWatch, advise
 from hanse.gateway.operations import CHAT, Operation, decode_body, get_content_type
 from hanse.gateway.relay import relay_stream, relay_whole
@@ -37,7 +38,7 @@ from hanse.gateway.selling.wishes import read_needs
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.structured.buying import buy_fitting
 from hanse.market import Needs
-from hanse.protocol.errors import HanseError, TransientError
+from hanse.protocol.errors import HanseError, RequestError, TransientError
 
 
 class PaidPath:
@@ -57,6 +58,7 @@ class PaidPath:
         money: MoneyWatch,
         local: MarketClient | None = None,
         budgets: Budgets | None = None,
+        keys: ApiKeys | None = None,
     ) -> None:
         self.settings = settings
         self.in_flight = 0
@@ -66,6 +68,7 @@ class PaidPath:
         self._fallback = Fallback(local, lambda: self.settings, staying)
         self._client = SteadyClient(client, lambda: self.settings, staying, self._fallback)
         self._budgets = budgets
+        self._keys = keys
         self._metrics = metrics
         self._money = money
         self._watches: set[Watch] = set()
@@ -128,6 +131,22 @@ class PaidPath:
             if self.draining and not self.in_flight:
                 self._idle.set()
 
+    @contextlib.contextmanager
+    def hold(self, exchange: Exchange) -> Iterator[int]:
+        """Count a body's bytes among those at work, also of one that buys nothing.
+
+        Yields:
+            As many as it may have.
+
+        Raises:
+            TransientError: `overloaded`.
+        """
+        held = self._hold(exchange)
+        try:
+            yield self.settings.body_bytes_max
+        finally:
+            self._body_bytes -= held
+
     def _hold(self, exchange: Exchange) -> int:
         held = exchange.get_body_bytes(self.settings.body_bytes_max)
         most = self.settings.body_bytes_in_flight_max
@@ -173,9 +192,17 @@ class PaidPath:
         if seen is not None:
             seen.add("queue", began_s)
         try:
+            self._verify_key(sale.key)
             await self._buy(sale)
         finally:
             self._line.leave(kind)
+
+    def _verify_key(self, key: ApiKey) -> None:
+        """A request may have waited for minutes, and its key may have ended meanwhile."""
+        if self._keys is not None and self._keys.find_by_id(key.id) is None:
+            raise RequestError(
+                "api_key_invalid", "the API key was revoked or expired while this request waited"
+            )
 
     async def _find_free(self, sale: Sale, canned: str) -> MarketAnswer | None:
         """An answer that costs nothing, for a ladder's step."""

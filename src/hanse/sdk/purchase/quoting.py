@@ -47,11 +47,13 @@ class Quote:
         }
 
 
-def quote_match(found: Match, shape: RequestShape) -> list[Quote]:
-    """Everybody of a match: best first, then whoever cannot be asked."""
-    fitting = [quote_offer(candidate.listed, shape) for candidate in found.candidates]
+def quote_match(found: Match, shape: RequestShape, most: int | None = None) -> list[Quote]:
+    """Everybody of a match, or the first `most`: best first, then whoever cannot be asked."""
+    fitting = [quote_offer(candidate.listed, shape) for candidate in found.candidates[:most]]
+    if most is not None and len(fitting) >= most:
+        return fitting
     others = [quote_offer(one.listed, shape, one.reason) for one in found.exclusions]
-    return fitting + sorted(others, key=_by_price)
+    return (fitting + sorted(others, key=_by_price))[:most]
 
 
 def quote_offers(offers: Iterable[ListedOffer], shape: RequestShape) -> list[Quote]:
