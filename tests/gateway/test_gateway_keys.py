@@ -257,6 +257,7 @@ async def test_a_game_server_mints_a_key_for_a_player(keys):
     [
         ({"models": ("small",)}, {"models": ("large",)}, "models"),
         ({"paths": ("/v1/models/*",)}, {"paths": ("/v1/*",)}, "paths"),
+        ({"models": ("org/*",)}, {"models": ("org/large",)}, "models"),
         ({"origins": ("https://a",)}, {"origins": ("https://b",)}, "origins"),
     ],
 )

@@ -17,7 +17,7 @@ from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
 from hanse.gateway.budgets.admission import Budgets, open_budgets
 from hanse.gateway.budgets.configuration import Step
 from hanse.gateway.budgets.limits import Limits
-from hanse.gateway.keys import AtLimit, KeyTerms
+from hanse.gateway.keys import ApiKeys, AtLimit, KeyTerms
 from hanse.gateway.telemetry.tracing import OpenTelemetry, open_tracing, trace_requests
 from hanse.market.stages import STAGES
 from hanse.protocol.errors import RequestError
@@ -48,8 +48,10 @@ class NotingMarket(MemoryMarket):
 class Parts:
     """A gateway without a server, seen from all sides."""
 
-    def __init__(self, app: GatewayApp, budgets: Budgets, key: str, market: NotingMarket) -> None:
-        self.app, self.budgets, self.key, self.market = app, budgets, key, market
+    def __init__(
+        self, app: GatewayApp, keys: ApiKeys, budgets: Budgets, key: str, market: NotingMarket
+    ) -> None:
+        self.app, self.keys, self.budgets, self.key, self.market = app, keys, budgets, key, market
 
     async def call(
         self, method: str, path: str, body: Any = None, key: str = "", **headers: str
@@ -62,6 +64,10 @@ class Parts:
     async def chat(self, model: str = CHUNK_MODEL, stream: bool = False, **headers: str) -> Caller:
         body = {"model": model, "messages": [{"role": "user", "content": SECRET}], "stream": stream}
         return await self.call("POST", "/v1/chat/completions", body, **headers)
+
+    async def read_status(self) -> Any:
+        _, owner = await self.keys.create("owner")
+        return json.loads((await self.call("GET", "/hanse/v1/status", key=owner)).body)
 
     async def read_metrics(self) -> str:
         return (await self.call("GET", "/metrics")).body.decode()
@@ -77,7 +83,7 @@ async def open_parts(
     _, text = await keys.create("game", *(() if terms is None else (terms,)))
     settings = GatewaySettings(access_log=access_log)
     app = GatewayApp(settings, market, keys, budgets=budgets, tracing=tracing)
-    return Parts(app, budgets, text, market)
+    return Parts(app, keys, budgets, text, market)
 
 
 async def test_each_stage_of_a_paid_request_has_its_time() -> None:
@@ -136,7 +142,7 @@ async def test_status_shows_requests_providers_limits_and_stages() -> None:
     parts = await open_parts(terms=KeyTerms(limits=limits))
     await parts.chat()
     await parts.chat("too-long")
-    status = json.loads((await parts.call("GET", "/hanse/v1/status")).body)
+    status = await parts.read_status()
     assert (status["requests"], status["failed"], status["fee"]) == (2, 1, str(FEE))
     assert [row["provider"] for row in status["providers"]] == [PROVIDER]
     assert [row["model"] for row in status["recent"]] == ["too-long", CHUNK_MODEL]
@@ -162,7 +168,7 @@ async def test_a_limit_that_degrades_or_refuses_is_seen() -> None:
         await parts.chat()
     text = await parts.read_metrics()
     assert "hanse_gateway_degraded_total 1.0" in text
-    status = json.loads((await parts.call("GET", "/hanse/v1/status")).body)
+    status = await parts.read_status()
     assert status["recent"][0]["degraded"] == "canned"
     assert status["recent"][0]["provider"] == "canned"
 
@@ -170,6 +176,24 @@ async def test_a_limit_that_degrades_or_refuses_is_seen() -> None:
     for _ in range(2):
         last = await refusing.chat()
     assert f'errors_total{{code="{last.error["code"]}"}} 1.0' in await refusing.read_metrics()
+
+
+@pytest.mark.parametrize("path", ["/hanse/v1/status", "/hanse/v1/money"])
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        (KeyTerms(), 200),
+        (KeyTerms(limits=Limits(requests_per_minute=10)), 403),
+        (KeyTerms(models=(CHUNK_MODEL,)), 403),
+        (KeyTerms(paths=("/hanse/v1/*",)), 403),
+        (KeyTerms(paths=("/hanse/v1/status", "/hanse/v1/money")), 200),
+    ],
+)
+async def test_one_tenant_does_not_see_the_others(
+    path: str, terms: KeyTerms, expected: int
+) -> None:
+    parts = await open_parts(terms=terms)
+    assert (await parts.call("GET", path)).status == expected
 
 
 async def test_a_players_key_does_not_see_what_others_do() -> None:
