@@ -39,8 +39,6 @@ from hanse.protocol.pricing import TEMPLATE_TOKENS
 MAX_PRICES_HEADER = "hanse-max-prices"
 """See docs/gateway/matching.md."""
 
-PPM = 1_000_000
-
 KEY_BYTES_MAX = 8_192
 """An API key's file; the longest tokens in use are about half of that."""
 
@@ -229,7 +227,7 @@ class UpstreamEngine:
             return None
         # what was sold at a cost rounded up with the margin comes out at that cost or just above
         most = (
-            price * PPM // (PPM + margin_ppm)
+            price * 1_000_000 // (1_000_000 + margin_ppm)
             for price in (sold.input_per_mtok, sold.cached_per_mtok, sold.output_per_mtok)
         )
         return {MAX_PRICES_HEADER: ",".join(map(str, most))}
