@@ -100,29 +100,37 @@ async def test_connections_stay_below_the_descriptors_that_there_are():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-async def test_one_key_cannot_have_gigabytes_of_bodies_held():
+@pytest.mark.parametrize("is_sent", [True, False], ids=["with bodies", "heads alone"])
+async def test_one_key_cannot_have_gigabytes_of_bodies_held_nor_shut_others_out(is_sent):
+    """It may have a quarter, here one body; heads without a body hold nothing."""
     settings = GatewaySettings(
         port=0, drain_s=1.0, body_bytes_max=1_000_000, body_bytes_in_flight_max=2_500_000
     )
     async with run_gateway_here(MemoryMarket(), settings) as gateway:
+        _, other_key = await gateway.keys.create("another")
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
-        head += gateway.key.encode() + b"\r\n"
+        greedy, other = (head + key.encode() + b"\r\n" for key in (gateway.key, other_key))
         held = []
-        for length in (b"content-length: 1000000", b"transfer-encoding: chunked"):
+        begun = (b"content-length: 1000000\r\n\r\n", b"x" * 500_000)
+        for length, part in (begun, (b"transfer-encoding: chunked\r\n\r\n", b"")) * 3:
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-            writer.write(head + length + b"\r\n\r\n")
+            writer.write(greedy + length)
+            if is_sent and len(held) < 3:
+                writer.write(part)
             held.append((reader, writer))
-        await until(lambda: gateway.server.gateway.in_flight == 2)
+        await until(lambda: gateway.server.gateway.in_flight == 6)
+        await until(lambda: gateway.server.gateway.paid.bodies.total == 1_000_000 * is_sent)
 
-        async def ask():
+        async def ask(head):
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
             writer.write(head + b"content-length: 900000\r\n\r\n" + b"x" * 900_000)
             with contextlib.suppress(ConnectionError):
                 return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
             return b""
 
-        assert b"HTTP/1.1 503" in await ask()
+        assert (b"HTTP/1.1 503" in await ask(greedy)) == is_sent
+        assert b"HTTP/1.1 400" in await ask(other)
         for _, writer in held:
             writer.transport.abort()
         await until(lambda: gateway.server.gateway.in_flight == 0)
-        assert b"HTTP/1.1 400" in await ask()  # not JSON, and read to its end
+        assert b"HTTP/1.1 400" in await ask(greedy)  # not JSON, and read to its end

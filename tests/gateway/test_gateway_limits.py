@@ -113,9 +113,16 @@ async def test_a_question_for_a_quote_counts_and_is_answered_briefly(gateway: Ga
     assert [answer.status for answer in asked] == [200, 429]
     (best,) = gateway.hanse.quote(CHAT, json.dumps(question["body"]).encode(), most=1)
     assert best.provider == gateway.world.cheap.provider
-    gateway.app.apply(GatewaySettings(body_bytes_in_flight_max=GatewaySettings().body_bytes_max))
-    other = Caller("POST", CHAT)  # of unknown length: it may take as much as there is
-    with gateway.app.paid.hold(Exchange(other.scope, other.run, other.run, "req_1")):
+    gateway.app.apply(GatewaySettings(body_bytes_max=500, body_bytes_in_flight_max=500))
+    other = Caller("POST", CHAT)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x" * 500}
+
+    held = gateway.keys.find(key)
+    assert held is not None
+    with gateway.app.paid.hold(Exchange(other.scope, receive, other.run, "req_1"), held) as read:
+        await read(1.0)
         full = await gateway.ask(await gateway.make_key(), "/hanse/v1/quote", question)
     assert full.error["code"] == "overloaded"
 
@@ -156,6 +163,29 @@ async def test_money_over_the_limit_is_a_402_with_amounts(gateway: Gateway) -> N
     assert int(facts["needed"]) > int(facts["available"]) == 700 - spent
     assert facts["whose"] == "this API key"
     assert float(facts["retry_after_s"]) > 86_000
+
+
+class AskedKeeper:
+    """Notes what it was asked to fund."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def fund_for(self, service_type: str, model: str) -> bool:
+        self.asked.append((service_type, model))
+        return False
+
+
+async def test_nothing_is_funded_for_a_key_that_may_not_spend_it(gateway: Gateway) -> None:
+    for broker in gateway.world.brokers:
+        gateway.world.chain.funds[broker.provider] = SubAccountFunds(1, 0)
+    keeper = AskedKeeper()
+    gateway.hanse.upkeep = keeper  # type: ignore[assignment]
+    poor = await gateway.make_key(limits=Limits(money_per_day=5))
+    answer = await gateway.chat(poor)
+    assert (answer.error["code"], keeper.asked) == ("budget_exhausted", [])
+    await gateway.chat(await gateway.make_key(limits=Limits(money_per_day=5_000)))
+    assert keeper.asked == [("chat", "echo")]
 
 
 async def test_tokens_are_counted_as_receipts_say(gateway: Gateway) -> None:

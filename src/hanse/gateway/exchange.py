@@ -88,26 +88,27 @@ class Exchange:
                 self.wishes[name] = value
         self.state = scope.get("state", {})
 
-    def get_body_bytes(self, bytes_max: int) -> int:
-        """What the body may take in memory: as declared, the most if nothing is.
-
-        One that is declared too large is thrown away as it comes.
-        """
-        if not self.length.isdigit() or len(self.length) >= 20:
-            return bytes_max
-        declared = int(self.length)
-        return declared if declared <= bytes_max else 0
-
-    async def read_body(self, bytes_max: int, within_s: float) -> bytes:
+    async def read_body(
+        self, bytes_max: int, within_s: float, take: Callable[[int], None] | None = None
+    ) -> bytes:
         """The whole body.
+
+        Args:
+            bytes_max: the longest taken; one that is longer is thrown away as it comes.
+            within_s: time for all of it.
+            take: told of the bytes of each part; may refuse it with `overloaded`.
 
         Raises:
             RequestError: `request_too_large`, or `request_timeout`.
+            TransientError: `overloaded`.
             AppGoneError: it left before its body was complete.
         """
         try:
             async with asyncio.timeout(within_s):
-                return await self._read_body(bytes_max)
+                return await self._read_body(bytes_max, take)
+        except TransientError:
+            self.extra_headers.append((b"connection", b"close"))
+            raise
         except TimeoutError:
             self.extra_headers.append((b"connection", b"close"))
             raise RequestError(
@@ -180,7 +181,7 @@ class Exchange:
         if abort is not None:
             abort()
 
-    async def _read_body(self, bytes_max: int) -> bytes:
+    async def _read_body(self, bytes_max: int, take: Callable[[int], None] | None) -> bytes:
         declared = int(self.length) if self.length.isdigit() and len(self.length) < 20 else 0
         too_large = declared > bytes_max
         parts: list[bytes] = []
@@ -200,6 +201,8 @@ class Exchange:
                     self.extra_headers.append((b"connection", b"close"))
                     break
             else:
+                if take is not None:
+                    take(len(part))
                 parts.append(part)
         if too_large:
             raise RequestError(

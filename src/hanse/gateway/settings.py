@@ -37,7 +37,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             take over before the old one has finished.
         body_bytes_max: largest request body, refused with 413 above it.
         body_bytes_in_flight_max: bodies held at once, over all requests at work; above it 503
-            `overloaded`. Without it one API key could have 4 GiB held.
+            `overloaded`, as above a quarter of it for one API key. Without it one key could have
+            4 GiB held.
         body_read_s: time for a request body to arrive in full, refused with 408 after it.
         send_stall_s: how long an application may leave a full send buffer untouched before it
             counts as gone and its request is cancelled.

@@ -52,7 +52,7 @@ _decode_bare = msgspec.json.Decoder(_Bare).decode
 
 async def answer_quote(
     budgets: "Budgets | None",
-    hold: Callable[[Exchange], AbstractContextManager[int]],
+    hold: Callable[[Exchange, ApiKey], AbstractContextManager[Callable[[float], Awaitable[bytes]]]],
     get_key: Callable[[Exchange], Awaitable[ApiKey]],
     exchange: Exchange,
 ) -> None:
@@ -60,13 +60,13 @@ async def answer_quote(
 
     Args:
         budgets: whose limits hold, and whose market is asked.
-        hold: counts the body's bytes against those at work, and says how many it may have.
+        hold: reads the body, whose bytes count among those at work.
         get_key: the key of a request.
         exchange: the question.
     """
     key = await get_key(exchange)
-    with hold(exchange) as most_bytes:
-        await _answer(budgets, key, exchange, await exchange.read_body(most_bytes, BODY_READ_S))
+    with hold(exchange, key) as read_body:
+        await _answer(budgets, key, exchange, await read_body(BODY_READ_S))
 
 
 async def _answer(budgets: "Budgets | None", key: ApiKey, exchange: Exchange, given: bytes) -> None:

@@ -1,6 +1,6 @@
 """The paid path: what happens to a request between its API key and its last byte.
 
-    hold      the body's bytes are counted before they are read          (`_hold`)
+    hold      the body's bytes are counted as they arrive                (`hold`)
     read      the body is read and checked                               (`_read`)
     admit     may this key buy this, within its limits?                  (`gateway.budgets`)
     wish      headers become `Needs` of the choice. SEAM of matching     (`_wish`)
@@ -16,7 +16,7 @@ the request ended, with as many fees as there were receipts.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from hanse.gateway import metrics as figures
@@ -33,12 +33,16 @@ from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.line import Line
 from hanse.gateway.resilience.steady import SteadyClient
 from hanse.gateway.resilience.wishes import Deadline, get_class
+from hanse.gateway.selling.holding import BodyBytes
 from hanse.gateway.selling.sale import Sale
 from hanse.gateway.selling.wishes import read_needs
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.structured.buying import buy_fitting
 from hanse.market import Needs
-from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.errors import HanseError, RequestError
+
+ReadBody = Callable[[float], Awaitable[bytes]]
+"""Reads a whole body within so many seconds."""
 
 
 class PaidPath:
@@ -47,6 +51,7 @@ class PaidPath:
     Attributes:
         settings: its limits; may be replaced while it works.
         in_flight: paid requests at work.
+        bodies: the bytes of their bodies.
         draining: whether nothing more is admitted.
     """
 
@@ -72,7 +77,7 @@ class PaidPath:
         self._metrics = metrics
         self._money = money
         self._watches: set[Watch] = set()
-        self._body_bytes = 0
+        self.bodies = BodyBytes()
         self._idle = asyncio.Event()
 
     def apply(self, settings: GatewaySettings) -> None:
@@ -116,49 +121,34 @@ class PaidPath:
             if not self.settings.shared_port:  # else its next connection reaches the successor
                 raise get_draining()
         self.in_flight += 1
-        held = 0
         try:
             kind = get_class(exchange.wishes, key.terms.request_class)
             deadline = Deadline.find(exchange.wishes)
-            held = self._hold(exchange)
-            sale = await self._read(exchange, operation, key)
-            if exchange.seen is not None:
-                exchange.seen.kind, exchange.seen.model = kind, sale.fields.model
-            await self._sell(sale, kind, deadline)
+            with self.hold(exchange, key) as read_body:
+                sale = await self._read(exchange, operation, key, read_body)
+                if exchange.seen is not None:
+                    exchange.seen.kind, exchange.seen.model = kind, sale.fields.model
+                await self._sell(sale, kind, deadline)
         finally:
-            self._body_bytes -= held
             self.in_flight -= 1
             if self.draining and not self.in_flight:
                 self._idle.set()
 
     @contextlib.contextmanager
-    def hold(self, exchange: Exchange) -> Iterator[int]:
+    def hold(self, exchange: Exchange, key: ApiKey) -> Iterator[ReadBody]:
         """Count a body's bytes among those at work, also of one that buys nothing.
 
         Yields:
-            As many as it may have.
-
-        Raises:
-            TransientError: `overloaded`.
+            What reads it within so many seconds, or raises `overloaded`.
         """
-        held = self._hold(exchange)
-        try:
-            yield self.settings.body_bytes_max
-        finally:
-            self._body_bytes -= held
-
-    def _hold(self, exchange: Exchange) -> int:
-        held = exchange.get_body_bytes(self.settings.body_bytes_max)
-        most = self.settings.body_bytes_in_flight_max
-        if self._body_bytes + held > most:
-            exchange.extra_headers.append((b"connection", b"close"))
-            raise TransientError("overloaded", f"more than {most} bytes of requests are at work")
-        self._body_bytes += held
-        return held
-
-    async def _read(self, exchange: Exchange, operation: Operation, key: ApiKey) -> Sale:
         settings = self.settings
-        body = await exchange.read_body(settings.body_bytes_max, settings.body_read_s)
+        with self.bodies.hold(key, settings) as take:
+            yield partial(exchange.read_body, settings.body_bytes_max, take=take)
+
+    async def _read(
+        self, exchange: Exchange, operation: Operation, key: ApiKey, read_body: ReadBody
+    ) -> Sale:
+        body = await read_body(self.settings.body_read_s)
         if operation.dialect is None:
             return Sale(exchange, operation, key, body, decode_body(operation, body))
         translation = operation.dialect.translate(body)
