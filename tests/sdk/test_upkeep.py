@@ -3,22 +3,29 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hanse.chain.asset import Asset
+from hanse.market import ListedOffer, OfferIndex
+from hanse.market.health import HealthBook
 from hanse.protocol.errors import RequestError
+from hanse.protocol.messages import Prices, SignedOffer
+from hanse.protocol.signatures import ZERO_HASH
 from hanse.sdk import CompletionStream, Hanse, Settings
 from hanse.sdk.upkeep import UpkeepSettings
+from hanse.sdk.upkeep.keeper import Keeper, KeeperParts
 from hanse.sdk.upkeep.moves import open_move_book
 from hanse.sdk.upkeep.rules import Facts, Kept, Move, plan
 from hanse.store import Database, open_memory, open_sqlite
 from tests.provider.chain_parts import run_market
 from tests.sdk.test_on_chain import MESSAGES, start_broker
+from tests.sdk.test_voucher_book import OFFER
 
-A, B = "0x" + "aa" * 20, "0x" + "bb" * 20
+A, B, C = ("0x" + byte * 20 for byte in ("aa", "bb", "cc"))
 SETTINGS = UpkeepSettings(target=100, refill_below=40, daily_cap=1_000)
 IDLE = replace(SETTINGS, idle_s=60, return_to="0x" + "cc" * 20)
 NOTHING = Facts(wanted=(), kept={}, account=0, wallet=0, moved=0)
@@ -49,6 +56,11 @@ NOTHING = Facts(wanted=(), kept={}, account=0, wallet=0, moved=0)
             id="up to the cap",
         ),
         pytest.param({"wanted": (A,), "account": 500, "moved": 980}, None, id="cap reached"),
+        pytest.param(
+            {"wanted": (A, B), "account": 500, "moved": 450, "asked": frozenset({B})},
+            Move("fund", 0, {A: 100}),
+            id="leaves half of the cap to those always wanted",
+        ),
         pytest.param(
             {"wanted": (A,), "account": 500, "kept": {A: Kept(0, refund=80)}},
             Move("cancel", 80, {A: 80}),
@@ -87,6 +99,33 @@ def test_the_next_move_follows_from_what_is_there(facts, expected):
 )
 def test_idle_money_flows_back(facts, expected):
     assert plan(replace(NOTHING, **facts), IDLE) == expected
+
+
+def test_who_is_out_is_not_funded_however_cheap():
+    index, parts = OfferIndex(), dict.fromkeys(field.name for field in fields(KeeperParts))
+    index.replace_all([make_offer(A, 1), make_offer(B, 2), make_offer(C, 3)])
+    parts |= {"offers": index, "is_out": {A}.__contains__, "clock": lambda: 0.0}
+    keeper = Keeper(KeeperParts(**parts), replace(SETTINGS, providers_max=1))
+    assert keeper._list_wanted([("chat", "small")]) == (B,)
+
+
+def make_offer(provider: str, price: int) -> ListedOffer:
+    prices = Prices(price, price, price)
+    offer = msgspec.structs.replace(OFFER.offer, provider=provider, model="small", prices=prices)
+    return ListedOffer(SignedOffer(offer, "0x"), ZERO_HASH, provider)
+
+
+def test_a_moments_trouble_is_not_out_but_a_row_of_failures_and_dishonesty_are():
+    now = [1_000.0]
+    health = HealthBook(lambda: now[0])
+    found = []
+    for _ in range(3):
+        health.report_failure(A, "down")
+        found.append(health.get(A).is_out(now[0]))
+        now[0] = health.get(A).retry_at
+    health.report_dishonest(B, "lied")
+    assert (found, health.get(B).is_out(now[0])) == ([False, False, True], True)
+    assert not health.get(A).is_out(now[0])  # it may be asked again, and so funded
 
 
 @pytest.mark.parametrize(

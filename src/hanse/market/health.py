@@ -24,6 +24,9 @@ BACKOFF_S_MIN = 1.0
 BACKOFF_S_MAX = 60.0
 """A provider that comes back is noticed within a minute."""
 
+FAILURES_OUT = 3
+"""In a row: as many as missed heartbeats say that a provider is out."""
+
 FORGET_S = 900.0
 """Failures older than this say nothing about now."""
 
@@ -84,6 +87,12 @@ class ProviderHealth:
     def is_down(self, now: float) -> bool:
         """Whether it should be left alone now."""
         return now < self.retry_at
+
+    def is_out(self, now: float) -> bool:
+        """Whether it failed again and again, or was dishonest: no moment's trouble."""
+        return self.is_down(now) and (
+            self.failures >= FAILURES_OUT or self.retry_at - now > BACKOFF_S_MAX
+        )
 
 
 class HealthBook:

@@ -37,7 +37,12 @@ from hanse.sdk.purchase.capture import Capture
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.quoting import Quote, quote_match
 from hanse.sdk.purchase.resume import FetchedAnswer, Resumer, ResumeReport
-from hanse.sdk.purchase.spending import GuardedBook, SpendingGuard, open_guarded_book
+from hanse.sdk.purchase.spending import (
+    GuardedBook,
+    SpendingGuard,
+    hold_meanwhile,
+    open_guarded_book,
+)
 from hanse.sdk.receipt_file import export_receipt
 from hanse.sdk.settings import Settings
 from hanse.sdk.transport import Transport, TransportLimits
@@ -216,8 +221,8 @@ class Hanse:
             await account.start(stack)
             if settings.upkeep is not None:
                 hanse.upkeep = await open_keeper(
-                    *(database, account, chain, hanse._funding, hanse._offers, book, time.time),
-                    settings.upkeep,
+                    *(database, account, chain, hanse._funding, hanse._offers, book),
+                    *(hanse._is_out, time.time, settings.upkeep),
                 )
                 hanse._loops.append(asyncio.create_task(hanse.upkeep.run()))
             hanse.records = await stack.enter_async_context(
@@ -280,9 +285,17 @@ class Hanse:
         except RequestError as error:
             if error.code == "insufficient_balance":  # whose sub-account is to be funded
                 error.details.setdefault("signer", self._parts.signer.address)
-                if self.upkeep and await self.upkeep.fund_for(ask.service_type, ask.model):
-                    return await self._buyer.buy(ask, needs or _ANY, asked)
+                needed = int(error.details.get("needed", 0))
+                if self.upkeep is not None:
+                    async with hold_meanwhile(self._parts.book, needed, self._parts.random_bytes):
+                        is_funded = await self.upkeep.fund_for(ask.service_type, ask.model)
+                    if is_funded:
+                        return await self._buyer.buy(ask, needs or _ANY, asked)
             raise
+
+    def _is_out(self, provider: Address) -> bool:
+        absence = self._chooser.board.presence.find_absence(provider)
+        return absence is not None or self._health.get(provider).is_out(self._parts.clock())
 
     async def chat(
         self,

@@ -11,6 +11,8 @@ signed; the buyer then tries another provider, which may be cheaper.
 """
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from hanse.protocol.books import UserBook
@@ -135,6 +137,27 @@ class GuardedBook(VoucherBook):
             del self._ids[self._hashes.pop(request_id)]
             self.guard.end(request_id, 0, 0)
         return book
+
+
+@contextlib.asynccontextmanager
+async def hold_meanwhile(
+    book: VoucherBook, fee: int, random_bytes: Callable[[int], bytes]
+) -> AsyncIterator[None]:
+    """Reserve what a request needs while its way is made; whoever may not spend it moves nothing.
+
+    Raises:
+        HanseError: the book's guard refuses it.
+    """
+    guard = book.guard if isinstance(book, GuardedBook) else None
+    if guard is None or not guard.watches():
+        yield
+        return
+    name = "0x" + random_bytes(32).hex()
+    await guard.reserve(name, 0, fee)
+    try:
+        yield
+    finally:
+        guard.end(name, 0, 0)
 
 
 async def open_guarded_book(database: Database, domain: Domain) -> GuardedBook:

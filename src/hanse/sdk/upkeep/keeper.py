@@ -35,6 +35,7 @@ class KeeperParts:
         account: moves the money; it has a wallet key.
         chain, funding, offers, book: what is there, and who sells.
         moves: what was decided.
+        is_out: whether a provider is down, absent or dishonest, and not worth funding now.
         clock: unix seconds.
     """
 
@@ -44,6 +45,7 @@ class KeeperParts:
     offers: OfferIndex
     book: VoucherBook
     moves: MoveBook
+    is_out: Callable[[Address], bool]
     clock: Callable[[], float]
 
 
@@ -165,13 +167,17 @@ class Keeper:
             )
             for provider, of in funds.items()
         }
+        wishes = self._list_wishes(now_s)
+        always = [wish for wish in wishes if wish[1] in self._settings.models]
+        wanted, kept_always = self._list_wanted(wishes), self._list_wanted(always)
         return Facts(
-            self._list_wanted(self._list_wishes(now_s)),
+            wanted,
             kept,
             parts.chain.get_account(),
             await parts.account.read_wallet(),
             await parts.moves.sum_funded(now_s),
             now_s - self._active_at,
+            frozenset(wanted).difference(kept_always) if self._settings.models else frozenset(),
         )
 
     async def _note_use(self, now_s: float) -> None:
@@ -203,7 +209,10 @@ class Keeper:
             self._wishes[wish] = max([self._wishes[wish], *used])
 
     def _list_wanted(self, wishes: Iterable[Wish]) -> tuple[Address, ...]:
-        """The cheapest providers of each model that is wished for."""
+        """The cheapest providers of each model that is wished for, without those that are out.
+
+        Price alone would let whoever asks for least take the money of all models.
+        """
         wanted: dict[Address, None] = {}
         for service_type, model in wishes:
             offers = sorted(
@@ -214,7 +223,11 @@ class Keeper:
                 ),
             )
             never = self._settings.excluded
-            cheapest = dict.fromkeys(one.provider for one in offers if one.provider not in never)
+            cheapest = dict.fromkeys(
+                one.provider
+                for one in offers
+                if one.provider not in never and not self._parts.is_out(one.provider)
+            )
             wanted |= dict.fromkeys(list(cheapest)[: self._settings.providers_max])
         return tuple(wanted)
 
@@ -226,6 +239,7 @@ async def open_keeper(
     funding: Funding,
     offers: OfferIndex,
     book: VoucherBook,
+    is_out: Callable[[Address], bool],
     clock: Callable[[], float],
     settings: UpkeepSettings,
 ) -> Keeper:
@@ -239,4 +253,5 @@ async def open_keeper(
             "configuration_invalid", "sub-accounts are kept by the wallet's key, and none is here"
         )
     moves = await open_move_book(database)
-    return Keeper(KeeperParts(account, chain, funding, offers, book, moves, clock), settings)
+    parts = KeeperParts(account, chain, funding, offers, book, moves, is_out, clock)
+    return Keeper(parts, settings)

@@ -9,8 +9,10 @@
 | nothing was used for `idle_s`, nothing is wanted, and the account holds something | withdraw it |
 | the same, and the wallet holds something | send it to `return_to` |
 
-Funding takes from the account, and what is missing from the wallet. It stops at `daily_cap` within
-any 24 hours, counted when a move is decided, whatever becomes of it unless it failed.
+Where some models are always wanted, those that were only asked for may not use more than half of
+`daily_cap`: whoever asks for others cannot keep these from being filled up. Funding takes from the
+account, and what is missing from the wallet. It stops at `daily_cap` within any 24 hours, counted
+when a move is decided, whatever becomes of it unless it failed.
 """
 
 from collections.abc import Mapping
@@ -105,6 +107,8 @@ class Facts:
         account, wallet: where funding is taken from.
         moved: into sub-accounts within the last 24 hours.
         idle_for_s: since anything was used or moved.
+        asked: those of `wanted` that stand there only because a request asked for their model while
+            others are always wanted; they get half of the daily cap at most.
     """
 
     wanted: tuple[Address, ...]
@@ -113,6 +117,7 @@ class Facts:
     wallet: int
     moved: int
     idle_for_s: float = 0.0
+    asked: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,10 @@ def _plan_fund(facts: Facts, settings: UpkeepSettings) -> Move | None:
             continue
         if kept.refund:
             return Move("cancel", kept.refund, {provider: kept.refund})
-        amount = min(settings.target - kept.available, left)
+        most = left
+        if provider in facts.asked:
+            most = settings.daily_cap // 2 - facts.moved - sum(funds.values())
+        amount = min(settings.target - kept.available, left, most)
         if amount * SMALLEST_PART >= settings.target - kept.available:
             funds[provider] = amount
             left -= amount
