@@ -9,7 +9,6 @@ Install it with `pip install 'hanse[audio]'`; the voice comes inside the package
 
 import asyncio
 import importlib.util
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,18 @@ import msgspec
 
 from hanse.engines.audio.codec import encode_audio
 from hanse.engines.audio.fields import SPEECH_CHARS_MAX
+from hanse.engines.audio.loaded_model import LoadedModel
 from hanse.engines.audio.model_folder import describe_folder, load_library
-from hanse.engines.audio.threaded_work import ThreadedWork
 from hanse.engines.base import (
     Answer,
     Capabilities,
-    Chunk,
     EngineRequest,
     ModelDescription,
-    ModelFile,
     Operation,
     Progress,
 )
 from hanse.engines.parameters import check_request
-from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import FinishReason, Usage
 
 VOICE = "heart"
@@ -56,21 +53,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parallel: int = 1
 
 
-class HibariEngine:
+class HibariEngine(LoadedModel):
     """See the module; `hanse.engines.base.Engine` says what each method promises."""
 
     name = "hibari"
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.parallel)
         self._settings = settings
-        self._work = ThreadedWork(settings.parallel)
-        self._model: Any = None
-        self._files: tuple[ModelFile, ...] = ()
-
-    @property
-    def active(self) -> int:
-        """Requests being worked on now."""
-        return self._work.active
 
     @property
     def capabilities(self) -> Capabilities:
@@ -98,14 +88,6 @@ class HibariEngine:
         if progress:
             progress("ready", 1.0)
 
-    async def close(self) -> None:
-        """Let go of the voice; requests at work end by themselves."""
-        self._model = None
-
-    async def healthy(self) -> bool:
-        """Whether the voice is loaded."""
-        return self._model is not None
-
     async def describe_model(self) -> ModelDescription:
         """The package's assets."""
         return ModelDescription(
@@ -119,9 +101,7 @@ class HibariEngine:
         """The audio, in the format asked for."""
         fields = check_request(request, self.capabilities)
         _check_voice(fields)
-        model = self._model
-        if model is None:
-            raise TransientError("engine_unavailable", "The engine is not running.")
+        model = self._get_model()
         text, speed = fields["input"], fields["speed"]
         try:
             parts = await self._work.collect(lambda: model.stream(text, speed=speed, seed=0))
@@ -136,11 +116,6 @@ class HibariEngine:
         wanted = fields["response_format"]
         [body] = await self._work.collect(lambda: [_join(parts, wanted)])
         return Answer(body, Usage(input_tokens=len(text)), FinishReason.STOP)
-
-    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
-        """Not offered."""
-        raise RequestError("unsupported_parameter", "stream is not offered here.", param="stream")
-        yield  # makes this a generator, as the interface has it
 
     async def count_tokens(self, request: EngineRequest) -> int:
         """Characters."""

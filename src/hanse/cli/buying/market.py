@@ -5,7 +5,8 @@ Every offer comes verified, by the SDK's own discovery; every broker is asked fo
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from hanse.chain import Rpc
@@ -44,8 +45,20 @@ class MarketReport:
     missing: dict[str, str]
 
 
-async def look_at_market(session: Session, network: Network) -> MarketReport:
-    """Read the Registry, fetch and verify every offer, ask every broker how it is.
+@dataclass(frozen=True)
+class OpenMarket:
+    """What it takes to look at the market; `discovery` fills `offers`, verified."""
+
+    offers: OfferIndex
+    health: HealthBook
+    domain: Domain
+    transport: HttpTransport
+    discovery: Discovery
+
+
+@asynccontextmanager
+async def open_market(session: Session, network: Network) -> AsyncIterator[OpenMarket]:
+    """Open what reads the Registry and asks brokers.
 
     What was read of the Registry stays in HOME/market.db, so that the next look goes on from there.
 
@@ -61,18 +74,20 @@ async def look_at_market(session: Session, network: Network) -> MarketReport:
             reaches_private=reaches_private(network.private_endpoints, deployment)
         )
         stack.push_async_callback(transport.close)
-        index, now_s = OfferIndex(), time.time
-        discovery = Discovery(
-            await open_chain(rpc, deployment, database, ZERO_ADDRESS, ZERO_ADDRESS),
-            transport,
-            index,
-            HealthBook(now_s),
-            Domain(deployment.chain_id, deployment.escrow),
-            now_s,
-        )
-        report = await discovery.discover()
-        offers = index.list_all()
-        healths = await asyncio.gather(*(_fetch_health(transport, offer) for offer in offers))
+        chain = await open_chain(rpc, deployment, database, ZERO_ADDRESS, ZERO_ADDRESS)
+        offers, health = OfferIndex(), HealthBook(time.time)
+        domain = Domain(deployment.chain_id, deployment.escrow)
+        discovery = Discovery(chain, transport, offers, health, domain, time.time)
+        yield OpenMarket(offers, health, domain, transport, discovery)
+
+
+async def look_at_market(session: Session, network: Network) -> MarketReport:
+    """Every verified offer, and how its broker is; see `open_market` for the errors."""
+    async with open_market(session, network) as market:
+        report = await market.discovery.discover()
+        offers = market.offers.list_all()
+        asked = (_fetch_health(market.transport, offer) for offer in offers)
+        healths = await asyncio.gather(*asked)
     seen = [SeenOffer(*pair) for pair in zip(offers, healths, strict=True)]
     return MarketReport(seen, report.errors)
 
