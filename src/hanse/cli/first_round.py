@@ -40,8 +40,9 @@ PURSE = 100_000_000
 SUB_ACCOUNT = 5_000_000
 """What each provider's sub-account is filled up to: 5 whole units, some 500,000 short answers."""
 
-RECORD_WAIT_S = 60.0
-"""For both sides to submit and for the root to be confirmed: some 10 s on a quiet machine."""
+RECORD_WAIT_S = 180.0
+"""For both sides to submit and for the root to be confirmed: some 10 s on a quiet machine, over a
+minute where two cores start several networks at once. Waiting longer costs nothing."""
 
 REFUND_WAIT_S = 60.0
 """For the chain view to show a refund that the broker completed first."""
