@@ -141,7 +141,10 @@ class Committer:
         )
 
     async def _confirm(self, commit: Commit, entry: OutboxEntry) -> None:
-        block = entry.block_number or 0
+        mined_in = entry.block_number or 0
+        # The head as it stands, not as it stood then: a node forgets old states, and this process
+        # may have been away. Nothing else is committed before this one is confirmed here.
+        block = max(mined_in, self.block - self._confirmations)
         found = await self._records.read_head(self._outbox.address, block=block)
         if (found.number, to_hex(found.head)) != (commit.number, commit.head):
             raise InvariantError(
@@ -150,9 +153,9 @@ class Committer:
                 f"{to_hex(found.head)}, the book made {commit.number} with {commit.head}: another "
                 "process uses this key; stop it, and take a new key",
             )
-        await self._book.confirm_commit(commit.number, entry.transaction_hash, block)
+        await self._book.confirm_commit(commit.number, entry.transaction_hash, mined_in)
         self._metrics.count_commit(commit.count, entry.gas_used)
-        _log.info("commit %s over %s receipts in block %s", commit.number, commit.count, block)
+        _log.info("commit %s over %s receipts in block %s", commit.number, commit.count, mined_in)
 
     async def _see_head(self) -> None:
         try:
