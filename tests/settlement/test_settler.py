@@ -241,7 +241,8 @@ async def test_after_a_restart_a_view_behind_the_last_settlement_is_waited_for(
         behind = StaticChainView(block)
         behind.set_funds(user.address, signer.address, before)
         old = desk.scheduler.settler
-        settler = Settler(desk.book, market.escrow, old._outbox, old._storage, provider, behind)
+        parts = (desk.book, market.escrow, old._outbox, old._storage, provider, behind)
+        settler = Settler(*parts, view_wait_s=0.3)
         await settler.finish_open()
         with pytest.raises(TransientError, match="the node lags"):
             await settler.read_payable()

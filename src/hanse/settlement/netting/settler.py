@@ -91,6 +91,7 @@ class Settler:
         view: SubAccountView,
         failpoint: Callable[[str], None] = lambda name: None,
         records_head: RecordsHead = no_records_head,
+        view_wait_s: float = VIEW_WAIT_S,
     ) -> None:
         self._book = book
         self._escrow = escrow
@@ -100,6 +101,7 @@ class Settler:
         self.view = view
         self._failpoint = failpoint
         self.records_head = records_head
+        self._view_wait_s = view_wait_s
         self._settled_block = 0
         self._refused: set[tuple[Address, Address, int]] = set()
 
@@ -253,7 +255,7 @@ class Settler:
 
     async def _wait_for_view(self, block_number: int | None) -> None:
         self._settled_block = max(self._settled_block, block_number or 0)
-        deadline = asyncio.get_running_loop().time() + VIEW_WAIT_S
+        deadline = asyncio.get_running_loop().time() + self._view_wait_s
         while self.view.block < self._settled_block:
             if asyncio.get_running_loop().time() > deadline:
                 _log.warning("the chain view lags behind block %s", self._settled_block)
