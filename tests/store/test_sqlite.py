@@ -86,6 +86,20 @@ async def test_on_the_loop_a_write_that_raises_fails_alone(on_loop):
     assert await count(on_loop) == 2
 
 
+async def test_a_write_alone_that_raises_leaves_nothing_of_itself(on_loop):
+    def half(tx):
+        put("half")(tx)
+        raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        await on_loop.write(half)
+    with pytest.raises(sqlite3.IntegrityError):
+        await on_loop.write(lambda tx: (put("once")(tx), put("once")(tx)))
+    assert await count(on_loop) == 0
+    assert await on_loop.write(put("after")) == 1  # the connection is in no transaction still
+    assert await count(on_loop) == 1
+
+
 async def test_a_file_that_another_process_holds_is_waited_for_in_the_thread(on_loop, tmp_path):
     other = sqlite3.connect(tmp_path / "store.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -1,5 +1,8 @@
 """Writes that share one commit: run apart, committed together, told each its own result.
 
+Each runs in a savepoint, so that its failure undoes nothing of the others'. One that has a commit
+to itself needs none.
+
 Used by `hanse.store.sqlite`, on the loop and in its writer thread alike.
 
 Source: SQLite's documentation on savepoints.
@@ -74,6 +77,8 @@ def run_shared(batch: list[Write], connection: sqlite3.Connection) -> tuple[list
         One result a write, and the seconds that the commit took (0.0 if it failed: then every
         result says so, and nothing happened).
     """
+    if len(batch) == 1:
+        return _run_alone(batch[0], connection)
     results: list[Result] = []
     try:
         for write in batch:
@@ -111,6 +116,29 @@ def deliver(
             loop.call_soon_threadsafe(_resolve, mine)
 
 
+def _run_alone(write: Write, connection: sqlite3.Connection) -> tuple[list[Result], float]:
+    """The same for one write: its failure undoes the transaction, so it needs no savepoint."""
+    try:
+        result = write.function(SqliteTransaction(connection))
+    except BaseException as error:
+        is_whole = connection.in_transaction  # else the engine gave up on all of it
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        if not isinstance(error, Exception):
+            raise
+        if not is_whole:
+            return refuse([write], error), 0.0
+        return [(write.future, None, _name_refusal(error) or error)], 0.0
+    try:
+        started = time.perf_counter()
+        connection.execute("COMMIT")
+        return [(write.future, result, None)], time.perf_counter() - started
+    except Exception as error:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        return refuse([write], error), 0.0
+
+
 def _run_one(connection: sqlite3.Connection, function: Callable[[Transaction], ResultT]) -> ResultT:
     connection.execute("SAVEPOINT one")
     try:
@@ -119,13 +147,19 @@ def _run_one(connection: sqlite3.Connection, function: Callable[[Transaction], R
         with contextlib.suppress(sqlite3.OperationalError):
             connection.execute("ROLLBACK TO one")
             connection.execute("RELEASE one")
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
-            raise TransientError(
-                "store_unavailable", f"the database refused a write: {error}"
-            ) from None
+        refusal = _name_refusal(error)
+        if refusal is not None:
+            raise refusal from None
         raise
     connection.execute("RELEASE one")
     return result
+
+
+def _name_refusal(error: BaseException) -> TransientError | None:
+    """What an error of the disk is called to a caller; None for any other error."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _OF_THE_DISK:
+        return None
+    return TransientError("store_unavailable", f"the database refused a write: {error}")
 
 
 def _resolve(results: list[Result]) -> None:

@@ -1,8 +1,8 @@
 """SQLite with group commit, on the caller's loop while the disk is fast, else in a writer thread.
 
 Every commit waits for the disk (`synchronous=FULL`), about 0.2-5 ms. One commit a request would
-make that the ceiling of a whole broker, so all writes that wait are run, each in a savepoint of its
-own, and committed together: under load the disk is waited for once for dozens of requests.
+make that the ceiling of a whole broker, so all writes that wait are run, each undone alone if it
+fails, and committed together: under load the disk is waited for once for dozens of requests.
 
 While commits take less than `LOOP_COMMIT_S_MAX` on average they run on the event loop itself:
 waking a thread and being woken by it costs more processor time than such a commit. Once the average
