@@ -188,7 +188,7 @@ class ReceiptBook:
             row = _find_row(tx, user, signer)
             if row is None:
                 return None
-            found = tx.find_one(sql.FIND_ANSWER, (row.number, request_id, now_s))
+            found = tx.find_one(sql.FIND_ANSWER, (request_id, signer, row.number, now_s))
             return bytes(found[0]) if found else None
 
         return await self._database.read(find)
@@ -259,7 +259,6 @@ class ReceiptBook:
         digest = self._domain.digest(receipt.struct_hash())
         signed = SignedReceipt(receipt, self._receipt_key.sign_digest(digest))
         encoded = msgspec.json.encode(receipt_to_json(signed))
-        due = int(after.cumulative_fee > row.settled_fee)
         tx.execute(
             sql.UPDATE_FINISHED,
             (
@@ -267,10 +266,11 @@ class ReceiptBook:
                 str(after.cumulative_fee),
                 str(after.reserved),
                 after.in_flight,
-                due,
                 row.number,
             ),
         )
+        if row.book.cumulative_fee <= row.settled_fee < after.cumulative_fee:
+            tx.execute(sql.UPDATE_DUE, (row.number,))
         tx.execute(
             sql.UPDATE_REQUEST_FINISHED,
             (after.sequence, encoded.decode(), admission.request_id, admission.signer),
