@@ -73,6 +73,57 @@ def test_what_is_no_hash(text):
         parse_hash32(text)
 
 
+def read_by_the_letter(text: object, digits: int) -> str | None:
+    """What an address or a hash is, letter by letter: the lower-case form, or None for no such."""
+    if not isinstance(text, str) or len(text) != 2 + digits or text[:2] != "0x":
+        return None
+    return text.lower() if all(c in "0123456789abcdefABCDEF" for c in text[2:]) else None
+
+
+def nearly_hex(digits: int) -> st.SearchStrategy[str]:
+    """Texts of about the right length: hex in either case, and now and then something else."""
+    plain = st.text("0123456789abcdef", min_size=digits, max_size=digits)
+    length = st.integers(digits - 1, digits + 1)
+    mixed = length.flatmap(
+        lambda n: (
+            st.text("0123456789abcdefABCDEF", min_size=n, max_size=n)
+            | st.text("09afAF gG\n\u0663\uff11\u212a\u0130", min_size=n, max_size=n)
+        )
+    )
+    return st.tuples(st.sampled_from(["0x", "0x", "0x", "0X", "x0"]), plain | mixed).map("".join)
+
+
+@given(text=nearly_hex(64))
+@settings(max_examples=300)
+def test_a_hash_is_what_the_letters_say(text):
+    try:
+        assert parse_hash32(text) == read_by_the_letter(text, 64)
+    except RequestError as error:
+        assert (error.code, read_by_the_letter(text, 64)) == ("invalid_request", None)  # noqa: PT017
+
+
+@given(text=nearly_hex(40))
+@settings(max_examples=300)
+def test_an_address_is_what_the_letters_and_the_checksum_say(text):
+    read = read_by_the_letter(text, 40)
+    is_one = read is not None and text[2:] in (read[2:], read[2:].upper(), to_checksum(read)[2:])
+    try:
+        assert parse_address(text) == read
+        assert is_one
+    except RequestError as error:
+        assert (error.code, is_one) == ("invalid_request", False)  # noqa: PT017
+
+
+@given(text=nearly_hex(130))
+@settings(max_examples=300)
+def test_a_signature_has_130_hex_digits_and_nothing_between_them(text):
+    try:
+        recover_signer(DIGEST, text)
+    except RequestError as error:
+        is_form = "130 hex digits" in error.message
+        assert is_form == (read_by_the_letter(text, 130) is None)
+
+
 def test_hash_comes_back_in_lower_case():
     assert parse_hash32("0x" + "AB" * 32) == "0x" + "ab" * 32
 

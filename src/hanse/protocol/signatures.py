@@ -8,6 +8,7 @@ Source: SEC 1 for the curve, EIP-2 for the low s, EIP-55 for the mixed-case chec
 the compact form.
 """
 
+import re
 from typing import Protocol
 
 from coincurve import PrivateKey, PublicKey
@@ -24,6 +25,10 @@ ZERO_ADDRESS: Address = "0x" + "0" * 40
 ZERO_HASH: Hash32 = "0x" + "0" * 64
 
 _HEX = frozenset("0123456789abcdef")
+
+# what Hanse itself writes; a request has a dozen of them
+_match_address = re.compile("0x[0-9a-f]{40}").fullmatch
+_match_hash32 = re.compile("0x[0-9a-f]{64}").fullmatch
 
 
 class DigestSigner(Protocol):
@@ -52,6 +57,8 @@ def parse_address(text: object, field: str = "address") -> Address:
         RequestError: `invalid_request` if it is not 0x and 40 hex digits, or is in mixed case with
             a wrong EIP-55 checksum (which means a mistyped address).
     """
+    if type(text) is str and _match_address(text):
+        return text
     if not isinstance(text, str) or len(text) != 42 or text[:2] != "0x":
         raise RequestError("invalid_request", f"{field} must be 0x and 40 hex digits", param=field)
     lower = text.lower()
@@ -68,6 +75,8 @@ def parse_address(text: object, field: str = "address") -> Address:
 
 def parse_hash32(text: object, field: str = "hash") -> Hash32:
     """Check a 32-byte hash and return it in lower case."""
+    if type(text) is str and _match_hash32(text):
+        return text
     if not isinstance(text, str) or len(text) != 66 or text[:2] != "0x":
         raise RequestError("invalid_request", f"{field} must be 0x and 64 hex digits", param=field)
     lower = text.lower()
@@ -116,9 +125,12 @@ def recover_signer(digest: bytes, signature: object) -> Address:
     """
     if not isinstance(signature, str) or len(signature) != 132 or signature[:2] != "0x":
         raise RequestError("signature_invalid", "a signature is 0x and 130 hex digits (r, s, v)")
-    if not _HEX.issuperset(signature[2:].lower()):  # fromhex would skip spaces and come up short
+    try:
+        raw = bytes.fromhex(signature[2:])
+    except ValueError:
+        raw = b""
+    if len(raw) != 65:  # fromhex skips spaces, and then comes up short
         raise RequestError("signature_invalid", "a signature is 0x and 130 hex digits (r, s, v)")
-    raw = bytes.fromhex(signature[2:])
     s = int.from_bytes(raw[32:64], "big")
     if raw[64] not in (27, 28) or not 0 < s <= CURVE_ORDER // 2:
         raise RequestError(
