@@ -28,7 +28,9 @@ def get_fee(counts_and_prices: tuple[tuple[int, int], ...]) -> int:
     Returns:
         The fee in base units, rounded up (in the provider's favour) by less than one base unit.
     """
-    total = sum(count * price for count, price in counts_and_prices)
+    total = 0
+    for count, price in counts_and_prices:
+        total += count * price
     return -(-total // TOKENS_PER_PRICE_UNIT)
 
 
