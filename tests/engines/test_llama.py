@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from hanse.engines import Chunk, Operation
+from hanse.engines.llama.process import RESTARTS_MAX
 from hanse.engines.llama_engine import LlamaEngine
-from hanse.engines.llama_process import RESTARTS_MAX
 from hanse.protocol.errors import RequestError, TransientError
 from tests.engines.conftest import MODELS_DIR, open_llama, wait_until
 from tests.engines.test_contract import make_chat, make_completion
@@ -88,7 +88,7 @@ async def test_it_dies_with_its_parent(tmp_path: Path) -> None:
 
     await wait_until(is_gone, 3.0)
     # Only the module's name: neither the key nor the model is for other users' `ps`.
-    assert arguments[1:-1] == [b"-m", b"hanse.engines.llama_server"]
+    assert arguments[1:-1] == [b"-m", b"hanse.engines.llama.server"]
 
 
 async def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:

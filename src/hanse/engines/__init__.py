@@ -17,6 +17,7 @@ base           the interface: Engine, EngineRequest, Chunk, Answer, Capabilities
 registry       engines by name; a new engine is one file named `<name>_engine.py`
 parameters     which fields of an OpenAI request are taken, ignored or refused
 llama_engine   llama.cpp in a process of its own, with the packaged SmolLM2
+llama          what that is made of
 upstream_engine  any OpenAI-compatible server by URL
 whisper_engine   transcriptions by faster-whisper
 hibari_engine  English speech

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from hanse.engines.assembly import AnswerAssembler
 from hanse.engines.base import (
     Answer,
     Capabilities,
@@ -34,9 +33,10 @@ from hanse.engines.gguf_files import (
     prepare_q4_0,
     read_chat_template,
 )
-from hanse.engines.llama_process import LlamaProcess
-from hanse.engines.llama_requests import adapt_messages, force_call, tell_calls
-from hanse.engines.llama_server import ServerConfig
+from hanse.engines.llama.assembly import AnswerAssembler
+from hanse.engines.llama.process import LlamaProcess
+from hanse.engines.llama.requests import adapt_messages, force_call, tell_calls
+from hanse.engines.llama.server import ServerConfig
 from hanse.engines.openai_http import OpenAIServer, Timeouts
 from hanse.engines.parameters import check_request, refuse_patterns, wants_usage
 from hanse.engines.sse import DONE
@@ -183,7 +183,7 @@ class LlamaEngine:
         )
 
     async def answer(self, request: EngineRequest) -> Answer:
-        """Streamed inside, so that leaving stops the work (see `hanse.engines.assembly`)."""
+        """Streamed inside, so that leaving stops the work (see `hanse.engines.llama.assembly`)."""
         if request.operation is Operation.EMBEDDINGS:
             return await self._embed(request)
         model = self._settings.model

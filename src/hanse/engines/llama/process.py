@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from hanse.engines.base import Progress
-from hanse.engines.llama_server import ServerConfig
+from hanse.engines.llama.server import ServerConfig
 from hanse.protocol.errors import RequestError, TransientError
 
 RESTARTS_MAX = 5
@@ -132,7 +132,7 @@ class LlamaProcess:
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "hanse.engines.llama_server",
+                "hanse.engines.llama.server",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log or asyncio.subprocess.DEVNULL,

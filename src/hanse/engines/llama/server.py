@@ -1,6 +1,6 @@
 """The child process of engine `llama`: llama.cpp's HTTP server on a private socket.
 
-Run by `hanse.engines.llama_process` as `python -m hanse.engines.llama_server`. Its configuration,
+Run by `hanse.engines.llama.process` as `python -m hanse.engines.llama.server`. Its configuration,
 with the socket's key, comes as one JSON line on standard input, never as an argument; it says how
 far it is on standard output, one JSON line each. Standard input stays open: when it ends, the
 parent is gone, and so is this process. On Linux the kernel sees to that too, also while a model
