@@ -287,6 +287,20 @@ async def test_children_cannot_mint_nor_see_the_owners_affairs(keys):
             verify_reach(child, path, b"")
 
 
+async def test_keys_are_two_deep_whatever_a_minted_ones_terms_say(keys):
+    parent, _ = await keys.create("game", KeyTerms(may_mint=True))
+    minted, _ = await mint_key(keys, parent, MintBody(ttl_s=60))
+    child = await keys.change(minted.id, lambda terms: KeyTerms(may_mint=True))
+    for attempt in (
+        mint_key(keys, child, MintBody(ttl_s=60)),
+        keys.create("grandchild", parent=child),
+    ):
+        with pytest.raises(RequestError, match="minted API key may not mint") as caught:
+            await attempt
+        assert caught.value.code == "permission_denied"
+    assert sorted(key.parent for key in await keys.list()) == ["", parent.id]
+
+
 async def test_a_key_of_one_user_mints_for_no_other(keys):
     parent, _ = await keys.create("game", KeyTerms(may_mint=True, user="alice"))
     with pytest.raises(RequestError, match="one end user") as caught:

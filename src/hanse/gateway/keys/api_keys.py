@@ -93,8 +93,8 @@ class ApiKeys:
 
         Raises:
             RequestError: `invalid_request` if the name does not fit or there are too many keys;
-                `rate_limited` if the parent has too many children; `api_key_invalid` if it does not
-                work any more.
+                `rate_limited` if the parent has too many children; `permission_denied` if it was
+                minted itself; `api_key_invalid` if it does not work any more.
         """
         if not 0 < len(name) <= KEY_NAME_CHARS_MAX or not name.isprintable():
             raise RequestError(

@@ -52,12 +52,11 @@ async def mint_key(keys: ApiKeys, parent: ApiKey, body: MintBody) -> tuple[ApiKe
     """Issue a child; its text is returned here and nowhere ever again.
 
     Raises:
-        RequestError: `permission_denied` if the parent may not mint, or not this, or not for this
-            user;
-            `api_key_invalid` if it was revoked meanwhile.
+        RequestError: `permission_denied` if the parent may not mint, was minted itself, or may not
+            mint this or for this user; `api_key_invalid` if it was revoked meanwhile.
     """
     terms = parent.terms
-    if not terms.may_mint or parent.parent:
+    if not terms.may_mint:
         raise RequestError(
             "permission_denied",
             "this API key may not mint others; one that may: hanse gateway keys create NAME "

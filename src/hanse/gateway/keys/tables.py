@@ -90,13 +90,17 @@ def get_end(now_s: int, ttl_s: int | None, parent: ApiKey | None) -> int | None:
 
 
 def insert_key(tx: Transaction, key: ApiKey, digest: bytes, now_s: int) -> None:
-    """Add a key; a minted one only while its parent works.
+    """Add a key; a minted one only while its parent works, and only of a parent that nobody minted.
+
+    Keys are two deep, so whatever is counted for a child is counted for all that stand above it.
 
     Raises:
-        RequestError: `api_key_invalid`.
+        RequestError: `api_key_invalid`, `permission_denied`.
     """
     if key.parent:
         parent = find_key(tx, key.parent)
+        if parent.parent:
+            raise RequestError("permission_denied", "a minted API key may not mint others")
         if parent.revoked_at is not None or (parent.expires_at or now_s + 1) <= now_s:
             raise RequestError("api_key_invalid", "the API key that mints was revoked or expired")
         tx.execute(_DELETE_ENDED, (now_s - ENDED_KEPT_S,))
