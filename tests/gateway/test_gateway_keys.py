@@ -1,9 +1,11 @@
 """API keys: issued once, stored as hashes, revoked everywhere."""
 
+import asyncio
 import hashlib
 import logging
 import sqlite3
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -19,6 +21,7 @@ from hanse.gateway.keys import (
     verify_model,
     verify_reach,
 )
+from hanse.gateway.keys.api_keys import LOOK_S
 from hanse.gateway.keys.tables import MIGRATIONS
 from hanse.protocol.errors import RequestError
 from hanse.store import open_sqlite
@@ -112,18 +115,15 @@ async def test_keys_of_another_process_are_seen_after_a_refresh(keys, path):
 
 
 async def test_unknown_keys_cannot_make_the_gateway_read_its_database_at_will(database):
-    now_s = [1_000.0]
-    keys = await open_api_keys(database, lambda: now_s[0])
+    keys = await open_api_keys(database, time.time)
     reads = []
     original = database.read
-    database.read = lambda function: reads.append(1) or original(function)
-    for _ in range(50):
-        await keys.refresh(at_most_every_s=1.0)
-    assert len(reads) == 0
-    now_s[0] += 1.5
-    for _ in range(50):
-        await keys.refresh(at_most_every_s=1.0)
-    assert len(reads) == 1
+    database.read = lambda function: reads.append(time.time()) or original(function)
+    for count in (1, 2, 3):
+        unknown = (keys.find_new(f"hgw_{number:043}") for number in range(50))
+        assert await asyncio.gather(*unknown) == [None] * 50
+        assert len(reads) == count
+    assert min(after - before for before, after in pairwise(reads)) > LOOK_S * 0.9
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb"])

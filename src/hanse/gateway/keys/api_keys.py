@@ -8,7 +8,7 @@ about the digest of what the attacker sent, from which no key can be approached;
 comparison is constant-time all the same.
 
 Other processes (the command line, other gateways) may create and revoke keys in the same database.
-Every change takes the next revision, so a look reads only what changed: once in `refresh_s`, and
+Every change takes the next revision, so a look reads only what changed: at each `refresh`, and
 when an unknown key is shown, at most once in `LOOK_S`.
 """
 
@@ -200,34 +200,32 @@ class ApiKeys:
         """The same of a key that is unknown here, after a look at what others issued."""
         if len(text) != KEY_CHARS or not text.isascii():
             return None
-        await self.refresh(at_most_every_s=LOOK_S, waits=True)
+        await self._look_together()
         return self.find(text)
 
-    async def refresh(self, *, at_most_every_s: float = 0.0, waits: bool = False) -> None:
-        """Take in what other processes changed.
-
-        Args:
-            at_most_every_s: after an earlier look, nothing is done for so long.
-            waits: whether to wait for that time to pass instead, and look then. All who wait share
-                one look.
-        """
-        asked_at = self._now_s()
-        if not waits and asked_at - self._refreshed_at < at_most_every_s:
-            return
+    async def refresh(self) -> None:
+        """Take in what other processes changed."""
         async with self._refreshing:
-            if waits and self._refreshed_at > asked_at:
+            await self._look()
+
+    async def _look_together(self) -> None:
+        """The same, `LOOK_S` after the look before; all who wait share one."""
+        asked_at = self._now_s()
+        async with self._refreshing:
+            if self._refreshed_at > asked_at:
                 return
-            rest_s = self._refreshed_at + at_most_every_s - self._now_s()
+            rest_s = self._refreshed_at + LOOK_S - self._now_s()
             if rest_s > 0:
-                if not waits:
-                    return
-                await asyncio.sleep(min(rest_s, at_most_every_s))
-            self._refreshed_at = self._now_s()
-            revision, rows = await self._database.read(self._read)
-            for row in rows:
-                self._take(read_key(row), bytes.fromhex(row[-1]))
-            self._revision = revision
-            self._drop_ended()
+                await asyncio.sleep(min(rest_s, LOOK_S))
+            await self._look()
+
+    async def _look(self) -> None:
+        self._refreshed_at = self._now_s()
+        revision, rows = await self._database.read(self._read)
+        for row in rows:
+            self._take(read_key(row), bytes.fromhex(row[-1]))
+        self._revision = revision
+        self._drop_ended()
 
     def _read(self, tx: Transaction) -> tuple[int, _Rows]:
         row = tx.find_one("SELECT revision FROM gateway_api_keys_revision WHERE one = 1")
