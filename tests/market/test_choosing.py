@@ -11,13 +11,15 @@ from hanse.market import BALANCED, CHEAPEST, FASTEST, Needs, Policy, read_policy
 from hanse.market.affinity import POOL_MAX
 from hanse.market.board import FRESH_ANSWERS
 from hanse.market.choosing import TRIAL_FEE_FACTOR_MAX, find_best
+from hanse.market.health import BACKOFF_S_MIN, DISHONEST_S, PROBE_S, HealthBook
 from hanse.market.matching import Judge, get_policy_coefficients
-from hanse.protocol.errors import HanseError, RequestError
+from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.messages import Prices
 from hanse.protocol.wire import VERIFIABILITIES
 from tests.market.market_parts import (
     ALPHA,
     BETA,
+    DELTA,
     GAMMA,
     NOW,
     MadeMarket,
@@ -127,8 +129,7 @@ def check_against_ranking(market: MadeMarket, policy: Policy, needs: Needs, shap
     market.chooser.policy = policy
     expected = market.chooser.rank(shape, needs, market.clock()).ranked
     if not expected:
-        with pytest.raises(HanseError):
-            market.chooser.choose(shape, needs, market.clock())
+        check_last_resort(market, needs, shape)
         return
     chosen = market.chooser.choose(shape, needs, market.clock()).candidate
     assert chosen == expected[0].candidate
@@ -142,6 +143,28 @@ def check_against_ranking(market: MadeMarket, policy: Policy, needs: Needs, shap
         assert [(score, key) for score, key, _ in found] == [
             (one.score, one.row.key) for one in wanted
         ]
+
+
+def check_last_resort(market: MadeMarket, needs: Needs, shape) -> None:
+    """Who was left alone is asked if nothing else is in the way, the least bad one; else nobody."""
+    now, known = market.clock(), market.board.health
+    market.board.health = HealthBook(market.clock)  # which forgives everything
+    forgiven = market.chooser.rank(shape, needs, now).ranked
+    market.board.health = known
+    probes = {
+        one.row.listed.provider: (state.failures, state.retry_at)
+        for one in forgiven
+        if (state := known.get(one.row.listed.provider)).failures
+        and not (state.is_probed or state.is_dishonest)
+        and now - state.failed_at >= BACKOFF_S_MIN
+    }
+    if not probes:
+        with pytest.raises(HanseError):
+            market.chooser.choose(shape, needs, now)
+        return
+    choice = market.chooser.choose(shape, needs, now)
+    assert choice.why == "probe"
+    assert probes[choice.candidate.listed.provider] == min(probes.values())
 
 
 def test_the_fastest_and_the_balanced_weigh_what_was_measured():
@@ -262,3 +285,63 @@ def test_an_explained_choice_says_its_score_in_parts():
     assert text.startswith(f"provider={ALPHA}, why=best, policy=balanced")
     assert text.isascii()
     assert "locality=" in text
+
+
+def fail(market: MadeMarket, provider: str, times: int, rest_s: float = 50.0) -> None:
+    """So many failures in a row, all of them now; then it is left alone for so long."""
+    for _ in range(times):
+        market.health.report_failure(provider, "gone", rest_s)
+
+
+def test_where_everybody_is_left_alone_the_least_bad_one_is_asked_a_second_after_it_failed():
+    market = MadeMarket([list_offer(ALPHA, 1), list_offer(BETA, 3), list_offer(GAMMA, 2)])
+    fail(market, ALPHA, 6)
+    fail(market, BETA, 3, rest_s=40.0)
+    fail(market, GAMMA, 3)
+    with pytest.raises(TransientError, match="is down since"):
+        market.choose()  # they have only just failed
+    market.clock.now += BACKOFF_S_MIN
+    assert market.choose_why() == (BETA, "probe")
+    assert market.choose_why(Needs(excluded=frozenset({BETA}))) == (GAMMA, "probe")
+    assert market.choose_why(Needs(providers=frozenset({ALPHA}))) == (ALPHA, "probe")
+    market.offer([list_offer(ALPHA, 1), list_offer(BETA, 2), list_offer(DELTA, 9)])
+    assert market.choose_why() == (DELTA, "best")  # for whose sake the others are left alone
+
+
+def test_one_request_at_a_time_finds_out_and_what_it_finds_counts():
+    market = MadeMarket([list_offer(ALPHA)])
+    fail(market, ALPHA, 6)
+    market.clock.now += BACKOFF_S_MIN
+    assert market.choose_why() == (ALPHA, "probe")
+    market.health.begin(ALPHA)
+    with pytest.raises(TransientError, match="is down since"):
+        market.choose()
+    market.health.report_failure(ALPHA, "gone still")
+    assert market.health.get(ALPHA).retry_at == market.clock.now + 60  # as if others were there
+    market.clock.now += BACKOFF_S_MIN
+    assert market.choose_why() == (ALPHA, "probe")
+    market.health.begin(ALPHA)
+    market.clock.now += PROBE_S  # nothing was heard of it
+    assert market.choose_why() == (ALPHA, "best")
+    market.health.begin(ALPHA)
+    market.health.report_success(ALPHA, 0.1)
+    assert market.choose_why() == (ALPHA, "best")
+
+
+@pytest.mark.parametrize("obstacle", ["lied", "lied long ago", "absent", "full", "unfunded"])
+def test_nobody_is_asked_in_the_last_resort_whom_more_than_failures_stands_against(obstacle: str):
+    market = MadeMarket([list_offer(ALPHA, valid_until=int(NOW) + 10_000)])
+    if obstacle.startswith("lied"):
+        market.health.report_dishonest(ALPHA, "a false receipt")
+        market.clock.now += DISHONEST_S - 1 if obstacle == "lied long ago" else 0
+    else:
+        fail(market, ALPHA, 5)
+    if obstacle == "absent":
+        market.presence.miss(ALPHA, "its port is closed", is_certain=True)
+    elif obstacle == "full":
+        market.presence.take([make_heartbeat(ALPHA, free_slots=0, queued=8, queue_free=0)])
+    elif obstacle == "unfunded":
+        market.funds[ALPHA] = 1
+    market.clock.now += BACKOFF_S_MIN if obstacle != "lied long ago" else 0
+    with pytest.raises(HanseError):
+        market.choose()

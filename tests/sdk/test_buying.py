@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from hanse.market.health import BACKOFF_S_MIN
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.hashing import DONE_FRAME, ResponseHasher
 from hanse.protocol.messages import Prices
@@ -199,3 +200,24 @@ async def test_a_voucher_that_is_too_low_is_signed_again_once(world: World) -> N
         await hanse.wait_idle()
         await world.assert_books_agree(world.cheap)
         assert world.cheap.book.sequence == 2
+
+
+async def test_the_only_provider_is_asked_again_a_second_after_it_failed(world: World) -> None:
+    world.only(world.cheap)
+    async with world.open() as hanse:
+        apps = dict(world.transport.apps)
+        world.transport.apps.clear()
+        for _ in range(5):  # a back-off of 16 s, which would be for the sake of others
+            with pytest.raises(TransientError):
+                await hanse.request("/v1/chat/completions", BODY)
+            world.clock.now = hanse.get_offers()[0].health.retry_at
+        with pytest.raises(TransientError, match="cannot connect"):
+            await hanse.request("/v1/chat/completions", BODY)
+        assert hanse.get_offers()[0].health.retry_at - world.clock.now > 10
+        world.transport.apps.update(apps)
+        world.clock.now += BACKOFF_S_MIN
+        answer = await hanse.request("/v1/chat/completions", BODY)
+        assert answer.choice is not None
+        assert answer.choice.why == "probe"
+        await answer.read()
+        assert hanse.get_offers()[0].health.failures == 0

@@ -6,11 +6,12 @@
 
 In this order: a preferred provider that fits; a trial, with the small chance that there is one; the
 provider that the session belongs to; the best score. Where the fast way finds nobody, everybody is
-looked at, so that the error can say why.
+looked at: the least bad of those that are only left alone for their failures is asked, else the
+error says why nobody is.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hanse.market.affinity import POOL_MAX, choose_for
 from hanse.market.board import Board, Group, Row
@@ -45,7 +46,7 @@ class Choice:
 
     Attributes:
         candidate: the offer, with its fees.
-        why: `best`, `session`, `prefix`, `spill`, `trial` or `preferred`.
+        why: `best`, `session`, `prefix`, `spill`, `trial`, `preferred` or `probe`.
         policy: by whose weights.
         ranked: its score; None unless the request asked for an explanation.
         pool: providers among which a session was placed.
@@ -108,10 +109,7 @@ class Chooser:
         coefficients = get_policy_coefficients(group, judge, self.policy)
         row, why, pool = self._find(group, judge, coefficients)
         if row is None:
-            found = rank_all(group, judge, self.policy)
-            if not found.ranked:
-                raise explain(found, shape.model)
-            row, why = found.ranked[0].row, "best"
+            row, why = self._find_slowly(group, judge, coefficients)
         explain_to = needs.explain_to
         ranked = None if explain_to is None else rate(row, judge, coefficients)
         policy = needs.policy or self.policy
@@ -161,6 +159,17 @@ class Chooser:
         why = "session" if shape.is_session else "prefix"
         return row, "spill" if is_spilt else why, len(found)
 
+    def _find_slowly(
+        self, group: Group, judge: Judge, coefficients: Coefficients
+    ) -> tuple[Row, str]:
+        found = rank_all(group, judge, self.policy)
+        if found.ranked:
+            return found.ranked[0].row, "best"
+        row = find_probe(group, judge, coefficients)
+        if row is None:
+            raise explain(found, judge.shape.model)
+        return row, "probe"
+
     def _find_trial(self, group: Group, judge: Judge, best: Row) -> Row | None:
         """A fresh provider, as often as `trial_share` says; each has the same chance."""
         share, fresh = self._trial_share, group.fresh
@@ -205,4 +214,26 @@ def find_best(
         tolerance=tolerance,
         strength_max=STRENGTHS[needs.verifiability_min],
         masks=group.get_masks(needs.region, needs.quantisation),
+    )
+
+
+def find_probe(group: Group, judge: Judge, coefficients: Coefficients) -> Row | None:
+    """Of the offers that only failures of late stand against, the least bad one.
+
+    That is the one with the fewest failures in a row, of these the one whose back-off ends first.
+    """
+    health, probing = judge.board.health, replace(judge, probes=True)
+
+    def get_badness(row: Row) -> tuple[int, float, float, str]:
+        state = health.get(row.listed.provider)
+        return state.failures, state.retry_at, coefficients.get_score(row.features), row.key
+
+    return min(
+        (
+            row
+            for row in group.rows.values()
+            if health.get(row.listed.provider).is_worth_a_probe(judge.now) and probing.fits(row)
+        ),
+        key=get_badness,
+        default=None,
     )

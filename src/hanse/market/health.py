@@ -8,6 +8,9 @@ them off succeeds and fails by turns: it is left alone by its running share of f
 by half in a minute. One whose answer did not verify is left alone for an hour: money is safer
 elsewhere.
 
+All but the last is for the sake of others that can be asked. Where nobody else can, one that failed
+is asked as soon as `BACKOFF_S_MIN` is over since (`ProviderHealth.is_worth_a_probe`).
+
 Nothing here is durable: after a restart everybody gets a fresh chance, except the sub-accounts that
 the voucher book holds disputed.
 """
@@ -72,6 +75,7 @@ class ProviderHealth:
         audit_share: running share of audits that failed.
         failed_at: when `failure_share` was last told.
         is_probed: whether a request is finding out if it is back.
+        is_dishonest: whether one of the failures in a row was an answer that did not verify.
     """
 
     failures: int = 0
@@ -83,6 +87,7 @@ class ProviderHealth:
     audit_share: float = 0.0
     failed_at: float = 0.0
     is_probed: bool = False
+    is_dishonest: bool = False
 
     def is_down(self, now: float) -> bool:
         """Whether it should be left alone now."""
@@ -90,8 +95,17 @@ class ProviderHealth:
 
     def is_out(self, now: float) -> bool:
         """Whether it failed again and again, or was dishonest: no moment's trouble."""
-        return self.is_down(now) and (
-            self.failures >= FAILURES_OUT or self.retry_at - now > BACKOFF_S_MAX
+        return self.is_down(now) and (self.failures >= FAILURES_OUT or self.is_dishonest)
+
+    def is_worth_a_probe(self, now: float) -> bool:
+        """Whether one that is left alone may be asked where nobody else can be.
+
+        Not one that lied, that another request is finding out about, or that has only just failed.
+        """
+        return (
+            self.failures > 0
+            and not (self.is_probed or self.is_dishonest)
+            and now - self.failed_at >= BACKOFF_S_MIN
         )
 
 
@@ -123,7 +137,7 @@ class HealthBook:
         """A request is on its way; after failures it is the only one until its head is there."""
         known = self._providers.get(provider)
         if known is not None and known.failures:
-            retry_at = max(known.retry_at, self._clock() + PROBE_S)
+            retry_at = self._clock() + PROBE_S  # also of one whose back-off would be longer
             self._put(provider, replace(known, retry_at=retry_at, is_probed=True))
 
     def report_success(self, provider: Address, latency_s: float) -> None:
@@ -162,7 +176,7 @@ class HealthBook:
         if known.failures and known.is_down(now) and not known.is_probed and not retry_after_s:
             return  # of the same event: what was under way when it died fails together
         if known.failures and now - known.retry_at > FORGET_S:
-            known = replace(known, failures=0)
+            known = replace(known, failures=0, is_dishonest=False)
         failures = known.failures + 1
         wait_s = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(failures - 1, 16))
         if not known.failures and self._mix(known, 1.0) > OPEN_SHARE:
@@ -186,7 +200,7 @@ class HealthBook:
 
     def report_dishonest(self, provider: Address, reason: str) -> None:
         """What it sent did not verify."""
-        now, known = self._clock(), self.get(provider)
+        now, known = self._clock(), replace(self.get(provider), is_dishonest=True)
         self._fail(provider, known, known.failures + 1, now + DISHONEST_S, reason)
 
     def _fail(

@@ -129,6 +129,7 @@ class Judge:
     needs: Needs
     now: float
     available: Available
+    probes: bool = False  # whether one that is left alone for its failures may fit all the same
 
     def fits(self, row: Row) -> bool:
         """Whether no limit stands against it."""
@@ -221,7 +222,9 @@ class Judge:
 
     def _find_state_exclusion(self, row: Row, maximum_fee: int) -> str:
         board, provider = self.board, row.listed.provider
-        if board.presence.find_absence(provider) or board.health.get(provider).is_down(self.now):
+        if board.presence.find_absence(provider):
+            return "down"
+        if not self.probes and board.health.get(provider).is_down(self.now):
             return "down"
         free = self.available(provider)
         if free is None or free < maximum_fee:
