@@ -42,5 +42,5 @@ _STATEMENTS = {
             "admitted_at = excluded.admitted_at",
         ),
     ),
-    Bug.LOST_CLAIM: (("in_flight = ?, due = ? WHERE", "in_flight = ?, due = 0 * ? WHERE"),),
+    Bug.LOST_CLAIM: (("SET due = 1 WHERE", "SET due = 0 WHERE"),),
 }
