@@ -12,7 +12,7 @@ answer: cut after some chunks, or stuck. A process that dies breaks its connecti
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from random import Random
@@ -236,24 +236,24 @@ class _Connection:
         """See `Response`."""
         return self._headers.get(name)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def read(self) -> bytes:
         """See `Response`."""
-        while True:
-            try:
-                async with asyncio.timeout(self._silence_s):
-                    while not self._arrived:
-                        await self._wait_news()
-            except TimeoutError:
-                raise BrokenError("the answer stopped coming") from None
-            item = self._arrived.popleft()
-            if item is None:
-                return
-            if isinstance(item, BrokenError):
-                raise item
-            self._on_way -= 1
-            if self._on_way < SEND_AHEAD_MAX and not self._room.is_set():
-                self._tell_server(self._room.set)
-            yield item
+        try:
+            async with asyncio.timeout(self._silence_s):
+                while not self._arrived:
+                    await self._wait_news()
+        except TimeoutError:
+            raise BrokenError("the answer stopped coming") from None
+        item = self._arrived.popleft()
+        if item is None:  # the end, and it stays the end
+            self._arrived.appendleft(None)
+            return b""
+        if isinstance(item, BrokenError):
+            raise item
+        self._on_way -= 1
+        if self._on_way < SEND_AHEAD_MAX and not self._room.is_set():
+            self._tell_server(self._room.set)
+        return item
 
     def close(self) -> None:
         """See `Response`."""

@@ -144,7 +144,7 @@ class Answer:
         signed: SignedReceipt | None = None
         ended: list[bytes] | None = None
         try:
-            async for chunk in self._response.chunks():
+            while chunk := await self._response.read():
                 batch: list[bytes] = []
                 try:
                     signed, is_done = self._read_frames(chunk, batch, signed)

@@ -9,7 +9,7 @@ A request that certainly never left fails with `NotSentError`; anything else tha
 `BrokenError`: the broker may have served it, so its voucher stays in flight until resume finds out.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,8 +64,14 @@ class Response(Protocol):
         """A header's value, by its lower-case name."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives; raises `BrokenError` where it breaks off."""
+    async def read(self) -> bytes:
+        """What of the body has arrived and was not read yet, at least one byte; b"" at its end.
+
+        Not an iterator: one that is left before its end costs a task to close it.
+
+        Raises:
+            BrokenError: it broke off.
+        """
         ...
 
     def close(self) -> None:
@@ -100,7 +106,7 @@ async def read_body(response: Response, bytes_max: int) -> bytes:
     """
     parts: list[bytes] = []
     length = 0
-    async for chunk in response.chunks():
+    while chunk := await response.read():
         length += len(chunk)
         if length > bytes_max:
             raise BrokenError(

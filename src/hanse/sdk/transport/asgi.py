@@ -8,7 +8,7 @@ What an app sends arrives chunk by chunk; closing a response tells the app that 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,6 +87,7 @@ class _AsgiResponse:
         self._head = asyncio.Event()
         self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD_MAX)
         self._ended = False
+        self._was_answered = False  # and all of it read
 
     async def run(self, app: AsgiApp, scope: MutableMapping[str, Any]) -> None:
         with contextlib.suppress(Exception):  # a crash of the app shows as a broken connection
@@ -111,19 +112,20 @@ class _AsgiResponse:
     def find_header(self, name: str) -> str | None:
         return self._headers.get(name)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        while True:
-            try:
-                async with asyncio.timeout(self._silence_s):
-                    chunk = await self._chunks.get()
-            except TimeoutError:
-                raise BrokenError("the answer stopped coming") from None
-            if chunk is None:
-                if not self._ended:
-                    raise BrokenError("the answer broke off")
-                return
-            if chunk:
-                yield chunk
+    async def read(self) -> bytes:
+        if self._was_answered:
+            return b""
+        try:
+            async with asyncio.timeout(self._silence_s):
+                chunk = await self._chunks.get()
+        except TimeoutError:
+            raise BrokenError("the answer stopped coming") from None
+        if chunk is not None:
+            return chunk
+        if not self._ended:
+            raise BrokenError("the answer broke off")
+        self._was_answered = True
+        return b""
 
     def close(self) -> None:
         self._left.set()

@@ -8,7 +8,7 @@ this machine to send requests to what only this machine can reach.
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 from hanse.http import (
     AddressInfo,
@@ -92,10 +92,9 @@ class _HttpResponse:
         self.find_header = answer.headers.get
         self.close = answer.close
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def read(self) -> bytes:
         try:
-            while chunk := await self._answer.read():
-                yield chunk
+            return await self._answer.read()
         except HttpTimeoutError:
             raise BrokenError("the answer stopped coming") from None
         except HttpBrokenError as error:
