@@ -8,7 +8,14 @@ import aiohttp
 import pytest
 
 from hanse.protocol.errors import RequestError
-from hanse.serving import HEAD_BYTES_MAX, HEAD_READ_S, HttpServer, grant_connections, listen
+from hanse.serving import (
+    COMPLETE,
+    HEAD_BYTES_MAX,
+    HEAD_READ_S,
+    HttpServer,
+    grant_connections,
+    listen,
+)
 from hanse.serving.listener import CONNECTIONS_MAX, DESCRIPTORS_KEPT
 
 
@@ -191,6 +198,35 @@ async def test_attacker_cannot_queue_thousands_of_requests_ahead():
             assert await asyncio.wait_for(reader.read(), 5) == b""
         release.set()
     assert served <= 1
+
+
+async def test_a_body_is_said_to_be_complete_once_it_is_and_no_sooner():
+    told = asyncio.Queue()
+
+    async def read(scope, receive, send):
+        more = True
+        while more:
+            told.put_nowait(scope["state"].get(COMPLETE, False))
+            more = (await receive())["more_body"]
+        await answer_ok(scope, receive, send)
+
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+    async with listening(read) as (host, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(head + b"abc")
+        await reader.readuntil(b"ok")
+        assert await told.get() is True
+        for part in (head, b"a"):
+            writer.write(part)
+            assert await told.get() is False
+        writer.write(b"bc")
+        await reader.readuntil(b"ok")
+        writer.write((head + b"abc") * 2)  # the second one waits for the first one's answer
+        for _ in range(2):
+            await reader.readuntil(b"ok")
+            assert await told.get() is True
+        assert told.empty()
+        writer.close()
 
 
 async def test_garbage_behind_a_request_is_not_mixed_into_its_answer():

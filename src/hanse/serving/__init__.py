@@ -11,12 +11,19 @@
     process      the loops beside a server, and its end by a signal
 
 Applications are raw ASGI. In `scope["state"][ABORT]` each request finds a function that drops its
-connection. Whose process this is, what it answers and how it drains are no business of this folder.
+connection, and in `scope["state"][COMPLETE]` that all of its body has come. Whose process this is,
+what it answers and how it drains are no business of this folder.
 
 Source: docs/decisions/0011-serving.md.
 """
 
-from hanse.serving.connection import ABORT, HEAD_BYTES_MAX, HEAD_READ_S, BoundedHttpProtocol
+from hanse.serving.connection import (
+    ABORT,
+    COMPLETE,
+    HEAD_BYTES_MAX,
+    HEAD_READ_S,
+    BoundedHttpProtocol,
+)
 from hanse.serving.departure import watch_departure
 from hanse.serving.listener import CLOSING_S, create_config, grant_connections, listen
 from hanse.serving.process import Loops, ServingProcess, run_until_signal
@@ -24,6 +31,7 @@ from hanse.serving.server import HttpServer
 
 __all__ = [
     "ABORT",
+    "COMPLETE",
     "HEAD_BYTES_MAX",
     "HEAD_READ_S",
     "CLOSING_S",

@@ -25,6 +25,10 @@ from hanse.serving.departure import LEFT
 ABORT = "hanse.abort"
 """Where a request's scope holds, in its state, a function that drops the connection."""
 
+COMPLETE = "hanse.complete"
+"""Where a request's scope holds, in its state, that all of its body is here: reading it waits for
+nothing, and needs no timer. It is not there before, and never behind another server."""
+
 HEAD_BYTES_MAX = 32 * 1024
 """Request line and headers together: a voucher takes 4 kB at most, OpenAI's SDKs send about 1 kB,
 browsers with cookies and proxies add a few.
@@ -184,6 +188,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) > PIPELINED_MAX:
             self.transport.abort()
             raise ValueError("too much sent ahead")  # makes the parser stop
+
+    def on_message_complete(self) -> None:
+        """The body is here to its end."""
+        self.scope["state"][COMPLETE] = True
+        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that idles, also if its other end does not read."""
