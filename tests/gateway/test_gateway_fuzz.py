@@ -15,7 +15,13 @@ from schemathesis.specs.openapi.checks import ignored_auth  # our own tests cove
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import OPERATIONS, get_operation
-from hanse.protocol.errors import ERROR_TABLE
+from hanse.gateway.resilience.wishes import Deadline, get_class
+from hanse.gateway.selling.headers import PARAMETERS
+from hanse.gateway.selling.wishes import read_needs
+from hanse.gateway.structured.demand import find_demand
+from hanse.gateway.telemetry.tracing import CARRIED
+from hanse.market import Needs
+from hanse.protocol.errors import ERROR_TABLE, RequestError
 from hanse.store import open_sqlite
 from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import CHUNK_MODEL, FAILURES, MemoryMarket
@@ -58,7 +64,10 @@ paths = (
 )
 methods = st.sampled_from(["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "X", ""])
 header_names = st.sampled_from(
-    [b"authorization", b"origin", b"content-length", b"access-control-request-headers", b"x"]
+    [
+        *[b"authorization", b"origin", b"content-length", b"access-control-request-headers", b"x"],
+        *(name.encode() for name in PARAMETERS),
+    ]
 )
 # What an HTTP parser lets through in a header's value.
 header_values = st.binary(max_size=60).map(
@@ -131,6 +140,64 @@ def test_the_description_is_the_routers_table(runner):
     assert body["required"] == ["model", "messages"]
 
 
+class Asked(dict[bytes, bytes]):
+    """Headers, none of which is there; notes which were looked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def get(self, name: bytes, default: bytes | None = None) -> bytes | None:
+        self.names.add(name.decode())
+        return default
+
+    def __contains__(self, name: object) -> bool:
+        assert isinstance(name, bytes)
+        return self.get(name) is not None
+
+
+def test_every_header_that_is_read_is_described_where_it_is_read():
+    shape = {"type": "json_schema", "json_schema": {"schema": {}}}
+    asked = Asked()
+    find_demand(json.dumps({"response_format": shape}).encode(), asked, "repair")
+    for_chat = set(asked.names)
+    get_class(asked)
+    Deadline.find(asked)
+    read_needs(asked, Needs(), "key", [])
+    everywhere = asked.names - for_chat | {name.decode() for name in CARRIED}
+    assert set(PARAMETERS) == everywhere | for_chat
+    for path, verbs in get_description()["paths"].items():
+        for described in verbs.values():
+            references = [one.get("$ref", "") for one in described.get("parameters", ())]
+            names = {name.rpartition("/")[2] for name in references if name}
+            is_chat = path in ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+            is_paid = 402 in {int(status) for status in described["responses"]}
+            assert names == (everywhere if is_paid else set()) | (for_chat if is_chat else set())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["hanse-session", "hanse-region", "hanse-quantisation"],
+        *["hanse-max-fee", "hanse-deadline-ms"],
+    ],
+)
+async def test_what_is_described_as_the_most_is_the_most_that_is_taken(name):
+    schema = PARAMETERS[name]["schema"]
+    if "maximum" in schema:
+        most, more = str(schema["maximum"]), str(schema["maximum"] + 1)
+    else:
+        most, more = "a" * schema["maxLength"], "a" * (schema["maxLength"] + 1)
+
+    def read(text: str) -> None:
+        wishes = {name.encode(): text.encode()}
+        Deadline.find(wishes)
+        read_needs(wishes, Needs(), "key", [])
+
+    read(most)
+    with pytest.raises(RequestError, match=name):
+        read(more)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[GatewayThread]:
     with GatewayThread(MemoryMarket()) as server:
@@ -151,6 +218,20 @@ def get_values(body: object) -> list[object]:
     return [value for value in values if isinstance(value, float)]
 
 
+def fits_together(case: schemathesis.Case) -> bool:
+    """Whether headers that fit their own descriptions fit the request, and each other.
+
+    A deadline may be over at once, a default must fit the body's schema, and of an address in mixed
+    case the checksum must be right.
+    """
+    headers = case.headers or {}
+    if "hanse-providers" in headers:
+        headers["hanse-providers"] = headers["hanse-providers"].lower()
+    asks_schema = '"schema"' in json.dumps(case.body, default=str)
+    in_time = int(headers.get("hanse-deadline-ms", 10_000)) >= 10_000
+    return in_time and not (asks_schema and "hanse-default" in headers)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda row: row.name)
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 def test_schemathesis_finds_nothing(server, operation, mode):
@@ -166,6 +247,8 @@ def test_schemathesis_finds_nothing(server, operation, mode):
     def ask(case: schemathesis.Case) -> None:
         deep = operation.dialect is None  # a dialect's whole numbers stand at the top
         assume(not has_whole_floats(case.body if deep else get_values(case.body)))
+        if mode.is_positive:
+            assume(fits_together(case))
         key = {"authorization": f"Bearer {server.key}"}
         case.call_and_validate(
             base_url=server.root_url, headers=key, timeout=10, excluded_checks=[ignored_auth]

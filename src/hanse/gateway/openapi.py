@@ -1,7 +1,8 @@
 """The gateway's description at `/openapi.json`, made from the tables that its code runs on.
 
 Paths, methods and bodies come from `hanse.gateway.operations`, statuses' meanings from the error
-table: nothing is written twice, so nothing drifts.
+table: nothing is written twice, so nothing drifts. What request headers hold stands in
+`hanse.gateway.selling.headers`.
 
 Source: OpenAPI Specification 3.1.
 """
@@ -11,8 +12,10 @@ from typing import Any
 import msgspec
 
 from hanse.gateway.bodies import TranscriptionBody
-from hanse.gateway.operations import OPERATIONS, Operation
+from hanse.gateway.operations import CHAT, OPERATIONS, Operation
+from hanse.gateway.selling.headers import PARAMETERS, list_headers
 from hanse.protocol.errors import ERROR_TABLE
+from hanse.protocol.wire import OPERATIONS_BY_PATH
 
 
 class ErrorFacts(msgspec.Struct):
@@ -55,6 +58,7 @@ def get_description() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
+            "parameters": PARAMETERS,
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "anthropicKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -77,11 +81,19 @@ def _describe(operation: Operation) -> dict[str, Any]:
         }
     if operation.authenticated:
         described["security"] = [{"key": []}, {"anthropicKey": []}]
-    if "{model}" in operation.path:
-        described["parameters"] = [
-            {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-        ]
+    if parameters := _list_parameters(operation):
+        described["parameters"] = parameters
     return described
+
+
+def _list_parameters(operation: Operation) -> list[dict[str, Any]]:
+    if "{model}" in operation.path:
+        return [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+    bought = CHAT.path if operation.dialect is not None else operation.path
+    if bought not in OPERATIONS_BY_PATH:
+        return []
+    names = list_headers(buys_chat=bought == CHAT.path)
+    return [{"$ref": f"#/components/parameters/{name}"} for name in names]
 
 
 def _describe_answer(operation: Operation) -> dict[str, Any]:

@@ -254,6 +254,9 @@ def test_headers_that_cannot_be_used_are_refused(wishes: Any, param: str) -> Non
     with pytest.raises(RequestError) as caught:
         find_demand(make_body(), wishes, "repair")
     assert caught.value.param == param
+    if param == "hanse-structured":  # whether or not the body has a schema
+        with pytest.raises(RequestError, match="expected repair, elsewhere or stream"):
+            find_demand(make_body(response_format=None), wishes, "repair")
 
 
 def test_a_response_format_of_another_shape_is_refused() -> None:

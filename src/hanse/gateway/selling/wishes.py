@@ -129,8 +129,8 @@ def _read_verifiability(name: str, text: str) -> str:
 
 
 def _read_quantisation(name: str, text: str) -> str:
-    if not 0 < len(text) <= NAME_CHARS_MAX:
-        raise _refuse(name, text, f"1 .. {NAME_CHARS_MAX} characters")
+    if not 0 < len(text) <= NAME_CHARS_MAX or not text.isprintable():
+        raise _refuse(name, text, f"1 .. {NAME_CHARS_MAX} printable characters")
     return text
 
 

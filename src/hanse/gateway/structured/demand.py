@@ -91,8 +91,10 @@ def find_demand(body: bytes, wishes: Mapping[bytes, bytes], afterwards: str) -> 
         afterwards: the gateway's setting, where the request does not choose.
 
     Raises:
-        RequestError: `invalid_request`: schema, default or header cannot be used.
+        RequestError: `invalid_request`: schema, default or header cannot be used; the header that
+            chooses is held to its words without a schema, too.
     """
+    words = _read_words(wishes[NAME_HEADER]) if NAME_HEADER in wishes else []
     # a name may be written with escapes, which engines would read all the same; a search for the
     # backslash alone is the quicker one
     if b"response_format" not in body and (b"\\" not in body or b"\\u" not in body):
@@ -110,7 +112,6 @@ def find_demand(body: bytes, wishes: Mapping[bytes, bytes], afterwards: str) -> 
     if text in (b"", b"null"):
         return None
     schema = compile_schema(text)
-    words = _read_words(wishes.get(NAME_HEADER, b""))
     options = asked.stream_options
     return Demand(
         schema=schema,

@@ -30,7 +30,9 @@ SERVICE = "hanse-gateway"
 FLUSH_MS = 5_000
 """What is waiting at the end may take so long to be sent."""
 
-_CARRIED = (b"traceparent", b"tracestate")
+CARRIED = (b"traceparent", b"tracestate")
+"""Headers in which an application names its own trace."""
+
 _NS = 1_000_000_000
 
 _Place = Callable[[float], int]
@@ -85,7 +87,7 @@ class OpenTelemetry:
         carrier = {
             name.decode(): value.decode("latin-1")
             for name, value in exchange.headers
-            if name in _CARRIED
+            if name in CARRIED
         }
         context = self._propagator.extract(carrier) if carrier else None
         # one look at both clocks a request: with a second one an end could come before its begin
