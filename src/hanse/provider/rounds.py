@@ -76,4 +76,4 @@ class Rounds:
     async def show_unsettled(self) -> None:
         """Set the gauge of what is owed."""
         due = sum(claim.due for claim in await self._broker.parts.book.read_due_claims())
-        self._broker.parts.metrics.unsettled.set(due)
+        self._broker.parts.metrics.unsettled = due

@@ -160,7 +160,7 @@ class PaidService:
         parts, service = self.parts, request.offer.service
         user, signer = request.signed.voucher.user, request.signed.signer
         self.slots.take(service, user, signer)
-        parts.metrics.in_flight.inc()
+        parts.metrics.in_flight += 1
         name = (request.request_id, signer)
         self._at_work[name] += 1  # before it is admitted: see `close_lost`
         try:
@@ -182,7 +182,7 @@ class PaidService:
             self._at_work[name] -= 1  # of replays, all but one are refused at once
             if not self._at_work[name]:
                 del self._at_work[name]
-            parts.metrics.in_flight.dec()
+            parts.metrics.in_flight -= 1
             self.slots.give_back(service, user, signer)
 
     async def _admit(self, request: PaidRequest, funds: SubAccountFunds) -> Admission:
