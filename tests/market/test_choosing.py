@@ -345,3 +345,16 @@ def test_nobody_is_asked_in_the_last_resort_whom_more_than_failures_stands_again
     market.clock.now += BACKOFF_S_MIN if obstacle != "lied long ago" else 0
     with pytest.raises(HanseError):
         market.choose()
+
+
+def test_a_measurement_changes_its_own_service_and_no_other_of_its_provider():
+    market = MadeMarket([list_offer(ALPHA), list_offer(ALPHA, service=2, model="other")])
+    rows = [row for _, row in market.board.list_rows(ALPHA)]
+    market.health.report_success(ALPHA, 0.1)
+    before = [row.features for row in rows]
+    market.health.report_audit(ALPHA, is_passed=False)
+    assert rows[1].features != before[1]  # what is known of the provider counts for both
+    before = [row.features for row in rows]
+    market.measure(ALPHA, 9.0, 0.5)
+    assert rows[0].features[2:4] == (9.0, 0.5)
+    assert rows[1].features is before[1]

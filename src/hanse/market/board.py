@@ -170,7 +170,7 @@ class Board:
         offers.watch(self._replace_group)
         health.watch(self.refresh)
         presence.watch(self.refresh)
-        measured.watch(lambda key: self.refresh(key[0]))
+        measured.watch(lambda key: self.refresh(key[0], key[1]))
 
     def find_group(self, service_type: str, model: str) -> Group | None:
         """The offers of a model, up to date at this moment."""
@@ -194,13 +194,15 @@ class Board:
         for provider in before ^ self._funded:
             self.refresh(provider)
 
-    def refresh(self, provider: Address) -> None:
-        """Take in what is known of a provider now."""
+    def refresh(self, provider: Address, service_id: int | None = None) -> None:
+        """Take in what is known of a provider now, or of one of its services."""
         held = self._of_provider.get(provider)
         if not held:
             return
         is_ready = self._is_ready(provider)
         for group, row in held:
+            if service_id not in (None, row.listed.offer.service_id):
+                continue
             features = self._get_features(row.listed)
             is_changed = _differs(features, row.features)
             if is_changed:
@@ -289,11 +291,9 @@ class Board:
             for provider in {listed.provider for listed in new}:
                 self.refresh(provider)
             return
-        ready: list[Row] = []
         for row in group.rows.values():
             row.leaf = None
-            if self._is_ready(row.listed.provider):
-                ready.append(row)
+        ready = [row for row in group.rows.values() if self._is_ready(row.listed.provider)]
         group.build(ready)
         group.fresh = [row for row in ready if self.is_fresh(row)]
 
