@@ -34,12 +34,15 @@ def choose_for(
         The row, and whether the one that it belongs to was full (spill).
     """
     best = pool[0][0]
+    if len(pool) == 1:
+        return pool[0][2], False
     reach = best * tolerance
+    named = blake2b(affinity, digest_size=8)  # once: it may be a document of many pages
     drawn: list[tuple[float, str, Row]] = []
     for score, key, row in pool:
         weight = 1 - (score - best) / reach if reach > 0 else 1.0
         if weight > 0:
-            drawn.append((_draw(affinity, row) / weight, key, row))
+            drawn.append((_draw(named, row) / weight, key, row))
     drawn.sort(key=lambda entry: entry[:2])
     return _pass_over_full([row for _, _, row in drawn], get_free)
 
@@ -52,7 +55,8 @@ def _pass_over_full(rows: Sequence[Row], get_free: Callable[[Row], int | None]) 
     return rows[0], False  # all are full: at home at least the prompt's cache is warm
 
 
-def _draw(affinity: bytes, row: Row) -> float:
+def _draw(named: blake2b, row: Row) -> float:
     """An exponential variable of mean 1: the least of several wins in proportion to the weights."""
-    digest = blake2b(affinity + row.listed.provider.encode(), digest_size=8).digest()
-    return -math.log((int.from_bytes(digest, "big") + 1) / 2**64)
+    hasher = named.copy()
+    hasher.update(row.listed.provider.encode())
+    return -math.log((int.from_bytes(hasher.digest(), "big") + 1) / 2**64)
