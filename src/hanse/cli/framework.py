@@ -28,6 +28,9 @@ from hanse.cli.settings import config_option
 Example = tuple[str, str]
 """What it shows, and the command line."""
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""An option, or several."""
+
 SILENCE_S = 1.5
 """How long a command may leave a person at a terminal without a word: most are done by then."""
 
@@ -170,6 +173,17 @@ def group(name: str, *, examples: Sequence[Example], **extra: Any) -> Callable[.
         made = click.group(name, cls=HanseGroup, examples=examples, **extra)(function)
         assert isinstance(made, HanseGroup)
         return made
+
+    return decorate
+
+
+def option_block(*options: Decorator) -> Decorator:
+    """One decorator of several options, in the order in which help is to list them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
 
     return decorate
 

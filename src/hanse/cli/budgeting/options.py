@@ -1,10 +1,10 @@
 """Limits and scopes as options: `--limit requests/minute=60 --limit money/day=2.50`."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hanse.cli.framework import Decorator, option_block
 from hanse.cli.network import load_network
 from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
@@ -18,36 +18,33 @@ NONE = "none"
 _LIMIT_HELP = "MEASURE/WINDOW=N: requests, tokens or money in a minute or day; N may be none."
 
 
-def limit_option(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def limit_option(name: str, what: str) -> Decorator:
     """A `--limit` option that may be repeated."""
     return click.option(name, multiple=True, metavar="LIMIT", help=f"{what} {_LIMIT_HELP}")
 
 
-def terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What may be changed of a key after it was made."""
-    for option in (
-        click.option(
-            "--class",
-            "request_class",
-            type=click.Choice(["interactive", "ambient", "background"]),
-            help="Of its requests in the queue, and the highest that they may ask for.",
-        ),
-        click.option("--ladder", help="Which ladder it degrades along."),
-        click.option(
-            "--queue-s",
-            type=click.FloatRange(0, 600),
-            help="Seconds that a request of it may wait for a limit.",
-        ),
-        click.option(
-            "--at-limit",
-            type=click.Choice(["refuse", "queue", "degrade"]),
-            help="What happens to a request over a limit.",
-        ),
-        limit_option("--user-limit", "Of each end user."),
-        limit_option("--limit", "Of the key and the keys that it mints."),
-    ):
-        command = option(command)
-    return command
+terms_options = option_block(
+    limit_option("--limit", "Of the key and the keys that it mints."),
+    limit_option("--user-limit", "Of each end user."),
+    click.option(
+        "--at-limit",
+        type=click.Choice(["refuse", "queue", "degrade"]),
+        help="What happens to a request over a limit.",
+    ),
+    click.option(
+        "--queue-s",
+        type=click.FloatRange(0, 600),
+        help="Seconds that a request of it may wait for a limit.",
+    ),
+    click.option("--ladder", help="Which ladder it degrades along."),
+    click.option(
+        "--class",
+        "request_class",
+        type=click.Choice(["interactive", "ambient", "background"]),
+        help="Of its requests in the queue, and the highest that they may ask for.",
+    ),
+)
+"""What may be changed of a key after it was made."""
 
 
 def read_limits(session: Session, given: tuple[str, ...], before: "Limits") -> "Limits":

@@ -1,7 +1,7 @@
 """A gateway whose sub-accounts are kept by themselves: its options, and what it is sent once."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli.control import hold_folder
-from hanse.cli.framework import command, pass_session
+from hanse.cli.framework import command, option_block, pass_session
 from hanse.cli.session import Session
 
 if TYPE_CHECKING:
@@ -22,47 +22,42 @@ GAS_DEFAULT = "0.05"
 _NATIVE_DECIMALS = 18
 
 
-def upkeep_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How far the paying key's money may be moved without asking."""
-    for option in (
-        click.option(
-            "--return-to",
-            help="Key or address that idle money goes back to. [default: the account]",
-        ),
-        click.option(
-            "--idle-hours",
-            type=click.FloatRange(0),
-            default=0.0,
-            help="Ask money back from providers after so long without use; 0 for never.",
-        ),
-        click.option(
-            "--fund-providers",
-            type=click.IntRange(1, 20),
-            default=2,
-            help="Providers kept for each model, the cheapest.",
-        ),
-        click.option(
-            "--fund-model",
-            multiple=True,
-            help="Model whose providers are always kept. [default: those asked for]",
-        ),
-        click.option(
-            "--fund-never",
-            multiple=True,
-            metavar="PROVIDER",
-            help="Never fund this one, such as oneself; may be repeated.",
-        ),
-        click.option("--fund-per-day", help="Most that goes to providers in 24 hours."),
-        click.option(
-            "--fund-below", help="Fill up once less is free. [default: half of --fund-to]"
-        ),
-        click.option(
-            "--fund-to",
-            help="Open sub-accounts by itself and keep each at this amount. [default: off]",
-        ),
-    ):
-        command = option(command)
-    return command
+upkeep_options = option_block(
+    click.option(
+        "--fund-to",
+        help="Open sub-accounts by itself and keep each at this amount. [default: off]",
+    ),
+    click.option("--fund-below", help="Fill up once less is free. [default: half of --fund-to]"),
+    click.option("--fund-per-day", help="Most that goes to providers in 24 hours."),
+    click.option(
+        "--fund-never",
+        multiple=True,
+        metavar="PROVIDER",
+        help="Never fund this one, such as oneself; may be repeated.",
+    ),
+    click.option(
+        "--fund-model",
+        multiple=True,
+        help="Model whose providers are always kept. [default: those asked for]",
+    ),
+    click.option(
+        "--fund-providers",
+        type=click.IntRange(1, 20),
+        default=2,
+        help="Providers kept for each model, the cheapest.",
+    ),
+    click.option(
+        "--idle-hours",
+        type=click.FloatRange(0),
+        default=0.0,
+        help="Ask money back from providers after so long without use; 0 for never.",
+    ),
+    click.option(
+        "--return-to",
+        help="Key or address that idle money goes back to. [default: the account]",
+    ),
+)
+"""How far the paying key's money may be moved without asking."""
 
 
 def with_upkeep(

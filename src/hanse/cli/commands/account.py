@@ -1,14 +1,11 @@
 """`hanse account`: wallet <-> account <-> sub-account."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from hanse.cli.framework import group, pass_session
+from hanse.cli.framework import group, option_block, pass_session
 from hanse.cli.session import Session
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _ADDRESS_HELP = "PROVIDER is an address, or the name of a key of this home."
 
@@ -32,15 +29,12 @@ def account() -> None:
     """
 
 
-def _options(function: "Callable[..., Any]") -> "Callable[..., Any]":
-    """Whose money, under which signer."""
-    for option in (
-        click.option("--keyring", is_flag=True, help="Take the password from the keyring."),
-        click.option("--signer", help="Who signs the vouchers: a key or address. [default: user]"),
-        click.option("--key", default="user", help="Whose money: a key of this home."),
-    ):
-        function = option(function)
-    return function
+_options = option_block(
+    click.option("--key", default="user", help="Whose money: a key of this home."),
+    click.option("--signer", help="Who signs the vouchers: a key or address. [default: user]"),
+    click.option("--keyring", is_flag=True, help="Take the password from the keyring."),
+)
+"""Whose money, under which signer."""
 
 
 @account.command_of(

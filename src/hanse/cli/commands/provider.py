@@ -1,15 +1,12 @@
 """`hanse provider`: sell a model's answers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hanse.cli.framework import group, pass_session
 from hanse.cli.selling.selling_options import selling_options
 from hanse.cli.session import Session
-
-if TYPE_CHECKING:
-    pass
 
 
 @group(

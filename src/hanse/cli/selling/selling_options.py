@@ -1,13 +1,11 @@
 """The options of whoever sells: where it listens, what it registers with, when it settles."""
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
+from hanse.cli.framework import option_block
 from hanse.cli.settings import database_option, traces_options
 
-_OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
+selling_options = option_block(
     click.option("--host", default="127.0.0.1", help="Address to listen on."),
     click.option(
         "--port", type=click.IntRange(0, 65_535), default=8801, help="Port; 0 takes a free one."
@@ -45,10 +43,4 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
         "--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped."
     ),
 )
-
-
-def selling_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: these options, in this order, of `hanse provider start` and `gateway host`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""Of `hanse provider start` and `hanse gateway host`."""
