@@ -11,20 +11,29 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from hanse.cli.buying.gateway_options import make_settings
+from hanse.cli.commands.gateway import start
+from hanse.cli.session import Session
+from hanse.gateway import GatewaySettings
+from hanse.market import CHEAPEST
+
 NOBODY = "http://127.0.0.1:1/v1=nobody"
 
 
 @contextlib.contextmanager
-def run_gateway(home: Path, *arguments: str) -> Iterator[str]:
+def run_gateway(home: Path, *arguments: str, log: Path | None = None) -> Iterator[str]:
     """A gateway before a server that is not there; its base URL."""
     command = [sys.executable, "-m", "hanse.cli", "gateway", "start", "--json", "--port", "0"]
     environment = {**os.environ, "HANSE_HOME": str(home)}
-    with subprocess.Popen(
-        [*command, "--upstream", NOBODY, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with (
+        Path(log or os.devnull).open("wb") as errors,
+        subprocess.Popen(
+            [*command, "--upstream", NOBODY, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        ) as process,
+    ):
         assert process.stdout is not None
         text = b""
         while not text.endswith(b"}\n"):
@@ -77,6 +86,8 @@ def test_a_file_is_read_anew_and_a_mistake_changes_nothing(run, home, tmp_path):
             ("turns_max = 99", "99 is not in the range 0<=x<=16"),
             ("turns_max = 'two'", "it must be int"),
             ("canned_text =", f"{file}: Invalid value"),
+            ("policy = 'quickest'", f"{file}: the policy is 'quickest'"),
+            ("region = 'EU'", f"{file}: region is 'EU'"),
             (f'canned_text = "{"x" * 5_000}"', f"{file}: canned_text is"),
         ):
             file.write_text(text)
@@ -85,6 +96,41 @@ def test_a_file_is_read_anew_and_a_mistake_changes_nothing(run, home, tmp_path):
             assert said in refused.error["message"]
         assert ask(url, key) == (200, "canned")
     assert run("gateway", "reload").exit_code == 5  # nothing runs any more
+
+
+def test_the_log_names_what_was_changed_and_what_takes_a_restart(run, home, tmp_path):
+    file, log = tmp_path / "gateway.toml", tmp_path / "gateway.log"
+    file.write_text("silence_s = 20.0\n")
+    with run_gateway(home, "--config", str(file), "--fund-below", "1", log=log):
+        file.write_text(
+            'silence_s = 20.0\npolicy = "balanced"\nregion = "eu"\ntrial_percent = 5.0\n'
+            'fund_to = "5"\nfund_below = "2"\ntraces = "traces"\nwallet = 1\n'
+        )
+        assert run("gateway", "reload", "--json").error["code"] == "configuration_invalid"
+        file.write_text(
+            'silence_s = 20.0\npolicy = "balanced"\nregion = "eu"\ntrial_percent = 5.0\n'
+            'fund_to = "5"\nfund_below = "2"\ntraces = "traces"\n'
+            'fallback_url = "http://127.0.0.1:1/v1"\ndatabase = "postgresql:///elsewhere"\n'
+        )
+        assert run("gateway", "reload").exit_code == 0
+        said = until_said(log, "settings read anew; changed: ")
+    assert said.endswith("changed: policy, region, trial_share\n")
+    late = [line.split(": ")[-1].split(", ") for line in said.splitlines() if "restart" in line]
+    # --fund-below, as given, goes before the file
+    assert list(map(set, late)) == [{"fund_to", "traces", "database"}, {"fallback_url"}]
+
+
+def until_said(log: Path, text: str) -> str:
+    deadline_s = time.monotonic() + 10
+    while text not in (said := log.read_text()) or not said.endswith("\n"):
+        assert time.monotonic() < deadline_s, said
+        time.sleep(0.05)
+    return said
+
+
+def test_a_gateway_without_options_has_the_settings_as_they_are_by_themselves():
+    options = start.make_context("start", [], obj=Session()).params
+    assert make_settings(options) == GatewaySettings(policy=CHEAPEST)
 
 
 def test_without_a_file_there_is_nothing_to_read_anew(run, home):

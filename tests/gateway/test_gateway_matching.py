@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from hanse.gateway.selling.wishes import PROVIDERS_MAX, SESSION_CHARS_MAX, read_needs
@@ -48,6 +49,22 @@ async def test_headers_narrow_the_choice_and_explain_it(tmp_path: Path):
         assert (status, document["error"]["param"]) == (400, "hanse-policy")
 
 
+async def test_other_settings_choose_otherwise_from_the_next_request_on(tmp_path: Path):
+    async with open_market(tmp_path) as market:
+        app = market.gateway.server.gateway
+        _, headers, _ = await ask(market, explain="1")
+        assert ", policy=cheapest," in headers["hanse-match"]
+        app.apply(
+            msgspec.structs.replace(app.settings, policy=BALANCED, region="eu", trial_share=0.0)
+        )
+        _, headers, _ = await ask(market, explain="1")
+        assert ", policy=balanced," in headers["hanse-match"]
+        assert headers["hanse-match"].endswith(", locality=0.05")  # nobody is in eu
+        app.apply(msgspec.structs.replace(app.settings, region=""))
+        _, headers, _ = await ask(market, explain="1")
+        assert headers["hanse-match"].endswith(", locality=0")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -61,6 +78,7 @@ async def test_headers_narrow_the_choice_and_explain_it(tmp_path: Path):
         ("hanse-region", "EU"),
         ("hanse-verifiability", "certain"),
         ("hanse-quantisation", ""),
+        ("hanse-quantisation", "Q8\x80"),
         ("hanse-deadline-ms", "0"),
         ("hanse-deadline-ms", "soon"),
         ("hanse-providers", ", ".join([CHEAP] * (PROVIDERS_MAX + 1))),

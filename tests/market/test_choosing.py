@@ -116,6 +116,8 @@ def test_the_fast_choice_is_the_first_of_the_plain_ranking_whatever_happened(see
             some = chance.randrange(count)
             offers[some] = make_offer(chance, some)
             market.offer(offers if chance.random() < 0.7 else offers[: count // 2 + 1])
+        if chance.random() < 0.2:
+            market.board.set_region(chance.choice(("", "eu", "us")))
         policy = chance.choice(POLICY_LIST)
         needs = make_needs(chance, count)
         shape = make_shape(
@@ -183,6 +185,18 @@ def test_verifiability_and_place_count_as_much_as_a_policy_says():
     market = MadeMarket([near, checked], region="eu")
     assert market.choose(Needs(policy=read_policy("locality=1,price=1"))) == ALPHA
     assert market.choose(Needs(policy=read_policy("verifiability=1,price=1"))) == BETA
+
+
+def test_what_counts_is_set_anew_while_it_works():
+    near, cheap = list_offer(ALPHA, 110, region="eu-north"), list_offer(BETA, 100, region="us")
+    market = MadeMarket([near, cheap], draws=[0.0])
+    assert market.choose_why() == (BETA, "best")
+    policy = read_policy("locality=1,price=1")
+    for region, chosen in (("eu", ALPHA), ("us", BETA), ("eu", ALPHA), ("", BETA)):
+        market.chooser.choose_by(policy, 0.0, region)
+        assert market.choose() == chosen
+    market.chooser.choose_by(CHEAPEST, 1.0, "eu")
+    assert market.choose_why()[1] == "trial"
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ async def test_an_answer_is_measured(world: World):
         answer = await hanse.request(PATH, body)
         async for _ in answer.frames():
             pass
-        measured = hanse._chooser.board.measured.get((world.cheap.provider, 1))
+        measured = hanse.chooser.board.measured.get((world.cheap.provider, 1))
         assert measured.answers == 1
         seconds = measured.first_token_s + 19 * measured.token_s
         assert seconds == pytest.approx(20 * 0.5, rel=0.1)

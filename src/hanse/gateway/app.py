@@ -19,7 +19,7 @@ import msgspec
 from hanse.gateway import metrics as figures
 from hanse.gateway.budgets.admission import Budgets
 from hanse.gateway.budgets.quotes import answer_quote
-from hanse.gateway.client import MarketClient
+from hanse.gateway.client import ChoosingMarket, MarketClient
 from hanse.gateway.cors import add_cors_headers, answer_preflight
 from hanse.gateway.dialects.relay import speak
 from hanse.gateway.exchange import (
@@ -84,6 +84,7 @@ class GatewayApp:
             "openapi": self._get_openapi,
         }
         self._description = msgspec.json.encode(get_description())
+        self._choose_by(settings)
 
     @property
     def settings(self) -> GatewaySettings:
@@ -95,6 +96,12 @@ class GatewayApp:
         self._settings = settings
         self.observer.access_log = settings.access_log
         self.paid.apply(settings)
+        self._choose_by(settings)
+
+    def _choose_by(self, settings: GatewaySettings) -> None:
+        if settings.policy is not None and isinstance(self._client, ChoosingMarket):
+            chooser = self._client.chooser
+            chooser.choose_by(settings.policy, settings.trial_share, settings.region)
 
     @property
     def in_flight(self) -> int:

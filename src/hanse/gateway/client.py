@@ -8,7 +8,7 @@ crosses the seam towards applications is translated here: whose fault an error i
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from hanse.market import Needs
+from hanse.market import Chooser, Needs
 from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.messages import SignedReceipt
 
@@ -132,6 +132,16 @@ class GuardedMarket(MarketClient, Protocol):
 
     def guard_spending(self, guard: "SpendingGuard") -> None:
         """Ask `guard` before each voucher from now on, and tell it what each came to."""
+        ...
+
+
+@runtime_checkable
+class ChoosingMarket(MarketClient, Protocol):
+    """A market that chooses among providers by what can be set anew while it works."""
+
+    @property
+    def chooser(self) -> Chooser:
+        """Who chooses."""
         ...
 
 

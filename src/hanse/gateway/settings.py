@@ -6,6 +6,7 @@ Limits that both sides of the market must agree on stand in `hanse.protocol.limi
 
 import msgspec
 
+from hanse.market import Policy
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 
@@ -56,6 +57,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         allowed_origins: browser origins that may call (CORS), such as `https://app.example`; `*`
             is any. Empty: none, and preflights are refused.
         wallet_key: name of the paying key in its home, for the commands that a 402 advises.
+        policy: what counts how much in the choice of a provider; None leaves that, and the next
+            two, as the market's client was opened with.
+        region: where this gateway is, for the weight of locality; empty for nowhere.
+        trial_share: of the requests, how many may try a fresh provider; 0 for none.
         structured_then: what follows an answer that does not fit the request's JSON schema, once:
             `repair` (its model is shown what is wrong) or `elsewhere` (another provider).
         market_wait_s: how long the market is asked again while nobody can be asked; 0 for not.
@@ -93,6 +98,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     money_look_s: float = 60.0
     allowed_origins: tuple[str, ...] = ()
     wallet_key: str = "user"
+    policy: Policy | None = None
+    region: str = ""
+    trial_share: float = 0.02
     structured_then: str = "repair"
     market_wait_s: float = 1.0
     silence_s: float = 30.0
@@ -139,8 +147,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ):
             if not 0 < getattr(self, name) <= 1_000_000:
                 _refuse(name, getattr(self, name), "above 0 and at most 1000000")
-        if not 0 <= self.telemetry_share <= 1:
-            _refuse("telemetry_share", self.telemetry_share, "0 .. 1")
+        for name in ("trial_share", "telemetry_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                _refuse(name, getattr(self, name), "0 .. 1")
         if self.telemetry_url and not self.telemetry_url.startswith(("http://", "https://")):
             _refuse("telemetry_url", self.telemetry_url, "http://... or https://...")
         if self.structured_then not in ("repair", "elsewhere"):

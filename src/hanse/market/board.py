@@ -175,13 +175,11 @@ class Board:
     def find_group(self, service_type: str, model: str) -> Group | None:
         """The offers of a model, up to date at this moment."""
         wakes = self._wakes
-        if wakes and wakes[0][0] <= self._clock():
-            now = self._clock()
-            while wakes and wakes[0][0] <= now:
-                at, provider = heapq.heappop(wakes)
-                if self._wake_of.get(provider) == at:
-                    del self._wake_of[provider]
-                    self.refresh(provider)
+        while wakes and wakes[0][0] <= self._clock():
+            at, provider = heapq.heappop(wakes)
+            if self._wake_of.get(provider) == at:
+                del self._wake_of[provider]
+                self.refresh(provider)
         return self._groups.get((service_type, model))
 
     def list_rows(self, provider: Address) -> list[tuple[Group, Row]]:
@@ -193,6 +191,16 @@ class Board:
         before, self._funded = self._funded, frozenset(providers)
         for provider in before ^ self._funded:
             self.refresh(provider)
+
+    def set_region(self, region: str) -> None:
+        """This side is there from now on."""
+        if region == self._region:
+            return
+        self._region = region
+        for group in self._groups.values():
+            for row in group.rows.values():
+                row.features = self._get_features(row.listed)
+            self._place(group, [], is_built=True)
 
     def refresh(self, provider: Address, service_id: int | None = None) -> None:
         """Take in what is known of a provider now, or of one of its services."""
@@ -276,12 +284,8 @@ class Board:
         offer = listed.offer
         region = _number(group.regions, offer.region)
         quantisation = _number(group.quantisations, offer.quantisation) + LABELS_MAX + 1
-        row = Row(
-            listed,
-            f"{offer.provider}/{offer.service_id:020d}",
-            self._get_features(listed),
-            1 << region | 1 << quantisation,
-        )
+        key = f"{offer.provider}/{offer.service_id:020d}"
+        row = Row(listed, key, self._get_features(listed), 1 << region | 1 << quantisation)
         group.rows[row.service] = row
         self._of_provider.setdefault(offer.provider, []).append((group, row))
 

@@ -95,6 +95,11 @@ class Chooser:
         self._random_fraction = random_fraction
         self._trial_share = trial_share
 
+    def choose_by(self, policy: Policy, trial_share: float, region: str) -> None:
+        """Choose so from the next request on; see `hanse.sdk.choosing` for what each means."""
+        self.policy, self._trial_share = policy, trial_share
+        self.board.set_region(region)
+
     def choose(self, shape: RequestShape, needs: Needs, now: float) -> Choice:
         """Choose for one request.
 

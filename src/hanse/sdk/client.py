@@ -122,7 +122,7 @@ class Hanse:
         self._offers = OfferIndex()
         self._health = HealthBook(parts.clock)
         self._funding = Funding(parts.chain)
-        self._chooser = create_chooser(
+        self.chooser = create_chooser(
             parts.choosing,
             self._offers,
             self._health,
@@ -133,7 +133,7 @@ class Hanse:
         self._heartbeats = Heartbeats(
             parts.transport,
             self._offers,
-            self._chooser.board.presence,
+            self.chooser.board.presence,
             self._funding.list_funded,
             parts.domain,
             parts.clock,
@@ -148,7 +148,7 @@ class Hanse:
             book=parts.book,
             offers=self._offers,
             health=self._health,
-            chooser=self._chooser,
+            chooser=self.chooser,
             funding=self._funding,
             transport=parts.transport,
             limits=parts.limits,
@@ -294,7 +294,7 @@ class Hanse:
             raise
 
     def _is_out(self, provider: Address) -> bool:
-        absence = self._chooser.board.presence.find_absence(provider)
+        absence = self.chooser.board.presence.find_absence(provider)
         return absence is not None or self._health.get(provider).is_out(self._parts.clock())
 
     async def chat(
@@ -344,7 +344,7 @@ class Hanse:
         """Every offer of the model that a request asks for: scores, and what stands against it."""
         needs = needs or _ANY
         shape = read_ask(path, body).get_shape(needs.session)
-        return self._chooser.rank(shape, needs, self._parts.clock())
+        return self.chooser.rank(shape, needs, self._parts.clock())
 
     def get_offers(self) -> list[MarketOffer]:
         """Every verified offer, by model and price."""
@@ -369,7 +369,7 @@ class Hanse:
         """
         ask = read_ask(path, body if isinstance(body, bytes) else msgspec.json.encode(body))
         shape = ask.get_shape()
-        found = self._chooser.rank(shape, needs or _ANY, self._parts.clock())
+        found = self.chooser.rank(shape, needs or _ANY, self._parts.clock())
         return quote_match(found, shape, most)
 
     def guard_spending(self, guard: SpendingGuard) -> None:

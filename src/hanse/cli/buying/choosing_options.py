@@ -1,17 +1,14 @@
 """Options of how providers are chosen: what counts how much, where this side is, and trials."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:  # help and completion must not wait for the SDK's own imports
-    from hanse.sdk.settings import Settings
+from hanse.cli.framework import option_block
 
 POLICY_HELP = "cheapest, fastest, balanced, or own weights: price=3,speed=1."
 
-_OPTIONS = (
+choosing_options = option_block(
     click.option("--policy", default="cheapest", help=POLICY_HELP),
     click.option("--region", default="", help="Where this gateway is, such as eu, for locality."),
     click.option(
@@ -21,28 +18,20 @@ _OPTIONS = (
         help="Of the requests, how many may try a provider that was hardly asked before.",
     ),
 )
+"""The options of a command that buys; docs/gateway/matching.md tells of them."""
 
 
-def choosing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that buys; docs/gateway/matching.md tells of them."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def with_choosing(options: dict[str, Any], settings: "Settings") -> "Settings":
-    """The settings with what the options say of choosing.
+def read_choosing(options: dict[str, Any]) -> dict[str, Any]:
+    """What the options say of choosing, as a gateway's settings name it.
 
     Raises:
         RequestError: a policy or region cannot be read.
     """
     from hanse.market import read_policy
     from hanse.protocol.wire import parse_region
-    from hanse.sdk.choosing import Choosing
 
-    choosing = Choosing(
-        read_policy(options["policy"]),
-        parse_region(options["region"]) if options["region"] else "",
-        options["trial_percent"] / 100,
-    )
-    return replace(settings, choosing=choosing)
+    return {
+        "policy": read_policy(options["policy"]),
+        "region": parse_region(options["region"]) if options["region"] else "",
+        "trial_share": options["trial_percent"] / 100,
+    }

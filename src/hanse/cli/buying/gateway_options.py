@@ -4,19 +4,27 @@
 environment as they were at the start, the rest from the file as it is now.
 """
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hanse.cli.buying.choosing_options import read_choosing
+from hanse.cli.framework import option_block
+from hanse.cli.session import Session
 from hanse.cli.settings import CONFIG_META, read_settings
 from hanse.protocol.errors import RequestError
 
 if TYPE_CHECKING:  # help and completion must not wait for the gateway's own imports
     from hanse.gateway.settings import GatewaySettings
 
-_OPTIONS = (
+_log = logging.getLogger("hanse.gateway")
+
+_OTHERWISE_NAMED = ("allowed_origin", "key", "trial_percent")
+"""Options that are a gateway's settings under another name."""
+
+staying_options = option_block(
     click.option(
         "--shared-port",
         is_flag=True,
@@ -94,43 +102,22 @@ _OPTIONS = (
         help="Give providers the trace's id too.",
     ),
 )
-
-
-def staying_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How a gateway stays up, judges answers and is seen; docs/gateway/ tells of each."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""How a gateway stays up, judges answers and is seen; docs/gateway/ tells of each."""
 
 
 def make_settings(options: dict[str, Any]) -> "GatewaySettings":
-    """A gateway's settings.
+    """A gateway's settings: each that an option has the name of, and those below.
 
     Raises:
-        RequestError: `configuration_invalid`, naming the setting.
+        RequestError: `configuration_invalid`, naming the setting; `invalid_request` for a policy or
+            region.
     """
     from hanse.gateway.settings import GatewaySettings
 
-    names = ("host", "port", "requests_max", "body_bytes_max", "drain_s", "access_log")
-    more = (
-        *(
-            "shared_port",
-            "queue_max",
-            "queue_wait_s",
-            "market_wait_s",
-            "silence_s",
-            "first_token_s",
-            "turns_max",
-            "hedge_after_s",
-        ),
-        *("fallback_url", "fallback_model", "canned_text", "structured_then"),
-        *("telemetry_url", "telemetry_share", "telemetry_to_providers"),
-    )
-    return GatewaySettings(
-        **{name: options[name] for name in (*names, *more)},
-        allowed_origins=tuple(options["allowed_origin"]),
-        wallet_key=options["key"],
-    )
+    names = [name for name in GatewaySettings.__struct_fields__ if name in options]
+    named = {name: options[name] for name in names} | read_choosing(options)
+    origins = tuple(options["allowed_origin"])
+    return GatewaySettings(**named, allowed_origins=origins, wallet_key=options["key"])
 
 
 def find_config(ctx: click.Context) -> Path | None:
@@ -142,10 +129,21 @@ def find_config(ctx: click.Context) -> Path | None:
 def read_again(ctx: click.Context, path: Path) -> "GatewaySettings":
     """The settings of a command that was called like this one, with its file as it is now.
 
+    What the file says otherwise than at the start, and only a start takes, is logged by name.
+
     Raises:
         RequestError: `configuration_invalid`, naming file and key.
     """
-    return _make_of_file(path, _parse_again(ctx, path))
+    fresh = _parse(ctx.command, path)
+    given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
+    options = fresh.params | given
+    settings = _make_of_file(path, options)
+    late = _list_late(ctx, options)
+    if not _is_given(ctx, "database") and _get_database(fresh) != _get_database(ctx):
+        late.append("database")
+    if late:
+        _log.warning("these take a restart, and stay as they are: %s", ", ".join(late))
+    return settings
 
 
 def read_file(command: click.Command, path: Path) -> "GatewaySettings":
@@ -161,16 +159,27 @@ def _make_of_file(path: Path, options: dict[str, Any]) -> "GatewaySettings":
     try:
         return make_settings(options)
     except RequestError as error:
-        raise RequestError(error.code, f"{path}: {error.message}", param=error.param) from None
+        text = f"{path}: {error.message}"
+        raise RequestError("configuration_invalid", text, param=error.param) from None
 
 
-def _parse_again(ctx: click.Context, path: Path) -> dict[str, Any]:
-    fresh = _parse(ctx.command, path).params
+def _list_late(ctx: click.Context, options: dict[str, Any]) -> list[str]:
+    """Options that differ from those of the start and are none of a gateway's settings."""
+    from hanse.gateway.settings import GatewaySettings
+
+    settings = {*GatewaySettings.__struct_fields__, *_OTHERWISE_NAMED}
+    changed = [name for name, value in options.items() if value != ctx.params[name]]
+    return [name for name in changed if name not in settings]
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    """Whether a flag or the environment says it, so that the file does not."""
     given = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
-    kept = {
-        name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) in given
-    }
-    return {**fresh, **kept}
+    return ctx.get_parameter_source(name) in given
+
+
+def _get_database(ctx: click.Context) -> str:
+    return ctx.ensure_object(Session).database
 
 
 def _parse(command: click.Command, path: Path) -> click.Context:

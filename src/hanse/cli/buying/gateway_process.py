@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from hanse.cli.budgeting.upkeep import open_kept, with_upkeep
-from hanse.cli.buying.choosing_options import with_choosing
 from hanse.cli.buying.gateway_options import find_config, make_settings, read_again
 from hanse.cli.buying.gateway_running import show_running
 from hanse.cli.buying.wallet import get_settings
@@ -56,7 +55,7 @@ def _serve_market(
         signer=options["signer"],
         use_keyring=options["keyring"],
     )
-    buyer = with_choosing(options, replace(buyer, auto_dispute=options["auto_dispute"]))
+    buyer = replace(buyer, auto_dispute=options["auto_dispute"])
     buyer = keep_traces_of_user(session, options, buyer)
     buyer = with_upkeep(session, network, options, buyer)
     user, signer = buyer.get_user(), buyer.signer.address

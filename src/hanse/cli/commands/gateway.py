@@ -118,7 +118,8 @@ def start(session: Session, /, **options: Any) -> None:
 def reload(session: Session) -> None:
     """Let every running gateway of this home read its file of --config anew.
 
-    The file is checked first. Address, port, keys and databases are taken at the start only.
+    The file is checked first. What is taken at the start only (address, port, keys, databases,
+    funding, traces and the like) the gateway names in its log if it was changed.
     """
     from hanse.cli.buying.gateway_running import reload_running
 
