@@ -14,10 +14,9 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from hanse.gateway.dialects.fields import get_field_error
+from hanse.gateway.dialects.fields import decode_json, get_field_error
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
-from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 from hanse.protocol.wire.forms import read_form
 
 CHOICES_MAX = 128
@@ -109,17 +108,7 @@ def decode_as(kind: type[Body], body: bytes) -> Body:
     """
     if kind is TranscriptionBody:
         return _read_form_body(body)
-    if is_nested_too_deep(body):
-        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
-    try:
-        return _DECODE[kind](body)
-    except msgspec.ValidationError as error:
-        raise get_field_error(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise RequestError("invalid_request", f"the body is not JSON: {error}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
-        raise RequestError("invalid_request", f"the body is not JSON: {reason}") from None
+    return decode_json(_DECODE[kind], body)
 
 
 def _read_form_body(body: bytes) -> TranscriptionBody:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from hanse.gateway.dialects.fields import get_field_error
+from hanse.gateway.dialects.fields import decode_json
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKey, verify_model
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import NAME_CHARS_MAX
-from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 
 if TYPE_CHECKING:
     from hanse.gateway.budgets.admission import Budgets
@@ -70,15 +69,8 @@ async def answer_quote(
 
 
 async def _answer(budgets: "Budgets | None", key: ApiKey, exchange: Exchange, given: bytes) -> None:
-    if is_nested_too_deep(given):
-        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
-    try:
-        wish = _decode(given)
-        body = bytes(_decode_bare(given).body)
-    except msgspec.ValidationError as error:
-        raise get_field_error(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise RequestError("invalid_request", "the body is not JSON") from None
+    wish = decode_json(_decode, given)
+    body = bytes(_decode_bare(given).body)
     model = wish.body.model
     verify_model(key, model)
     if budgets is None or budgets.market is None:

@@ -4,8 +4,8 @@ Nothing that could change an answer is dropped silently. `null` counts as absent
 """
 
 import re
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +19,26 @@ _FIELD_AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `([^`]*)`")
 _UNKNOWN_KIND = re.compile(r"^Invalid (?:enum )?value '(.*)'", re.DOTALL)
 _T = TypeVar("_T", bound=msgspec.Struct)
+_DecodedT = TypeVar("_DecodedT")
+
+
+def decode_json(decode: Callable[[bytes], _DecodedT], body: bytes) -> _DecodedT:
+    """Read a body with its struct's decoder.
+
+    Raises:
+        RequestError: `invalid_request`; `param` names the field as OpenAI does.
+    """
+    if is_nested_too_deep(body):
+        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise get_field_error(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise RequestError("invalid_request", f"the body is not JSON: {error}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
+        raise RequestError("invalid_request", f"the body is not JSON: {reason}") from None
 
 
 def read_fields(body: bytes, kind: type[_T], refused: Mapping[str, str]) -> _T:
@@ -32,12 +52,7 @@ def read_fields(body: bytes, kind: type[_T], refused: Mapping[str, str]) -> _T:
     Raises:
         RequestError: `invalid_request` or `unsupported_parameter`; `param` names the field.
     """
-    if is_nested_too_deep(body):
-        raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise RequestError("invalid_request", "the body is not JSON") from None
+    given: Any = decode_json(msgspec.json.decode, body)
     if not isinstance(given, dict):
         raise RequestError("invalid_request", "the body must be a JSON object")
     fields = {name: value for name, value in given.items() if value is not None}

@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from hanse.gateway.dialects.fields import get_field_error
+from hanse.gateway.dialects.fields import decode_json
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys.api_keys import ApiKeys
 from hanse.gateway.keys.minting import MintBody, mint_key
 from hanse.gateway.keys.records import ApiKey
-from hanse.protocol.errors import RequestError
 
 BODY_BYTES_MAX = 65_536
 """Of a request for a key: some names and numbers."""
@@ -25,11 +24,5 @@ async def answer_mint(
     """Issue a child of the key that asks; amounts may come as decimal strings."""
     parent = await get_key(exchange)
     body = await exchange.read_body(BODY_BYTES_MAX, BODY_READ_S)
-    try:
-        wish = _decode(body)
-    except msgspec.ValidationError as error:
-        raise get_field_error(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise RequestError("invalid_request", "the body is not JSON") from None
-    child, text = await mint_key(keys, parent, wish)
+    child, text = await mint_key(keys, parent, decode_json(_decode, body))
     await exchange.send_json(200, {"api_key": text, **child.to_document()})
