@@ -5,14 +5,19 @@ import contextlib
 import json
 import os
 import sys
+import time
 
 import openai
 import pytest
 
 from benchmarks.mock_engine import MODEL, build_app
+from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.budgets.admission import open_budgets
 from hanse.gateway.plain import open_plain, read_upstream, read_upstreams
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.serving import HttpServer
+from hanse.store import open_sqlite
+from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import run_gateway_here
 
 CHAT = "/v1/chat/completions"
@@ -69,6 +74,21 @@ async def serving(count=1):
 
 def encode(**more):
     return json.dumps({**BODY, **more}).encode()
+
+
+async def test_a_gateway_that_pays_nobody_has_no_prices_to_tell():
+    async with serving() as (server,), open_plain([read_upstream(server.url, KEY)]) as client:
+        database = await open_sqlite(":memory:")
+        keys = await open_api_keys(database, time.time)
+        _, key = await keys.create("test")
+        budgets = await open_budgets(database, keys, client, time.time)
+        app = GatewayApp(GatewaySettings(), client, keys, budgets=budgets)
+        question = json.dumps({"body": BODY}).encode()
+        headers = [(b"authorization", b"Bearer " + key.encode())]
+        caller = Caller("POST", "/hanse/v1/quote", headers, [question])
+        await caller.run(app)
+        assert (caller.status, caller.error["code"]) == (404, "not_found")
+        await database.close()
 
 
 async def test_an_unmodified_client_is_served_and_told_that_it_is_local():

@@ -142,13 +142,6 @@ class PlainClient:
 
         return Money(NOBODY, 0, (), 0, (), ())
 
-    def quote(self, path: str, body: bytes, needs: Needs | None = None) -> list[Any]:
-        """No prices: nothing costs anything here."""
-        return []
-
-    def guard_spending(self, guard: object) -> None:
-        """Nothing is signed, so there is nothing to ask."""
-
     async def refresh_models(self) -> None:
         """Look at which models the servers list that were named without any."""
         await asyncio.gather(
