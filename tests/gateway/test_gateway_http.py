@@ -8,8 +8,13 @@ import time
 import pytest
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.budgets.admission import DEGRADED_HEADER
 from hanse.gateway.money import advise
 from hanse.gateway.operations import OPERATIONS
+from hanse.gateway.relay import FEE_HEADER, PROVIDER_HEADER
+from hanse.gateway.resilience.answer import FALLBACK_HEADER
+from hanse.gateway.selling.wishes import MATCH_HEADER
+from hanse.gateway.structured.demand import NAME_HEADER
 from hanse.protocol.errors import RequestError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.wire import encode_receipt_frame
@@ -355,7 +360,10 @@ async def test_browsers_of_an_allowed_origin_may_call(app):
     assert (await app.ask("OPTIONS", "/no", headers=headers, key="")).status == 404
     answer = await app.ask("GET", "/v1/models", headers=headers)
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
-    assert "hanse-receipt" in answer.headers["access-control-expose-headers"]
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert "hanse-receipt" in exposed
+    told = (PROVIDER_HEADER, FEE_HEADER, FALLBACK_HEADER, DEGRADED_HEADER, MATCH_HEADER)
+    assert {name.decode() for name in (*told, NAME_HEADER, b"x-should-retry")} <= set(exposed)
     assert answer.headers["vary"] == "origin"
     refused = await app.ask("GET", "/v1/models", headers=headers, key="x")
     assert refused.headers["access-control-allow-origin"] == "https://app.example"

@@ -9,8 +9,9 @@ Source: the WHATWG Fetch standard, "CORS protocol".
 from hanse.gateway.exchange import Exchange, Headers
 
 _EXPOSED = (
-    b"hanse-receipt, hanse-provider, hanse-fee, hanse-degraded, hanse-structured, "
-    b"hanse-attempts, hanse-match, hanse-total-fee, x-request-id, request-id, retry-after"
+    b"hanse-receipt, hanse-provider, hanse-fee, hanse-fallback, hanse-degraded, hanse-structured, "
+    b"hanse-attempts, hanse-match, hanse-total-fee, x-request-id, request-id, "
+    b"retry-after, x-should-retry"
 )
 _WANTED_BYTES_MAX = 2_048
 _MAX_AGE_S = 600
