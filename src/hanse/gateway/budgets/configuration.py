@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from hanse.gateway.budgets.limits import NO_LIMITS, Limits
+from hanse.gateway.settings import CANNED_CHARS_MAX
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import NAME_CHARS_MAX
 from hanse.store import Database, Transaction
@@ -23,9 +24,6 @@ from hanse.store import Database, Transaction
 LADDERS_MAX = 64
 STEPS_MAX = 8
 """Each step of a ladder may ask the store once; nobody waits for more of them."""
-
-CANNED_CHARS_MAX = 4_096
-"""A sentence for people, held in memory and sent as it is."""
 
 _MIGRATIONS = (
     """

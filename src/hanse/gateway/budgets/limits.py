@@ -93,11 +93,6 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
         """Whether nothing is limited."""
         return self == NO_LIMITS
 
-    @property
-    def is_priced(self) -> bool:
-        """Whether tokens or money are limited, so that a request must be priced first."""
-        return any(most is not None for w in WINDOWS for most in self.get_most(w)[1:])
-
     def within(self, other: "Limits") -> "Limits":
         """The lower of both, limit by limit."""
         lower = {}

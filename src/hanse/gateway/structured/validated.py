@@ -135,11 +135,8 @@ async def _hold(answer: MarketAnswer, demand: Demand) -> tuple[HeldAnswer, Gathe
         fault = error.message
     finally:
         await answer.close()
-    return (
-        HeldAnswer(answer.provider, answer.is_stream, answer.receipt, tuple(parts)),
-        gathering,
-        (fault),
-    )
+    held = HeldAnswer(answer.provider, answer.is_stream, answer.receipt, tuple(parts))
+    return held, gathering, fault
 
 
 async def _gather(answer: MarketAnswer, gathering: Gathering, parts: list[bytes]) -> None:
