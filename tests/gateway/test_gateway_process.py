@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.gateway import GatewaySettings, open_api_keys
+from hanse.gateway import GatewaySettings, open_api_keys, serve_gateway
 from hanse.protocol.errors import RequestError
 from hanse.store import open_sqlite
 from tests.gateway.gateway_parts import MemoryMarket, run_gateway_here, until
@@ -202,3 +202,16 @@ async def test_small_frames_do_not_wait_for_the_other_ends_acknowledgement():
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         writer.close()
+
+
+async def test_a_gateway_whose_loop_has_ended_drains_and_says_why():
+    class Defective(MemoryMarket):
+        async def read_money(self):
+            raise ZeroDivisionError("what nobody foresaw")
+
+    database = await open_sqlite(":memory:")
+    keys = await open_api_keys(database, time.time)
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(10):
+            await serve_gateway(GatewaySettings(port=0), Defective(), keys)
+    await database.close()

@@ -109,3 +109,22 @@ async def test_a_failed_loop_stops_the_process_and_is_raised_after_it():
     with pytest.raises(InvariantError, match="wrong"):
         await asyncio.wait_for(run_until_signal(process, lambda ready: None), 5)
     assert process.done == ["stopped"]
+
+
+async def test_what_goes_on_failing_is_said_once_and_again_when_it_is_something_else(caplog):
+    loops, said, ended = Loops("test"), iter("aaabab"), asyncio.Event()
+    passing = TransientError("chain_unavailable", "x")
+
+    async def work() -> None:
+        word = next(said, "")
+        if not word:
+            ended.set()
+            return
+        passing.message = word
+        raise passing
+
+    loops.repeat(0.001, work)
+    await asyncio.wait_for(ended.wait(), 5)
+    await loops.stop()
+    loops.close()
+    assert [record.args[1] for record in caplog.records] == ["a", "b", "a", "b"]

@@ -7,6 +7,9 @@
 SIGTERM and SIGINT drain: nothing new is admitted, requests at work have `drain_s` to finish, what
 is left then is cancelled (and its delivered prefix paid). A second signal does not wait. SIGHUP
 reads the settings anew, where there is a file to read them from.
+
+The loops behind it (keys and limits of other processes, money, what limits hold back) must not end:
+should one, the gateway drains and says why.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
 
@@ -29,8 +32,7 @@ from hanse.gateway.resilience.fallback import open_local
 from hanse.gateway.resilience.reloading import reload
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.telemetry.tracing import trace_requests
-from hanse.protocol.errors import HanseError
-from hanse.serving import CLOSING_S, create_config, listen
+from hanse.serving import CLOSING_S, Loops, create_config, listen
 from hanse.store import open_database
 
 OnReady = Callable[["GatewayServer", int], None]
@@ -76,7 +78,7 @@ class GatewayServer(uvicorn.Server):
             self._drained = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        if self.gateway.settings.shared_port:
+        if self.gateway.settings.shared_port and self.started:
             await asyncio.sleep(0)  # a turn of the loop takes the connections that wait
             for listening in self.servers:
                 listening.close()
@@ -103,6 +105,9 @@ async def serve_gateway(
         on_ready: told once the socket listens, with the server and the real port.
         budgets: what they may spend; None for no limits at all.
         read_settings: reads the settings anew at SIGHUP; None to end at it, as processes do.
+
+    Raises:
+        Exception: why one of its loops has ended, once what was at work is finished.
     """
     async with open_local(settings.fallback_url) as local, trace_requests(settings) as tracing:
         app = GatewayApp(settings, client, keys, budgets=budgets, local=local, tracing=tracing)
@@ -130,18 +135,19 @@ async def _serve(
         loop.add_signal_handler(
             signal.SIGHUP, lambda: reload(read_settings, app.settings, app.apply)
         )
-    loops = [
-        asyncio.create_task(_refresh(keys.refresh, settings.keys_refresh_s)),
-        asyncio.create_task(app.money.run(settings.money_look_s)),
-    ]
+    loops = Loops("gateway", on_failed=server.drain)
+    loops.repeat(settings.keys_refresh_s, keys.refresh)
+    loops.spawn(app.money.run(settings.money_look_s))
     if budgets is not None:
-        loops.append(asyncio.create_task(_refresh(budgets.refresh, settings.keys_refresh_s)))
-        loops.append(asyncio.create_task(budgets.ledger.run()))
+        loops.repeat(settings.keys_refresh_s, budgets.refresh)
+        loops.spawn(budgets.ledger.run())
     try:
         await server.serve([listener])
+        if loops.failed.done():
+            loops.failed.result()  # raises why
     finally:
-        for task in loops:
-            task.cancel()
+        await loops.stop()
+        loops.close()
         listener.close()
         if read_settings is not None:
             loop.remove_signal_handler(signal.SIGHUP)
@@ -177,13 +183,3 @@ def run_gateway(
 
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(run())
-
-
-async def _refresh(refresh: Callable[[], Awaitable[None]], every_s: float) -> None:
-    """Follow what other processes change; a database that is away for a while is no end."""
-    while True:
-        await asyncio.sleep(every_s)
-        try:
-            await refresh()
-        except HanseError:
-            continue

@@ -6,7 +6,7 @@
     await run_until_signal(process, on_ready)     # SIGTERM, SIGINT, or `process.failed`
     await loops.stop()
 
-A `HanseError` of a repeated duty is logged and the duty is tried again after its interval; an
+A `HanseError` of a repeated duty is logged once and the duty is tried again after its interval; an
 `InvariantError` and everything unexpected ends the process, since nothing that goes wrong with
 money may go on unseen.
 """
@@ -148,11 +148,15 @@ async def run_until_signal(process: ProcessT, on_ready: Callable[[ProcessT], Non
 
 
 async def _repeat(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    said = ""
     while True:
         await asyncio.sleep(interval_s)
         try:
             await work()
+            said = ""
         except InvariantError:
             raise
         except HanseError as error:
-            _log.warning("will try again in %s s: %s", interval_s, error.message)
+            if error.message != said:  # once, though it may go on for hours
+                said = error.message
+                _log.warning("will try again every %s s: %s", interval_s, said)
