@@ -148,7 +148,7 @@ async def test_one_that_has_the_database_to_itself_names_no_process(database, bo
 
 async def test_a_receipt_carries_everything_of_its_outcome(database, book):
     admission = await admit(book)
-    outcome = replace(
+    outcome = msgspec.structs.replace(
         outcome_of(7, b"sealed", NOW_S + 3), usage=Usage(5, 2, 9), commitment_root=ROOT
     )
     finished = await book.finish(admission, outcome)
@@ -240,13 +240,13 @@ async def test_a_second_end_while_another_is_at_work_returns_the_first_receipt(b
 
 async def test_what_was_never_admitted_cannot_be_finished(book):
     admission = await admit(book)
-    strange = replace(admission, request_id=number(5))
+    strange = msgspec.structs.replace(admission, request_id=number(5))
     with pytest.raises(InvariantError) as caught:
         await book.finish(strange, outcome_of(1))
     assert caught.value.code == "invariant_broken"
     assert caught.value.message == f"request {number(5)} was never admitted"
     with pytest.raises(InvariantError) as caught:
-        await book.finish(replace(admission, sub_account=9), outcome_of(1))
+        await book.finish(msgspec.structs.replace(admission, sub_account=9), outcome_of(1))
     assert caught.value.code == "invariant_broken"
     assert caught.value.message == "sub-account 9 is not in the book"
 

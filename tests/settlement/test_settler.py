@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from hanse.chain import EventIndex, Key, Outbox, create_key
@@ -262,7 +262,7 @@ async def test_view_is_what_the_contract_says(tmp_path, anvil_cache):
             async def same() -> bool:
                 found = await market.read_sub_account(user, signer)
                 funds = desk.view.find_funds(user.address, signer.address)
-                return funds is not None and dataclasses.astuple(funds) == (
+                return funds is not None and msgspec.structs.astuple(funds) == (
                     found.balance,
                     found.claimed,
                     found.sequence,

@@ -6,8 +6,6 @@ Both sides read the same fields by the same rule, so their maximum fees agree.
 Source: OpenAI's API reference; `docs/protocol.md`, section "Maximum fee".
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from hanse.market import RequestShape
@@ -40,8 +38,7 @@ _DECODER = msgspec.json.Decoder(_Body)
 _MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """One request before anybody was chosen for it.
 
     `output_tokens` is the most of one choice, None if the body does not say. `beginning` is what

@@ -16,8 +16,6 @@ taken out, and shown); input is at most the body's bytes plus a chat template.
 Source: `docs/protocol.md`; `docs/decisions/0009-user-side.md`.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from hanse.protocol.eip712 import Domain
@@ -67,8 +65,7 @@ class _Stated(msgspec.Struct):
 _STATED = msgspec.json.Decoder(_Stated)
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """What came for one request.
 
     Attributes:
@@ -84,8 +81,7 @@ class Received:
     usage_source: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What was agreed for one request."""
 
     voucher: SignedVoucher
@@ -95,8 +91,7 @@ class Terms:
     output_tokens_max: int
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedReceipt:
+class CheckedReceipt(msgspec.Struct, frozen=True):
     """A receipt that may be counted, with how far it was checked and why no further."""
 
     signed: SignedReceipt

@@ -16,7 +16,7 @@ Source: `docs/protocol.md`, section "Resume"; `docs/decisions/0009-user-side.md`
 
 import asyncio
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -289,7 +289,8 @@ class Resumer:
             present = self._find_receipt_key(signed.receipt.provider)
             if present in (None, terms.receipt_key):
                 raise
-            terms = replace(terms, receipt_key=present)  # it changed after the voucher was signed
+            # it changed after the voucher was signed
+            terms = msgspec.structs.replace(terms, receipt_key=present)
             checked = check_receipt(signed, terms, self._parts.domain, received)
         if voucher.state is VoucherState.RELEASED and checked.fee:
             reason = f"it refused this request, or had none such, and charges {checked.fee} for it"

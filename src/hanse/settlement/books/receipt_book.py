@@ -18,8 +18,6 @@ punishes.
 Source: `docs/protocol.md`; `docs/decisions/0008-receipt-book.md`.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from hanse.protocol.books import ProviderBook, apply_admission, apply_finish
@@ -59,8 +57,7 @@ DUE_SUB_ACCOUNTS_MAX = 100_000
 """Sub-accounts looked at for one settlement batch; the rest waits for the next."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     number: int
     book: ProviderBook
     settled_fee: int

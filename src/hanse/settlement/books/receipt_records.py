@@ -1,17 +1,19 @@
 """What goes into the provider's book and what comes out of it.
 
-All amounts are base units, all times unix seconds.
+All amounts are base units, all times unix seconds. What every request makes is a msgspec struct: a
+frozen dataclass takes eight times as long.
 """
 
 from dataclasses import dataclass
+
+import msgspec
 
 from hanse.protocol.books import ProviderBook
 from hanse.protocol.messages import FinishReason, SignedReceipt, Usage
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32, Signature
 
 
-@dataclass(frozen=True, slots=True)
-class SubAccountFunds:
+class SubAccountFunds(msgspec.Struct, frozen=True):
     """What the chain shows of one sub-account at the confirmed block, in base units.
 
     Attributes:
@@ -34,8 +36,7 @@ class SubAccountFunds:
         return self.claimed + self.balance - self.pending_refund
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """One request at work: its reservation in the book."""
 
     sub_account: int
@@ -46,8 +47,7 @@ class Admission:
     maximum_fee: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a request ended.
 
     Attributes:
@@ -69,8 +69,7 @@ class Outcome:
     commitment_root: Hash32 = ZERO_HASH
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRequest:
+class FinishedRequest(msgspec.Struct, frozen=True):
     """A stored receipt, and its JSON as stored."""
 
     signed: SignedReceipt

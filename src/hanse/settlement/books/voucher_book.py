@@ -16,8 +16,6 @@ disputed: no voucher is signed for it any more, so the loss ends at what was sig
 Source: `docs/protocol.md`; `docs/decisions/0009-user-side.md`.
 """
 
-from dataclasses import dataclass, replace
-
 import msgspec
 
 from hanse.protocol.books import UserBook, apply_issue, get_voucher_maxima
@@ -64,8 +62,7 @@ OPEN_VOUCHERS_LISTED_MAX = 10_000
 """Vouchers of unknown end in one listing; resume takes the rest in its next round."""
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
+class Purchase(msgspec.Struct, frozen=True):
     """What one voucher is to buy.
 
     Attributes:
@@ -185,7 +182,7 @@ class VoucherBook:
         def write(tx: Transaction) -> None:
             row = find_row(tx, key)
             if row is not None:
-                update_row(tx, replace(row, disputed=reason))
+                update_row(tx, msgspec.structs.replace(row, disputed=reason))
 
         await self._database.write(write)
 
@@ -285,7 +282,7 @@ class VoucherBook:
                 now_s,
             ),
         )
-        update_row(tx, replace(row, book=book))
+        update_row(tx, msgspec.structs.replace(row, book=book))
         signed = SignedVoucher(voucher, request, key.signer, signature)
         return IssuedVoucher(signed, book)
 

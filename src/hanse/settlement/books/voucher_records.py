@@ -1,18 +1,20 @@
 """What goes into the user's book and what comes out of it.
 
-All amounts are base units, all times unix seconds.
+All amounts are base units, all times unix seconds. What every request makes is a msgspec struct: a
+frozen dataclass takes eight times as long.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from hanse.protocol.books import UserBook
 from hanse.protocol.messages import SignedOffer, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, Hash32
 
 
-@dataclass(frozen=True, slots=True)
-class SubAccountKey:
+class SubAccountKey(msgspec.Struct, frozen=True):
     """What names a sub-account."""
 
     user: Address
@@ -59,8 +61,7 @@ class Verification(StrEnum):
     signer); taken on the provider's signature alone, on the user's explicit wish."""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuedVoucher:
+class IssuedVoucher(msgspec.Struct, frozen=True):
     """A voucher that is durable and may be sent.
 
     `book` is the sub-account's, this request in flight; its `acknowledged` goes into the header.

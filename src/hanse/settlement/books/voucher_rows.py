@@ -5,7 +5,6 @@
 Source: `docs/protocol.md`, sections "Cumulative vouchers" and "Resume".
 """
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgspec
@@ -28,8 +27,7 @@ from hanse.settlement.books.voucher_records import (
 from hanse.store.database import Row, Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class BookRow:
+class BookRow(msgspec.Struct, frozen=True):
     """One sub-account's row. `held` counts receipts whose predecessors are missing."""
 
     number: int
@@ -70,7 +68,7 @@ def apply_receipt(
         if other.receipt != receipt:
             objection = f"two different receipts for sequence {receipt.sequence}"
             keep_conflict(tx, row.number, signed, encoded, objection, now_s)
-            update_row(tx, replace(row, disputed=objection))
+            update_row(tx, msgspec.structs.replace(row, disputed=objection))
             return row.book, objection
         _improve_verification(tx, row, receipt.sequence, known[1], verification, reason)
         return row.book, ""
@@ -82,11 +80,11 @@ def apply_receipt(
     if voucher is not None and voucher[1] == VoucherState.RECEIPTED:
         objection = f"a second receipt, of sequence {receipt.sequence}, for one request"
         keep_conflict(tx, row.number, signed, encoded, objection, now_s, is_proof=False)
-        update_row(tx, replace(row, disputed=objection))
+        update_row(tx, msgspec.structs.replace(row, disputed=objection))
         return row.book, objection
     reserved = _insert_receipt(tx, row, signed, encoded, voucher, verification, reason, now_s)
     held = _Held(receipt.fee, receipt.cumulative_fee, reserved, verification)
-    return _advance(tx, replace(row, held=row.held + 1), receipt.sequence, held)
+    return _advance(tx, msgspec.structs.replace(row, held=row.held + 1), receipt.sequence, held)
 
 
 class _Held(NamedTuple):
@@ -157,7 +155,7 @@ def _advance(tx: Transaction, row: BookRow, latest: int, in_hand: _Held) -> tupl
         if sequence != latest:
             tx.execute(sql.UPDATE_ACKNOWLEDGED, (1, row.number, sequence))
     disputed = objection or row.disputed
-    after = replace(row, book=book, held=held, disputed=disputed)
+    after = msgspec.structs.replace(row, book=book, held=held, disputed=disputed)
     update_row(tx, after)
     return book, objection
 
@@ -202,7 +200,7 @@ def apply_released(tx: Transaction, request_id: Hash32, reason: str) -> UserBook
     found = tx.find_one(sql.FIND_SUB_ACCOUNT_BY_NUMBER, (voucher[3],))
     assert found is not None  # a foreign key
     row = to_row(found)
-    after = replace(row, book=apply_release(row.book, maximum_fee=int(voucher[2])))
+    after = msgspec.structs.replace(row, book=apply_release(row.book, maximum_fee=int(voucher[2])))
     update_row(tx, after)
     tx.execute(sql.UPDATE_STATE, (VoucherState.RELEASED, reason, request_id))
     return after.book
