@@ -120,6 +120,19 @@ def test_the_log_names_what_was_changed_and_what_takes_a_restart(run, home, tmp_
     assert list(map(set, late)) == [{"fund_to", "traces", "database"}, {"fallback_url"}]
 
 
+def test_an_access_log_that_a_reload_turns_on_is_written(run, home, tmp_path):
+    key = run("gateway", "keys", "create", "notebook", "--json").document["api_key"]
+    file, log = tmp_path / "gateway.toml", tmp_path / "gateway.log"
+    file.write_text("access_log = false\n")
+    with run_gateway(home, "--config", str(file), log=log) as url:
+        assert ask(url, key)[0] == 503
+        file.write_text("access_log = true\n")
+        assert run("gateway", "reload").exit_code == 0
+        assert "chat_completions" not in until_said(log, "changed: access_log")
+        assert ask(url, key)[0] == 503
+        until_said(log, '"operation":"chat_completions"')
+
+
 def until_said(log: Path, text: str) -> str:
     deadline_s = time.monotonic() + 10
     while text not in (said := log.read_text()) or not said.endswith("\n"):

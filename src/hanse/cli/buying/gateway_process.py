@@ -32,8 +32,7 @@ def serve(session: Session, options: dict[str, Any]) -> None:
     """
     gateway = make_settings(options)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if gateway.access_log:
-        logging.getLogger("hanse.gateway").setLevel(logging.INFO)
+    logging.getLogger("hanse.gateway.access").setLevel(logging.INFO)  # its setting says whether
     ctx = click.get_current_context()
     config = find_config(ctx)
     read = partial(read_again, ctx, config) if config is not None else None
