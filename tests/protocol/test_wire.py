@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import json
 
 import msgspec
@@ -324,6 +325,27 @@ def test_only_one_text_stands_for_the_bytes(text):
     """ "AB" has loose bits at its end: the same byte as "AA"."""
     with pytest.raises(RequestError, match="base64url"):
         from_base64url(text)
+
+
+def test_a_text_is_read_exactly_if_it_is_how_its_bytes_are_written():
+    letters = [*map(chr, range(128)), "\x80", "é", "\uff21", "\u0663"]
+    texts = ["", *letters, *map("".join, itertools.product(letters, letters))]
+    texts += [before + one for before in ("AA", "Qw", "-_A", "_-zQQ", "AA=") for one in letters]
+    for text in texts:
+        try:
+            is_read = to_base64url(from_base64url(text)) == text
+        except RequestError:
+            is_read = False
+        assert is_read == _is_written(text), text
+
+
+def _is_written(text):
+    """By Python's own decoder and encoder of the same alphabet."""
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        return False
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode() == text
 
 
 json_values = st.recursive(

@@ -44,6 +44,7 @@ from hanse.protocol.wire.receipts import (
     decode_receipt,
     encode_receipt,
     encode_receipt_frame,
+    encode_receipt_json,
     receipt_from_json,
     receipt_to_json,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "encode_query_header",
     "encode_receipt",
     "encode_receipt_frame",
+    "encode_receipt_json",
     "encode_voucher_header",
     "from_base64url",
     "heartbeat_from_json",

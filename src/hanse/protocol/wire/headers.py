@@ -23,7 +23,6 @@ from hanse.protocol.wire.fields import (
     check_range,
     check_version,
     decode_json,
-    encode_json,
     from_base64url,
     parse_count,
     to_base64url,
@@ -114,23 +113,22 @@ class _QueryWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def encode_voucher_header(signed: SignedVoucher, acknowledged: int, answer_key: bytes) -> str:
     """The value of the Authorization header for a voucher."""
     voucher, request = signed.voucher, signed.request
-    return VOUCHER_SCHEME + encode_json(
-        {
-            "v": WIRE_VERSION,
-            "user": voucher.user,
-            "provider": voucher.provider,
-            "signer": signed.signer,
-            "cumulative_max": str(voucher.cumulative_max),
-            "sequence_max": str(voucher.sequence_max),
-            "offer_hash": request.offer_hash,
-            "maximum_fee": str(request.maximum_fee),
-            "request_id": request.request_id,
-            "deadline": request.deadline,
-            "acknowledged": str(acknowledged),
-            "answer_key": to_base64url(answer_key),
-            "signature": signed.signature,
-        }
+    wire = _VoucherWire(
+        WIRE_VERSION,
+        voucher.user,
+        voucher.provider,
+        signed.signer,
+        str(voucher.cumulative_max),
+        str(voucher.sequence_max),
+        request.offer_hash,
+        str(request.maximum_fee),
+        request.request_id,
+        request.deadline,
+        str(acknowledged),
+        to_base64url(answer_key),
+        signed.signature,
     )
+    return VOUCHER_SCHEME + to_base64url(msgspec.json.encode(wire))
 
 
 def decode_voucher_header(value: str) -> ParsedVoucherHeader:
@@ -171,17 +169,16 @@ def decode_voucher_header(value: str) -> ParsedVoucherHeader:
 
 def encode_query_header(query: Query, signature: Signature) -> str:
     """The value of the Authorization header for a query."""
-    return QUERY_SCHEME + encode_json(
-        {
-            "v": WIRE_VERSION,
-            "user": query.user,
-            "provider": query.provider,
-            "signer": query.signer,
-            "after_sequence": str(query.after_sequence),
-            "deadline": query.deadline,
-            "signature": signature,
-        }
+    wire = _QueryWire(
+        WIRE_VERSION,
+        query.user,
+        query.provider,
+        query.signer,
+        str(query.after_sequence),
+        query.deadline,
+        signature,
     )
+    return QUERY_SCHEME + to_base64url(msgspec.json.encode(wire))
 
 
 def decode_query_header(value: str) -> tuple[Query, Signature]:

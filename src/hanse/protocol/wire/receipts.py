@@ -21,15 +21,16 @@ from hanse.protocol.wire.fields import (
     check_version,
     convert_json,
     decode_json,
-    encode_json,
     from_base64url,
     parse_count,
+    to_base64url,
 )
 
 RECEIPT_HEADER = "hanse-receipt"
 RECEIPT_COMMENT = b": hanse-receipt "
 
 _FINISH_REASONS = {reason.name.lower(): reason for reason in FinishReason}
+_FINISH_NAMES = {reason: name for name, reason in _FINISH_REASONS.items()}
 
 
 class _ReceiptWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,25 +54,12 @@ class _ReceiptWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def receipt_to_json(signed: SignedReceipt) -> dict[str, Any]:
     """A signed receipt as a JSON-ready dict."""
-    r = signed.receipt
-    return {
-        "v": WIRE_VERSION,
-        "user": r.user,
-        "provider": r.provider,
-        "signer": r.signer,
-        "sequence": str(r.sequence),
-        "request_hash": r.request_hash,
-        "response_hash": r.response_hash,
-        "input_tokens": r.usage.input_tokens,
-        "cached_tokens": r.usage.cached_tokens,
-        "output_tokens": r.usage.output_tokens,
-        "fee": str(r.fee),
-        "cumulative_fee": str(r.cumulative_fee),
-        "finish_reason": r.finish_reason.name.lower(),
-        "finished_at": r.finished_at,
-        "commitment_root": r.commitment_root,
-        "signature": signed.signature,
-    }
+    return msgspec.structs.asdict(_to_wire(signed))
+
+
+def encode_receipt_json(signed: SignedReceipt) -> bytes:
+    """A signed receipt as JSON: as books keep it and as it travels."""
+    return msgspec.json.encode(_to_wire(signed))
 
 
 def receipt_from_json(data: object) -> SignedReceipt:
@@ -88,7 +76,7 @@ def receipt_from_json(data: object) -> SignedReceipt:
 
 def encode_receipt(signed: SignedReceipt) -> str:
     """A signed receipt for the Hanse-Receipt header or the SSE comment."""
-    return encode_json(receipt_to_json(signed))
+    return to_base64url(encode_receipt_json(signed))
 
 
 def decode_receipt(value: str) -> SignedReceipt:
@@ -110,6 +98,28 @@ def decode_receipt(value: str) -> SignedReceipt:
 def encode_receipt_frame(signed: SignedReceipt) -> bytes:
     """The SSE comment frame that carries a stream's receipt."""
     return RECEIPT_COMMENT + encode_receipt(signed).encode() + b"\n\n"
+
+
+def _to_wire(signed: SignedReceipt) -> _ReceiptWire:
+    r = signed.receipt
+    return _ReceiptWire(
+        WIRE_VERSION,
+        r.user,
+        r.provider,
+        r.signer,
+        str(r.sequence),
+        r.request_hash,
+        r.response_hash,
+        r.usage.input_tokens,
+        r.usage.cached_tokens,
+        r.usage.output_tokens,
+        str(r.fee),
+        str(r.cumulative_fee),
+        _FINISH_NAMES[r.finish_reason],
+        r.finished_at,
+        r.commitment_root,
+        signed.signature,
+    )
 
 
 def _check(w: _ReceiptWire) -> SignedReceipt:

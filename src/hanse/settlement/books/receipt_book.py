@@ -30,7 +30,7 @@ from hanse.protocol.limits import (
 )
 from hanse.protocol.messages import Receipt, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
-from hanse.protocol.wire import receipt_from_json, receipt_to_json
+from hanse.protocol.wire import encode_receipt_json, receipt_from_json
 from hanse.settlement.books import receipt_tables as sql
 from hanse.settlement.books.book_guard import (
     SignedSequences,
@@ -255,7 +255,7 @@ class ReceiptBook:
         )
         digest = self._domain.digest(receipt.struct_hash())
         signed = SignedReceipt(receipt, self._receipt_key.sign_digest(digest))
-        encoded = msgspec.json.encode(receipt_to_json(signed))
+        encoded = encode_receipt_json(signed)
         tx.execute(
             sql.UPDATE_FINISHED,
             (

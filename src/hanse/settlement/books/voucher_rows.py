@@ -12,7 +12,7 @@ import msgspec
 from hanse.protocol.books import UserBook, apply_acknowledgement, apply_release
 from hanse.protocol.messages import Request, SignedReceipt, SignedVoucher, Voucher
 from hanse.protocol.signatures import Hash32
-from hanse.protocol.wire import offer_from_json, receipt_from_json, receipt_to_json
+from hanse.protocol.wire import encode_receipt_json, offer_from_json, receipt_from_json
 from hanse.settlement.books import voucher_tables as sql
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_conflicts import keep_conflict
@@ -55,7 +55,7 @@ def apply_receipt(
     if receipt.sequence > (next_held if is_adopted else row.book.highest_sequence_max):
         signed_for = f"signed were {row.book.highest_sequence_max} requests"
         return row.book, f"the receipt has sequence {receipt.sequence}, {signed_for}"
-    encoded = msgspec.json.encode(receipt_to_json(signed)).decode()
+    encoded = encode_receipt_json(signed).decode()
     is_certainly_new = row.held == 0 and receipt.sequence > row.book.acknowledged
     known = (
         None

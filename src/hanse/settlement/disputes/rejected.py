@@ -16,7 +16,7 @@ Source: `docs/decisions/0016-disputes.md`.
 import msgspec
 
 from hanse.protocol.messages import SignedReceipt
-from hanse.protocol.wire import receipt_from_json, receipt_to_json
+from hanse.protocol.wire import encode_receipt_json, receipt_from_json
 from hanse.settlement.disputes import tables as sql
 from hanse.store.database import INTEGER_MAX, Database, Transaction
 
@@ -36,7 +36,7 @@ async def keep_rejected(database: Database, signed: SignedReceipt, reason: str, 
     receipt = signed.receipt
     names = (receipt.user, receipt.provider, receipt.signer)
     digest = receipt.struct_hash().hex()
-    encoded = msgspec.json.encode(receipt_to_json(signed)).decode()
+    encoded = encode_receipt_json(signed).decode()
 
     def write(tx: Transaction) -> bool:
         if tx.find_one(sql.FIND_REJECTED, (*names, digest)) is not None:
