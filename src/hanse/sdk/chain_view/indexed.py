@@ -67,6 +67,7 @@ class IndexedChain:
         self._signer = signer
         self._own = "/" + get_document_key(user, signer)
         self._funded: set[Address] = set()
+        self._funds: dict[Address, SubAccountFunds] = {}  # asked for several times a request
         self._documents: dict[str, bytes] = {}
         self._index: EventIndex | None = None
         self._transfers: EventIndex | None = None
@@ -112,9 +113,7 @@ class IndexedChain:
 
     def find_funds(self, provider: Address) -> SubAccountFunds | None:
         """See `ChainView`."""
-        key = f"{FUNDS}{provider}/{get_document_key(self._user, self._signer)}"
-        document = self._documents.get(key)
-        return None if document is None else decode_funds(document)
+        return self._funds.get(provider)
 
     def list_funded(self) -> Collection[Address]:
         """See `ChainView`."""
@@ -164,8 +163,8 @@ class IndexedChain:
                 self._documents.pop(key, None)
             else:
                 self._documents[key] = document
-                if key.startswith(FUNDS) and key.endswith(self._own):
-                    self._funded.add(key.removeprefix(FUNDS).partition("/")[0])
+            if key.startswith(FUNDS) and key.endswith(self._own):
+                self._note_funds(key.removeprefix(FUNDS).partition("/")[0], document)
 
     def fold(self, event: Event, find: FindDocument) -> Iterator[tuple[str, bytes | None]]:
         """What one event of Escrow or Registry means; pure."""
@@ -179,6 +178,13 @@ class IndexedChain:
     def fold_transfer(self, event: Event, find: FindDocument) -> Iterator[tuple[str, bytes | None]]:
         """What one event of the asset means; pure."""
         yield from fold_transfer(event, self._user)
+
+    def _note_funds(self, provider: Address, document: bytes | None) -> None:
+        if document is None:
+            self._funds.pop(provider, None)
+        else:
+            self._funds[provider] = decode_funds(document)
+            self._funded.add(provider)
 
     def _list_entries(self, prefix: str) -> list[JournalEntry]:
         keys = sorted(key for key in self._documents if key.startswith(prefix))
