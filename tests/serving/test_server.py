@@ -274,3 +274,33 @@ async def test_the_url_is_known_before_it_serves_and_after_it_stopped():
     await http.start(answer_ok)
     await http.stop()
     assert http.url == url != "http://127.0.0.1:0"
+
+
+async def test_an_idle_server_wakes_nobody_and_stops_at_once():
+    http = HttpServer.bind("127.0.0.1", 0)
+    await http.start(answer_ok)
+    loop = asyncio.get_running_loop()
+    timers = [handle for handle in loop._scheduled if not handle.cancelled()]
+    assert timers == []  # nothing that is to happen by itself
+    await http.stop()
+
+
+async def test_what_is_at_work_may_finish_when_the_server_is_stopped():
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(scope, receive, send):
+        begun.set()
+        await gate.wait()
+        await answer_ok(scope, receive, send)
+
+    http = HttpServer.bind("127.0.0.1", 0)
+    await http.start(answer_late)
+    host, port = http.url.removeprefix("http://").split(":")
+    talking = asyncio.create_task(talk((host, int(port)), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    await begun.wait()
+    stopping = asyncio.create_task(http.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    gate.set()
+    assert (await talking).startswith(b"HTTP/1.1 200")
+    await asyncio.wait_for(stopping, 5)

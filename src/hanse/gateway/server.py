@@ -32,7 +32,7 @@ from hanse.gateway.resilience.fallback import open_local
 from hanse.gateway.resilience.reloading import reload
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.telemetry.tracing import trace_requests
-from hanse.serving import CLOSING_S, Loops, create_config, listen
+from hanse.serving import CLOSING_S, Loops, QuietServer, create_config, listen
 from hanse.store import open_database
 
 OnReady = Callable[["GatewayServer", int], None]
@@ -42,7 +42,7 @@ ReadSettings = Callable[[], GatewaySettings]
 """Gives the settings as they stand now; raises a HanseError for what is wrong with them."""
 
 
-class GatewayServer(uvicorn.Server):
+class GatewayServer(QuietServer):
     """uvicorn's server, except that it drains before it closes."""
 
     def __init__(
@@ -55,7 +55,6 @@ class GatewayServer(uvicorn.Server):
         self.gateway = gateway
         self._on_ready = on_ready
         self._drained: asyncio.Task[None] | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell."""
@@ -65,7 +64,7 @@ class GatewayServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: stop at once."""
-        if self._drained is not None or self.loop is None:
+        if self._drained is not None:
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
             return
@@ -130,7 +129,6 @@ async def _serve(
         keep_alive_s=settings.keep_alive_s,
     )
     server = GatewayServer(config, app, on_ready)
-    server.loop = loop
     if read_settings is not None:
         loop.add_signal_handler(
             signal.SIGHUP, lambda: reload(read_settings, app.settings, app.apply)
