@@ -23,8 +23,9 @@ from hanse.gateway.keys import (
 )
 from hanse.gateway.keys.api_keys import LOOK_S
 from hanse.gateway.keys.tables import MIGRATIONS
+from hanse.gateway.settings import KEYS_MAX
 from hanse.protocol.errors import RequestError
-from hanse.store import open_sqlite
+from hanse.store import open_database, open_sqlite
 
 
 @pytest.fixture
@@ -114,6 +115,22 @@ async def test_keys_of_another_process_are_seen_after_a_refresh(keys, path):
     await other_database.close()
 
 
+async def test_a_gateway_reads_what_another_changed_on_either_store(database_url):
+    ours, theirs = await open_database(database_url), await open_database(database_url)
+    keys = await open_api_keys(ours, time.time)
+    revoked, text = await keys.create("before")
+    other = await open_api_keys(theirs, time.time)
+    await keys.revoke(revoked.id)
+    parent, _ = await keys.create("after", KeyTerms(may_mint=True))
+    _, minted = await mint_key(keys, parent, MintBody(ttl_s=60))
+    await other.refresh()
+    assert (other.find(text), other.find(minted)) == (None, keys.find(minted))
+    third = await open_api_keys(theirs, time.time)
+    assert (third.find(text), third.find(minted)) == (None, keys.find(minted))
+    await ours.close()
+    await theirs.close()
+
+
 async def test_unknown_keys_cannot_make_the_gateway_read_its_database_at_will(database):
     keys = await open_api_keys(database, time.time)
     reads = []
@@ -124,6 +141,22 @@ async def test_unknown_keys_cannot_make_the_gateway_read_its_database_at_will(da
         assert await asyncio.gather(*unknown) == [None] * 50
         assert len(reads) == count
     assert min(after - before for before, after in pairwise(reads)) > LOOK_S * 0.9
+
+
+async def test_keys_of_the_past_keep_no_newer_one_from_being_read(keys, database):
+    def fill(tx):
+        tx.execute(
+            "WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n <= ?) "
+            "INSERT INTO gateway_api_keys "
+            "(id, digest, name, created_at, revoked_at, expires_at, revision) "
+            "SELECT 'old-' || n, printf('%064x', n), 'old', 1, iif(n % 2, 1, NULL), 2, 0 "
+            "FROM count",
+            (2 * KEYS_MAX,),
+        )
+
+    await database.write(fill)
+    _, text = await keys.create("new")
+    assert (await open_api_keys(database, time.time)).find(text) is not None
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb"])

@@ -228,14 +228,16 @@ class ApiKeys:
         self._drop_ended()
 
     def _read(self, tx: Transaction) -> tuple[int, _Rows]:
+        """What changed; never what is over, and first of all no revoked ones: nobody knows them."""
         row = tx.find_one("SELECT revision FROM gateway_api_keys_revision WHERE one = 1")
         revision = int(row[0]) if row else 0
         if revision == self._revision:
             return revision, []
         rows = tx.find_all(
             "SELECT id, name, created_at, revoked_at, expires_at, parent, terms, digest "
-            "FROM gateway_api_keys WHERE revision > ? ORDER BY revision LIMIT ?",
-            (self._revision, 2 * KEYS_MAX),
+            "FROM gateway_api_keys WHERE revision > ? AND (expires_at IS NULL OR expires_at > ?) "
+            "AND (revoked_at IS NULL OR ? >= 0) ORDER BY revision LIMIT ?",
+            (self._revision, int(self._now_s()), self._revision, 2 * KEYS_MAX),
         )
         return revision, rows
 
