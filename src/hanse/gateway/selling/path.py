@@ -16,7 +16,7 @@ the request ended, with as many fees as there were receipts.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 
 from hanse.gateway import metrics as figures
@@ -33,16 +33,13 @@ from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.line import Line
 from hanse.gateway.resilience.steady import SteadyClient
 from hanse.gateway.resilience.wishes import Deadline, get_class
-from hanse.gateway.selling.holding import BodyBytes
+from hanse.gateway.selling.holding import BodyBytes, ReadBody
 from hanse.gateway.selling.sale import Sale
 from hanse.gateway.selling.wishes import read_needs
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.structured.buying import buy_fitting
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, RequestError
-
-ReadBody = Callable[[float], Awaitable[bytes]]
-"""Reads a whole body within so many seconds."""
 
 
 class PaidPath:
@@ -134,16 +131,12 @@ class PaidPath:
             if self.draining and not self.in_flight:
                 self._idle.set()
 
-    @contextlib.contextmanager
-    def hold(self, exchange: Exchange, key: ApiKey) -> Iterator[ReadBody]:
+    def hold(self, exchange: Exchange, key: ApiKey) -> AbstractContextManager[ReadBody]:
         """Count a body's bytes among those at work, also of one that buys nothing.
 
-        Yields:
-            What reads it within so many seconds, or raises `overloaded`.
+        The block gets what reads it within so many seconds, or raises `overloaded`.
         """
-        settings = self.settings
-        with self.bodies.hold(key, settings) as take:
-            yield partial(exchange.read_body, settings.body_bytes_max, take=take)
+        return self.bodies.hold(exchange, key, self.settings)
 
     async def _read(
         self, exchange: Exchange, operation: Operation, key: ApiKey, read_body: ReadBody
