@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import ignored_auth  # our own tests cover keys
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
+from hanse.gateway.keys import KeyTerms
 from hanse.gateway.openapi import get_description
 from hanse.gateway.operations import OPERATIONS, get_operation
 from hanse.gateway.resilience.wishes import Deadline, get_class
@@ -172,6 +173,23 @@ def test_every_header_that_is_read_is_described_where_it_is_read():
             is_chat = path in ("/v1/chat/completions", "/v1/responses", "/v1/messages")
             is_paid = 402 in {int(status) for status in described["responses"]}
             assert names == (everywhere if is_paid else set()) | (for_chat if is_chat else set())
+
+
+async def test_what_becomes_of_keys_is_described_wherever_one_is_asked_for():
+    database = await open_sqlite(":memory:")
+    keys = await open_api_keys(database, time.time)
+    app = GatewayApp(GatewaySettings(), MemoryMarket(), keys)
+    _, elsewhere = await keys.create("elsewhere", KeyTerms(paths=("/nowhere",)))
+    described = get_description()["paths"]
+    for row in OPERATIONS:
+        for key, status in (("unknown", 401), (elsewhere, 403)):
+            path = row.path.replace("{model}", CHUNK_MODEL)
+            caller = Caller(row.method, path, {"authorization": f"Bearer {key}"})
+            await caller.run(app)
+            assert (caller.status == status) is row.authenticated
+            answers = described[row.path][row.method.lower()]["responses"]
+            assert (str(status) in answers) is row.authenticated
+    await database.close()
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,15 @@ def get_description() -> dict[str, Any]:
 
 
 def _describe(operation: Operation) -> dict[str, Any]:
+    of_keys = (401, 403) if operation.authenticated else ()
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
         "responses": {"200": _describe_answer(operation)}
-        | {str(status): _describe_error(operation, status) for status in operation.errors},
+        | {
+            str(status): _describe_error(operation, status)
+            for status in sorted({*of_keys, *operation.errors})
+        },
     }
     if operation.body is not None:
         described["requestBody"] = {
