@@ -156,13 +156,28 @@ async def test_a_large_body_is_refused_with_413_declared_or_not(app):
 
 
 async def test_unknown_paths_and_methods(app):
-    assert (await app.ask("GET", "/nothing", key="")).error["code"] == "not_found"
+    nothing = await app.ask("GET", "/nothing", key="")
+    assert nothing.error["code"] == "not_found"
+    assert nothing.error["message"].endswith("GET /openapi.json lists those that there are")
     assert (await app.ask("GET", "/v1/models/", key="")).status == 404
     wrong = await app.ask("DELETE", CHAT)
     assert (wrong.status, wrong.error["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
     assert (await app.ask("POST", "/v1/models")).headers["allow"] == "GET, HEAD"
     assert (await app.ask("OPTIONS", CHAT)).status == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/chat/completions", "base URL has to end in /v1"),
+        ("/v1/v1/messages", "base URL ends before that"),
+    ],
+)
+async def test_a_client_with_a_wrong_base_url_is_told(app, path, hint):
+    told = await app.ask("POST", path)
+    assert (told.status, told.error["code"]) == (404, "not_found")
+    assert told.error["message"].endswith(hint)
 
 
 async def test_head_answers_like_get_without_a_body(app):

@@ -226,7 +226,7 @@ def get_operation(method: str, path: str) -> Operation:
     if methods is None and path in NOT_OFFERED:
         raise RequestError("not_found", f"{path} {NOT_OFFERED[path]}")
     if methods is None:
-        raise RequestError("not_found", f"there is no path {path!r:.80}")
+        raise RequestError("not_found", f"there is no path {path!r:.80}: {_get_hint(path)}")
     operation = methods.get(method)
     if operation is None:
         raise RequestError(
@@ -235,6 +235,15 @@ def get_operation(method: str, path: str) -> Operation:
             details={"allowed": list(methods)},
         )
     return operation
+
+
+def _get_hint(path: str) -> str:
+    """What to do about a path that there is not: most often the client's base URL is wrong."""
+    if path.startswith("/v1/v1/"):
+        return "this client adds /v1 itself, so its base URL ends before that"
+    if "/v1" + path in _BY_PATH:
+        return "this client's base URL has to end in /v1"
+    return "GET /openapi.json lists those that there are"
 
 
 def decode_body(operation: Operation, body: bytes) -> Body:
