@@ -163,7 +163,9 @@ class GatewayApp:
             key = await self._keys.find_new(text)
         if key is None:
             raise RequestError(
-                "api_key_invalid", "the API key is unknown here, was revoked or has expired"
+                "api_key_invalid",
+                "the API key is unknown here, was revoked or has expired. Whoever runs this "
+                "gateway can make one: hanse gateway keys create NAME",
             )
         verify_reach(key, exchange.path, exchange.origin)
         return key
