@@ -91,6 +91,23 @@ async def test_a_gateway_that_pays_nobody_has_no_prices_to_tell():
         await database.close()
 
 
+async def test_a_server_that_is_down_is_told_without_the_markets_advice():
+    async with serving() as (server,):
+        url = server.url
+    async with open_plain([read_upstream(f"{url}=m")]) as client:
+        database = await open_sqlite(":memory:")
+        keys = await open_api_keys(database, time.time)
+        _, key = await keys.create("test")
+        app = GatewayApp(GatewaySettings(market_wait_s=0.0), client, keys)
+        headers = [(b"authorization", b"Bearer " + key.encode())]
+        caller = Caller("POST", CHAT, headers, [encode(model="m")])
+        await caller.run(app)
+        assert (caller.status, caller.error["code"]) == (503, "provider_unreachable")
+        assert caller.error["message"].endswith("can see to the server of its --upstream")
+        assert caller.error["hanse"] == {"upstream": "local"}
+        await database.close()
+
+
 async def test_an_unmodified_client_is_served_and_told_that_it_is_local():
     async with serving() as (server,):
         upstream = read_upstream(server.url, KEY)

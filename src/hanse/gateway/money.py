@@ -86,7 +86,7 @@ def advise(error: HanseError, money: "Money | None", wallet_key: str) -> None:
     if error.code == "insufficient_balance":
         step = _get_funding(error, money)
         step += "" if wallet_key == DEFAULT_KEY else f" --key {wallet_key}"
-    elif error.code in _UNSERVED:
+    elif error.code in _UNSERVED and "upstream" not in error.details:  # servers of one's own
         step = "hanse offers"
     else:
         return

@@ -77,6 +77,7 @@ def _serve_plain(
     def open_client() -> AbstractAsyncContextManager[PlainClient]:
         return open_plain(upstreams)
 
+    session.output.note("Nothing is paid: limits on requests hold, on tokens and money do not.")
     show = _get_announcement(
         session, gateway, {"upstreams": urls}, [("routes to", url) for url in urls]
     )

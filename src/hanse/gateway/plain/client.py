@@ -287,5 +287,7 @@ def _open_place(number: int, upstream: Upstream) -> _Place:
 
 def _get_unreachable(place: _Place, what: str) -> TransientError:
     return TransientError(
-        "provider_unreachable", f"the upstream {what}", details={"upstream": place.name}
+        "provider_unreachable",
+        f"the upstream {what}. Whoever runs this gateway can see to the server of its --upstream",
+        details={"upstream": place.name},
     )
