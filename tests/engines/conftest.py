@@ -68,7 +68,9 @@ async def upstream_echo(
     echo: EchoEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Engine]:
     async with serve(make_front(echo)) as url:
-        engine = open_upstream(url, tmp_path_factory.mktemp("key") / "key", output_tokens_max=1_024)
+        engine = open_upstream(
+            *(url, tmp_path_factory.mktemp("key") / "key"), output_tokens_max=1_024, choices_max=4
+        )
         await engine.start()
         yield engine
         await engine.close()
@@ -86,6 +88,7 @@ async def upstream_llama(
             tools=False,
             output_tokens_max=2_048,
             embedding_dimensions=576,
+            choices_max=4,
         )
         await engine.start()
         yield engine

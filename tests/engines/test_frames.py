@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hanse.engines.frames import Renamer, StreamMeter, read_envelope, strip_timings
 from hanse.engines.sse import FrameSplitter
 from hanse.protocol.errors import TransientError
-from hanse.protocol.messages import Usage
+from hanse.protocol.messages import FinishReason, Usage
 
 TIMINGS = {"cache_n": 26, "prompt_n": 7, "prompt_ms": 28.8, "predicted_n": 3}
 TRICKY = st.text() | st.sampled_from(
@@ -87,6 +87,52 @@ def test_a_cut_meter_owes_what_was_in_the_frames() -> None:
     assert chunk.usage == Usage(7, 26, 3)
     assert meter.is_done
     assert meter.finish().usage == Usage(33, 0, 4)
+
+
+def tell(index: int, text: str = "", finish: str | None = None, tokens: int = 0) -> bytes:
+    choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+    usage = {"prompt_tokens": 5, "completion_tokens": tokens}
+    return encode({"choices": [choice], **({"usage": usage} if tokens else {})})
+
+
+def make_meter(choices: int = 2) -> StreamMeter:
+    return StreamMeter(Renamer("a", "m"), wants_usage=True, input_words=4, choices=choices)
+
+
+def test_choices_that_count_their_own_are_added_up() -> None:
+    meter = make_meter()
+    chunk = meter.take([tell(1, "x", tokens=2), tell(0, "y", tokens=3)])
+    assert chunk is not None
+    assert chunk.usage == Usage(5, 0, 5)
+    chunk = meter.take([tell(1, finish="length", tokens=4)])
+    assert chunk is not None  # one choice has ended, the answer has not
+    assert (chunk.usage, chunk.finish_reason) == (Usage(5, 0, 7), None)
+    total = encode({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 8}})
+    assert meter.take([tell(0, finish="stop", tokens=4), total, b"[DONE]"]) is None
+    end = meter.finish()
+    assert (end.usage, end.finish_reason) == (Usage(5, 0, 8), FinishReason.STOP)
+    assert end.data.count(b"data: ") == 2
+
+
+def test_frames_count_for_choices_that_say_nothing_of_themselves() -> None:
+    meter = make_meter()
+    meter.take([tell(0, "x"), tell(1, "y"), tell(1, "z")])
+    assert meter.usage == Usage(4, 0, 3)
+    meter.take([tell(0, "x", tokens=2)])
+    assert meter.usage == Usage(5, 0, 3)
+
+
+def test_an_answer_without_the_end_of_each_choice_is_broken() -> None:
+    meter = make_meter()
+    meter.take([tell(0, "x", finish="stop"), b"[DONE]"])
+    with pytest.raises(TransientError):
+        meter.finish()
+
+
+@pytest.mark.parametrize("index", [-1, 2, 2**40])
+def test_a_choice_that_nobody_asked_for_breaks_the_answer(index: int) -> None:
+    with pytest.raises(TransientError):
+        make_meter().take([tell(index, "x")])
 
 
 def test_more_cached_than_prompt_never_goes_negative() -> None:

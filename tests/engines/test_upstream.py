@@ -202,6 +202,27 @@ async def test_a_broken_whole_answer_is_transient(tmp_path: Path, body: Any) -> 
             await engine.answer(make_chat())
 
 
+async def test_a_server_that_ignores_n_is_found_out(tmp_path: Path) -> None:
+    streamed = send(frame("a", "stop"), USAGE_FRAME, DONE)
+    async with open_scripted(streamed, tmp_path, choices_max=2) as engine:
+        with pytest.raises(TransientError):
+            await collect(engine, make_chat(n=2))
+        assert await collect(engine, make_chat(n=1))
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": "a"}}
+    whole = refuse(200, {"choices": [choice], "usage": USAGE})
+    async with open_scripted(whole, tmp_path, choices_max=2) as engine:
+        with pytest.raises(TransientError):
+            await engine.answer(make_chat(n=2))
+        assert await engine.answer(make_chat(n=1))
+
+
+async def test_n_goes_to_servers_that_are_known_to_take_it_only(tmp_path: Path) -> None:
+    async with open_scripted(send(frame("a", "stop"), USAGE_FRAME, DONE), tmp_path) as engine:
+        with pytest.raises(RequestError) as caught:
+            await collect(engine, make_chat(n=2))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "n")
+
+
 async def test_only_checked_fields_reach_the_upstream(tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
 

@@ -194,6 +194,7 @@ DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/p
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
         ({"container": "c"}, "container"),
+        ({"extra_body": {"n": 2}}, "n"),
         ({"extra_body": {"nonsense": 1}}, "nonsense"),
         ({"extra_body": {"mcp_servers": []}}, "mcp_servers"),
     ],

@@ -102,6 +102,61 @@ async def test_usage_comes_in_the_stream_only_when_asked_for(client, market, wan
     await check_books(market)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_answers_are_one_purchase(client, market, stream):
+    fields = {"model": CHAT_MODEL, "messages": MESSAGES, "n": 4, "max_tokens": 5}
+    if stream:
+        texts, ends = {}, []
+        usage_wanted = {"include_usage": True}
+        async for chunk in await client.chat.completions.create(
+            **fields, stream=True, stream_options=usage_wanted
+        ):
+            usage = chunk.usage
+            for choice in chunk.choices:
+                texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
+                ends += [choice.index] if choice.finish_reason else []
+        assert sorted(ends) == [0, 1, 2, 3]
+    else:
+        answer = await client.chat.completions.create(**fields)
+        texts = {choice.index: choice.message.content for choice in answer.choices}
+        usage = answer.usage
+    assert sorted(texts) == [0, 1, 2, 3]
+    assert all(len(text.split()) == 5 for text in texts.values())
+    assert (usage.prompt_tokens, usage.completion_tokens) == (8, 20)
+    [receipt] = [row.signed.receipt for row in await market.hanse.get_receipts()]
+    assert (receipt.usage.input_tokens, receipt.usage.output_tokens) == (8, 20)
+    assert await check_books(market) == receipt.fee > 0
+
+
+async def test_what_is_authorised_covers_every_answer(client, market):
+    asked = {"model": CHAT_MODEL, "messages": MESSAGES, "max_tokens": 16}
+    for choices in (1, 4):
+        await client.chat.completions.create(**asked, n=choices)
+    rows = sorted(await market.hanse.get_receipts(), key=lambda row: row.signed.receipt.sequence)
+    one, four = [row.signed.receipt for row in rows]
+    assert (one.usage.output_tokens, four.usage.output_tokens) == (16, 64)
+    assert four.fee > 2 * one.fee  # it was not held to the maximum of one answer
+
+
+async def read_into(chunks, stream):
+    async for chunk in stream:
+        chunks.append(chunk)
+
+
+async def test_a_stream_of_several_answers_that_breaks_is_not_gone_on_with(client, market):
+    market.cheap.engine.fault = Fault(kind="break", after_tokens=3)
+    stream = await client.chat.completions.create(
+        model=CHAT_MODEL, messages=MESSAGES, n=2, stream=True
+    )
+    seen = []
+    with pytest.raises(openai.APIError):
+        await read_into(seen, stream)
+    assert [chunk.choices[0].index for chunk in seen] == [0, 1, 0, 1, 0, 1]
+    [receipt] = [row.signed.receipt for row in await market.hanse.get_receipts()]
+    assert receipt.usage.output_tokens == 6
+    assert await check_books(market) == receipt.fee > 0
+
+
 async def test_completions_embeddings_and_models(client, market):
     text = await client.completions.create(model=CHAT_MODEL, prompt="once upon a time")
     assert text.choices[0].text

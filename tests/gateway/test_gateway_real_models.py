@@ -120,10 +120,80 @@ async def test_an_answer_in_a_schema(client):
     assert json.loads(answer.choices[0].message.content)["action"] in ("wave", "flee")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_answers_share_one_prompt_and_are_paid_together(client, market, stream):
+    alone = await ask(client, max_tokens=8)
+    fields = {"n": 2, "max_tokens": 8, "temperature": 1.5, "seed": 3, "logprobs": True}
+    texts, tokens = {0: "", 1: ""}, {0: "", 1: ""}
+    if stream:
+        usage_wanted = {"include_usage": True}
+        async for chunk in await ask(client, stream=True, stream_options=usage_wanted, **fields):
+            usage = chunk.usage or None
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+                told = choice.logprobs.content or [] if choice.logprobs else []
+                tokens[choice.index] += "".join(token.token for token in told)
+    else:
+        answer = await ask(client, **fields)
+        usage = answer.usage
+        for choice in answer.choices:
+            texts[choice.index] = choice.message.content
+            tokens[choice.index] = "".join(token.token for token in choice.logprobs.content)
+    assert texts[0] != texts[1]
+    assert texts == tokens
+    assert usage.completion_tokens == 16
+    assert usage.prompt_tokens == alone.usage.prompt_tokens
+    receipt = await get_last_receipt(market)
+    assert receipt.usage.output_tokens == 16
+    assert receipt.usage.input_tokens + receipt.usage.cached_tokens == usage.prompt_tokens
+    assert receipt.fee == PRICES[CHAT].get_fee(receipt.usage)
+
+
+async def test_several_completions_of_one_prompt(client):
+    answer = await client.completions.create(
+        model=CHAT, prompt="Once upon a time there was", n=2, best_of=2, max_tokens=6, seed=1
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert len({choice.text for choice in answer.choices}) == 2
+    assert answer.usage.completion_tokens == 12
+
+
+async def test_leaving_ends_all_answers_and_costs_what_was_sent_of_them(client, market):
+    grammar = {"grammar": "root ::= [a-z ]{1500}"}
+    stream = await ask(client, stream=True, n=2, max_tokens=1_500, extra_body=grammar)
+    seen = 0
+    async for chunk in stream:
+        seen += bool(chunk.choices and chunk.choices[0].delta.content)
+        if seen == 6:
+            break
+    assert await market.llama.count_busy_slots() == 2
+    await stream.close()
+    left = time.monotonic()
+    while await market.llama.count_busy_slots():
+        assert time.monotonic() < left + 1.0, "the engine works on for nobody"
+    receipt = await get_last_receipt(market)
+    assert receipt.finish_reason.name == "CANCELLED"
+    assert 6 <= receipt.usage.output_tokens < 1_000
+    assert receipt.fee == PRICES[CHAT].get_fee(receipt.usage)
+
+
+async def test_every_answer_fits_the_schema(client):
+    schema = {"type": "object", "properties": {"action": {"enum": ["wave", "flee"]}},
+              "required": ["action"], "additionalProperties": False}  # fmt: skip
+    wanted = {"type": "json_schema", "json_schema": {"name": "move", "schema": schema}}
+    raw = await client.chat.completions.with_raw_response.create(
+        model=CHAT, messages=HELLO, n=2, max_tokens=40, response_format=wanted
+    )
+    assert raw.headers["hanse-structured"] == "valid"
+    made = [json.loads(choice.message.content) for choice in raw.parse().choices]
+    assert len(made) == 2
+    assert all(each["action"] in ("wave", "flee") for each in made)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 3}, "n"),  # of two slots
         ({"messages": [{"role": "user", "content": [
             {"type": "image_url", "image_url": {"url": "data:"}}]}]}, "messages[0].content"),
         ({"reasoning_effort": "low"}, "reasoning_effort"),

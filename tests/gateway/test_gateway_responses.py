@@ -159,6 +159,7 @@ IMAGE = {"type": "input_image", "image_url": "data:", "detail": "auto"}
     ("fields", "param"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"extra_body": {"n": 2}}, "n"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"store": True}, "store"),
         ({"background": True}, "background"),

@@ -173,7 +173,7 @@ async def test_no_limit_means_the_offers_limit_and_must_be_authorised(more: dict
 
 async def test_a_body_that_no_engine_takes_leaves_no_row_behind() -> None:
     """Else anybody with one funded base unit could fill a broker's disk for nothing."""
-    async with selling() as (here, caller):
+    async with selling(choices_max=1) as (here, caller):
         for more in ({"temperature": 9}, {"no_such": 1}, {"n": 2}, {"messages": []}):
             body = json.dumps({**chat_body(), **more}).encode()
             reply = await caller.send(caller.sign(body, maximum_fee=10**6, committed=10**9))

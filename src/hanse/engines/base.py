@@ -33,6 +33,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         tools: function calling, as the model decides.
         forced_tools: `tool_choice` may demand a call, or a call of one function.
         embedding_dimensions: length of a vector; 0 without embeddings or when it is not known.
+        choices_max: most answers to one request (`n`).
     """
 
     operations: frozenset[Operation]
@@ -46,6 +47,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     tools: bool = False
     forced_tools: bool = False
     embedding_dimensions: int = 0
+    choices_max: int = 1
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +99,9 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         data: one or more whole SSE frames (`data: {...}\n\n`), ready to send. Never `[DONE]`: the
             broker sends that after its receipt.
         usage: cumulative; what is owed if this chunk is the last that was handed on. Zero until the
-            first token.
-        finish_reason: set in the chunk that says why the answer ended. Where the caller asked for
+            first token. The prompt counts once, output is that of all choices.
+        finish_reason: set in the chunk that says why the answer ended, with several choices why the
+            first of them did, once all have. Where the caller asked for
             `stream_options.include_usage`, that chunk holds the usage frame too.
     """
 
@@ -108,7 +111,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A whole answer: the JSON body to send, what it used and why it ended."""
+    """A whole answer: the JSON body to send, what it used and why it (its first choice) ended."""
 
     body: bytes
     usage: Usage

@@ -1,7 +1,8 @@
 """Engine `echo`: a FAKE for tests and benchmarks, without a model: words of the prompt come back.
 
-Same body and seed, same answer, byte for byte; a token is a word. Without delays it never sleeps,
-so that a benchmark measures everything but the engine. Faults are set on the running engine
+Same body and seed, same answer, byte for byte; a token is a word. Several choices (`n`) take turns,
+each with a seed of its own, one above the one before. Without delays it never sleeps, so that a
+benchmark measures everything but the engine. Faults are set on the running engine
 (`engine.fault`), so that a test can make it break amid a series of requests.
 """
 
@@ -24,7 +25,7 @@ from hanse.engines.base import (
     Operation,
     Progress,
 )
-from hanse.engines.parameters import check_request, wants_usage
+from hanse.engines.parameters import check_request, count_choices, wants_usage
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason, Usage
 
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parallel: requests at once; more wait.
         context_tokens, output_tokens_max: limits, in words.
         embedding_dimensions: length of a vector.
+        choices_max: answers to one request.
         fault: the fault at the start.
     """
 
@@ -69,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     context_tokens: int = 4_096
     output_tokens_max: int = 1_024
     embedding_dimensions: int = 8
+    choices_max: int = 16
     fault: Fault = Fault()
 
 
@@ -100,6 +103,7 @@ class EchoEngine:
             parallel=s.parallel,
             seed=True,
             embedding_dimensions=s.embedding_dimensions,
+            choices_max=s.choices_max,
         )
 
     async def start(self, progress: Progress | None = None) -> None:
@@ -126,28 +130,33 @@ class EchoEngine:
         """The words of a stream, in one body."""
         if request.operation is Operation.EMBEDDINGS:
             return self._embed(request)
-        words: list[str] = []
+        body = check_request(request, self.capabilities)
+        words: list[list[str]] = [[] for _ in range(count_choices(body))]
         end: _Step | None = None
-        steps = self._run(request)
+        steps = self._run(request, body)
         try:
             async for end in steps:
-                words.append(end.word)
+                words[end.choice].append(end.word)
         finally:
             await steps.aclose()
         assert end is not None
         assert end.reason is not None
-        return Answer(self._make_body(request, "".join(words), end), end.usage, end.reason)
+        texts = ["".join(each) for each in words]
+        return Answer(self._make_body(request, texts, end), end.usage, end.reason)
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """One frame a word, then the end."""
-        before, after = self._make_frame(request)
-        steps = self._run(request)
+        body = check_request(request, self.capabilities)
+        choices = count_choices(body)
+        before, after = self._make_frames(request, choices)
+        steps = self._run(request, body)
         try:
             async for step in steps:
                 if step.reason is None:
-                    yield Chunk(before + msgspec.json.encode(step.word) + after, step.usage)
+                    word = msgspec.json.encode(step.word)
+                    yield Chunk(before[step.choice] + word + after, step.usage)
                 else:
-                    yield Chunk(self._make_end(request, step), step.usage, step.reason)
+                    yield Chunk(self._make_end(request, step, choices), step.usage, step.reason)
         finally:
             await steps.aclose()
 
@@ -156,25 +165,28 @@ class EchoEngine:
         check_request(request, self.capabilities)
         return len(_get_words(request))
 
-    async def _run(self, request: EngineRequest) -> AsyncGenerator["_Step", None]:
-        body = check_request(request, self.capabilities)
+    async def _run(
+        self, request: EngineRequest, body: dict[str, Any]
+    ) -> AsyncGenerator["_Step", None]:
         words = _get_words(request)
         self._check_context(len(words))
         limit = min(body["max_tokens"], self._settings.answer_tokens)
         reason = FinishReason.LENGTH if limit == body["max_tokens"] else FinishReason.STOP
-        start = _get_offset(words, body.get("seed", 0))
+        choices, seed = count_choices(body), body.get("seed", 0)
+        starts = [_get_offset(words, seed + choice) for choice in range(choices)]
         async with self._slots:
             self.active += 1
             try:
                 await self._pause(self._settings.first_token_delay_s, 0)
                 count = 0 if self.fault.kind == "empty" else limit
                 for index in range(count):
-                    word = words[(start + index) % len(words)] if words else "nothing"
-                    usage = Usage(len(words), 0, index + 1)
-                    yield _Step(word if index == 0 else " " + word, usage, None)
+                    for choice, start in enumerate(starts):
+                        word = words[(start + index) % len(words)] if words else "nothing"
+                        usage = Usage(len(words), 0, index * choices + choice + 1)
+                        yield _Step(word if index == 0 else " " + word, usage, None, choice)
                     await self._pause(self._settings.token_delay_s, index + 1)
                 factor = 2 if self.fault.kind == "overstate" else 1
-                usage = Usage(len(words) * factor, 0, count * factor)
+                usage = Usage(len(words) * factor, 0, count * choices * factor)
                 yield _Step("", usage, reason if count else FinishReason.STOP)
             finally:
                 self.active -= 1
@@ -225,35 +237,40 @@ class EchoEngine:
             "model": self._settings.model,
         }
 
-    def _make_body(self, request: EngineRequest, text: str, end: "_Step") -> bytes:
+    def _make_body(self, request: EngineRequest, texts: list[str], end: "_Step") -> bytes:
         assert end.reason is not None
-        choice: dict[str, Any] = {"index": 0, "finish_reason": end.reason.name.lower()}
-        if request.operation is Operation.CHAT:
-            choice["message"] = {"role": "assistant", "content": text}
-            head = self._make_head(request, "chat.completion")
-        else:
-            choice["text"] = text
-            head = self._make_head(request, "text_completion")
+        is_chat, reason = request.operation is Operation.CHAT, end.reason.name.lower()
+        choices: list[dict[str, Any]] = []
+        for index, text in enumerate(texts):
+            message = {"role": "assistant", "content": text}
+            said: dict[str, Any] = {"message": message} if is_chat else {"text": text}
+            choices.append({"index": index, "finish_reason": reason, **said})
+        head = self._make_head(request, "chat.completion" if is_chat else "text_completion")
         wire = _to_wire(end.usage)
-        return msgspec.json.encode({**head, "choices": [choice], "usage": wire})
+        return msgspec.json.encode({**head, "choices": choices, "usage": wire})
 
-    def _make_frame(self, request: EngineRequest) -> tuple[bytes, bytes]:
-        """What stands before and after a word in its frame."""
+    def _make_frames(self, request: EngineRequest, choices: int) -> tuple[list[bytes], bytes]:
+        """What stands before, by choice, and after a word in its frame."""
         head = msgspec.json.encode(self._make_head(request, _get_kind(request)))[:-1]
-        start = b"data: " + head + b',"choices":[{"index":0,'
+        starts = [
+            b"data: " + head + b',"choices":[{"index":%d,' % choice for choice in range(choices)
+        ]
         if request.operation is Operation.CHAT:
-            return start + b'"delta":{"content":', b'},"finish_reason":null}]}\n\n'
-        return start + b'"text":', b',"finish_reason":null}]}\n\n'
+            before = [start + b'"delta":{"content":' for start in starts]
+            return before, b'},"finish_reason":null}]}\n\n'
+        return [start + b'"text":' for start in starts], b',"finish_reason":null}]}\n\n'
 
-    def _make_end(self, request: EngineRequest, step: "_Step") -> bytes:
+    def _make_end(self, request: EngineRequest, step: "_Step", choices: int) -> bytes:
         assert step.reason is not None
         head = self._make_head(request, _get_kind(request))
-        choice: dict[str, Any] = {"index": 0, "finish_reason": step.reason.name.lower()}
-        if request.operation is Operation.CHAT:
-            choice["delta"] = {}
-        else:
-            choice["text"] = ""
-        frames = [{**head, "choices": [choice]}]
+        said: dict[str, Any] = (
+            {"delta": {}} if request.operation is Operation.CHAT else {"text": ""}
+        )
+        reason = step.reason.name.lower()
+        frames: list[dict[str, Any]] = [
+            {**head, "choices": [{"index": choice, "finish_reason": reason, **said}]}
+            for choice in range(choices)
+        ]
         if wants_usage(request.body):
             frames.append({**head, "choices": [], "usage": _to_wire(step.usage)})
         return b"".join(b"data: " + msgspec.json.encode(frame) + b"\n\n" for frame in frames)
@@ -263,6 +280,7 @@ class _Step(msgspec.Struct, frozen=True):
     word: str
     usage: Usage
     reason: FinishReason | None
+    choice: int = 0
 
 
 def open_engine(settings: Settings) -> EchoEngine:

@@ -8,12 +8,10 @@ again. Cutting is safe: inside a JSON string a quote is always escaped, so a seq
 
 Metering, in order of preference:
 1. `timings` in the frame (llama.cpp): cumulative, exact at every frame, also when one character
-takes
-   three tokens or a stop string holds text back.
+   takes three tokens or a stop string holds text back.
 2. `usage` in the frame (the last one; with vLLM's `continuous_usage_stats` every one).
 3. Neither: a frame with text counts as one token, and the prompt as its words. Both are lower
-bounds, so
-   a stream cut before its usage never costs more than it used.
+   bounds, so a stream cut before its usage never costs more than it used.
 """
 
 from typing import Annotated, Any
@@ -72,6 +70,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    index: int = 0
     finish_reason: str | None = None
     delta: _Delta | None = None
     text: str | None = None
@@ -115,12 +114,29 @@ def read_envelope(payload: bytes) -> Envelope:
     return envelope
 
 
-def get_finish_reason(envelope: Envelope) -> FinishReason | None:
-    """Why the answer ended, if this part says so; a reason of the engine's own counts as `stop`."""
-    for choice in envelope.choices:
-        if choice.finish_reason:
-            return _REASONS.get(choice.finish_reason, FinishReason.STOP)
-    return None
+def get_finish_reason(envelope: Envelope, choices: int) -> FinishReason | None:
+    """Why a whole answer's first choice ended; None if fewer than `choices` say why they did.
+
+    A reason of the engine's own counts as `stop`.
+    """
+    reasons: dict[int, FinishReason] = {}
+    _note_reasons(envelope, reasons)
+    return reasons[min(reasons)] if len(reasons) >= choices else None
+
+
+def count_words(body: dict[str, Any]) -> int:
+    """Words of a prompt: at least one token each, so never more than the tokens."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, str):
+        return len(prompt.split())
+    if isinstance(prompt, list):
+        return len(prompt[0].split()) if isinstance(prompt[0], str) else len(prompt)
+    words = 0
+    for message in body.get("messages", ()):
+        content = message.get("content") or ""
+        texts = [content] if isinstance(content, str) else [part["text"] for part in content]
+        words += sum(len(text.split()) for text in texts)
+    return words
 
 
 class Renamer:
@@ -164,19 +180,26 @@ class Renamer:
 class StreamMeter:
     """Turns one stream's payloads into chunks: renames, meters, keeps the end together.
 
-    The frame with the finish reason is held until the usage frame behind it has come, so that the
-    last chunk carries the final count.
+    The frame with the last choice's finish reason is held until the usage frame behind it has come,
+    so that the last chunk carries the final count.
+
+    Of several choices each frame counts its own, as llama.cpp, vLLM and SGLang do; a usage frame
+    without a choice counts all.
     """
 
-    def __init__(self, renamer: Renamer, *, wants_usage: bool, input_words: int = 0) -> None:
+    def __init__(
+        self, renamer: Renamer, *, wants_usage: bool, input_words: int = 0, choices: int = 1
+    ) -> None:
         self._renamer = renamer
         self._wants_usage = wants_usage
         self._input_words = input_words
+        self._choices = choices
         self._held: list[bytes] = []
         self._is_metered = False
         self._sent_usage = Usage()
+        self._counted: dict[int, Usage] = {}
+        self._reasons: dict[int, FinishReason] = {}
         self.usage = Usage()
-        self.finish_reason: FinishReason | None = None
         self.is_done = False
 
     def take(self, payloads: list[bytes]) -> Chunk | None:
@@ -193,24 +216,31 @@ class StreamMeter:
         """The last chunk, when the engine has ended the stream.
 
         Raises:
-            TransientError: it ended without saying why, so the answer is not complete.
+            TransientError: it ended without saying why each choice did, so the answer is not
+                complete.
         """
-        if self.finish_reason is None:
+        if len(self._reasons) < self._choices:
             raise TransientError("engine_unavailable", "The engine broke off amid its answer.")
-        return Chunk(b"".join(self._held), self.usage, self.finish_reason)
+        return Chunk(b"".join(self._held), self.usage, self._reasons[min(self._reasons)])
 
     def _take_one(self, payload: bytes, frames: list[bytes]) -> None:
         envelope = read_envelope(payload)
         if envelope.prompt_progress is not None:
             return  # llama.cpp's, about the prompt; see `hanse.engines.llama_engine`
+        if self._choices > 1 and any(
+            not 0 <= choice.index < self._choices for choice in envelope.choices
+        ):
+            raise TransientError(
+                "engine_unavailable", "The engine's answer has a choice that nobody asked for."
+            )
         self._meter(envelope)
         if envelope.timings is not None:
             payload = strip_timings(payload)
         if not envelope.choices and envelope.usage is not None and not self._wants_usage:
             return
         frame = b"data: " + self._renamer.rename(payload, envelope) + b"\n\n"
-        self.finish_reason = self.finish_reason or get_finish_reason(envelope)
-        if self.finish_reason is None:
+        _note_reasons(envelope, self._reasons)
+        if len(self._reasons) < self._choices:
             frames.append(frame)
             self._sent_usage = self.usage
         else:
@@ -218,13 +248,29 @@ class StreamMeter:
 
     def _meter(self, envelope: Envelope) -> None:
         if (timings := envelope.timings) is not None:
-            self.usage = Usage(timings.prompt_n, timings.cache_n, timings.predicted_n)
-            self._is_metered = True
+            self._count(envelope, Usage(timings.prompt_n, timings.cache_n, timings.predicted_n))
         elif envelope.usage is not None:
-            self.usage = envelope.usage.to_usage()
-            self._is_metered = True
+            self._count(envelope, envelope.usage.to_usage())
         elif not self._is_metered and any(c.has_output() for c in envelope.choices):
             self.usage = Usage(self._input_words, 0, self.usage.output_tokens + 1)
+
+    def _count(self, envelope: Envelope, usage: Usage) -> None:
+        self._is_metered = True
+        if self._choices == 1 or not envelope.choices:
+            self.usage = usage
+            return
+        self._counted[envelope.choices[0].index] = usage
+        prompt = self._counted[min(self._counted)]  # counted once, as the first choice counts it
+        output = sum(each.output_tokens for each in self._counted.values())
+        # Of choices that were not counted yet, frames were: those stay owed.
+        output = max(output, self.usage.output_tokens)
+        self.usage = Usage(prompt.input_tokens, prompt.cached_tokens, output)
+
+
+def _note_reasons(envelope: Envelope, reasons: dict[int, FinishReason]) -> None:
+    for choice in envelope.choices:
+        if choice.finish_reason:
+            reasons.setdefault(choice.index, _REASONS.get(choice.finish_reason, FinishReason.STOP))
 
 
 def strip_timings(payload: bytes) -> bytes:

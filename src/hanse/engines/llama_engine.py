@@ -3,6 +3,9 @@
 Chat, completion and embeddings (the mean over the last layer's tokens) come from one process; up to
 `parallel` requests are batched together, more wait in its queue.
 
+Several choices (`n`) take a slot each, all at once, and share the prompt; see
+`hanse.engines.llama.choices` and `turns`.
+
 Determinism: the same seed and body give the same text when the engine does nothing else. Requests
 that run together share matrix products, whose rounding then differs, and so may a later token.
 
@@ -11,7 +14,8 @@ Tokens are exact at every frame (`timings_per_token`), also for a stream that is
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +38,13 @@ from hanse.engines.gguf_files import (
     read_chat_template,
 )
 from hanse.engines.llama.assembly import AnswerAssembler
+from hanse.engines.llama.choices import join_usage
 from hanse.engines.llama.process import LlamaProcess
-from hanse.engines.llama.requests import adapt_messages, force_call, tell_calls
+from hanse.engines.llama.requests import adapt_body, adapt_messages, force_call, tell_calls
 from hanse.engines.llama.server import ServerConfig
+from hanse.engines.llama.turns import Turns
 from hanse.engines.openai_http import OpenAIServer, Timeouts
-from hanse.engines.parameters import check_request, refuse_patterns, wants_usage
+from hanse.engines.parameters import check_request, count_choices, refuse_patterns, wants_usage
 from hanse.engines.sse import DONE
 from hanse.http import HttpClient
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
@@ -59,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         model: the name that is offered.
         model_path: a GGUF file to serve as it is; empty for the packaged SmolLM2.
         chat_template_path: a Jinja file instead of the model's own template, to add tools to it.
-        parallel: requests that run at once (slots).
+        parallel: requests that run at once (slots); also the most choices of one.
         context_tokens: prompt and answer of one request.
         output_tokens_max: of one answer; at most the context.
         threads: processor threads; 0 for all.
@@ -122,6 +128,7 @@ class LlamaEngine:
         self._server: OpenAIServer | None = None
         self._capabilities: Capabilities | None = None
         self._guard: asyncio.Task[None] | None = None
+        self._turns = Turns(settings.parallel)
         self._quantisation = "unknown"
         self._chat_template = ""
 
@@ -186,11 +193,8 @@ class LlamaEngine:
         """Streamed inside, so that leaving stops the work (see `hanse.engines.llama.assembly`)."""
         if request.operation is Operation.EMBEDDINGS:
             return await self._embed(request)
-        model = self._settings.model
-        assembler = AnswerAssembler(request.operation, request.answer_id, model)
-        meter = StreamMeter(Renamer(request.answer_id, model), wants_usage=True)
-        payloads = self._open_stream(request)
-        try:
+        assembler = AnswerAssembler(request.operation, request.answer_id, self._settings.model)
+        async with self._ask(request, tells_usage=True) as (meter, payloads):
             async for some in payloads:
                 meter.take(some)
                 for payload in some:
@@ -198,27 +202,19 @@ class LlamaEngine:
                         assembler.take(payload)
                 if meter.is_done:
                     break
-        finally:
-            await payloads.aclose()
         end = meter.finish()
         assert end.finish_reason is not None
         return Answer(assembler.get_body(), end.usage, end.finish_reason)
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """llama.cpp's frames without its timings."""
-        meter = StreamMeter(
-            Renamer(request.answer_id, self._settings.model),
-            wants_usage=wants_usage(request.body),
-        )
-        payloads = self._open_stream(request)
-        try:
+        told = wants_usage(request.body)
+        async with self._ask(request, tells_usage=told) as (meter, payloads):
             async for some in payloads:
                 if chunk := meter.take(some):
                     yield chunk
                 if meter.is_done:
                     break
-        finally:
-            await payloads.aclose()
         yield meter.finish()
 
     async def count_tokens(self, request: EngineRequest) -> int:
@@ -317,6 +313,7 @@ class LlamaEngine:
             tools=bool(props.chat_template_caps.get("supports_tools")),
             forced_tools=True,
             embedding_dimensions=dimensions,
+            choices_max=s.parallel,
         )
 
     def _make_config(self, socket_path: str, api_key: str, parent_pid: int) -> ServerConfig:
@@ -341,31 +338,34 @@ class LlamaEngine:
         assert self._path is not None
         return 4_096 + 4 * self._path.stat().st_size // 2**20
 
-    def _open_stream(self, request: EngineRequest) -> AsyncGenerator[list[bytes], None]:
+    @asynccontextmanager
+    async def _ask(
+        self, request: EngineRequest, *, tells_usage: bool
+    ) -> AsyncIterator[tuple[StreamMeter, AsyncGenerator[list[bytes], None]]]:
         body = check_request(request, self.capabilities)
         if not self._settings.grammar:
             refuse_patterns("response_format", body.get("response_format"))
             refuse_patterns("tools", body.get("tools"))
-        if "messages" in body:
-            body["messages"] = adapt_messages(body["messages"])
         is_forced = force_call(body)
-        body |= {
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "timings_per_token": True,
-            # With it the server sends its head before the prompt is read, and only after its head
-            # does it notice that a caller has left.
-            "return_progress": True,
-            "cache_prompt": self._settings.shared_cache,
-        }
-        payloads = self._get_server().stream_payloads(request.operation.path, body)
-        return tell_calls(payloads, request.answer_id) if is_forced else payloads
+        adapt_body(body, shares_cache=self._settings.shared_cache)
+        choices, id_ = count_choices(body), request.answer_id
+        renamer = Renamer(id_, self._settings.model)
+        meter = StreamMeter(renamer, wants_usage=tells_usage, choices=choices)
+        async with self._turns.hold(choices):
+            payloads = self._get_server().stream_payloads(request.operation.path, body)
+            if choices > 1 or request.operation is Operation.COMPLETION:
+                payloads = join_usage(payloads, choices)
+            if is_forced:
+                payloads = tell_calls(payloads, id_)
+            async with aclosing(payloads):
+                yield meter, payloads
 
     async def _embed(self, request: EngineRequest) -> Answer:
         body = check_request(request, self.capabilities)
         body.pop("dimensions", None)
         body["model"] = self._settings.model
-        payload = await self._get_server().fetch("POST", request.operation.path, body)
+        async with self._turns.hold(1):
+            payload = await self._get_server().fetch("POST", request.operation.path, body)
         envelope = read_envelope(payload)
         if envelope.usage is None:
             raise TransientError("engine_unavailable", "The engine's answer states no usage.")

@@ -16,7 +16,7 @@ from typing import Any
 from hanse.engines.audio.fields import check_audio_fields
 from hanse.engines.base import Capabilities, EngineRequest, Operation
 from hanse.protocol.errors import RequestError
-from hanse.protocol.limits import MESSAGES_MAX
+from hanse.protocol.limits import CHOICES_MAX, MESSAGES_MAX
 
 STOPS_MAX = 16
 """Stop strings; OpenAI takes 4, engines compare each one at every token."""
@@ -76,7 +76,8 @@ Check = Callable[[str, Any], Any]
 def check_request(request: EngineRequest, capabilities: Capabilities) -> dict[str, Any]:
     """The fields that the engine must honour, each checked; `max_tokens` is always among them.
 
-    `max_completion_tokens` becomes `max_tokens`. Without either, it is the capabilities' limit.
+    `max_completion_tokens` becomes `max_tokens`. Without either, it is the capabilities' limit. `n`
+    is there only if it is above 1.
 
     Raises:
         RequestError: `invalid_request` or `unsupported_parameter`, with `param`.
@@ -98,6 +99,11 @@ def check_request(request: EngineRequest, capabilities: Capabilities) -> dict[st
     if request.operation is not Operation.EMBEDDINGS:
         _settle_output_limit(out, capabilities.output_tokens_max)
     return out
+
+
+def count_choices(checked: dict[str, Any]) -> int:
+    """How many answers a checked body asks for."""
+    return int(checked.get("n", 1))
 
 
 def wants_usage(body: dict[str, Any]) -> bool:
@@ -141,9 +147,20 @@ def _check_capabilities(out: dict[str, Any], capabilities: Capabilities) -> None
             raise _unsupported(name, "is not offered by this model's engine")
     if not capabilities.tools:
         out.pop("tool_choice", None)
+    _settle_choices(out, capabilities.choices_max)
     known, asked = capabilities.embedding_dimensions, out.get("dimensions")
     if known and asked is not None and asked != known:
         raise _unsupported("dimensions", f"is {asked}, but this model's vectors have {known}")
+
+
+def _settle_choices(out: dict[str, Any], limit: int) -> None:
+    choices = out.pop("n", 1)
+    if choices > limit:
+        raise _unsupported("n", f"is {choices}, but this model's engine gives at most {limit}")
+    if out.pop("best_of", choices) != choices:
+        raise _unsupported("best_of", f"only takes {choices}, the value of n, here")
+    if choices > 1:
+        out["n"] = choices
 
 
 def _settle_output_limit(out: dict[str, Any], limit: int) -> None:
@@ -372,6 +389,8 @@ def _children(node: Any) -> list[Any]:
 
 
 _SAMPLING: dict[str, Check] = {
+    "n": _integer(1, CHOICES_MAX),
+    "best_of": _integer(1, CHOICES_MAX),
     "temperature": _number(0, 2),
     "top_p": _number(0, 1),
     "top_k": _integer(0, 1_000),

@@ -28,9 +28,15 @@ from hanse.engines.base import (
     Operation,
     Progress,
 )
-from hanse.engines.frames import Renamer, StreamMeter, get_finish_reason, read_envelope
+from hanse.engines.frames import (
+    Renamer,
+    StreamMeter,
+    count_words,
+    get_finish_reason,
+    read_envelope,
+)
 from hanse.engines.openai_http import OpenAIServer, Timeouts
-from hanse.engines.parameters import check_request, wants_usage
+from hanse.engines.parameters import check_request, count_choices, wants_usage
 from hanse.http import HttpClient
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason
@@ -61,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parallel: requests at once.
         logprobs, seed, grammar, json_schema, tools, forced_tools: what it can do.
         embedding_dimensions: length of a vector, if it serves them.
+        choices_max: most answers to one request (`n`); some servers ignore `n`, then leave it at 1.
         continuous_usage: ask for usage in every frame (vLLM, SGLang).
         margin_ppm: for an upstream that is a Hanse gateway, which buys itself: each request asks
             it to pay at most the prices that the request is sold at less this margin
@@ -85,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tools: bool = True
     forced_tools: bool = True
     embedding_dimensions: int = 0
+    choices_max: int = 1
     continuous_usage: bool = False
     margin_ppm: Annotated[int, msgspec.Meta(ge=0)] | None = None
     timeouts: Timeouts = Timeouts()
@@ -121,6 +129,7 @@ class UpstreamEngine:
             tools=s.tools,
             forced_tools=s.forced_tools,
             embedding_dimensions=s.embedding_dimensions,
+            choices_max=s.choices_max,
         )
 
     async def start(self, progress: Progress | None = None) -> None:
@@ -177,7 +186,7 @@ class UpstreamEngine:
         envelope = read_envelope(payload)
         if envelope.usage is None:
             raise TransientError("engine_unavailable", "The upstream's answer states no usage.")
-        reason = get_finish_reason(envelope)
+        reason = get_finish_reason(envelope, count_choices(body))
         if reason is None and request.operation is not Operation.EMBEDDINGS:
             raise TransientError("engine_unavailable", "The upstream's answer is not complete.")
         renamer = Renamer(request.answer_id, self._settings.model)
@@ -197,6 +206,7 @@ class UpstreamEngine:
             Renamer(request.answer_id, self._settings.model),
             wants_usage=wants_usage(request.body),
             input_words=count_words(request.body),
+            choices=count_choices(body),
         )
         payloads = self._get_server().stream_payloads(
             f"/{request.operation}", body, self._make_headers(request)
@@ -261,21 +271,6 @@ def read_key(settings: Settings) -> str:
             param="key_env",
         )
     return key
-
-
-def count_words(body: dict[str, Any]) -> int:
-    """Words of a prompt: at least one token each, so never more than the tokens."""
-    prompt = body.get("prompt")
-    if isinstance(prompt, str):
-        return len(prompt.split())
-    if isinstance(prompt, list):
-        return len(prompt[0].split()) if isinstance(prompt[0], str) else len(prompt)
-    words = 0
-    for message in body.get("messages", ()):
-        content = message.get("content") or ""
-        texts = [content] if isinstance(content, str) else [part["text"] for part in content]
-        words += sum(len(text.split()) for text in texts)
-    return words
 
 
 def _read_key_file(path: Path) -> str:

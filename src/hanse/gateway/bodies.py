@@ -16,11 +16,8 @@ from msgspec import Meta
 
 from hanse.gateway.dialects.fields import decode_json, get_field_error
 from hanse.protocol.errors import RequestError
-from hanse.protocol.limits import MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
+from hanse.protocol.limits import CHOICES_MAX, MESSAGES_MAX, NAME_CHARS_MAX, TOKENS_MAX
 from hanse.protocol.wire.forms import read_form
-
-CHOICES_MAX = 128
-"""Answers to one request (`n`), as in OpenAI's API."""
 
 TEXTS_MAX = 1_048_576
 """Texts, or token numbers, of one prompt or input; the body's size bounds them anyway, this bounds

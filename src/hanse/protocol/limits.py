@@ -46,6 +46,9 @@ REQUEST_BODY_BYTES_MAX = 4 * 1024 * 1024
 MESSAGES_MAX = 4_096
 """Messages of one chat; a conversation longer than that has left every context."""
 
+CHOICES_MAX = 128
+"""Answers to one request (`n`), as in OpenAI's API; brokers and engines give fewer."""
+
 HEADER_BYTES_MAX = 4_096
 """The voucher header after base64; a full one takes about 1,300 bytes, and servers refuse 8 kB
 lines.

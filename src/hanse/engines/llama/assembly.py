@@ -13,7 +13,7 @@ from hanse.engines.base import Operation
 
 
 class AnswerAssembler:
-    """Feeds on decoded frames of one choice, gives the body."""
+    """Feeds on decoded frames, gives the body."""
 
     def __init__(self, operation: Operation, answer_id: str, model: str) -> None:
         self._is_chat = operation is Operation.CHAT
@@ -22,11 +22,7 @@ class AnswerAssembler:
             "object": "chat.completion" if self._is_chat else "text_completion",
             "model": model,
         }
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._logprobs: list[Any] = []
-        self._calls: dict[int, dict[str, Any]] = {}
-        self._reason: str | None = None
+        self._choices: dict[int, _Choice] = {}
         self._usage: Any = None
 
     def take(self, payload: bytes) -> None:
@@ -36,32 +32,53 @@ class AnswerAssembler:
             return
         self._head["created"] = frame.get("created", 0)
         self._usage = frame.get("usage") or self._usage
-        for choice in frame.get("choices", ()):
-            self._reason = choice.get("finish_reason") or self._reason
-            self._logprobs += (choice.get("logprobs") or {}).get("content") or []
-            delta = choice.get("delta") or {}
-            self._text.append(delta.get("content") or choice.get("text") or "")
-            self._reasoning.append(delta.get("reasoning_content") or "")
-            for call in delta.get("tool_calls") or ():
-                self._take_call(call)
+        for part in frame.get("choices", ()):
+            self._choices.setdefault(part.get("index", 0), _Choice()).take(part)
 
     def get_body(self) -> bytes:
         """The body as JSON."""
+        choices = [
+            {"index": index, **self._choices[index].get_fields(self._is_chat)}
+            for index in sorted(self._choices)
+        ]
+        return msgspec.json.encode({**self._head, "choices": choices, "usage": self._usage})
+
+
+class _Choice:
+    """The parts of one choice."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._logprobs: list[Any] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._reason: str | None = None
+
+    def take(self, part: dict[str, Any]) -> None:
+        self._reason = part.get("finish_reason") or self._reason
+        self._logprobs += (part.get("logprobs") or {}).get("content") or []
+        delta = part.get("delta") or {}
+        self._text.append(delta.get("content") or part.get("text") or "")
+        self._reasoning.append(delta.get("reasoning_content") or "")
+        for call in delta.get("tool_calls") or ():
+            self._take_call(call)
+
+    def get_fields(self, is_chat: bool) -> dict[str, Any]:
         text = "".join(self._text)
-        choice: dict[str, Any] = {"index": 0}
-        if self._is_chat:
+        fields: dict[str, Any] = {}
+        if is_chat:
             message: dict[str, Any] = {"role": "assistant", "content": text}
             if reasoning := "".join(self._reasoning):
                 message["reasoning_content"] = reasoning
             if self._calls:
                 message["content"] = text or None
                 message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
-            choice["message"] = message
+            fields["message"] = message
         else:
-            choice["text"] = text
-        choice["logprobs"] = {"content": self._logprobs} if self._logprobs else None
-        choice["finish_reason"] = self._reason
-        return msgspec.json.encode({**self._head, "choices": [choice], "usage": self._usage})
+            fields["text"] = text
+        fields["logprobs"] = {"content": self._logprobs} if self._logprobs else None
+        fields["finish_reason"] = self._reason
+        return fields
 
     def _take_call(self, part: dict[str, Any]) -> None:
         """A tool call's name comes first, its arguments in pieces."""

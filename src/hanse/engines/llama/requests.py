@@ -6,11 +6,13 @@ in the prompt as always, and what comes is told as the tool call that it is. Its
 one piece, at the end.
 """
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 
+from hanse.engines.llama.choices import fit_seed
 from hanse.engines.sse import DONE
 from hanse.protocol.errors import RequestError
 
@@ -18,6 +20,22 @@ from hanse.protocol.errors import RequestError
 def adapt_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """`developer` is OpenAI's newer name of `system`, which is what templates know."""
     return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+
+
+def adapt_body(body: dict[str, Any], *, shares_cache: bool) -> None:
+    """Make a checked body what llama.cpp is asked, always for a stream."""
+    if "messages" in body:
+        body["messages"] = adapt_messages(body["messages"])
+    fit_seed(body)
+    body |= {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "timings_per_token": True,
+        # With it the server sends its head before the prompt is read, and only after its head does
+        # it notice that a caller has left.
+        "return_progress": True,
+        "cache_prompt": shares_cache,
+    }
 
 
 def force_call(body: dict[str, Any]) -> bool:
@@ -47,7 +65,7 @@ async def tell_calls(
     payloads: AsyncGenerator[list[bytes], None], answer_id: str
 ) -> AsyncGenerator[list[bytes], None]:
     """A forced call's frames, in which its text has become a tool call."""
-    texts: list[str] = []
+    texts: defaultdict[int, list[str]] = defaultdict(list)
     try:
         async for some in payloads:
             yield [told for payload in some for told in _tell(payload, texts, answer_id)]
@@ -55,33 +73,34 @@ async def tell_calls(
         await payloads.aclose()
 
 
-def _tell(payload: bytes, texts: list[str], answer_id: str) -> list[bytes]:
+def _tell(payload: bytes, texts: defaultdict[int, list[str]], answer_id: str) -> list[bytes]:
     if payload == DONE:
         return [payload]
     frame = msgspec.json.decode(payload)
     told: list[bytes] = []
     for choice in frame.get("choices", ()):
-        delta = choice.get("delta") or {}
-        texts.append(delta.pop("content", None) or "")
+        delta, index = choice.get("delta") or {}, choice.get("index", 0)
+        texts[index].append(delta.pop("content", None) or "")
         if choice.get("finish_reason") is None:
             continue
-        text = "".join(texts)
+        text = "".join(texts[index])
         said: dict[str, Any] = {"content": text}  # cut short: what was written, as it is
         if choice["finish_reason"] == "stop":
             choice["finish_reason"] = "tool_calls"
-            said = {"tool_calls": [_make_call(text, answer_id)]}
+            said = {"tool_calls": [_make_call(text, answer_id, index)]}
         last = {**choice, "delta": said, "finish_reason": None}
         told.append(msgspec.json.encode({**frame, "choices": [last]}))
     return [*told, msgspec.json.encode(frame)]
 
 
-def _make_call(text: str, answer_id: str) -> dict[str, Any]:
+def _make_call(text: str, answer_id: str, choice: int) -> dict[str, Any]:
     call = msgspec.json.decode(text)
+    id_ = f"call_{answer_id}_{choice}" if choice else f"call_{answer_id}"
     function = {
         "name": call["name"],
         "arguments": msgspec.json.encode(call["arguments"]).decode(),
     }
-    return {"index": 0, "id": f"call_{answer_id}", "type": "function", "function": function}
+    return {"index": 0, "id": id_, "type": "function", "function": function}
 
 
 def _get_function(tool: dict[str, Any]) -> dict[str, Any]:

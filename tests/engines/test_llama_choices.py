@@ -1,0 +1,110 @@
+"""What the engine `llama` adds to llama.cpp's several choices: seeds, and whose turn it is."""
+
+import asyncio
+
+import pytest
+
+from hanse.engines.llama.choices import fit_seed
+from hanse.engines.llama.turns import Turns
+from hanse.protocol.limits import CHOICES_MAX
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**32 - 1, 2**32 - 2, 2**63 - 1, -(2**63)])
+def test_no_choices_seed_asks_for_chance(seed: int) -> None:
+    body = {"n": 16, "seed": seed}
+    fit_seed(body)
+    assert 0 <= body["seed"] <= body["seed"] + CHOICES_MAX - 1 < 2**32 - 1
+
+
+def test_one_answer_keeps_its_seed() -> None:
+    body = {"seed": -1}
+    fit_seed(body)
+    assert body == {"seed": -1}
+
+
+class Asker:
+    """Holds turns, and notes who got theirs."""
+
+    def __init__(self, slots: int) -> None:
+        self.turns = Turns(slots)
+        self.begun: list[str] = []
+        self._ends: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def ask(self, name: str, count: int) -> None:
+        self._ends[name] = asyncio.Event()
+        self._tasks[name] = asyncio.create_task(self._hold(name, count))
+        await self._settle()
+
+    async def _hold(self, name: str, count: int) -> None:
+        async with self.turns.hold(count):
+            self.begun.append(name)
+            await self._ends[name].wait()
+
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self._ends[name].set()
+        await self._settle()
+
+    async def cancel(self, name: str) -> None:
+        self._tasks[name].cancel()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_single_answers_never_wait_while_nobody_needs_more() -> None:
+    asker = Asker(slots=2)
+    for name in "abcd":
+        await asker.ask(name, 1)
+    assert asker.begun == list("abcd")
+
+
+async def test_turns_are_taken_in_order() -> None:
+    asker = Asker(slots=2)
+    await asker.ask("a", 1)
+    await asker.ask("both", 2)
+    await asker.ask("b", 1)
+    assert asker.begun == ["a"]
+    await asker.end("a")
+    assert asker.begun == ["a", "both"]
+    await asker.ask("again", 2)
+    await asker.end("both")
+    assert asker.begun == ["a", "both", "b"]
+    await asker.end("b")
+    assert asker.begun == ["a", "both", "b", "again"]
+
+
+async def test_what_fits_beside_several_goes_on() -> None:
+    asker = Asker(slots=4)
+    await asker.ask("three", 3)
+    await asker.ask("a", 1)
+    await asker.ask("b", 1)
+    assert asker.begun == ["three", "a"]
+    await asker.end("a")
+    assert asker.begun == ["three", "a", "b"]
+
+
+async def test_one_that_leaves_the_queue_lets_the_next_go() -> None:
+    asker = Asker(slots=2)
+    await asker.ask("a", 1)
+    await asker.ask("both", 2)
+    await asker.ask("b", 1)
+    await asker.cancel("both")
+    assert asker.begun == ["a", "b"]
+
+
+async def test_one_that_leaves_as_its_turn_comes_gives_it_on() -> None:
+    asker = Asker(slots=2)
+    await asker.ask("a", 1)
+    await asker.ask("both", 2)
+    await asker.ask("other", 2)
+    asker._ends["a"].set()
+    await asyncio.sleep(0)  # now "both" has its turn, and has not seen it
+    await asker.cancel("both")
+    assert asker.begun[-1] == "other"
+    await asker.end("other")
+    await asker.ask("again", 2)
+    assert asker.begun[-1] == "again"
