@@ -146,6 +146,19 @@ async def test_hung_engine_is_cut_off_and_the_reservation_freed(after_tokens):
         assert state.book.reserved == 0
 
 
+async def test_hung_engine_is_cut_off_after_it_was_looked_at():
+    limits = ServingLimits(request_time_s=0.3, keep_alive_s=0.05)
+    fault = Fault(kind="hang", after_tokens=2)
+    async with selling(limits=limits, fault=fault) as (_here, caller):
+        for stream in (True, False):
+            signed = caller.sign(stream=stream)
+            reply = await caller.send(signed)
+            assert b"request_timeout" in (reply.frames[-1] if stream else reply.body)
+            caller.check(signed, reply)
+            assert reply.receipt.receipt.usage.output_tokens == (2 if stream else 0)
+            caller.acknowledge(reply.receipt)
+
+
 async def test_slow_first_token_is_bridged_by_comments_outside_the_hash():
     limits = ServingLimits(keep_alive_s=0.05)
     async with selling(limits=limits, first_token_delay_s=0.3) as (_here, caller):

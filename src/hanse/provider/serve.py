@@ -37,6 +37,7 @@ from hanse.provider.offers import OfferInForce
 from hanse.provider.paid_body import PaidBody, check_body, decode_body
 from hanse.provider.slots import Slots
 from hanse.provider.streaming import CallerWatch, StreamedAnswer
+from hanse.serving import Looks
 from hanse.settlement import Admission, SubAccountFunds, decode_stored_receipt
 from hanse.settlement.traces.capture import TraceCapture
 from hanse.settlement.traces.sealing import read_encryption_key
@@ -55,6 +56,7 @@ class PaidService:
         self.finisher = Finisher(parts)
         self.slots = Slots(parts.limits)
         self.budget = BodyBudget(parts.limits.body_bytes_in_flight_max)
+        self._looks = Looks(parts.limits.keep_alive_s)
         self._at_work: Counter[tuple[Hash32, Address]] = Counter()
 
     async def serve(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,8 +86,9 @@ class PaidService:
                 begun,
                 self._begin_trace(signed, scope, body),
             )
+            watch = CallerWatch(scope, receive, self._looks, parts.limits.request_time_s)
             try:
-                await self._serve_checked(request, funds, CallerWatch(scope, receive), send)
+                await self._serve_checked(request, funds, watch, send)
             finally:
                 if request.trace is not None:
                     request.trace.close()
@@ -218,7 +221,7 @@ class PaidService:
     ) -> None:
         engine = request.offer.service.engine
         try:
-            async with watch, asyncio.timeout(self.parts.limits.request_time_s):
+            async with watch:
                 answer = await engine.answer(engine_request)
         except (Exception, asyncio.CancelledError) as error:
             await self.finisher.finish_failed(request, admission, send, error)

@@ -8,6 +8,7 @@
     listener     socket, descriptors, uvicorn's settings       server    start and stop
     connection   one connection: bounds of its head, and one packet for what belongs together
     departure    learning that the other end has hung up
+    looks        one timer for all requests that want a look every so often
     process      the loops beside a server, and its end by a signal
 
 Applications are raw ASGI. In `scope["state"][ABORT]` each request finds a function that drops its
@@ -26,6 +27,7 @@ from hanse.serving.connection import (
 )
 from hanse.serving.departure import watch_departure
 from hanse.serving.listener import CLOSING_S, create_config, grant_connections, listen
+from hanse.serving.looks import Looks
 from hanse.serving.process import Loops, ServingProcess, run_until_signal
 from hanse.serving.server import HttpServer, QuietServer
 
@@ -37,6 +39,7 @@ __all__ = [
     "CLOSING_S",
     "BoundedHttpProtocol",
     "HttpServer",
+    "Looks",
     "Loops",
     "QuietServer",
     "ServingProcess",
