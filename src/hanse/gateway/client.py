@@ -5,7 +5,7 @@ that finds, pays and checks providers is behind it, all that speaks to applicati
 crosses the seam towards applications is translated here: whose fault an error is.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hanse.market import Chooser, Needs
@@ -76,15 +76,16 @@ class MarketAnswer(Protocol):
         ...
 
 
-async def iterate_batches(answer: MarketAnswer) -> AsyncIterator[list[bytes]]:
+def iterate_batches(answer: MarketAnswer) -> AsyncIterator[list[bytes]]:
     """The stream's frames, those that came together in one list where the answer can tell."""
-    batches = getattr(answer, "batches", None)
-    if batches is None:
-        async for frame in answer.frames():
-            yield [frame]
-        return
-    async for batch in batches():
-        yield batch
+    batches: Callable[[], AsyncIterator[list[bytes]]] | None = getattr(answer, "batches", None)
+    return _iterate_singly(answer.frames()) if batches is None else batches()
+
+
+async def _iterate_singly(frames: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Frames, each in a list of its own."""
+    async for frame in frames:
+        yield [frame]
 
 
 class MarketClient(Protocol):

@@ -14,7 +14,12 @@ import msgspec
 from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
 from hanse.gateway.exchange import Headers
 from hanse.gateway.resilience.continuing import Joint, find_obstacle, make_end, make_rest
-from hanse.gateway.resilience.delivered import HELD_BYTES_MAX, Delivered, verify_frame
+from hanse.gateway.resilience.delivered import (
+    ERROR_FRAME,
+    HELD_BYTES_MAX,
+    Delivered,
+    verify_frame,
+)
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
@@ -30,7 +35,6 @@ CONTINUED_COMMENT = b": hanse-continued "
 FALLBACK_HEADER = b"hanse-fallback"
 
 _CONTINUED = (Operation.CHAT.path, Operation.COMPLETION.path)
-_ERROR_FRAME = b'data: {"error"'
 _FRAME_END = b"}\n\n"
 
 
@@ -63,7 +67,6 @@ class SteadyAnswer:
         body: bytes,
         needs: Needs,
         part: MarketAnswer,
-        frames: AsyncIterator[bytes] | None = None,
         fallback_code: str = "",
     ) -> None:
         self.is_stream = part.is_stream
@@ -73,7 +76,6 @@ class SteadyAnswer:
         self._body = body
         self._needs = needs
         self._part = part
-        self._frames = frames
         self._is_ended = self._is_done = self._is_fallback = False
         self._turns = 0
         self._taken: list[bytes] = []
@@ -120,7 +122,7 @@ class SteadyAnswer:
             patience = Patience(settings.silence_s, settings.first_token_s)
             failure: HanseError | None = None
             try:
-                async for batch in self._iterate_part():
+                async for batch in iterate_batches(self._part):
                     patience.state = WITH_APPLICATION
                     try:
                         frames, odd = self._take_batch(batch), None
@@ -155,19 +157,11 @@ class SteadyAnswer:
         headers.extend(self._marks)
         self._marks = headers
 
-    async def _iterate_part(self) -> AsyncIterator[list[bytes]]:
-        if self._frames is None:
-            async for batch in iterate_batches(self._part):
-                yield batch
-            return
-        async for frame in self._frames:
-            yield [frame]
-
     def _take_batch(self, batch: list[bytes]) -> list[bytes]:
         """What the application gets of these; they are also kept as delivered."""
         self._taken = taken = []
         for raw in batch:
-            if raw[-3:] != _FRAME_END or raw[:14] == _ERROR_FRAME:
+            if raw[-3:] != _FRAME_END or raw[:14] == ERROR_FRAME:
                 frame = self._take_odd(raw)
             else:
                 frame = raw if self._joint is None else self._joint.join(raw)
@@ -185,7 +179,7 @@ class SteadyAnswer:
         if b"[DONE]" in raw[:16]:
             self._is_done = True
             return raw
-        if raw[:14] == _ERROR_FRAME:
+        if raw[:14] == ERROR_FRAME:
             self._told = raw  # kept back until it is clear that nobody goes on
             return None
         verify_frame(raw)
@@ -260,7 +254,7 @@ class SteadyAnswer:
             self._mark_fallback(failure.code)
         if receipt is not None:
             self.earlier.append(receipt)
-        self._frames, self._is_ended = None, False
+        self._is_ended = False
 
     async def _end_part(self) -> None:
         """Hang up on the present part, and count what its receipt says, if it is here."""

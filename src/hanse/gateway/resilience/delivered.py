@@ -25,6 +25,9 @@ TEXT_BYTES_MAX = 65_536
 """Of a text that can be continued: some 16,000 tokens. It becomes a prompt that is paid for, and a
 stranger wrote it."""
 
+ERROR_FRAME = b'data: {"error"'
+"""Begins the frame in which a provider says that its engine broke."""
+
 
 class _Delta(msgspec.Struct):
     role: str | None = None

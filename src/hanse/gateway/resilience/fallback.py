@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from hanse.gateway.client import MarketAnswer, MarketClient, Receipted
+from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
 from hanse.gateway.plain import open_plain, read_upstream
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.settings import GatewaySettings
@@ -123,6 +123,9 @@ class _LocalAnswer:
 
     def frames(self) -> AsyncIterator[bytes]:
         return self._answer.frames()
+
+    def batches(self) -> AsyncIterator[list[bytes]]:
+        return iterate_batches(self._answer)
 
     async def close(self) -> None:
         await self._answer.close()

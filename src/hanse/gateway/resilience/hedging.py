@@ -7,22 +7,46 @@ its prompt. Only streams are hedged: a whole answer shows no first token.
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from hanse.gateway.client import MarketAnswer, MarketClient
+from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
+from hanse.gateway.resilience.delivered import ERROR_FRAME
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError
 
-_ERROR_FRAME = b'data: {"error"'
 
-
-@dataclass(frozen=True, slots=True)
 class Opened:
-    """An answer whose first frame is here; `frames` gives it again, and all others."""
+    """A stream whose first frames are here already; fulfils `MarketAnswer`."""
 
-    answer: MarketAnswer
-    frames: AsyncIterator[bytes]
+    is_stream = True
+
+    def __init__(
+        self, answer: MarketAnswer, first: list[bytes], rest: AsyncIterator[list[bytes]]
+    ) -> None:
+        self.provider = answer.provider
+        self.read = answer.read
+        self.close = answer.close
+        self._answer = answer
+        self._first = first
+        self._rest = rest
+
+    @property
+    def receipt(self) -> Receipted | None:
+        """See `MarketAnswer.receipt`."""
+        return self._answer.receipt
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """See `MarketAnswer.frames`."""
+        async for batch in self.batches():
+            for frame in batch:
+                yield frame
+
+    async def batches(self) -> AsyncIterator[list[bytes]]:
+        """The same, those that came together in one list."""
+        yield self._first
+        async for batch in self._rest:
+            yield batch
 
 
 class Hedge:
@@ -69,16 +93,17 @@ class Hedge:
     async def _open(self, path: str, body: bytes, needs: Needs, asked: list[str]) -> Opened:
         answer = await self._client.request(path, body, needs, asked)
         try:
-            frames = answer.frames()
-            first = await anext(frames, b"")
-            if not first or first.startswith(_ERROR_FRAME):
+            batches = iterate_batches(answer)
+            nothing: list[bytes] = []
+            first = await anext(batches, nothing)
+            if not first or first[0].startswith(ERROR_FRAME):
                 raise TransientError(
                     "provider_unreachable", f"provider {answer.provider} sent no first frame"
                 )
         except BaseException:
             await answer.close()
             raise
-        return Opened(answer, _prepend(first, frames))
+        return Opened(answer, first, batches)
 
     def _hang_up(self, racers: list["asyncio.Task[Opened]"]) -> None:
         for racer in racers:
@@ -89,7 +114,7 @@ class Hedge:
     def _forget(self, racer: "asyncio.Task[Opened]") -> None:
         self._losers.discard(racer)
         if not racer.cancelled() and racer.exception() is None:  # it came in at the same moment
-            closing = asyncio.ensure_future(racer.result().answer.close())
+            closing = asyncio.ensure_future(racer.result().close())
             closing.add_done_callback(lambda _: self._figures.count_hedge("both"))
 
 
@@ -106,9 +131,3 @@ async def _find_winner(racers: list["asyncio.Task[Opened]"]) -> "asyncio.Task[Op
             raise error  # a defect must not hide behind the first one's failure
     racers[0].result()
     raise AssertionError("unreachable")
-
-
-async def _prepend(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for frame in rest:
-        yield frame

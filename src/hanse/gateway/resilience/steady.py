@@ -20,12 +20,12 @@ Each part has a voucher and a receipt of its own. A frame costs a look at its en
 list and a flag; nothing is decoded and no task is made unless something goes wrong.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hanse.gateway.client import MarketClient
+from hanse.gateway.client import MarketAnswer, MarketClient
 from hanse.gateway.resilience.answer import Means, SteadyAnswer
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
@@ -68,11 +68,10 @@ class SteadyClient:
         """See `MarketClient.request`; a fallback may answer in the market's place."""
         wanted = needs or _ANY
         hedge_after_s = self._means.get_settings().hedge_after_s
-        frames: AsyncIterator[bytes] | None = None
+        answer: MarketAnswer
         try:
             if hedge_after_s and _is_stream(body):
-                opened = await self._hedge.open(path, body, wanted, hedge_after_s)
-                answer, frames = opened.answer, opened.frames
+                answer = await self._hedge.open(path, body, wanted, hedge_after_s)
             else:
                 wait_s = self._means.get_wait_s()
                 answer = await ask_patiently(self._means.client, path, body, wanted, asked, wait_s)
@@ -80,8 +79,8 @@ class SteadyClient:
             fallback = await self._means.fallback.find_answer(path, body, error)
             if fallback is None:
                 raise
-            return SteadyAnswer(self._means, path, body, wanted, fallback, None, error.code)
-        return SteadyAnswer(self._means, path, body, wanted, answer, frames)
+            return SteadyAnswer(self._means, path, body, wanted, fallback, error.code)
+        return SteadyAnswer(self._means, path, body, wanted, answer)
 
     def get_models(self) -> dict[str, Any]:
         """See `MarketClient.get_models`."""
