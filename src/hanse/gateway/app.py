@@ -71,17 +71,19 @@ class GatewayApp:
         self._keys = keys
         self._clock_s = clock_s
         self._random_bytes = random_bytes
-        desk = StatusDesk(self.observer, self.paid, self.money, keys, budgets, self._get_key)
+        desk = StatusDesk(self.observer, self.paid, self.money, keys, budgets)
         self._handlers: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "models": self._list_models,
             "model": self._get_model,
             "money": self._get_money,
-            "quote": partial(answer_quote, budgets, self.paid.hold, self._get_key),
-            "mint_key": partial(answer_mint, keys, self._get_key),
             "status": desk.answer,
             "health": self._get_health,
             "metrics": self._get_metrics,
             "openapi": self._get_openapi,
+        }
+        self._handlers_of_keys: dict[str, Callable[[Exchange, ApiKey], Awaitable[None]]] = {
+            "quote": partial(answer_quote, budgets, self.paid.hold),
+            "mint_key": partial(answer_mint, keys),
         }
         self._description = msgspec.json.encode(get_description())
         self._choose_by(settings)
@@ -140,8 +142,11 @@ class GatewayApp:
     ) -> None:
         if operation.name in self._handlers:
             await self._handlers[operation.name](exchange)
+            return
+        assert key is not None, operation.name
+        if operation.name in self._handlers_of_keys:
+            await self._handlers_of_keys[operation.name](exchange, key)
         else:
-            assert key is not None, operation.name
             self.observer.begin(exchange, operation.name, started_s)
             await self.paid.serve(exchange, operation, key)
 

@@ -52,18 +52,17 @@ _decode_bare = msgspec.json.Decoder(_Bare).decode
 async def answer_quote(
     budgets: "Budgets | None",
     hold: Callable[[Exchange, ApiKey], AbstractContextManager[Callable[[float], Awaitable[bytes]]]],
-    get_key: Callable[[Exchange], Awaitable[ApiKey]],
     exchange: Exchange,
+    key: ApiKey,
 ) -> None:
     """Price a body by the providers of its model; it counts as a request of the key.
 
     Args:
         budgets: whose limits hold, and whose market is asked.
         hold: reads the body, whose bytes count among those at work.
-        get_key: the key of a request.
         exchange: the question.
+        key: who asks.
     """
-    key = await get_key(exchange)
     with hold(exchange, key) as read_body:
         await _answer(budgets, key, exchange, await read_body(BODY_READ_S))
 

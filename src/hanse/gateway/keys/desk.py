@@ -1,7 +1,5 @@
 """`POST /hanse/v1/keys`: what a game server asks for when a player joins."""
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 
 from hanse.gateway.dialects.fields import decode_json
@@ -18,11 +16,8 @@ BODY_READ_S = 10.0
 _decode = msgspec.json.Decoder(MintBody, strict=False).decode
 
 
-async def answer_mint(
-    keys: ApiKeys, get_key: Callable[[Exchange], Awaitable[ApiKey]], exchange: Exchange
-) -> None:
+async def answer_mint(keys: ApiKeys, exchange: Exchange, parent: ApiKey) -> None:
     """Issue a child of the key that asks; amounts may come as decimal strings."""
-    parent = await get_key(exchange)
     body = await exchange.read_body(BODY_BYTES_MAX, BODY_READ_S)
     child, text = await mint_key(keys, parent, decode_json(_decode, body))
     await exchange.send_json(200, {"api_key": text, **child.to_document()})
