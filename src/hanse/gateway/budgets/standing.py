@@ -47,7 +47,7 @@ class Standing(msgspec.Struct, frozen=True):
 async def read_standings(
     configuration: Configuration, keys: Sequence[ApiKey], now_s: float
 ) -> list[Standing]:
-    """The limits of the gateway and of these keys, the fullest first.
+    """The limits of the gateway and of these keys, which work, the fullest first.
 
     Raises:
         TransientError: `store_unavailable`.
@@ -56,7 +56,7 @@ async def read_standings(
     limited += [
         (f"key:{key.id}", key.id, key.name, key.terms.limits)
         for key in keys
-        if key.revoked_at is None and not key.terms.limits.is_none
+        if not key.terms.limits.is_none
     ]
 
     def read(tx: Transaction) -> dict[tuple[str, str], tuple[int, ...]]:

@@ -196,6 +196,10 @@ class ApiKeys:
         digest = self._digests.get(key_id)
         return None if digest is None else self._by_digest[digest]
 
+    def list_working(self) -> tuple[ApiKey, ...]:
+        """Every key that was not revoked. Memory only."""
+        return tuple(self._by_digest.values())
+
     async def find_new(self, text: str) -> ApiKey | None:
         """The same of a key that is unknown here, after a look at what others issued."""
         if len(text) != KEY_CHARS or not text.isascii():

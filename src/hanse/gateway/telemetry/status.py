@@ -63,7 +63,7 @@ class StatusDesk:
         if self.budgets is None:
             return []
         try:
-            keys = await self.keys.list()
+            keys = self.keys.list_working()
             return list(await read_standings(self.budgets.configuration, keys, now_s))
         except HanseError:  # the rest is worth seeing while the store is away
             return []
