@@ -12,6 +12,7 @@ import math
 import struct
 from base64 import b64encode
 from collections.abc import AsyncGenerator
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -92,7 +93,7 @@ class EchoEngine:
         self.fault = settings.fault
         self.active = 0
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """Everything but what would need a model."""
         s = self._settings

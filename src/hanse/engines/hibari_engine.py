@@ -9,6 +9,7 @@ Install it with `pip install 'hanse[audio]'`; the voice comes inside the package
 
 import asyncio
 import importlib.util
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class HibariEngine(LoadedModel):
         super().__init__(settings.parallel)
         self._settings = settings
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """Speech; the context is in characters."""
         return Capabilities(

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import AsyncGenerator
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,7 +114,7 @@ class UpstreamEngine:
         self._settings = settings
         self._server: OpenAIServer | None = None
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """As set; an upstream cannot be asked."""
         s = self._settings

@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class WhisperEngine(LoadedModel):
         super().__init__(settings.parallel)
         self._settings = settings
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """Transcriptions; the context is in seconds."""
         s = self._settings
