@@ -15,6 +15,7 @@ from hanse.gateway.budgets.configuration import GatewayBudgets, Step
 from hanse.gateway.budgets.limits import Limits
 from hanse.gateway.exchange import Exchange
 from hanse.gateway.keys import ApiKeys, AtLimit, KeyTerms
+from hanse.gateway.openapi import get_description
 from hanse.protocol.messages import Prices
 from hanse.sdk import Hanse
 from hanse.sdk.purchase.spending import open_guarded_book
@@ -26,6 +27,7 @@ from tests.sdk.conftest import DOMAIN, World, to_service
 from tests.sdk.fake_broker import FakeBroker
 
 CHAT = "/v1/chat/completions"
+PATHS = get_description()["paths"]
 FEE, TOKENS = 22, 16
 """What the cheap broker's answer takes: 10 tokens at 1 base unit in, 6 at 2 out."""
 
@@ -44,7 +46,9 @@ class Gateway:
     async def ask(self, key: str, path: str, body: Any, **headers: str) -> Caller:
         given = {"authorization": f"Bearer {key}", **headers}
         caller = Caller("POST", path, given, [json.dumps(body).encode()])
-        return await asyncio.create_task(caller.run(self.app, within_s=10))
+        answer = await asyncio.create_task(caller.run(self.app, within_s=10))
+        assert not answer.status or str(answer.status) in PATHS[path]["post"]["responses"]
+        return answer
 
     async def chat(self, key: str, **fields: Any) -> Caller:
         body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
@@ -202,6 +206,9 @@ async def test_a_request_that_never_fits_is_told_so(gateway: Gateway) -> None:
     refused = await gateway.chat(key)
     assert refused.status == 429
     assert "ask for fewer tokens" in refused.error["message"]
+    never = await gateway.make_key(limits=Limits(requests_per_day=0))
+    message = (await gateway.chat(never)).error["message"]
+    assert message.endswith("may take 0 a day: have the limit raised")
 
 
 async def test_a_dear_provider_gives_way_to_a_cheaper_one_that_fits(gateway: Gateway) -> None:

@@ -150,7 +150,7 @@ OPERATIONS = (
         "/hanse/v1/quote",
         "What a request would cost by each provider, at most and as expected",
         body=QuoteBody,
-        errors=(400, 401, 403, 404, 408, 413, 500, 503),
+        errors=(400, 401, 403, 404, 408, 413, 429, 500, 503),
     ),
     Operation(
         "mint_key",
