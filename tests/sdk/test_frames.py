@@ -34,6 +34,26 @@ def test_one_chunk_gives_the_same_frames(frames: list[bytes]) -> None:
     assert FrameSplitter().feed(b"".join(frames)) == frames or not frames
 
 
+@given(st.lists(st.sampled_from(["data: ", "x", ":", "\n", "\n\n", "\r", "\r\n"]), max_size=12))
+def test_frames_that_are_said_to_have_one_line_have_one(pieces: list[str]) -> None:
+    splitter = FrameSplitter()
+    frames = splitter.feed(("".join(pieces) + "\n\n").encode())
+    for one in frames if splitter.is_plain else ():
+        assert one.count(b"\n") == 2
+        assert one.endswith(b"\n\n")
+        assert not one.startswith(b"data:") or is_data(one)
+
+
+def test_most_frames_are_known_to_have_one_line() -> None:
+    splitter = FrameSplitter()
+    for chunk in (b"data: a\n\n", b"data: a\n\ndata: b\n\n", b": a\n\ndata: [DONE]\n\n"):
+        splitter.feed(chunk)
+        assert splitter.is_plain
+    for chunk in (b"data: a\nx\n\n", b"data: a\r\n\r\n", b"data: a\rb\n\n", b"data: a"):
+        splitter.feed(chunk)
+        assert not splitter.is_plain
+
+
 def test_a_frame_that_has_not_ended_waits() -> None:
     splitter = FrameSplitter()
     assert splitter.feed(b"data: a\n") == []

@@ -202,8 +202,10 @@ class Answer:
         self, chunk: bytes, batch: list[bytes], signed: SignedReceipt | None
     ) -> tuple[SignedReceipt | None, bool]:
         """Add the data frames that this chunk completes; the receipt so far, and if it ended."""
-        for frame in self._splitter.feed(chunk):
-            if signed is None and frame.startswith(b"data: {") and is_data(frame):
+        frames = self._splitter.feed(chunk)
+        is_plain = self._splitter.is_plain  # so whatever begins as data is data
+        for frame in frames:
+            if signed is None and frame.startswith(b"data: {") and (is_plain or is_data(frame)):
                 batch.append(frame)
             elif not is_data(frame):
                 if frame.startswith(RECEIPT_COMMENT):

@@ -20,9 +20,14 @@ _LONGEST_END = 4
 
 
 class FrameSplitter:
-    """Splits one stream."""
+    """Splits one stream.
+
+    Attributes:
+        is_plain: whether each frame that `feed` gave last is certainly of one line.
+    """
 
     def __init__(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self.is_plain = False
         self._max = frame_bytes_max
         self._rest = bytearray()
         self._searched = 0
@@ -39,9 +44,15 @@ class FrameSplitter:
             VerificationError: `response_malformed` if one is longer than the limit.
         """
         if not self._rest and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+            line_ends = chunk.count(b"\n")
+            if line_ends == 2 and len(chunk) <= self._max:  # one frame, as most chunks are
+                self.is_plain = True
+                return [chunk]
             frames = [part + b"\n\n" for part in chunk[:-2].split(b"\n\n")]
+            self.is_plain = line_ends == 2 * len(frames)  # none has any but its last two
         else:
             frames = self._feed_slowly(chunk)
+            self.is_plain = False
         longest = max(map(len, frames), default=0)
         if longest > self._max or len(self._rest) > self._max:
             raise VerificationError(
