@@ -192,10 +192,15 @@ async def test_prompt_cache_is_metered_apart(llama: LlamaEngine) -> None:
     assert first.input_tokens + first.cached_tokens == again.input_tokens + again.cached_tokens
 
 
-async def test_slots_that_do_not_divide_a_step_evenly() -> None:
-    engine = open_llama(parallel=3)
+async def test_slots_that_do_not_divide_a_step_evenly_and_fewer_choices_than_slots() -> None:
+    engine = open_llama(parallel=3, choices_max=2, shared_cache=False)
     try:
         await engine.start()
         assert (await engine.answer(make_chat(max_tokens=2))).usage.output_tokens == 2
+        several = await engine.answer(make_chat(max_tokens=2, n=2))
+        assert (several.usage.output_tokens, several.usage.cached_tokens) == (4, 0)
+        with pytest.raises(RequestError) as caught:
+            await engine.answer(make_chat(max_tokens=2, n=3))
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "n")
     finally:
         await engine.close()

@@ -1,10 +1,8 @@
 """Engine `llama`: llama.cpp (xllamacpp) in its own process, by default with SmolLM2.
 
 Chat, completion and embeddings (the mean over the last layer's tokens) come from one process; up to
-`parallel` requests are batched together, more wait in its queue.
-
-Several choices (`n`) take a slot each, all at once, and share the prompt; see
-`hanse.engines.llama.choices` and `turns`.
+`parallel` requests are batched together, more wait in its queue. Several choices (`n`) take a slot
+each, all at once, and share the prompt: `hanse.engines.llama.choices`, `turns`.
 
 Determinism: the same seed and body give the same text when the engine does nothing else. Requests
 that run together share matrix products, whose rounding then differs, and so may a later token.
@@ -65,7 +63,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         model: the name that is offered.
         model_path: a GGUF file to serve as it is; empty for the packaged SmolLM2.
         chat_template_path: a Jinja file instead of the model's own template, to add tools to it.
-        parallel: requests that run at once (slots); also the most choices of one.
+        parallel: requests that run at once (slots).
+        choices_max: answers to one request (`n`); 0 for as many as slots. Above 1, slots stay empty
+            while one for several waits until enough are free.
         context_tokens: prompt and answer of one request.
         output_tokens_max: of one answer; at most the context.
         threads: processor threads; 0 for all.
@@ -93,6 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_path: str = ""
     chat_template_path: str = ""
     parallel: int = 4
+    choices_max: int = 0
     context_tokens: int = 4_096
     output_tokens_max: int = 2_048
     threads: int = 0
@@ -313,7 +314,7 @@ class LlamaEngine:
             tools=bool(props.chat_template_caps.get("supports_tools")),
             forced_tools=True,
             embedding_dimensions=dimensions,
-            choices_max=s.parallel,
+            choices_max=min(s.choices_max or s.parallel, s.parallel),
         )
 
     def _make_config(self, socket_path: str, api_key: str, parent_pid: int) -> ServerConfig:
