@@ -31,8 +31,6 @@ PACKAGED_TEMPLATE = Path(__file__).with_name("chatml_tools.jinja")
 RECIPE = 1
 """Version of what `_requantise` does; part of the cached file's name."""
 
-_HASH_BLOCK_BYTES = 4 * 1024 * 1024
-
 
 class _Record(msgspec.Struct, frozen=True):
     """The hash of a file while its size and time of change are these."""
@@ -116,16 +114,14 @@ def hash_file(path: Path, cache_dir: Path) -> str:
     try:
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
-            sha = hashlib.sha256()
-            while block := file.read(_HASH_BLOCK_BYTES):
-                sha.update(block)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RequestError(
             "configuration_invalid",
             f"Model file {path.name} cannot be read: {error.strerror}.",
             param="model_path",
         ) from error
-    record = _Record(before.st_size, before.st_mtime_ns, sha.hexdigest())
+    record = _Record(before.st_size, before.st_mtime_ns, digest)
     where = _get_record_path(path, cache_dir)
     # Two engines of one process may hash at once, so the name is not by process.
     descriptor, partial = tempfile.mkstemp(suffix=".partial", dir=cache_dir)

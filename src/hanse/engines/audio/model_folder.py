@@ -8,8 +8,6 @@ from types import ModuleType
 from hanse.engines.base import ModelFile
 from hanse.protocol.errors import RequestError
 
-_HASH_BLOCK_BYTES = 4 * 1024 * 1024
-
 
 def describe_folder(folder: Path) -> tuple[ModelFile, ...]:
     """Every file below a folder with its hash, by name; a hundred megabytes take 0.3 s."""
@@ -33,10 +31,6 @@ def load_library(name: str) -> ModuleType:
 
 
 def _describe(path: Path, name: str) -> ModelFile:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return ModelFile(
-        name=name, path=str(path), size_bytes=path.stat().st_size, sha256=digest.hexdigest()
-    )
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ModelFile(name=name, path=str(path), size_bytes=path.stat().st_size, sha256=digest)
