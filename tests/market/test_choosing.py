@@ -363,7 +363,7 @@ def test_nobody_is_asked_in_the_last_resort_whom_more_than_failures_stands_again
 
 def test_a_measurement_changes_its_own_service_and_no_other_of_its_provider():
     market = MadeMarket([list_offer(ALPHA), list_offer(ALPHA, service=2, model="other")])
-    rows = [row for _, row in market.board.list_rows(ALPHA)]
+    rows = sorted((row for _, row in market.board.list_rows(ALPHA)), key=lambda row: row.key)
     market.health.report_success(ALPHA, 0.1)
     before = [row.features for row in rows]
     market.health.report_audit(ALPHA, is_passed=False)
@@ -372,3 +372,18 @@ def test_a_measurement_changes_its_own_service_and_no_other_of_its_provider():
     market.measure(ALPHA, 9.0, 0.5)
     assert rows[0].features[2:4] == (9.0, 0.5)
     assert rows[1].features is before[1]
+
+
+def test_a_fresh_provider_that_comes_and_goes_has_no_more_than_its_one_chance():
+    offers = [list_offer(ALPHA, 100), list_offer(BETA, 100), list_offer(GAMMA, 100)]
+    chance = random.Random(7)
+    market = MadeMarket(offers, trial_share=0.5, draws=iter(chance.random, None))
+    market.measure(ALPHA, 0.1, 0.01)
+    market.choose()
+    for _ in range(50):
+        market.presence.miss(BETA, "its port is closed", is_certain=True)
+        market.presence.take([make_heartbeat(BETA, int(market.clock.now))])
+        market.clock.now += 1
+    asked = Counter(market.choose_why() for _ in range(4_000))
+    assert asked[BETA, "trial"] == pytest.approx(asked[GAMMA, "trial"], rel=0.2)
+    assert asked[BETA, "trial"] > 500

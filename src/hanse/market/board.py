@@ -53,6 +53,7 @@ class Row:
         mask: bits of its region and quantisation.
         leaf: where it stands in its tree; None while it is in none.
         tree: in which it stands, or last stood.
+        awaits_trial: whether its group's `fresh` has it.
     """
 
     listed: ListedOffer
@@ -61,6 +62,7 @@ class Row:
     mask: int = 1
     leaf: Any = None
     tree: RankTree | None = None
+    awaits_trial: bool = False
 
     @property
     def service(self) -> ServiceKey:
@@ -212,13 +214,13 @@ class Board:
             if service_id not in (None, row.listed.offer.service_id):
                 continue
             features = self._get_features(row.listed)
-            is_changed = _differs(features, row.features)
-            if is_changed:
+            if is_changed := _differs(features, row.features):
                 row.features = features
             if row.leaf is None:
                 if is_ready:
                     group.add(row)
-                    if self.is_fresh(row):
+                    if self.is_fresh(row) and not row.awaits_trial:
+                        row.awaits_trial = True
                         group.fresh.append(row)
             elif not is_ready:
                 group.remove(row)
@@ -296,10 +298,12 @@ class Board:
                 self.refresh(provider)
             return
         for row in group.rows.values():
-            row.leaf = None
+            row.leaf, row.awaits_trial = None, False
         ready = [row for row in group.rows.values() if self._is_ready(row.listed.provider)]
         group.build(ready)
         group.fresh = [row for row in ready if self.is_fresh(row)]
+        for row in group.fresh:
+            row.awaits_trial = True
 
     def _drop(self, group: Group, row: Row) -> None:
         if row.leaf is not None:
@@ -322,9 +326,7 @@ def is_within(region: str, wanted: str) -> bool:
 
 
 def _differs(new: Features, old: Features) -> bool:
-    if new == old:
-        return False
-    return any(abs(a - b) > CHANGE_MIN * b for a, b in zip(new, old, strict=True))
+    return new != old and any(abs(a - b) > CHANGE_MIN * b for a, b in zip(new, old, strict=True))
 
 
 def _number(labels: dict[str, int], label: str) -> int:
@@ -333,8 +335,5 @@ def _number(labels: dict[str, int], label: str) -> int:
 
 def _join(labels: dict[str, int], is_meant: Callable[[str], bool], shift: int) -> int:
     """The bits of all labels that are meant."""
-    mask = 0
-    for label, number in labels.items():
-        if is_meant(label):
-            mask |= 1 << number + shift
-    return mask
+    meant = {number for label, number in labels.items() if is_meant(label)}
+    return sum(1 << number + shift for number in meant)

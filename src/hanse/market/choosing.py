@@ -191,6 +191,7 @@ class Chooser:
             place %= len(fresh)
             row = fresh[place]
             if row.leaf is None or not self.board.is_fresh(row):
+                row.awaits_trial = False
                 fresh[place] = fresh[-1]
                 fresh.pop()
                 continue
