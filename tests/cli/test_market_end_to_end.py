@@ -200,6 +200,7 @@ def test_a_match_says_who_would_be_asked_and_why(provider, user, run):
     (ranked,) = document["ranked"]
     assert ranked["score"] == pytest.approx(sum(ranked["parts"].values()), abs=1e-5)
     assert ranked["free_slots"] > 0  # as its heartbeat says
+    assert document["missing"] == {}  # nobody who is published gave no offer
     shown = run(*asked, "--explain")
     assert provider in shown.stdout
     assert "reliability" in shown.stdout

@@ -27,11 +27,15 @@ from hanse.sdk.heartbeats import Heartbeats
 
 @dataclass(frozen=True)
 class MatchReport:
-    """Who would be asked; `error` says why nobody if `choice` is None."""
+    """Who would be asked; `error` says why nobody if `choice` is None.
+
+    `missing` are the published services, of whatever model, that gave no offer, with the reason.
+    """
 
     choice: Choice | None
     match: Match
     board: Board
+    missing: dict[str, str]
     error: HanseError | None = None
 
 
@@ -46,7 +50,9 @@ async def match_market(
     async with open_market(session, network) as market:
         offers, presence = market.offers, PresenceBook(time.time)
         board = Board(offers, market.health, MeasuredBook(), presence, time.time, region)
-        await market.discovery.discover()  # the board follows what comes into the offers
+        missing = (
+            await market.discovery.discover()
+        ).errors  # the board follows what comes into the offers
         providers = {listed.provider for listed in offers.list_all()}
         heartbeats = Heartbeats(
             market.transport, offers, presence, lambda: providers, market.domain, time.time
@@ -56,6 +62,6 @@ async def match_market(
     now = time.time()
     found = chooser.rank(shape, needs, now)
     try:
-        return MatchReport(chooser.choose(shape, needs, now), found, board)
+        return MatchReport(chooser.choose(shape, needs, now), found, board, missing)
     except HanseError as error:
-        return MatchReport(None, found, board, error)
+        return MatchReport(None, found, board, missing, error)

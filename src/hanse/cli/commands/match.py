@@ -68,6 +68,8 @@ async def match(session: Session, /, **options: Any) -> None:
     if options["explain"]:
         for exclusion in report.match.exclusions:
             output.note(f"left out: {exclusion.reason}")
+        for service, reason in report.missing.items():
+            output.note(f"left out: {service} gives no offer: {reason}")
         if report.error is not None:
             output.note(f"nobody: {report.error.message}")
 
@@ -125,6 +127,7 @@ def _to_document(report: "MatchReport") -> dict[str, Any]:
             {"provider": one.listed.provider, "kind": one.kind, "reason": one.reason}
             for one in report.match.exclusions
         ],
+        "missing": report.missing,
     }
 
 
