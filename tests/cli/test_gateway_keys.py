@@ -68,6 +68,18 @@ def test_a_key_is_made_with_its_reach_and_limits_and_changed(run):
     assert "at_limit" not in changed
 
 
+def test_a_list_shows_what_end_users_may_take_and_what_happens_then(run):
+    made = ("gateway", "keys", "create", "game", "--user-limit", "requests/day=9")
+    warned = run(*made, "--at-limit", "degrade", "--ladder", "npc")
+    assert "There is no ladder npc" in warned.stderr
+    shown = " ".join(run("gateway", "keys", "list").stdout.split())
+    assert "each end user 9 requests a day; then degrade by npc" in shown
+
+    run("gateway", "ladders", "set", "npc", "local")
+    assert "ladder" not in run(*made, "--at-limit", "degrade", "--ladder", "npc").stderr
+    assert "no ladder named" in run(*made, "--at-limit", "degrade").stderr
+
+
 @pytest.mark.parametrize(
     "limit", ["x", "requests=5", "requests/hour=5", "tokens/day=-1", "tokens/day=1.5", "/=", "a/b="]
 )

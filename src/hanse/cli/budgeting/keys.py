@@ -84,6 +84,7 @@ async def create_key(session: Session, /, name: str, **options: Any) -> None:
         lambda: session.output.fields((("API key", text), ("id", key.id), ("name", key.name))),
     )
     session.output.note("Keep it now: only its hash is stored, it cannot be shown again.")
+    await _note_missing_ladder(session, key)
 
 
 @gateway_keys.command_of(
@@ -103,7 +104,7 @@ async def list_keys(session: Session) -> None:
             format_time(key.created_at),
             _format_state(key),
             _format_reach(key),
-            describe_limits(session, key.terms.limits),
+            _format_limits(session, key),
         )
         for key in found
     ]
@@ -150,6 +151,7 @@ async def change_key(session: Session, /, key_id: str, **options: Any) -> None:
             )
         ),
     )
+    await _note_missing_ladder(session, key)
 
 
 @gateway_keys.command_of(
@@ -178,6 +180,27 @@ async def _open_keys(session: Session) -> "AsyncIterator[ApiKeys]":
         await database.close()
 
 
+async def _note_missing_ladder(session: Session, key: "ApiKey") -> None:
+    """Say that a key would degrade along a ladder that is not there; it may be set later."""
+    from hanse.gateway.budgets.configuration import open_configuration
+    from hanse.store import open_database
+
+    if key.terms.at_limit != "degrade":
+        return
+    name = key.terms.ladder
+    database = await open_database(session.get_database_path("gateway"))
+    try:
+        ladders = (await open_configuration(database)).budgets.ladders
+    finally:
+        await database.close()
+    if name not in ladders:
+        session.output.note(
+            f"There is no ladder {name or 'named'}: at a limit this key is refused until you "
+            f"run: hanse gateway ladders set {name or 'NAME'} STEP..."
+            + ("" if name else f", then: hanse gateway keys change {key.id} --ladder NAME")
+        )
+
+
 def _format_state(key: "ApiKey") -> str:
     if key.revoked_at is not None:
         return f"revoked {format_time(key.revoked_at)}"
@@ -186,6 +209,17 @@ def _format_state(key: "ApiKey") -> str:
     if key.expires_at <= time.time():
         return f"expired {format_time(key.expires_at)}"
     return f"until {format_time(key.expires_at)}"
+
+
+def _format_limits(session: Session, key: "ApiKey") -> str:
+    """Of the key, of each of its end users, and what happens at them unless they refuse."""
+    terms = key.terms
+    parts = [describe_limits(session, terms.limits)]
+    if terms.user_limits.to_document():
+        parts.append(f"each end user {describe_limits(session, terms.user_limits)}")
+    if terms.at_limit != "refuse":
+        parts.append(f"then {terms.at_limit}" + (f" by {terms.ladder}" if terms.ladder else ""))
+    return "; ".join(parts)
 
 
 def _format_reach(key: "ApiKey") -> str:
