@@ -43,9 +43,10 @@ class LimitError(RequestError):
             "whose": whose,
         }
         if refusal.retry_after_s is None:
+            fewer = "" if refusal.measure == "requests" else "ask for fewer tokens, or "
             message = (
                 f"this request can take up to {refusal.needed} {what}, {whose} may take {limit} "
-                f"{span}: ask for fewer tokens"
+                f"{span}: {fewer}have the limit raised"
             )
         else:
             details["retry_after_s"] = str(round(refusal.retry_after_s, 1))
