@@ -57,7 +57,9 @@ async def fetch_status(client: HttpClient, url: str, api_key: str) -> Status:
             response.close()
     except (HttpConnectError, HttpBrokenError) as error:
         raise TransientError(
-            "provider_unreachable", f"the gateway at {url} does not answer: {error}"
+            "provider_unreachable",
+            f"the gateway at {url} does not answer: {error}. Is it started (hanse gateway start), "
+            "and is --url its address?",
         ) from None
     except ValueError as error:
         raise RequestError("usage", f"--url {url!r:.80}: {error}") from None

@@ -241,7 +241,7 @@ def _describe_part(facts: UserFacts, name: Name, part: str, book: UserBook) -> t
         )
     if part == "reserved":
         return (
-            f"the most that the {book.in_flight} requests in flight can cost",
+            f"the most that {book.in_flight} request(s) in flight can cost",
             _describe_end(facts, name),
             "",
         )
