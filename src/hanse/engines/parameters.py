@@ -253,6 +253,8 @@ def _messages(name: str, value: Any) -> Any:
     if not isinstance(value, list) or not 1 <= len(value) <= MESSAGES_MAX:
         raise _invalid(name, f"must be a list of 1 to {MESSAGES_MAX} messages")
     for index, message in enumerate(value):
+        if _is_plain(message):
+            continue
         where = f"{name}[{index}]"
         if not isinstance(message, dict):
             raise _invalid(where, "must be an object")
@@ -268,6 +270,14 @@ def _messages(name: str, value: Any) -> Any:
             continue
         _content(f"{where}.content", content)
     return value
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text: what nearly every message is, and hundreds come with one request."""
+    if not isinstance(message, dict) or len(message) != 2:
+        return False
+    role, content = message.get("role"), message.get("content")
+    return isinstance(content, str) and isinstance(role, str) and role in _ROLES
 
 
 def _tool_calls(where: str, calls: Any) -> None:
