@@ -171,20 +171,15 @@ class RecorderBook:
 
     async def count_open(self) -> int:
         """Leaves that are in no commit yet."""
-        row = await self._database.read(lambda tx: tx.find_one(sql.COUNT_OPEN))
-        return int(row[0]) if row else 0
+        return await self._count(sql.COUNT_OPEN)
 
     async def count_open_of(self, provider: Address) -> int:
         """Leaves of one provider that are in no commit yet."""
-        row = await self._database.read(
-            lambda tx: tx.find_one(sql.COUNT_OPEN_OF_PROVIDER, (provider,))
-        )
-        return int(row[0]) if row else 0
+        return await self._count(sql.COUNT_OPEN_OF_PROVIDER, provider)
 
     async def count_waiting(self) -> int:
         """Entries that are not matched."""
-        row = await self._database.read(lambda tx: tx.find_one(sql.COUNT_ALL_WAITING))
-        return int(row[0]) if row else 0
+        return await self._count(sql.COUNT_ALL_WAITING)
 
     async def sweep_waiting(self, now_s: int) -> int:
         """Forget entries that waited too long, and past days' counts; returns how many entries."""
@@ -203,6 +198,10 @@ class RecorderBook:
                 return
             number = int(row[0])
             await self._complete_tree(number)
+
+    async def _count(self, statement: str, *values: str) -> int:
+        row = await self._database.read(lambda tx: tx.find_one(statement, values))
+        return int(row[0]) if row else 0
 
     async def _complete_tree(self, number: int) -> None:
         rows = await self._database.read(lambda tx: tx.find_all(sql.LIST_LEAVES, (number,)))
