@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-match bench-path bench-protocol bench-records bench-seen bench-utilisation day sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-records bench-seen bench-utilisation day sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node;
 
 bench-affinity: .venv/dev.stamp ## four characters at two providers with and without affinity, real model; TURNS=4
 	@$(BIN)/python -m benchmarks.bench_affinity --turns $(or $(TURNS),4)
+
+bench-layers: .venv/dev.stamp ## what judging by a schema and staying up add to an answer, one JSON line a case
+	@$(BIN)/python -m benchmarks.bench_layers
 
 bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, one JSON line; KNOWN=1000 with heartbeats
 	@$(BIN)/python -m benchmarks.bench_match --offers $(or $(OFFERS),100000) --known $(or $(KNOWN),1000)

@@ -100,7 +100,7 @@ async def measure(requests: int, rounds: int) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     access = logging.getLogger("hanse.gateway.access")
