@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from hanse.engines import Operation
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, TransientError
@@ -48,8 +50,7 @@ class ServingParts:
     traces: TraceWriter | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PaidRequest:
+class PaidRequest(msgspec.Struct, frozen=True):
     """A request that was checked and may be admitted; `begun` is monotonic time."""
 
     operation: Operation

@@ -7,7 +7,6 @@ they are checked here. Whatever would multiply the work without showing in the f
 Source: OpenAI's API reference; `docs/protocol.md`, section "Maximum fee".
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,8 +18,7 @@ from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 from hanse.protocol.wire.forms import read_form
 
 
-@dataclass(frozen=True, slots=True)
-class PaidBody:
+class PaidBody(msgspec.Struct, frozen=True):
     """A decoded body and what was read from it.
 
     Attributes:
