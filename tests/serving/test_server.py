@@ -6,6 +6,7 @@ import resource
 
 import aiohttp
 import pytest
+from uvicorn.server import ServerState
 
 from hanse.protocol.errors import RequestError
 from hanse.serving import (
@@ -16,7 +17,7 @@ from hanse.serving import (
     grant_connections,
     listen,
 )
-from hanse.serving.listener import CONNECTIONS_MAX, DESCRIPTORS_KEPT
+from hanse.serving.listener import CONNECTIONS_MAX, DESCRIPTORS_KEPT, create_config
 
 
 async def answer_ok(scope, receive, send):
@@ -95,7 +96,7 @@ async def test_connection_one_too_many_is_told_so():
     assert CONNECTIONS_MAX > 1_000
 
 
-async def test_frames_of_one_turn_travel_together_and_in_order():
+async def test_frames_arrive_whole_and_in_order():
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for number in range(50):
@@ -304,3 +305,47 @@ async def test_what_is_at_work_may_finish_when_the_server_is_stopped():
     gate.set()
     assert (await talking).startswith(b"HTTP/1.1 200")
     await asyncio.wait_for(stopping, 5)
+
+
+class Packets(asyncio.Transport):
+    """A transport that keeps each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+async def test_frames_of_one_turn_travel_together():
+    sent = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(3):
+            await send({"type": "http.response.body", "body": b"f%d" % number, "more_body": True})
+        sent.set()
+        await asyncio.Event().wait()
+
+    config = create_config(app)
+    config.load()
+    state = ServerState()
+    protocol = config.http_protocol_class(config, state, {})
+    packets = Packets()
+    protocol.connection_made(packets)
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await sent.wait()
+    await asyncio.sleep(0)
+    (packet,) = packets.written
+    assert packet.startswith(b"HTTP/1.1 200")
+    assert packet.index(b"f0") < packet.index(b"f1") < packet.index(b"f2")
+    protocol.connection_lost(None)
+    for task in state.tasks:
+        task.cancel()
