@@ -18,11 +18,7 @@
     await keys.revoke(key_id)        -> ApiKey; a running gateway on the same database follows
                                      within `keys_refresh_s`
 
-    POST /v1/chat/completions /v1/completions /v1/embeddings     an API key, OpenAI's bodies
-    GET  /v1/models /v1/models/{model}                           an API key
-    GET  /hanse/v1/money                                         an API key
-    GET  /health /metrics /openapi.json                          anyone
-
+Its paths stand in one table, `hanse.gateway.operations.OPERATIONS`, which `/openapi.json` tells.
 Whole answers carry `Hanse-Receipt`, `Hanse-Provider` and `Hanse-Fee` (base units); streams carry
 `Hanse-Provider`, and their receipt as an SSE comment before `[DONE]`. All carry `x-request-id`.
 
