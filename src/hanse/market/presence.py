@@ -84,10 +84,6 @@ class PresenceBook:
         absence = self._absent.get(provider)
         return absence if absence is not None and absence.is_out else None
 
-    def find_load(self, key: ServiceKey) -> Load | None:
-        """The newest heartbeat of a service."""
-        return self._loads.get(key)
-
     def begin(self, key: ServiceKey) -> None:
         """A request of ours went there."""
         self._ours[key] += 1
