@@ -81,7 +81,8 @@ async def test_a_service_that_follows_takes_over_the_leaders_prices(
         await leader.reprice({1: DEARER})
         await until(lambda: get_prices(follower) == DEARER)
         stubborn = replace(other, engine=open_engine("echo", {}), follows_leader=False)
-        with pytest.raises(RequestError, match="offers service 1 otherwise"):
+        with pytest.raises(RequestError, match="offers service 1 otherwise") as refused:
             await start_sharing(market, tmp_path / "three", database, stubborn)
+        assert "prices: there Prices(input_per_mtok=" in refused.value.message
         await follower.stop()
         await leader.stop()

@@ -86,12 +86,13 @@ class Publisher:
             if service.follows_leader:
                 service = replace(service, prices=stored.offer.prices)
             endpoints, until = stored.offer.endpoints, stored.offer.valid_until
-            if not _says_the_same(stored.offer, await self._build(service, endpoints, until, 0)):
+            own = await self._build(service, endpoints, until, 0)
+            if not _says_the_same(stored.offer, own):
                 raise RequestError(
                     "configuration_invalid",
                     f"another broker on this database offers service {service.service_id} "
-                    "otherwise: give all the same engine, model, prices and settings, and change "
-                    "them with all stopped",
+                    f"otherwise ({_show_differences(stored.offer, own)}): give all the same "
+                    "engine, model, prices, settings and keys, and change them with all stopped",
                 )
             self.offers.put(stored, service)
         return is_whole or await self._is_condemned()
@@ -255,6 +256,15 @@ async def submit_anew(outbox: Outbox, name: str, call: Call) -> OutboxEntry:
 def _says_the_same(offer: Offer, wanted: Offer) -> bool:
     same = msgspec.structs.replace(offer, valid_until=wanted.valid_until, revision=wanted.revision)
     return same == wanted
+
+
+def _show_differences(theirs: Offer, own: Offer) -> str:
+    """What two offers say differently, for people."""
+    return "; ".join(
+        f"{name}: there {getattr(theirs, name)!r:.100}, here {getattr(own, name)!r:.100}"
+        for name in Offer.__struct_fields__
+        if name != "revision" and getattr(theirs, name) != getattr(own, name)
+    )
 
 
 def _to_published(offer: Offer, uri: str) -> PublishedService:

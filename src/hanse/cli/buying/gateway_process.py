@@ -1,7 +1,9 @@
 """Runs a gateway for `hanse gateway start`."""
 
+import asyncio
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -38,7 +40,7 @@ def serve(session: Session, options: dict[str, Any]) -> None:
     read = partial(read_again, ctx, config) if config is not None else None
     with show_running(session.home, config):
         if options["upstream"]:
-            _serve_plain(session, gateway, options["upstream"], read)
+            _serve_plain(session, gateway, options, read)
         else:
             _serve_market(session, gateway, options, read)
 
@@ -63,15 +65,16 @@ def _serve_market(
     def open_client() -> AbstractAsyncContextManager[Hanse]:
         return open_kept(session, options["key"], buyer)
 
-    show = _get_announcement(session, gateway, {"user": user, "signer": signer}, rows)
+    facts = {"user": user, "signer": signer}
+    show = _get_announcement(session, gateway, options, facts, rows)
     run_gateway(gateway, open_client, session.get_database_path("gateway"), show, read)
     session.output.note("Stopped; every request at work was finished or cut, and is in the books.")
 
 
 def _serve_plain(
-    session: Session, gateway: GatewaySettings, texts: Sequence[str], read: ReadSettings | None
+    session: Session, gateway: GatewaySettings, options: dict[str, Any], read: ReadSettings | None
 ) -> None:
-    upstreams = read_upstreams(texts, os.environ)
+    upstreams = read_upstreams(options["upstream"], os.environ)
     urls = [upstream.base_url for upstream in upstreams]
 
     def open_client() -> AbstractAsyncContextManager[PlainClient]:
@@ -79,7 +82,7 @@ def _serve_plain(
 
     session.output.note("Nothing is paid: limits on requests hold, on tokens and money do not.")
     show = _get_announcement(
-        session, gateway, {"upstreams": urls}, [("routes to", url) for url in urls]
+        session, gateway, options, {"upstreams": urls}, [("routes to", url) for url in urls]
     )
     run_gateway(gateway, open_client, session.get_database_path("gateway"), show, read)
     session.output.note("Stopped; every request at work was finished or cut.")
@@ -88,11 +91,14 @@ def _serve_plain(
 def _get_announcement(
     session: Session,
     gateway: GatewaySettings,
+    options: dict[str, Any],
     facts: dict[str, Any],
     rows: Sequence[tuple[str, str]],
 ) -> OnReady:
-    def show(_: GatewayServer, port: int) -> None:
+    def show(server: GatewayServer, port: int) -> None:
         set_started_aside()
+        if options["while_stdin_open"]:
+            _drain_at_end_of_stdin(server)
         url = f"http://{gateway.host}:{port}/v1"
         session.output.show(
             {"base_url": url, **facts},
@@ -102,3 +108,15 @@ def _get_announcement(
         session.output.note("Ctrl-C finishes the requests at work, then stops.")
 
     return show
+
+
+def _drain_at_end_of_stdin(server: GatewayServer) -> None:
+    """Nothing is ever written there: whoever holds the other end has died, however it died."""
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def look() -> None:
+        if not os.read(stdin, 4_096):
+            loop.remove_reader(stdin)
+            server.drain()
+
+    loop.add_reader(stdin, look)

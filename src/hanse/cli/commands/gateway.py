@@ -92,6 +92,11 @@ def gateway() -> None:
 @database_option
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
 @click.option(
+    "--while-stdin-open",
+    is_flag=True,
+    help="Stop, as at SIGTERM, when standard input ends: a parent that is killed takes it along.",
+)
+@click.option(
     "--auto-dispute/--no-auto-dispute",
     default=True,
     help="Prove a provider's cheat on the chain at once, with the signer's native coin.",

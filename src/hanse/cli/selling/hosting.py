@@ -154,6 +154,7 @@ async def _run_gateway(
     arguments += ["--idle-hours", str(options["idle_hours"])]
     arguments += ["--fund-providers", str(options["fund_providers"])]
     arguments += ["--keyring"] if options["keyring"] else []
+    arguments.append("--while-stdin-open")  # else it would outlive a broker that is killed
     for model in options["model"]:
         arguments += ["--fund-model", model]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -162,7 +163,7 @@ async def _run_gateway(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hanse.cli", *arguments),
         env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches us; it is stopped in order, after the broker
     )
