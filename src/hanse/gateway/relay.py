@@ -14,6 +14,7 @@ Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 
 from hanse.gateway.client import MarketAnswer, iterate_batches
 from hanse.gateway.exchange import Exchange, Headers
+from hanse.gateway.resilience.delivered import ERROR_FRAME
 from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.wire import encode_receipt, encode_receipt_frame
 
@@ -22,7 +23,6 @@ FEE_HEADER = b"hanse-fee"
 RECEIPT_HEADER = b"hanse-receipt"
 
 _DONE_BYTES_MAX = 24
-_ERROR_FRAME = b'data: {"error"'
 STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -58,7 +58,7 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
                 batch.insert(-1, get_receipt_frame(answer))
                 await exchange.send_part(b"".join(batch), more=False)
                 continue
-            told = batch[-1].startswith(_ERROR_FRAME)
+            told = batch[-1].startswith(ERROR_FRAME)
             await exchange.send_part(b"".join(batch), more=True)
     except HanseError as error:
         failure = error

@@ -44,6 +44,22 @@ def get_class(wishes: Mapping[bytes, bytes], of_key: str = "") -> str:
     return max(name, of_key, key=CLASSES.index) if of_key else name
 
 
+def read_deadline_s(name: str, text: str) -> float:
+    """The seconds of a header that gives a request so many milliseconds.
+
+    Raises:
+        RequestError: `invalid_request`, naming the header.
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    if not (is_number and 0 < int(text) <= DEADLINE_MS_MAX):
+        raise RequestError(
+            "invalid_request",
+            f"{name} is {text!r:.40}, expected whole milliseconds from 1 to {DEADLINE_MS_MAX}",
+            param=name,
+        )
+    return int(text) / 1000
+
+
 class Deadline:
     """When a request must have ended, wherever it is then."""
 
@@ -63,14 +79,7 @@ class Deadline:
         given = wishes.get(_DEADLINE)
         if given is None:
             return None
-        if not (given.isdigit() and len(given) < 10 and 0 < int(given) <= DEADLINE_MS_MAX):
-            raise RequestError(
-                "invalid_request",
-                f"hanse-deadline-ms is {given.decode('latin-1')!r:.40}, "
-                f"expected whole milliseconds from 1 to {DEADLINE_MS_MAX}",
-                param="hanse-deadline-ms",
-            )
-        return cls(int(given) / 1000)
+        return cls(read_deadline_s(_DEADLINE.decode(), given.decode("latin-1")))
 
     def begin(self, cut: Callable[[Exception], None], headers: Headers) -> None:
         """Cut the request when the time is over; SDKs shall not try it again by themselves."""

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from hanse.gateway.exchange import Headers
+from hanse.gateway.resilience.wishes import read_deadline_s
 from hanse.market import Choice, Needs, read_policy
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import AMOUNT_MAX, NAME_CHARS_MAX, PRICE_PER_MTOK_MAX
@@ -134,12 +135,6 @@ def _read_quantisation(name: str, text: str) -> str:
     return text
 
 
-def _read_deadline(name: str, text: str) -> float:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
-        raise _refuse(name, text, "whole milliseconds above 0")
-    return int(text) / 1_000
-
-
 def _read_providers(name: str, text: str) -> frozenset[str]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > PROVIDERS_MAX:
@@ -167,7 +162,7 @@ _READERS: dict[bytes, tuple[str, Callable[[str, str], Any]]] = {
     b"hanse-region": ("region", _read_region),
     b"hanse-verifiability": ("verifiability_min", _read_verifiability),
     b"hanse-quantisation": ("quantisation", _read_quantisation),
-    b"hanse-deadline-ms": ("deadline_s", _read_deadline),
+    b"hanse-deadline-ms": ("deadline_s", read_deadline_s),
     b"hanse-providers": ("providers", _read_providers),
     b"hanse-explain": ("explains", _read_flag),
 }

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from hanse.gateway.resilience.delivered import ERROR_FRAME
 from hanse.protocol.errors import VerificationError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import Usage
@@ -123,7 +124,7 @@ class Gathering:
         """
         if not frame.startswith(_DATA) or is_done(frame):
             return
-        if frame.startswith(b'data: {"error"'):
+        if frame.startswith(ERROR_FRAME):
             self.broken = True
             return
         for each in _read_choices(frame[len(_DATA) :]):
