@@ -6,6 +6,7 @@ import pytest
 
 from hanse.engines.llama.choices import fit_seed
 from hanse.engines.llama.turns import Turns
+from hanse.protocol.errors import TransientError
 from hanse.protocol.limits import CHOICES_MAX
 
 
@@ -25,8 +26,8 @@ def test_one_answer_keeps_its_seed() -> None:
 class Asker:
     """Holds turns, and notes who got theirs."""
 
-    def __init__(self, slots: int) -> None:
-        self.turns = Turns(slots)
+    def __init__(self, slots: int, wait_s: float = 10.0) -> None:
+        self.turns = Turns(slots, wait_s)
         self.begun: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -108,3 +109,15 @@ async def test_one_that_leaves_as_its_turn_comes_gives_it_on() -> None:
     await asker.end("other")
     await asker.ask("again", 2)
     assert asker.begun[-1] == "again"
+
+
+async def test_a_turn_that_does_not_come_is_an_engine_that_is_busy() -> None:
+    asker = Asker(slots=2, wait_s=0.02)
+    await asker.ask("a", 1)
+    with pytest.raises(TransientError):
+        async with asker.turns.hold(2):
+            pass
+    await asker.ask("b", 1)
+    await asker.end("a", "b")
+    await asker.ask("both", 2)
+    assert asker.begun == ["a", "b", "both"]

@@ -129,7 +129,7 @@ class LlamaEngine:
         self._server: OpenAIServer | None = None
         self._capabilities: Capabilities | None = None
         self._guard: asyncio.Task[None] | None = None
-        self._turns = Turns(settings.parallel)
+        self._turns = Turns(settings.parallel, settings.timeouts.first_token_s)
         self._quantisation = "unknown"
         self._chat_template = ""
 

@@ -14,19 +14,31 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from hanse.protocol.errors import TransientError
+
 
 class Turns:
-    """Counts the slots that are asked for; `slots` is how many there are."""
+    """Counts the slots that are asked for.
 
-    def __init__(self, slots: int) -> None:
+    Args:
+        slots: how many there are.
+        wait_s: the longest that anybody waits for a turn.
+    """
+
+    def __init__(self, slots: int, wait_s: float) -> None:
         self._slots = slots
+        self._wait_s = wait_s
         self._asked = 0
         self._several = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
     async def hold(self, count: int) -> AsyncIterator[None]:
-        """Wait for a turn, and count `count` slots as asked for until the block ends."""
+        """Wait for a turn, and count `count` slots as asked for until the block ends.
+
+        Raises:
+            TransientError: `engine_unavailable`, they did not become free in time.
+        """
         await self._take(count)
         try:
             yield
@@ -40,11 +52,17 @@ class Turns:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((count, turn))
         try:
-            await turn
-        except asyncio.CancelledError:
+            async with asyncio.timeout(self._wait_s):
+                await turn
+        except (asyncio.CancelledError, TimeoutError) as error:
             if not turn.cancelled():  # its turn had come just before
                 self._give_back(count)
             self._call_next()
+            if isinstance(error, TimeoutError):
+                raise TransientError(
+                    "engine_unavailable",
+                    f"{count} slots did not become free within {self._wait_s:g} s.",
+                ) from error
             raise
 
     def _give_back(self, count: int) -> None:
