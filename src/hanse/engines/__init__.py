@@ -31,6 +31,7 @@ Failures are RequestError (the caller's) and TransientError (the engine's).
 from hanse.engines.base import (
     Answer,
     Capabilities,
+    CheckedFields,
     Chunk,
     Engine,
     EngineRequest,
@@ -46,6 +47,7 @@ __all__ = [
     "Capabilities",
     "Chunk",
     "Engine",
+    "CheckedFields",
     "EngineRequest",
     "ModelDescription",
     "ModelFile",

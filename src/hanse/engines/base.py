@@ -75,6 +75,10 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
+CheckedFields = tuple[Capabilities, dict[str, Any]]
+"""What `hanse.engines.parameters.check_request` made of a body, and for which capabilities."""
+
+
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request.
 
@@ -84,12 +88,14 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
             does not know by name, and never changes this dict.
         answer_id: the `id` that the answer carries; letters, digits, `-` and `_` only.
         sold_at: the prices of the caller's offer; None if nobody pays by the token.
+        checked: where the body was checked before, so that the engine's check is a copy of that.
     """
 
     operation: Operation
     body: dict[str, Any]
     answer_id: str
     sold_at: Prices | None = None
+    checked: CheckedFields | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

@@ -82,6 +82,8 @@ def check_request(request: EngineRequest, capabilities: Capabilities) -> dict[st
     Raises:
         RequestError: `invalid_request` or `unsupported_parameter`, with `param`.
     """
+    if request.checked is not None and request.checked[0] is capabilities:
+        return request.checked[1].copy()
     if request.operation not in capabilities.operations:
         raise RequestError("not_found", f"This service does not offer {request.operation.path}.")
     if request.operation not in _CHECKS:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hanse.engines import Operation
+from hanse.engines import CheckedFields, Operation
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.hashing import EMPTY_RESPONSE_HASH, hash_response
@@ -59,6 +59,7 @@ class PaidRequest(msgspec.Struct, frozen=True):
     acknowledged: int
     offer: OfferInForce
     body: PaidBody
+    checked: CheckedFields
     begun: float
     trace: TraceCapture | None = None
 

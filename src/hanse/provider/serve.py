@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections import Counter
 
-from hanse.engines import EngineRequest, Operation
+from hanse.engines import CheckedFields, EngineRequest, Operation
 from hanse.engines.parameters import check_request
 from hanse.protocol.errors import RequestError, Shortfall
 from hanse.protocol.hashing import hash_body, hash_response
@@ -74,7 +74,7 @@ class PaidService:
             signed = parsed.to_signed_voucher(hash_body(scope["path"], body))
             verify_voucher(signed, parts.domain, parts.provider, int(parts.now_s()))
             offer = parts.offers.get_in_force(signed.request.offer_hash)
-            checked = self._check_body(operation, body, signed, offer)
+            paid_body, checked = self._check_body(operation, body, signed, offer)
             funds = await self._get_funds(signed)
             request = PaidRequest(
                 operation,
@@ -82,6 +82,7 @@ class PaidService:
                 parsed.answer_key,
                 parsed.header.acknowledged,
                 offer,
+                paid_body,
                 checked,
                 begun,
                 self._begin_trace(signed, scope, body),
@@ -110,21 +111,21 @@ class PaidService:
 
     def _check_body(
         self, operation: Operation, body: bytes, signed: SignedVoucher, in_force: OfferInForce
-    ) -> PaidBody:
+    ) -> tuple[PaidBody, CheckedFields]:
         offer = in_force.signed.offer
         capabilities = in_force.service.engine.capabilities
         if operation not in in_force.service.operations:
             raise RequestError("not_found", f"model {offer.model} does not offer {operation.path}")
-        checked = check_body(
+        paid_body = check_body(
             decode_body(body, operation), operation, offer, self.parts.limits.choices_max
         )
-        if checked.model != offer.model:
+        if paid_body.model != offer.model:
             raise RequestError(
                 "model_not_found",
-                f"the offer signed for sells {offer.model!r}, asked was {checked.model[:80]!r}",
+                f"the offer signed for sells {offer.model!r}, asked was {paid_body.model[:80]!r}",
                 param="model",
             )
-        needed = get_maximum_fee(offer, len(body), checked.output_tokens)
+        needed = get_maximum_fee(offer, len(body), paid_body.output_tokens)
         given = signed.request.maximum_fee
         if given < needed:
             raise RequestError(
@@ -134,9 +135,8 @@ class PaidService:
                 details=Shortfall(needed, given).to_details(),
             )
         # Engines check it too, but an error after admission would cost us rows and them nothing.
-        asked = EngineRequest(operation=operation, body=checked.fields, answer_id="")
-        check_request(asked, capabilities)
-        return checked
+        asked = EngineRequest(operation=operation, body=paid_body.fields, answer_id="")
+        return paid_body, (capabilities, check_request(asked, capabilities))
 
     def _begin_trace(self, signed: SignedVoucher, scope: Scope, body: bytes) -> TraceCapture | None:
         if self.parts.traces is None:
@@ -175,6 +175,7 @@ class PaidService:
                 body=request.body.fields,
                 answer_id=_get_answer_id(request),
                 sold_at=request.offer.signed.offer.prices,
+                checked=request.checked,
             )
             if request.body.streams:
                 answer = StreamedAnswer(self.finisher, request, admission, send, watch)

@@ -1,7 +1,9 @@
-"""A plain message is read by a short way, which takes what the long one takes and nothing else."""
+"""The check's short ways take what its long ones take: of plain messages, and what was checked."""
 
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,3 +49,16 @@ def test_the_short_way_says_what_the_long_one_says(message: dict[str, Any]) -> N
 @given(ODD)
 def test_what_is_no_message_is_refused_by_its_place(message: Any) -> None:
     assert check(message) == ("messages[1] must be an object.", "messages[1]")
+
+
+def test_what_was_checked_before_holds_for_the_same_capabilities_only() -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
+    asked = EngineRequest(operation=Operation.CHAT, body=body, answer_id="a")
+    checked = (CAPABILITIES, check_request(asked, CAPABILITIES))
+    again = msgspec.structs.replace(asked, checked=checked)
+    fields = check_request(again, CAPABILITIES)
+    fields["model"] = "as the engine calls it"
+    assert check_request(again, CAPABILITIES) == checked[1]  # an engine writes into its own
+    smaller = msgspec.structs.replace(CAPABILITIES, output_tokens_max=49)
+    with pytest.raises(RequestError, match="at most 49 tokens"):
+        check_request(again, smaller)
