@@ -299,6 +299,21 @@ def test_a_402_names_the_command_that_funds_it(details, places, expected):
     assert other.details["next_step"] == f"{expected} --key poor"
 
 
+async def test_what_a_provider_sends_behind_an_end_of_its_own_goes_nowhere(app):
+    class Odd(MemoryMarket):
+        def _answer(self, path, request):
+            answer = super()._answer(path, request)
+            answer._frames[1:1] = [b'data: "[DONE]"\n\n']
+            return answer
+
+    app.market = Odd()
+    app.start()
+    answer = await app.chat(stream=True)
+    assert answer.status == 200
+    assert answer.body.endswith(b'data: "[DONE]"\n\n')
+    assert app.market.answers[0].receipt is not None  # it was read to its end, and is counted
+
+
 async def test_a_503_names_the_command_that_shows_who_is_healthy(app):
     unserved = await app.chat(model="unserved")
     assert unserved.error["hanse"]["next_step"] == "hanse offers"

@@ -49,6 +49,8 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
     failure: HanseError | None = None
     try:
         async for batch in iterate_batches(answer):
+            if exchange.complete:  # a frame that reads as an end was none to whoever pays for it
+                continue
             if exchange.status == 0:
                 exchange.streaming = True
                 await exchange.start(
