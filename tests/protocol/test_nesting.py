@@ -46,6 +46,13 @@ def test_the_limit_is_exact(depth, is_object):
     assert is_nested_too_deep(data) == (depth > NESTING_MAX)
 
 
+@given(st.lists(st.booleans(), min_size=NESTING_MAX - 2, max_size=NESTING_MAX + 2))
+def test_both_kinds_of_brackets_count(kinds):
+    opening = b"".join(b'{"a":' if is_object else b"[" for is_object in kinds)
+    closing = b"".join(b"}" if is_object else b"]" for is_object in reversed(kinds))
+    assert is_nested_too_deep(opening + b"1" + closing) == (len(kinds) > NESTING_MAX)
+
+
 @given(st.binary(max_size=2_000))
 def test_any_bytes_get_an_answer(data):
     assert is_nested_too_deep(data) in (True, False)
