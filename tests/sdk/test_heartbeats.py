@@ -1,10 +1,13 @@
 """Heartbeats as the user's side fetches and judges them, and who is out because of them."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hanse.market import Needs
 from hanse.protocol.errors import TransientError
@@ -117,6 +120,25 @@ def test_a_session_is_named_by_the_caller_else_by_openais_fields_else_by_the_fir
     assert shape().affinity == shape(messages=talk).affinity != b""
     assert shape(messages=talk[1:]).affinity != shape().affinity
     assert shape(messages=5, user=7).affinity == b""  # the broker says what is wrong with it
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text('{}[]",\\ab', max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(json_values | st.lists(json_values, max_size=3), st.sampled_from([None, 1]), st.booleans())
+def test_the_first_message_is_the_first_of_the_list_whatever_it_holds(messages, indent, is_tight):
+    tight = (",", ":") if is_tight else None
+    written = json.dumps(messages, indent=indent, separators=tight).encode()
+    asked = read_ask(PATH, b'{"model": "m", "messages": %s}' % written)
+    try:
+        found = msgspec.json.decode(written, type=list[msgspec.Raw])
+    except msgspec.ValidationError:
+        found = []
+    assert asked.beginning == (bytes(found[0]) if found else b"")
 
 
 async def test_a_broker_that_died_is_out_by_its_next_heartbeat(tmp_path: Path):

@@ -36,6 +36,7 @@ class _Body(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(_Body)
 _MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
+_MESSAGE = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -121,6 +122,11 @@ def _get_beginning(messages: bytes, prompt: bytes) -> bytes:
         return prompt[:_BEGINNING_BYTES]
     if len(messages) > AFFINITY_BYTES_MAX:
         return messages[:_BEGINNING_BYTES]
+    if messages.startswith(b"[{"):
+        try:  # up to its first bracket: no object begins with another whole one
+            return bytes(_MESSAGE.decode(messages[1 : messages.find(b"}") + 1]))
+        except msgspec.DecodeError:
+            pass  # a bracket in its text, or a message of parts
     try:
         found = _MESSAGES.decode(messages)
     except msgspec.DecodeError:  # the broker says what is wrong with it
