@@ -66,6 +66,39 @@ def test_renaming_changes_two_fields_only(content: str, model: str, compact: boo
         assert json.loads(renamed) == {**frame, "id": "ours-1", "model": "offered"}
 
 
+ORDERS = st.permutations(["id", "object", "model", "choices"])
+NAMES = st.sampled_from(["x-1", "x-2", "ours-1", "offered", 'a"b', "a/b", ""])
+
+
+@given(
+    st.lists(st.tuples(ORDERS, NAMES, NAMES, TRICKY, st.booleans()), min_size=1, max_size=9),
+    st.integers(1, 3),
+)
+def test_every_frame_of_a_stream_is_renamed_as_if_it_were_alone(
+    frames: list[tuple[list[str], str, str, str, bool]], times: int
+) -> None:
+    stream = Renamer("ours-1", "offered")
+    for order, name, model, content, compact in frames * times:
+        choices = [{"delta": {"content": content}}]
+        values = {"id": name, "object": "o", "model": model, "choices": choices}
+        payload = encode({key: values[key] for key in order}, compact)
+        envelope = read_envelope(payload)
+        renamed = stream.rename(payload, envelope)
+        assert renamed == Renamer("ours-1", "offered").rename(payload, envelope)
+
+
+def test_a_name_that_comes_twice_is_not_the_one_in_front() -> None:
+    renamer = Renamer("ours", "offered")
+    head = b'{"id":"x","model":"m","choices":[]'
+    assert renamer.rename(head + b"}", read_envelope(head + b"}")) == (
+        b'{"id":"ours","model":"offered","choices":[]}'
+    )
+    twice = head + b',"id":"y"}'  # decoders take the last
+    assert renamer.rename(twice, read_envelope(twice)) == (
+        b'{"id":"x","model":"offered","choices":[],"id":"ours"}'
+    )
+
+
 def test_an_escaped_name_is_replaced_too() -> None:
     payload = rb'{"id":"a\/b","model":"x","choices":[]}'
     renamed = Renamer("ours", "offered").rename(payload, read_envelope(payload))

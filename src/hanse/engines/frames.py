@@ -27,6 +27,12 @@ from hanse.protocol.nesting import is_nested_too_deep
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
 _TIMINGS = b',"timings":{'
+
+HEADS_MAX = 8
+"""Beginnings of frames that are learnt in one stream. Most servers have one for all, and llama.cpp,
+which puts the names behind the text, a new one each time.
+"""
+
 _REASONS = {
     "stop": FinishReason.STOP,
     "eos": FinishReason.STOP,
@@ -145,11 +151,41 @@ class Renamer:
     def __init__(self, answer_id: str, model: str) -> None:
         self._wanted = {"id": answer_id, "model": model}
         self._old: dict[str, tuple[str, bytes, bytes]] = {}
+        self._names: tuple[str | None, str | None] = (None, None)
+        self._head = self._new_head = b""
+        self._heads = 0
 
     def rename(self, payload: bytes, envelope: Envelope) -> bytes:
         """The payload under our names; a field that the engine leaves out stays out."""
-        payload = self._replace(payload, "id", envelope.id)
-        return self._replace(payload, "model", envelope.model)
+        names = (envelope.id, envelope.model)
+        if self._head and payload.startswith(self._head) and names == self._names:
+            return self._new_head + payload[len(self._head) :]
+        renamed = self._replace(payload, "id", envelope.id)
+        renamed = self._replace(renamed, "model", envelope.model)
+        if self._heads < HEADS_MAX:
+            self._heads += 1
+            self._learn_head(payload, names)
+        return renamed
+
+    def _learn_head(self, payload: bytes, names: tuple[str | None, str | None]) -> None:
+        """Remember a payload up to the end of its names, and what becomes of that.
+
+        Whatever begins so, and has the same names, has the first place of each in there.
+        """
+        self._head = b""
+        changes = []
+        for key, found in zip(self._wanted, names, strict=True):
+            if found is not None and found != self._wanted[key]:
+                known = self._old.get(key)
+                if known is None or known[0] != found or known[1] not in payload:
+                    return  # it was replaced slowly
+                changes.append(known)
+        if changes:
+            end = max(payload.index(old) + len(old) for _, old, _ in changes)
+            self._head = self._new_head = payload[:end]
+            self._names = names
+        for _, old, new in changes:
+            self._new_head = self._new_head.replace(old, new, 1)
 
     def _replace(self, payload: bytes, key: str, found: str | None) -> bytes:
         if found is None or found == self._wanted[key]:
@@ -251,8 +287,11 @@ class StreamMeter:
             self._count(envelope, Usage(timings.prompt_n, timings.cache_n, timings.predicted_n))
         elif envelope.usage is not None:
             self._count(envelope, envelope.usage.to_usage())
-        elif not self._is_metered and any(c.has_output() for c in envelope.choices):
-            self.usage = Usage(self._input_words, 0, self.usage.output_tokens + 1)
+        elif not self._is_metered:
+            for choice in envelope.choices:
+                if choice.has_output():
+                    self.usage = Usage(self._input_words, 0, self.usage.output_tokens + 1)
+                    return
 
     def _count(self, envelope: Envelope, usage: Usage) -> None:
         self._is_metered = True

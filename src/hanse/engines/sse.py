@@ -36,17 +36,22 @@ class FrameSplitter:
         if b"\r" in data:
             # A carriage return inside JSON is always escaped, so these are line ends.
             data = data.replace(b"\r", b"")
-        *frames, self._buffer = (self._buffer + data).split(b"\n\n")
+        frames = (self._buffer + data).split(b"\n\n")
+        self._buffer = frames.pop()
         if len(self._buffer) > self._frame_bytes_max:
             raise TransientError(
                 "engine_unavailable",
                 f"The engine sent a frame of more than {self._frame_bytes_max} bytes.",
             )
-        return [payload for frame in frames if (payload := _read_payload(frame))]
+        payloads = []
+        for frame in frames:
+            is_plain = frame.startswith(b"data: ") and b"\n" not in frame
+            if payload := frame[6:] if is_plain else _read_payload(frame):
+                payloads.append(payload)
+        return payloads
 
 
 def _read_payload(frame: bytes) -> bytes:
-    if frame.startswith(b"data: ") and b"\n" not in frame:
-        return frame[6:]
+    """What its `data` lines hold; most frames are one such line, and are not read here."""
     lines = (line for line in frame.split(b"\n") if line.startswith(b"data:"))
     return b"\n".join(line[5:].removeprefix(b" ") for line in lines)
