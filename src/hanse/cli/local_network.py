@@ -319,9 +319,9 @@ class LocalNetwork:
         log_path = log_folder / f"{name}.log"
         with log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *self._get_command(arguments),
+                *self._get_command(arguments, "--while-stdin-open"),
                 env=self._get_environment(),
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE,  # closes however we end, and takes it along
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches us; we stop it in order

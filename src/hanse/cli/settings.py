@@ -11,6 +11,9 @@ that a typing error never silently leaves a default in force.
 """
 
 import difflib
+import os
+import signal
+import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +55,21 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
         expose_value=False,
         callback=_choose_database,
         help="PostgreSQL for the books, postgresql://...; also HANSE_DATABASE. [default: a file]",
+    )(command)
+
+
+def while_stdin_open_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The `--while-stdin-open` option of a command that serves.
+
+    A parent that is killed can stop nobody, but the pipe that it held closes whatever ends it.
+    """
+    return click.option(
+        "--while-stdin-open",
+        is_flag=True,
+        expose_value=False,
+        callback=_stop_with_stdin,
+        help="Stop, as at SIGTERM, when standard input ends: a parent that is killed takes it "
+        "along.",
     )(command)
 
 
@@ -153,3 +171,14 @@ def _verify_kind(path: Path, key: str, value: object, option: click.Option) -> N
 
 def _invalid(path: Path, reason: str) -> RequestError:
     return RequestError("configuration_invalid", f"{path}: {reason}")
+
+
+def _stop_with_stdin(ctx: click.Context, param: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        threading.Thread(target=_wait_for_end_of_stdin, daemon=True).start()
+
+
+def _wait_for_end_of_stdin() -> None:
+    while os.read(0, 4_096):  # nothing is ever meant by what is written there
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hanse.cli.framework import Decorator, option_block
-from hanse.cli.network import load_network
 from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
 
@@ -102,6 +101,8 @@ def describe_limits(session: Session, limits: "Limits") -> str:
 
 def _read_number(session: Session, measure: str, text: str) -> int:
     if measure == "money":
+        from hanse.cli.network import load_network  # which brings the chain's libraries
+
         return load_network(session.home).units.parse(text)
     if not text.isdecimal() or len(text) > 19:
         raise RequestError("usage", f"{text[:40]!r} is no number of {measure}")
@@ -110,6 +111,8 @@ def _read_number(session: Session, measure: str, text: str) -> int:
 
 def _show_money(session: Session, amount: int) -> str:
     try:
+        from hanse.cli.network import load_network  # which brings the chain's libraries
+
         return load_network(session.home).units.format(amount)
     except RequestError:  # the keys' home need not know the network
         return f"{amount} base units"

@@ -1,9 +1,7 @@
 """Runs a gateway for `hanse gateway start`."""
 
-import asyncio
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -66,7 +64,7 @@ def _serve_market(
         return open_kept(session, options["key"], buyer)
 
     facts = {"user": user, "signer": signer}
-    show = _get_announcement(session, gateway, options, facts, rows)
+    show = _get_announcement(session, gateway, facts, rows)
     run_gateway(gateway, open_client, session.get_database_path("gateway"), show, read)
     session.output.note("Stopped; every request at work was finished or cut, and is in the books.")
 
@@ -82,7 +80,7 @@ def _serve_plain(
 
     session.output.note("Nothing is paid: limits on requests hold, on tokens and money do not.")
     show = _get_announcement(
-        session, gateway, options, {"upstreams": urls}, [("routes to", url) for url in urls]
+        session, gateway, {"upstreams": urls}, [("routes to", url) for url in urls]
     )
     run_gateway(gateway, open_client, session.get_database_path("gateway"), show, read)
     session.output.note("Stopped; every request at work was finished or cut.")
@@ -91,14 +89,11 @@ def _serve_plain(
 def _get_announcement(
     session: Session,
     gateway: GatewaySettings,
-    options: dict[str, Any],
     facts: dict[str, Any],
     rows: Sequence[tuple[str, str]],
 ) -> OnReady:
-    def show(server: GatewayServer, port: int) -> None:
+    def show(_: GatewayServer, port: int) -> None:
         set_started_aside()
-        if options["while_stdin_open"]:
-            _drain_at_end_of_stdin(server)
         url = f"http://{gateway.host}:{port}/v1"
         session.output.show(
             {"base_url": url, **facts},
@@ -108,15 +103,3 @@ def _get_announcement(
         session.output.note("Ctrl-C finishes the requests at work, then stops.")
 
     return show
-
-
-def _drain_at_end_of_stdin(server: GatewayServer) -> None:
-    """Nothing is ever written there: whoever holds the other end has died, however it died."""
-    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
-
-    def look() -> None:
-        if not os.read(stdin, 4_096):
-            loop.remove_reader(stdin)
-            server.drain()
-
-    loop.add_reader(stdin, look)

@@ -12,7 +12,7 @@ from hanse.cli.buying.gateway_options import staying_options
 from hanse.cli.framework import group, pass_session
 from hanse.cli.selling.host_command import host_gateway
 from hanse.cli.session import Session
-from hanse.cli.settings import database_option, traces_options
+from hanse.cli.settings import database_option, traces_options, while_stdin_open_option
 
 
 @group(
@@ -91,11 +91,7 @@ def gateway() -> None:
 @upkeep_options
 @database_option
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")
-@click.option(
-    "--while-stdin-open",
-    is_flag=True,
-    help="Stop, as at SIGTERM, when standard input ends: a parent that is killed takes it along.",
-)
+@while_stdin_open_option
 @click.option(
     "--auto-dispute/--no-auto-dispute",
     default=True,

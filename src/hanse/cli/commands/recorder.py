@@ -7,7 +7,7 @@ import click
 from hanse.cli.framework import group, pass_session
 from hanse.cli.moments import format_time
 from hanse.cli.session import Session
-from hanse.cli.settings import database_option
+from hanse.cli.settings import database_option, while_stdin_open_option
 
 
 @group(
@@ -48,6 +48,7 @@ def recorder() -> None:
     default=10,
     help="Blocks between commits; none is sent when nothing is matched.",
 )
+@while_stdin_open_option
 @database_option
 @pass_session
 async def start(session: Session, /, **options: Any) -> None:

@@ -3,7 +3,7 @@
 import click
 
 from hanse.cli.framework import option_block
-from hanse.cli.settings import database_option, traces_options
+from hanse.cli.settings import database_option, traces_options, while_stdin_open_option
 
 selling_options = option_block(
     click.option("--host", default="127.0.0.1", help="Address to listen on."),
@@ -39,6 +39,7 @@ selling_options = option_block(
     ),
     traces_options,
     database_option,
+    while_stdin_open_option,
     click.option(
         "--settle-on-stop/--no-settle-on-stop", default=False, help="Settle when stopped."
     ),
