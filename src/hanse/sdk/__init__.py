@@ -56,49 +56,77 @@ completion   decoded answers           receipt_file, record_file   files that an
 purchase/    choose, sign, send, check, count, resume
 transport/   the seam to the network
 
+Names are looked up when they are first asked for: a gateway of one's own servers, and keys, need
+none of the chain's libraries, which take half a second to import.
+
 Source: docs/decisions/0009-user-side.md, docs/protocol.md.
 """
 
-from hanse.market import Needs
-from hanse.sdk.account import Account
-from hanse.sdk.chain_view import FixedChain, JournalEntry
-from hanse.sdk.client import Hanse, HanseParts, MarketOffer
-from hanse.sdk.completion import Completion, CompletionStream
-from hanse.sdk.discovery import DiscoveryReport
-from hanse.sdk.money import Money, Place
-from hanse.sdk.purchase.answer import Answer
-from hanse.sdk.purchase.checking import CheckedReceipt
-from hanse.sdk.purchase.resume import FetchedAnswer, ResumeReport
-from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document, verify_receipt_file
-from hanse.sdk.settings import Settings
-from hanse.sdk.sync import HanseSync
-from hanse.sdk.transport import TransportLimits
-from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook, Verification
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Hanse",
-    "HanseSync",
-    "HanseParts",
-    "Settings",
-    "TransportLimits",
-    "Needs",
-    "Answer",
-    "Completion",
-    "CompletionStream",
-    "CheckedReceipt",
-    "Verification",
-    "StoredReceipt",
-    "SubAccountBook",
-    "ResumeReport",
-    "FetchedAnswer",
-    "DiscoveryReport",
-    "MarketOffer",
-    "Account",
-    "Money",
-    "Place",
-    "JournalEntry",
-    "FixedChain",
-    "VerifiedReceipt",
-    "verify_receipt_file",
-    "verify_receipt_document",
-]
+if TYPE_CHECKING:
+    from hanse.market import Needs as Needs
+    from hanse.sdk.account import Account as Account
+    from hanse.sdk.chain_view import FixedChain as FixedChain
+    from hanse.sdk.chain_view import JournalEntry as JournalEntry
+    from hanse.sdk.client import Hanse as Hanse
+    from hanse.sdk.client import HanseParts as HanseParts
+    from hanse.sdk.client import MarketOffer as MarketOffer
+    from hanse.sdk.completion import Completion as Completion
+    from hanse.sdk.completion import CompletionStream as CompletionStream
+    from hanse.sdk.discovery import DiscoveryReport as DiscoveryReport
+    from hanse.sdk.money import Money as Money
+    from hanse.sdk.money import Place as Place
+    from hanse.sdk.purchase.answer import Answer as Answer
+    from hanse.sdk.purchase.checking import CheckedReceipt as CheckedReceipt
+    from hanse.sdk.purchase.resume import FetchedAnswer as FetchedAnswer
+    from hanse.sdk.purchase.resume import ResumeReport as ResumeReport
+    from hanse.sdk.receipt_file import VerifiedReceipt as VerifiedReceipt
+    from hanse.sdk.receipt_file import verify_receipt_document as verify_receipt_document
+    from hanse.sdk.receipt_file import verify_receipt_file as verify_receipt_file
+    from hanse.sdk.settings import Settings as Settings
+    from hanse.sdk.sync import HanseSync as HanseSync
+    from hanse.sdk.transport import TransportLimits as TransportLimits
+    from hanse.settlement.books.voucher_records import StoredReceipt as StoredReceipt
+    from hanse.settlement.books.voucher_records import SubAccountBook as SubAccountBook
+    from hanse.settlement.books.voucher_records import Verification as Verification
+
+_NAMES_BY_MODULE = {
+    "hanse.market": ("Needs",),
+    "hanse.sdk.account": ("Account",),
+    "hanse.sdk.chain_view": ("FixedChain", "JournalEntry"),
+    "hanse.sdk.client": ("Hanse", "HanseParts", "MarketOffer"),
+    "hanse.sdk.completion": ("Completion", "CompletionStream"),
+    "hanse.sdk.discovery": ("DiscoveryReport",),
+    "hanse.sdk.money": ("Money", "Place"),
+    "hanse.sdk.purchase.answer": ("Answer",),
+    "hanse.sdk.purchase.checking": ("CheckedReceipt",),
+    "hanse.sdk.purchase.resume": ("FetchedAnswer", "ResumeReport"),
+    "hanse.sdk.receipt_file": (
+        "VerifiedReceipt",
+        "verify_receipt_document",
+        "verify_receipt_file",
+    ),
+    "hanse.sdk.settings": ("Settings",),
+    "hanse.sdk.sync": ("HanseSync",),
+    "hanse.sdk.transport": ("TransportLimits",),
+    "hanse.settlement.books.voucher_records": (
+        "StoredReceipt",
+        "SubAccountBook",
+        "Verification",
+    ),
+}
+_MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+__all__ = list(_MODULES)  # mypy takes `import X as X` above as public
