@@ -7,13 +7,17 @@ Source: EIP-712; the types are those of `docs/protocol.md`.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from hanse.protocol.signatures import Address, keccak
 
 DOMAIN_NAME = "Hanse"
 DOMAIN_VERSION = "1"
 DOMAIN_TYPE = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+ADDRESSES_KEPT_MAX = 4_096
+"""Words of addresses that are remembered, 200 bytes each: a dozen are asked for in one request, and
+they are mostly those of the one before."""
+
 _DOMAIN_PREFIX = (
     keccak(DOMAIN_TYPE.encode()) + keccak(DOMAIN_NAME.encode()) + keccak(DOMAIN_VERSION.encode())
 )
@@ -46,6 +50,7 @@ def uint_word(value: int) -> bytes:
     return value.to_bytes(32, "big")
 
 
+@lru_cache(ADDRESSES_KEPT_MAX)
 def address_word(address: Address) -> bytes:
     """An address as one word, left-padded."""
     return bytes(12) + bytes.fromhex(address[2:])
