@@ -11,7 +11,8 @@ error says why nobody is.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from hanse.market.affinity import POOL_MAX, choose_for
 from hanse.market.board import Board, Group, Row
@@ -40,8 +41,7 @@ TRIALS_LOOKED_AT_MAX = 4
 """Fresh providers that are looked at for one trial; then there is none this time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """Who is asked, and why.
 
     Attributes:
@@ -228,7 +228,7 @@ def find_probe(group: Group, judge: Judge, coefficients: Coefficients) -> Row | 
 
     That is the one with the fewest failures in a row, of these the one whose back-off ends first.
     """
-    health, probing = judge.board.health, replace(judge, probes=True)
+    health, probing = judge.board.health, msgspec.structs.replace(judge, probes=True)
 
     def get_badness(row: Row) -> tuple[int, float, float, str]:
         state = health.get(row.listed.provider)

@@ -16,7 +16,9 @@ the voucher book holds disputed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from hanse.market.scoring import RISK_USUAL
 from hanse.protocol.signatures import Address
@@ -61,8 +63,7 @@ AUDIT_WEIGHT = 0.3
 """Of the newest audit: audits are few, and each says more than an answer that came."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderHealth:
+class ProviderHealth(Struct, frozen=True):
     """What was seen of one provider. Times are unix seconds.
 
     Attributes:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from hanse.market.board import Board, Group, Row, is_within
 from hanse.market.offers import ListedOffer
 from hanse.market.policy import CHEAPEST, Policy
@@ -77,8 +79,7 @@ class Needs:
     explain_to: "Callable[[Choice], None] | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An offer that fits; `maximum_fee` is what its voucher must authorise, base units."""
 
     listed: ListedOffer
@@ -97,8 +98,7 @@ class Exclusion:
     shortfall: Shortfall | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(msgspec.Struct, frozen=True):
     """One offer that fits, with its score and the score's parts; see `hanse.market.policy`."""
 
     candidate: Candidate
@@ -120,8 +120,7 @@ class Match:
         return tuple(one.candidate for one in self.ranked)
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
+class Judge(msgspec.Struct, frozen=True):
     """One request before the offers of one model: does this one fit, and how good is it?"""
 
     board: Board

@@ -7,7 +7,8 @@ for all providers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from hanse.protocol.signatures import Address
 
@@ -21,8 +22,7 @@ TOKENS_MIN = 8
 """Output tokens from which an answer says how long a token takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """Of one service; 0 where nothing was measured yet.
 
     Attributes:

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
+import msgspec
+
 from hanse.market.policy import Policy
 from hanse.protocol.messages import Prices
 
@@ -46,8 +48,7 @@ token after it, share of failures, steps below the strongest check, and 1 outsid
 region; all as they count now, load included."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestShape:
+class RequestShape(msgspec.Struct, frozen=True):
     """What of a request the choice depends on.
 
     Attributes:
@@ -83,8 +84,7 @@ class RequestShape:
         return each * self.choices
 
 
-@dataclass(frozen=True, slots=True)
-class Coefficients:
+class Coefficients(msgspec.Struct, frozen=True):
     """What one request makes of each feature; all are at least 0."""
 
     input_price: float
