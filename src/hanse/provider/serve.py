@@ -11,7 +11,6 @@ Source: `docs/protocol.md`.
 
 import asyncio
 import logging
-from collections import Counter
 
 from hanse.engines import CheckedFields, EngineRequest, Operation
 from hanse.engines.parameters import check_request
@@ -57,7 +56,7 @@ class PaidService:
         self.slots = Slots(parts.limits)
         self.budget = BodyBudget(parts.limits.body_bytes_in_flight_max)
         self._looks = Looks(parts.limits.keep_alive_s)
-        self._at_work: Counter[tuple[Hash32, Address]] = Counter()
+        self._at_work: dict[tuple[Hash32, Address], int] = {}
 
     async def serve(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
         """One request.
@@ -165,7 +164,8 @@ class PaidService:
         self.slots.take(service, user, signer)
         parts.metrics.in_flight += 1
         name = (request.request_id, signer)
-        self._at_work[name] += 1  # before it is admitted: see `close_lost`
+        # Before it is admitted: see `close_lost`.
+        self._at_work[name] = self._at_work.get(name, 0) + 1
         try:
             parts.failpoint("admitting")
             admission = await self._admit(request, funds)
@@ -183,9 +183,9 @@ class PaidService:
             else:
                 await self._answer_whole(request, admission, engine_request, send, watch)
         finally:
-            self._at_work[name] -= 1  # of replays, all but one are refused at once
-            if not self._at_work[name]:
-                del self._at_work[name]
+            left = self._at_work.pop(name) - 1
+            if left:  # of replays, all but one are refused at once
+                self._at_work[name] = left
             parts.metrics.in_flight -= 1
             self.slots.give_back(service, user, signer)
 

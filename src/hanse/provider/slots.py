@@ -4,7 +4,6 @@ Taken before a request is admitted, so that what is refused has touched no book.
 """
 
 import asyncio
-from collections import Counter
 
 from hanse.protocol.errors import TransientError
 from hanse.protocol.signatures import Address
@@ -17,19 +16,19 @@ class Slots:
 
     def __init__(self, limits: ServingLimits) -> None:
         self._limits = limits
-        self._of_service: Counter[int] = Counter()
-        self._of_sub_account: Counter[tuple[Address, Address]] = Counter()
+        self._of_service: dict[int, int] = {}
+        self._of_sub_account: dict[tuple[Address, Address], int] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
     @property
     def taken(self) -> int:
         """Requests at work."""
-        return self._of_service.total()
+        return sum(self._of_service.values())
 
     def get_taken(self, service_id: int) -> int:
         """Requests of one service that run or wait."""
-        return self._of_service[service_id]
+        return self._of_service.get(service_id, 0)
 
     def take(self, service: Service, user: Address, signer: Address) -> None:
         """Take a slot.
@@ -38,34 +37,36 @@ class Slots:
             TransientError: `rate_limited`, naming which limit is reached.
         """
         most = service.engine.capabilities.parallel + self._limits.queue_max
-        taken = self._of_service[service.service_id]
-        if taken >= most:
+        of_service = self._of_service.get(service.service_id, 0)
+        if of_service >= most:
             raise TransientError(
                 "rate_limited",
-                f"{taken} requests are at work or waiting for this model, at most {most}",
+                f"{of_service} requests are at work or waiting for this model, at most {most}",
                 retry_after_s=self._limits.retry_after_s,
             )
         names, most = (user, signer), self._limits.sub_account_in_flight_max
-        taken = self._of_sub_account[names]
-        if taken >= most:
+        of_sub_account = self._of_sub_account.get(names, 0)
+        if of_sub_account >= most:
             raise TransientError(
                 "rate_limited",
-                f"{taken} requests of this sub-account are at work, at most {most}",
+                f"{of_sub_account} requests of this sub-account are at work, at most {most}",
                 retry_after_s=self._limits.retry_after_s,
             )
-        self._of_service[service.service_id] += 1
-        self._of_sub_account[names] += 1
+        self._of_service[service.service_id] = of_service + 1
+        self._of_sub_account[names] = of_sub_account + 1
         self._empty.clear()
 
     def give_back(self, service: Service, user: Address, signer: Address) -> None:
         """Give a slot back."""
         self._of_service[service.service_id] -= 1
         names = (user, signer)
-        self._of_sub_account[names] -= 1
-        if not self._of_sub_account[names]:
-            del self._of_sub_account[names]
-            if not self._of_sub_account:
-                self._empty.set()
+        left = self._of_sub_account[names] - 1
+        if left:
+            self._of_sub_account[names] = left
+            return
+        del self._of_sub_account[names]
+        if not self._of_sub_account:
+            self._empty.set()
 
     async def wait_empty(self) -> None:
         """Wait until nothing is at work."""
