@@ -1,10 +1,12 @@
 """What the engine `llama` adds to llama.cpp's several choices: seeds, and whose turn it is."""
 
 import asyncio
+import json
+from collections.abc import AsyncGenerator
 
 import pytest
 
-from hanse.engines.llama.choices import fit_seed
+from hanse.engines.llama.choices import fit_seed, join_usage
 from hanse.engines.llama.turns import Turns
 from hanse.protocol.errors import TransientError
 from hanse.protocol.limits import CHOICES_MAX
@@ -21,6 +23,44 @@ def test_one_answer_keeps_its_seed() -> None:
     body = {"seed": -1}
     fit_seed(body)
     assert body == {"seed": -1}
+
+
+async def join(*frames: bytes, choices: int) -> list[bytes]:
+    async def send() -> AsyncGenerator[list[bytes], None]:
+        for frame in frames:
+            yield [frame]
+
+    return [payload async for some in join_usage(send(), choices) for payload in some]
+
+
+def tell_end(index: int, tokens: int = 0) -> bytes:
+    choice = {"index": index, "text": "", "finish_reason": "stop"}
+    usage = {"completion_tokens": tokens, "prompt_tokens": 5, "total_tokens": 5 + tokens}
+    return json.dumps({"choices": [choice], **({"usage": usage} if tokens else {})}).encode()
+
+
+def tell_usage(tokens: int) -> bytes:
+    return json.dumps(
+        {"choices": [], "usage": {"completion_tokens": tokens, "prompt_tokens": 5}, "timings": {}}
+    ).encode()
+
+
+async def test_usage_is_told_once_wherever_the_server_puts_it() -> None:
+    all_of_it = {"completion_tokens": 7, "prompt_tokens": 5, "total_tokens": 12}
+    for frames in (
+        (tell_end(1, 3), tell_end(0, 4)),
+        (tell_end(1), tell_usage(3), tell_end(0), tell_usage(4)),
+    ):
+        *ends, told = [json.loads(frame) for frame in await join(*frames, choices=2)]
+        assert [end["choices"][0]["index"] for end in ends] == [1, 0]
+        assert not any("usage" in end for end in ends)
+        assert told == {"choices": [], "usage": all_of_it}
+
+
+async def test_what_is_no_usage_passes_as_it_came() -> None:
+    text = rb'{"choices":[{"index":0,"text":"\"usage\":{","finish_reason":null}]}'
+    frames = (text, tell_end(0), b'{"error": {"message": "out of memory"}}', b"[DONE]")
+    assert await join(*frames, choices=1) == list(frames)
 
 
 class Asker:

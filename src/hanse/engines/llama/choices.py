@@ -56,13 +56,14 @@ class _Usages:
         for part in parts:
             if part.get("finish_reason"):
                 self._ended = part.get("index", 0)
+        if not usage:
+            return [payload]
         told = [msgspec.json.encode(frame)] if parts else []
-        if usage:  # it names no choice, but comes with its end or behind it
-            self._by_choice[self._ended] = usage
-            if len(self._by_choice) == self._choices:
-                frame.pop("timings", None)
-                all_of_them = {**frame, "choices": [], "usage": self._add_up()}
-                told.append(msgspec.json.encode(all_of_them))
+        self._by_choice[self._ended] = usage  # it names no choice, but comes with its end or behind
+        if len(self._by_choice) == self._choices:
+            frame.pop("timings", None)
+            all_of_them = {**frame, "choices": [], "usage": self._add_up()}
+            told.append(msgspec.json.encode(all_of_them))
         return told
 
     def _add_up(self) -> dict[str, Any]:
