@@ -76,13 +76,12 @@ class Tally:
         self.fee += fee
         self.recent.append(record)
         if record.provider:
-            found = self._providers.setdefault(record.provider, _Sum())
+            _get_sum(self._providers, record.provider).add(record, fee)
             self._providers.move_to_end(record.provider)
-            found.add(record, fee)
             if len(self._providers) > PROVIDERS_MAX:
                 self._providers.popitem(last=False)
             # only names that somebody answered to: an application can make up any other
-            self._models.setdefault(self.get_label(record.model), _Sum()).add(record, fee)
+            _get_sum(self._models, self.get_label(record.model)).add(record, fee)
 
     def get_label(self, model: str) -> str:
         """The model's name, or `other` once there are too many."""
@@ -99,6 +98,13 @@ class Tally:
             "providers": _list(self._providers, "provider"),
             "models": _list(self._models, "model"),
         }
+
+
+def _get_sum(sums: dict[str, _Sum], name: str) -> _Sum:
+    found = sums.get(name)
+    if found is None:
+        found = sums[name] = _Sum()
+    return found
 
 
 def _list(sums: dict[str, _Sum], name: str) -> list[dict[str, Any]]:
