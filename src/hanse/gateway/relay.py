@@ -23,6 +23,7 @@ FEE_HEADER = b"hanse-fee"
 RECEIPT_HEADER = b"hanse-receipt"
 
 _DONE_BYTES_MAX = 24
+_CHUNK_END = b"}\n\n"
 STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -45,7 +46,7 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
     Raises:
         HanseError: it broke before its first frame, and nothing was sent.
     """
-    told = False
+    last = b""
     failure: HanseError | None = None
     try:
         async for batch in iterate_batches(answer):
@@ -56,16 +57,16 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
                 await exchange.start(
                     200, [*STREAM_HEADERS, (PROVIDER_HEADER, answer.provider.encode())]
                 )
-            if _is_done(batch[-1]):
+            last = batch[-1]
+            is_done = last[-3:] != _CHUNK_END and _is_done(last)
+            if is_done:
                 batch.insert(-1, get_receipt_frame(answer))
-                await exchange.send_part(b"".join(batch), more=False)
-                continue
-            told = batch[-1].startswith(ERROR_FRAME)
-            await exchange.send_part(b"".join(batch), more=True)
+            await exchange.send_part(b"".join(batch), more=not is_done)
     except HanseError as error:
         failure = error
     if exchange.complete:
         return
+    told = last.startswith(ERROR_FRAME)
     if failure is None and not told:
         failure = TransientError(
             "provider_unreachable", "the provider's stream ended before its [DONE]"

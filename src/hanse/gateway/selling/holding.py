@@ -9,7 +9,6 @@ longest where a head says nothing, some heads without a body would shut everybod
 key's bodies not held to a share, its owner could do that with bytes.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
@@ -34,7 +33,7 @@ class BodyBytes:
 
     def __init__(self) -> None:
         self.total = 0
-        self._by_owner: Counter[str] = Counter()
+        self._by_owner: dict[str, int] = {}
 
     def hold(
         self, exchange: Exchange, key: ApiKey, settings: GatewaySettings
@@ -53,19 +52,20 @@ class BodyBytes:
         """
         if self.total + size > most:
             raise TransientError("overloaded", f"more than {most} bytes of requests are at work")
-        if self._by_owner[owner] + size > share:
+        held = self._by_owner.get(owner, 0) + size
+        if held > share:
             raise TransientError(
                 "overloaded", f"more than {share} bytes of this key's requests are at work"
             )
         self.total += size
-        self._by_owner[owner] += size
+        self._by_owner[owner] = held
 
     def give_back(self, size: int, owner: str) -> None:
         """These are not at work any more."""
         self.total -= size
-        self._by_owner[owner] -= size
-        if not self._by_owner[owner]:
-            del self._by_owner[owner]
+        held = self._by_owner.pop(owner, 0) - size
+        if held:
+            self._by_owner[owner] = held
 
 
 class _Held:
