@@ -55,6 +55,19 @@ async def llama() -> AsyncIterator[LlamaEngine]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def llama_anew() -> AsyncIterator[LlamaEngine]:
+    """One slot that reads every prompt anew, so that equal requests are worked out bit for bit.
+
+    What is left of a cached prompt is read in smaller steps than a new one, whose products round
+    otherwise: even at temperature 0 a later token may then differ.
+    """
+    engine = open_llama(grammar=True, parallel=1, shared_cache=False, embeddings=False)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def echo() -> AsyncIterator[EchoEngine]:
     engine = open_engine("echo", {"token_delay_s": 0.002})
     assert isinstance(engine, EchoEngine)
@@ -95,6 +108,18 @@ async def upstream_llama(
         await engine.close()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def upstream_llama_anew(
+    llama_anew: LlamaEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Engine]:
+    async with serve(make_front(llama_anew)) as url:
+        key_file = tmp_path_factory.mktemp("key") / "key"
+        engine = open_upstream(url, key_file, grammar=True, output_tokens_max=2_048)
+        await engine.start()
+        yield engine
+        await engine.close()
+
+
 @pytest.fixture(scope="session", params=["echo", "upstream_echo", "llama", "upstream_llama"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     return request.getfixturevalue(request.param)
@@ -102,4 +127,17 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @pytest.fixture(scope="session", params=["llama", "upstream_llama"])
 def real_engine(request: pytest.FixtureRequest) -> Engine:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(
+    scope="session", params=["echo", "upstream_echo", "llama_anew", "upstream_llama_anew"]
+)
+def repeatable_engine(request: pytest.FixtureRequest) -> Engine:
+    """For tests that hold two answers to the same request equal."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", params=["llama_anew", "upstream_llama_anew"])
+def repeatable_real_engine(request: pytest.FixtureRequest) -> Engine:
     return request.getfixturevalue(request.param)

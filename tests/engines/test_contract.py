@@ -55,10 +55,10 @@ async def check_idle(llama: LlamaEngine, echo: EchoEngine) -> bool:
     return echo.active == 0 and await llama.count_busy_slots() == 0
 
 
-async def test_whole_and_stream_say_the_same(engine: Engine) -> None:
+async def test_whole_and_stream_say_the_same(repeatable_engine: Engine) -> None:
     request = make_chat(max_tokens=12, temperature=0)
-    whole = await engine.answer(request)
-    chunks = await collect(engine, request)
+    whole = await repeatable_engine.answer(request)
+    chunks = await collect(repeatable_engine, request)
     body = json.loads(whole.body)
     assert body["id"] == "chatcmpl-abc"
     assert body["object"] == "chat.completion"
@@ -72,10 +72,10 @@ async def test_whole_and_stream_say_the_same(engine: Engine) -> None:
     assert body["usage"]["completion_tokens"] == 12
 
 
-async def test_completion_whole_and_stream(engine: Engine) -> None:
+async def test_completion_whole_and_stream(repeatable_engine: Engine) -> None:
     request = make_completion(max_tokens=8, temperature=0)
-    body = json.loads((await engine.answer(request)).body)
-    chunks = await collect(engine, request)
+    body = json.loads((await repeatable_engine.answer(request)).body)
+    chunks = await collect(repeatable_engine, request)
     assert body["object"] == "text_completion"
     assert body["choices"][0]["text"] == read_text(read_frames(chunks))
     assert chunks[-1].usage.output_tokens == 8
@@ -115,12 +115,18 @@ async def test_engine_private_fields_do_not_leak(engine: Engine) -> None:
     assert b"vendor/hidden-name" not in data
 
 
-async def test_equal_seed_gives_equal_text(engine: Engine) -> None:
-    first = read_text(read_frames(await collect(engine, make_chat(max_tokens=12, seed=5))))
-    again = read_text(read_frames(await collect(engine, make_chat(max_tokens=12, seed=5))))
+async def test_equal_seed_gives_equal_text(repeatable_engine: Engine) -> None:
+    first = read_text(
+        read_frames(await collect(repeatable_engine, make_chat(max_tokens=12, seed=5)))
+    )
+    again = read_text(
+        read_frames(await collect(repeatable_engine, make_chat(max_tokens=12, seed=5)))
+    )
     assert first == again
     others = [
-        read_text(read_frames(await collect(engine, make_chat(max_tokens=12, seed=seed))))
+        read_text(
+            read_frames(await collect(repeatable_engine, make_chat(max_tokens=12, seed=seed)))
+        )
         for seed in (6, 8, 9, 10)
     ]
     assert any(other != first for other in others)
@@ -271,10 +277,12 @@ async def test_healthy_and_described(engine: Engine) -> None:
     assert engine.capabilities.parallel >= 1
 
 
-async def test_logprobs(real_engine: Engine) -> None:
+async def test_logprobs(repeatable_real_engine: Engine) -> None:
     request = make_chat(max_tokens=3, temperature=0, logprobs=True, top_logprobs=2)
-    whole = json.loads((await real_engine.answer(request)).body)["choices"][0]["logprobs"]
-    frames = read_frames(await collect(real_engine, request))
+    whole = json.loads((await repeatable_real_engine.answer(request)).body)["choices"][0][
+        "logprobs"
+    ]
+    frames = read_frames(await collect(repeatable_real_engine, request))
     streamed = [
         item
         for frame in frames
@@ -301,13 +309,13 @@ async def test_json_schema_gives_valid_json(real_engine: Engine) -> None:
     assert answer.finish_reason is FinishReason.STOP
 
 
-async def test_grammar_and_characters_of_several_tokens(real_engine: Engine) -> None:
+async def test_grammar_and_characters_of_several_tokens(repeatable_real_engine: Engine) -> None:
     request = make_completion(max_tokens=30, grammar='root ::= "\U0001f98a\U0001f43b日本é"')
-    chunks = await collect(real_engine, request)
+    chunks = await collect(repeatable_real_engine, request)
     assert read_text(read_frames(chunks)) == "\U0001f98a\U0001f43b日本é"
     # More tokens than characters, so that counting frames would be wrong.
     assert chunks[-1].usage.output_tokens > 5
-    whole = json.loads((await real_engine.answer(request)).body)
+    whole = json.loads((await repeatable_real_engine.answer(request)).body)
     assert whole["choices"][0]["text"] == "\U0001f98a\U0001f43b日本é"
     assert whole["usage"]["completion_tokens"] == chunks[-1].usage.output_tokens
 
@@ -348,21 +356,21 @@ def make_weather_talk(*cities: str) -> list[dict[str, object]]:
     return [*talk, {"role": "user", "content": "What is the weather in Bremen?"}]
 
 
-async def test_a_real_model_calls_a_tool(llama: LlamaEngine) -> None:
+async def test_a_real_model_calls_a_tool(llama_anew: LlamaEngine) -> None:
     fields = {
         "messages": make_weather_talk("Paris", "London"),
         "tools": [WEATHER],
         "temperature": 0,
         "max_tokens": 40,
     }
-    answer = await llama.answer(make_chat(**fields))
+    answer = await llama_anew.answer(make_chat(**fields))
     [choice] = json.loads(answer.body)["choices"]
     assert choice["finish_reason"] == "tool_calls"
     assert answer.finish_reason is FinishReason.TOOL_CALLS
     [call] = choice["message"]["tool_calls"]
     assert call["function"]["name"] == "get_weather"
     assert json.loads(call["function"]["arguments"]) == {"city": "Bremen"}
-    chunks = await collect(llama, make_chat(**fields))
+    chunks = await collect(llama_anew, make_chat(**fields))
     assert chunks[-1].finish_reason is FinishReason.TOOL_CALLS
     assert chunks[-1].usage.output_tokens == answer.usage.output_tokens
 
@@ -390,19 +398,17 @@ ACT = {
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "act"}}])
-async def test_a_call_that_is_demanded_is_made(llama: LlamaEngine, choice) -> None:
+async def test_a_call_that_is_demanded_is_made(llama_anew: LlamaEngine, choice) -> None:
     """llama.cpp would take both for `auto`, and this model would chat."""
     fields = {"tools": [ACT], "tool_choice": choice, "max_tokens": 60, "temperature": 0}
-    # Where a prompt is cached already its numbers are rounded otherwise; this caches all of it.
-    await llama.answer(make_chat(**fields))
-    answer = await llama.answer(make_chat(**fields))
+    answer = await llama_anew.answer(make_chat(**fields))
     [whole] = json.loads(answer.body)["choices"]
     assert whole["finish_reason"] == "tool_calls"
     assert answer.finish_reason is FinishReason.TOOL_CALLS
     [call] = whole["message"]["tool_calls"]
     assert call["function"]["name"] == "act"
     assert json.loads(call["function"]["arguments"])["mood"] in ("calm", "angry")
-    chunks = await collect(llama, make_chat(**fields))
+    chunks = await collect(llama_anew, make_chat(**fields))
     assert chunks[-1].finish_reason is FinishReason.TOOL_CALLS
     assert chunks[-1].usage.output_tokens == answer.usage.output_tokens > 0
     deltas = [frame["choices"][0]["delta"] for frame in read_frames(chunks) if frame["choices"]]

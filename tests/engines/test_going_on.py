@@ -44,8 +44,8 @@ def get_delivered(frames: list[bytes]) -> Delivered:
 @pytest.mark.parametrize(
     ("operation", "body"), [(Operation.CHAT, CHAT), (Operation.COMPLETION, PLAIN)]
 )
-async def test_prefix_and_rest_are_the_answer_of_one_engine(llama, operation, body, after):
-    frames = await read_frames(llama, operation, body)
+async def test_prefix_and_rest_are_the_answer_of_one_engine(llama_anew, operation, body, after):
+    frames = await read_frames(llama_anew, operation, body)
     whole = get_delivered(frames)
     assert whole.tokens == TOKENS
     count = 0
@@ -55,5 +55,5 @@ async def test_prefix_and_rest_are_the_answer_of_one_engine(llama, operation, bo
     assert not find_obstacle(body, prefix)
     rest = json.loads(make_rest(body, prefix))
     assert rest["max_tokens"] == TOKENS - after
-    gone_on = get_delivered(await read_frames(llama, operation, rest))
+    gone_on = get_delivered(await read_frames(llama_anew, operation, rest))
     assert prefix.text + gone_on.text == whole.text

@@ -147,12 +147,10 @@ async def test_a_process_that_hangs_is_replaced() -> None:
 
 @pytest.mark.parametrize("shared_cache", [True, False])
 async def test_cached_tokens_tell_of_other_users_only_where_the_cache_is_shared(
-    shared_cache: bool,
+    plain: LlamaEngine, llama_anew: LlamaEngine, shared_cache: bool
 ) -> None:
-    engine = open_llama(embeddings=False, parallel=1, shared_cache=shared_cache)
-    await engine.start()
+    engine = plain if shared_cache else llama_anew
     victim = make_chat("The patient's name is Quetzal and he has measles.", max_tokens=2)
     await engine.answer(victim)
     guess = await engine.answer(victim)
     assert (guess.usage.cached_tokens > 0) is shared_cache
-    await engine.close()

@@ -83,6 +83,7 @@ async def test_a_stream_and_its_usage_are_what_the_receipt_says(client, market):
 
 
 async def test_the_same_seed_gives_the_same_text(client):
+    await ask(client, max_tokens=1)  # from here on the prompt is cached, which rounds otherwise
     seeds = (7, 7, 8)
     answers = [await ask(client, seed=seed, temperature=1.5, max_tokens=20) for seed in seeds]
     first, second, other = [answer.choices[0].message.content for answer in answers]
