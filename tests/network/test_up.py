@@ -24,6 +24,7 @@ from tests.network.market import until
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 LIMIT_S = 120
+STRANGER = "0x" + "5a" * 20
 
 
 @dataclass
@@ -37,12 +38,12 @@ class Ran:
         return json.loads(self.stdout)
 
 
-async def begin(home: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def begin(home: Path, *arguments: str, **variables: str) -> asyncio.subprocess.Process:
     """One of our commands, as a shell would start it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HANSE_")}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hanse.cli", *arguments, "--home", str(home)),
-        env=kept,
+        env=kept | variables,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -50,8 +51,8 @@ async def begin(home: Path, *arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-async def run(home: Path, *arguments: str) -> Ran:
-    process = await begin(home, *arguments)
+async def run(home: Path, *arguments: str, **variables: str) -> Ran:
+    process = await begin(home, *arguments, **variables)
     stdout, stderr = await asyncio.wait_for(process.communicate(), LIMIT_S)
     return Ran(process.returncode, stdout.decode(), stderr.decode())
 
@@ -208,6 +209,15 @@ def get_cosine(a: list[float], b: list[float]) -> float:
     return product / math.hypot(*a) / math.hypot(*b)
 
 
+async def test_money_may_be_sent_to_others(home, staying):
+    """To a gateway's own key, say; the next start accounts for it too."""
+    password = {"HANSE_PASSWORD_FILE": str(home / "password")}
+    sent = await run(
+        *(home, "gateway", "fund", "1.5", "--to", STRANGER, "--gas", "0", "--json"), **password
+    )
+    assert sent.exit_code == 0, sent.stderr
+
+
 async def test_a_home_in_use_is_refused_in_one_line(home, staying):
     refused = await run(home, "up", "--once")
     assert refused.exit_code == 2
@@ -272,6 +282,9 @@ async def test_the_next_start_resumes_chain_keys_and_books(home, staying, second
     for name in ("provider", "signer", "user"):
         assert resumed["receipt"][name] == document["receipt"][name]
     assert resumed["minted"] == document["minted"]
+    others = [place for place in resumed["places"] if place["holder"] == "others"]
+    assert [int(place["amount"]) for place in others] == [1_500_000, 0, 0]
+    assert all(place["holder"] != "others" for place in document["places"])
     # one answer of each round, and the two that tests asked for in between
     assert resumed["receipt"]["sequence"] == "4"
     fees = [int(found["receipt"]["fee"]) for found in (document, resumed)]

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.markup import escape
 
-from hanse.chain import ChainError, OutboxEntry, Rpc
-from hanse.chain.asset import Asset
-from hanse.chain.registry import Registry
+from hanse.chain import ChainError, OutboxEntry
+from hanse.cli.local.every_unit import account_for, get_provider_name
 from hanse.cli.local_network import LOCK_TIME_S, LocalNetwork
 from hanse.protocol.errors import InvariantError, TransientError
 from hanse.protocol.signatures import Address, Hash32
@@ -207,7 +206,7 @@ async def _show_evidence(
     played.receipt = document["receipt"]
     voucher, receipt = verified.voucher.voucher, verified.receipt.receipt
     units = network.network.units
-    name = _get_name(network, receipt.provider)
+    name = get_provider_name(network, receipt.provider)
     show(
         "\n[bold]2. Voucher[/], signed by the gateway's session key\n"
         f"   to {name} {receipt.provider}\n"
@@ -233,7 +232,7 @@ async def _settle(
     network: LocalNetwork, hanse: Hanse, provider: Address, played: Round, show: Show
 ) -> None:
     due = sum(p.amount for p in (await hanse.read_money()).places if p.place == "accrued")
-    name = _get_name(network, provider)
+    name = get_provider_name(network, provider)
     settled = await network.run_command("settle", "--name", name)
     paid = int(settled["paid"])
     if not 0 < paid <= due:
@@ -269,7 +268,7 @@ async def _refund(
     }
     show(
         f"\n[bold]5. Refund[/] of {network.network.units.format(amount)} that "
-        f"{_get_name(network, place.provider)} did not earn\n"
+        f"{get_provider_name(network, place.provider)} did not earn\n"
         f"   asked     {asked.transaction_hash}\n"
         f"   completed {completed}, after the lock time of {LOCK_TIME_S // 3600} h\n"
         "   (only a local chain's clock can be moved: this one's was, by that hour)\n"
@@ -321,28 +320,9 @@ async def _record(network: LocalNetwork, stored: StoredReceipt, played: Round, s
 
 async def _account_for(network: LocalNetwork, money: Money, played: Round, show: Show) -> None:
     """Every unit of the asset that exists, by holder and place; raises unless it adds up."""
-    rows = [("user", _describe(network, place), place.amount) for place in money.places]
-    async with Rpc.connect(network.rpc_url) as rpc:
-        asset = Asset(rpc, network.deployment.asset)
-        registry = Registry(rpc, network.deployment.registry)
-        for plan in network.plans:
-            owner = network.get_key(plan.name).address
-            held = await asset.read_balance(owner, block=money.block)
-            info = await registry.read_provider(owner, block=money.block)
-            rows += [(plan.name, "wallet (paid)", held), (plan.name, "stake", info.stake)]
-        (minted,) = await asset.contract.read("totalSupply", block=money.block)
-        inside = await asset.read_balance(network.deployment.escrow, block=money.block)
-    total = sum(amount for _, _, amount in rows)
-    in_escrow = sum(p.amount for p in money.places if p.place not in ("wallet", "stake"))
-    played.places, played.minted = rows, int(minted)
-    if money.differences or total != minted or in_escrow != inside:
-        raise InvariantError(
-            "invariant_broken",
-            f"{total} of {minted} accounted for, Escrow holds {inside} of {in_escrow}: "
-            f"{'; '.join(money.differences)}",
-        )
+    played.places, played.minted = await account_for(network, money)
     show("\n")
-    show(_render(network, rows, int(minted)))
+    show(_render(network, played.places, played.minted))
 
 
 def _render(
@@ -355,21 +335,6 @@ def _render(
         title="7. Where every unit is",
         footer=("all that was ever minted", "", units.format_number(minted)),
     )
-
-
-def _describe(network: LocalNetwork, place: Place) -> str:
-    if not place.provider:
-        return place.place
-    names = {network.get_key("gateway").address: "", network.get_key("user").address: " by user"}
-    whose = names.get(place.signer, f" by {place.signer}")
-    return f"sub-account with {_get_name(network, place.provider)}{whose}, {place.place}"
-
-
-def _get_name(network: LocalNetwork, provider: Address) -> str:
-    for plan in network.plans:
-        if network.get_key(plan.name).address == provider:
-            return plan.name
-    return provider
 
 
 def _shorten(signature: str) -> str:

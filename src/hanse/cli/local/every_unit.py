@@ -1,0 +1,106 @@
+"""Where every unit of a local network's asset is, by holder and place.
+
+    rows, minted = await account_for(network, money)
+
+The user's places come from its own books and the chain (`hanse.sdk.money`), those of the network's
+providers are read beside them. Together they must be all that was ever minted.
+
+A person may have sent some on, to a gateway's own key or to a host that sells. Who was ever sent
+any is known from the asset's Transfer events, and only if there is such a stranger may something be
+left over: it is shown as what others have in their wallets, in Escrow and at stake.
+"""
+
+from hanse.chain import Rpc
+from hanse.chain.asset import Asset
+from hanse.chain.chain_types import BlockNumber
+from hanse.chain.registry import Registry
+from hanse.cli.local_network import LocalNetwork
+from hanse.protocol.errors import InvariantError
+from hanse.protocol.signatures import ZERO_ADDRESS, Address
+from hanse.sdk.money import Money, Place
+
+Row = tuple[str, str, int]
+"""Holder, place, amount."""
+
+OTHERS = "others"
+
+_OUTSIDE = ("wallet", "stake")
+"""Places of the user's that are not in Escrow."""
+
+
+async def account_for(network: LocalNetwork, money: Money) -> tuple[list[Row], int]:
+    """Every unit of the asset that exists, and what was minted by the asset's own count.
+
+    Raises:
+        InvariantError: it does not add up.
+    """
+    rows = [("user", _describe(network, place), place.amount) for place in money.places]
+    owners = {network.get_key(plan.name).address: plan.name for plan in network.plans}
+    deployment, block = network.deployment, money.block
+    async with Rpc.connect(network.rpc_url) as rpc:
+        asset = Asset(rpc, deployment.asset)
+        registry = Registry(rpc, deployment.registry)
+        staked = sum(place.amount for place in money.places if place.place == "stake")
+        for owner, name in owners.items():
+            held = await asset.read_balance(owner, block=block)
+            info = await registry.read_provider(owner, block=block)
+            rows += [(name, "wallet (paid)", held), (name, "stake", info.stake)]
+            staked += info.stake
+        (minted,) = await asset.contract.read("totalSupply", block=block)
+        inside = await asset.read_balance(deployment.escrow, block=block)
+        stakes = await asset.read_balance(deployment.registry, block=block)
+        known = {money.user, *owners, deployment.escrow, deployment.registry}
+        strangers = sorted(await _list_receivers(rpc, asset, block) - known)
+        outside = sum([await asset.read_balance(other, block=block) for other in strangers])
+    in_escrow = sum(place.amount for place in money.places if place.place not in _OUTSIDE)
+    if strangers:
+        rows += list_left_over(outside, inside - in_escrow, stakes - staked)
+        in_escrow = inside
+    total = sum(amount for _, _, amount in rows)
+    if money.differences or total != minted or in_escrow != inside:
+        raise InvariantError(
+            "invariant_broken",
+            f"{total} of {minted} accounted for, Escrow holds {inside} of {in_escrow}: "
+            f"{'; '.join(money.differences)}",
+        )
+    return rows, int(minted)
+
+
+def list_left_over(wallets: int, in_escrow: int, stakes: int) -> list[Row]:
+    """What others have; each contract must hold at least what is known.
+
+    Raises:
+        InvariantError: one of them holds less.
+    """
+    if in_escrow < 0 or stakes < 0:
+        raise InvariantError(
+            "invariant_broken",
+            f"beside what is known Escrow holds {in_escrow} and Registry {stakes}, not less than 0",
+        )
+    places = ("wallets", wallets), ("accounts and sub-accounts", in_escrow), ("stakes", stakes)
+    return [(OTHERS, place, amount) for place, amount in places]
+
+
+async def _list_receivers(rpc: Rpc, asset: Asset, block: BlockNumber) -> set[Address]:
+    """Everybody who was ever sent the asset."""
+    topic = "0x" + asset.contract.artifact.events["Transfer"].topic.hex()
+    logs = await rpc.fetch_logs([asset.address], first=0, last=block, topics=[topic])
+    events = [asset.contract.find_event(log, 0) for log in logs]
+    found = {str(event.fields["receiver"]).lower() for event in events if event is not None}
+    return found - {ZERO_ADDRESS}
+
+
+def _describe(network: LocalNetwork, place: Place) -> str:
+    if not place.provider:
+        return place.place
+    names = {network.get_key("gateway").address: "", network.get_key("user").address: " by user"}
+    whose = names.get(place.signer, f" by {place.signer}")
+    return f"sub-account with {get_provider_name(network, place.provider)}{whose}, {place.place}"
+
+
+def get_provider_name(network: LocalNetwork, provider: Address) -> str:
+    """What this network calls a provider; its address if it is none of the network's."""
+    for plan in network.plans:
+        if network.get_key(plan.name).address == provider:
+            return plan.name
+    return provider
