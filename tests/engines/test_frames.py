@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanse.engines.frames import Renamer, StreamMeter, read_envelope, strip_timings
-from hanse.engines.sse import FrameSplitter
+from hanse.engines.wire.envelope import read_envelope
+from hanse.engines.wire.metering import StreamMeter, strip_timings
+from hanse.engines.wire.renaming import Renamer
+from hanse.engines.wire.sse import FrameSplitter
 from hanse.protocol.errors import TransientError
 from hanse.protocol.messages import FinishReason, Usage
 

@@ -19,6 +19,7 @@ parameters     which fields of an OpenAI request are taken, ignored or refused
 llama_engine   llama.cpp in a process of its own, with the packaged SmolLM2
 llama          what that is made of
 upstream_engine  any OpenAI-compatible server by URL
+wire           OpenAI's HTTP API as these two speak it
 whisper_engine   transcriptions by faster-whisper
 hibari_engine  English speech
 audio          what these two share

@@ -28,7 +28,6 @@ from hanse.engines.base import (
     Operation,
     Progress,
 )
-from hanse.engines.frames import Renamer, StreamMeter, read_envelope
 from hanse.engines.gguf_files import (
     describe_file,
     find_packaged_model,
@@ -41,9 +40,11 @@ from hanse.engines.llama.process import LlamaProcess
 from hanse.engines.llama.requests import adapt_body, adapt_messages, force_call, tell_calls
 from hanse.engines.llama.server import ServerConfig
 from hanse.engines.llama.turns import Turns
-from hanse.engines.openai_http import OpenAIServer, Timeouts
 from hanse.engines.parameters import check_request, count_choices, refuse_patterns, wants_usage
-from hanse.engines.sse import DONE
+from hanse.engines.wire.envelope import read_envelope
+from hanse.engines.wire.http import OpenAIServer, Timeouts
+from hanse.engines.wire.metering import StreamMeter
+from hanse.engines.wire.renaming import Renamer
 from hanse.http import HttpClient
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.messages import FinishReason
@@ -199,8 +200,7 @@ class LlamaEngine:
             async for some in payloads:
                 meter.take(some)
                 for payload in some:
-                    if payload != DONE:
-                        assembler.take(payload)
+                    assembler.take(payload)
                 if meter.is_done:
                     break
         end = meter.finish()

@@ -6,8 +6,8 @@ answers come back under the offered name, and the usage frame is dropped unless 
 it.
 
 Without usage in its frames a stream that is cut is metered by lower bounds
-(`hanse.engines.frames`). With vLLM and SGLang set `continuous_usage` and every frame carries the
-exact count.
+(`hanse.engines.wire.metering`). With vLLM and SGLang set `continuous_usage` and every frame carries
+the exact count.
 """
 
 import os
@@ -29,15 +29,11 @@ from hanse.engines.base import (
     Operation,
     Progress,
 )
-from hanse.engines.frames import (
-    Renamer,
-    StreamMeter,
-    count_words,
-    get_finish_reason,
-    read_envelope,
-)
-from hanse.engines.openai_http import OpenAIServer, Timeouts
 from hanse.engines.parameters import check_request, count_choices, wants_usage
+from hanse.engines.wire.envelope import get_finish_reason, read_envelope
+from hanse.engines.wire.http import OpenAIServer, Timeouts
+from hanse.engines.wire.metering import StreamMeter, count_words
+from hanse.engines.wire.renaming import Renamer
 from hanse.http import HttpClient
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason

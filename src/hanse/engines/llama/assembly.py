@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from hanse.engines.base import Operation
+from hanse.engines.wire.sse import DONE
 
 
 class AnswerAssembler:
@@ -26,7 +27,9 @@ class AnswerAssembler:
         self._usage: Any = None
 
     def take(self, payload: bytes) -> None:
-        """Add one frame."""
+        """Add one frame; the stream's end adds nothing."""
+        if payload == DONE:
+            return
         frame = msgspec.json.decode(payload)
         if "prompt_progress" in frame:
             return

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from hanse.engines.sse import DONE
+from hanse.engines.wire.sse import DONE
 from hanse.protocol.limits import CHOICES_MAX
 
 SEEDS = 2**32 - 1 - CHOICES_MAX

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from hanse.engines.llama.choices import fit_seed
-from hanse.engines.sse import DONE
+from hanse.engines.wire.sse import DONE
 from hanse.protocol.errors import RequestError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from hanse.engines.sse import DONE, FrameSplitter
+from hanse.engines.wire.sse import DONE, FrameSplitter
 from hanse.http import HttpBrokenError, HttpClient, HttpResponse, HttpTimeoutError
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
