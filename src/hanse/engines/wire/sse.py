@@ -36,6 +36,10 @@ class FrameSplitter:
         if b"\r" in data:
             # A carriage return inside JSON is always escaped, so these are line ends.
             data = data.replace(b"\r", b"")
+        if not self._buffer and data.startswith(b"data: ") and data.endswith(b"\n\n"):
+            payload = data[6:-2]
+            if payload and b"\n" not in payload:  # one frame, as nearly every arrival is
+                return [payload]
         frames = (self._buffer + data).split(b"\n\n")
         self._buffer = frames.pop()
         if len(self._buffer) > self._frame_bytes_max:
