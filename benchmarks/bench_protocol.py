@@ -9,6 +9,7 @@ import sys
 import timeit
 from collections.abc import Callable
 
+from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.signatures import recover_signer, sign_digest
 from hanse.protocol.verify import verify_voucher
 from hanse.protocol.wire import (
@@ -37,12 +38,16 @@ def get_cases() -> dict[str, Callable[[], object]]:
     header = encode_voucher_header(voucher, 2, bytes(32))
     receipt_header = encode_receipt(receipt)
     digest = DOMAIN.digest(voucher.voucher.struct_hash())
+    messages = [{"role": "user", "content": "x" * 1_000}] * 97
+    history = json.dumps({"model": "m", "messages": messages}).encode()
     return {
         "digest of a voucher": lambda: DOMAIN.digest(voucher.voucher.struct_hash()),
         "digest of a receipt": lambda: DOMAIN.digest(receipt.receipt.struct_hash()),
         "write a voucher header": lambda: encode_voucher_header(voucher, 2, bytes(32)),
         "read a voucher header": lambda: decode_voucher_header(header),
+        "write a receipt": lambda: encode_receipt(receipt),
         "read a receipt": lambda: decode_receipt(receipt_header),
+        "brackets of 100 kB": lambda: is_nested_too_deep(history),
         "sign a digest": lambda: sign_digest(SIGNER_KEY, digest),
         "recover a signer": lambda: recover_signer(digest, voucher.signature),
         "check a voucher": lambda: verify_voucher(voucher, DOMAIN, PROVIDER, NOW_S),
