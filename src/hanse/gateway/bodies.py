@@ -108,6 +108,15 @@ def decode_as(kind: type[Body], body: bytes) -> Body:
     return decode_json(_DECODE[kind], body)
 
 
+def rename_model(body: bytes, model: str) -> bytes:
+    """The same request to another model: bytes of the gateway's own making.
+
+    Raises:
+        RequestError: `invalid_request`, it is a form.
+    """
+    return msgspec.json.encode({**decode_json(msgspec.json.decode, body), "model": model})
+
+
 def _read_form_body(body: bytes) -> TranscriptionBody:
     form = read_form(body)
     if form.file is None:

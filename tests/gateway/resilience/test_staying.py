@@ -325,3 +325,16 @@ async def test_frames_that_come_are_no_silence():
         patience.state = WAITING
     assert not patience.is_over
     patience.end()
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"\\ud800"], ids=["no UTF-8", "half a character"])
+@pytest.mark.parametrize("dialect", [CHAT, "/v1/messages"])
+async def test_a_body_that_holds_no_text_is_refused_before_anybody_is_asked(text, dialect):
+    body = b'{"model": "%b", "max_tokens": 5, "messages": [{"role": "user", "content": "%b"}]}'
+    async with open_front(canned_text="Come back later.") as front:
+        headers = {"authorization": f"Bearer {front._key}"}
+        parts = [body % (CHUNK_MODEL.encode(), text)]
+        answer = await Caller("POST", dialect, headers, parts).run(front.app)
+        assert answer.status == 400
+        assert "the body is not JSON" in answer.error["message"]
+        assert not front.market.bodies

@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-import msgspec
-
+from hanse.gateway.bodies import rename_model
 from hanse.gateway.budgets.configuration import (
     Configuration,
     open_configuration,
@@ -203,7 +202,7 @@ class Budgets:
                 is_form = sale.operation.takes_form  # whose bytes are bought as they are
                 if sale.refused is not None or is_form or step.model == sale.fields.model:
                     continue
-                sale.body = _rename(body, step.model)
+                sale.body = rename_model(body, step.model)
             else:
                 sale.own = await find_free(sale, step.canned)
                 if sale.own is None:
@@ -247,7 +246,3 @@ async def open_budgets(
     if guarded is not None:
         guarded.guard_spending(budgets.guard)
     return budgets
-
-
-def _rename(body: bytes, model: str) -> bytes:
-    return msgspec.json.encode({**msgspec.json.decode(body), "model": model})

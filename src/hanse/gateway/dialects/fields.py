@@ -31,6 +31,8 @@ def decode_json(decode: Callable[[bytes], _DecodedT], body: bytes) -> _DecodedT:
     if is_nested_too_deep(body):
         raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:
+        if not body.isascii():
+            body.decode()  # a decoder does not look into the texts that it skips
         return decode(body)
     except msgspec.ValidationError as error:
         raise get_field_error(str(error)) from None

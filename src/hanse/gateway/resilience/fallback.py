@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from hanse.gateway.bodies import rename_model
 from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
 from hanse.gateway.plain import open_plain, read_upstream
 from hanse.gateway.resilience.figures import StayingFigures
@@ -82,9 +83,10 @@ class Fallback:
         if self._local is None:
             return None
         try:
-            model = self._get_settings().fallback_model
-            answer = await self._local.request(path, _rename(body, model))
-        except (HanseError, msgspec.DecodeError):  # a form cannot be renamed
+            model = self._get_settings().fallback_model  # it may have another name there
+            renamed = rename_model(body, model) if model else body
+            answer = await self._local.request(path, renamed)
+        except HanseError:
             return None
         self._figures.count_fallback("local")
         return _LocalAnswer(answer)
@@ -175,10 +177,3 @@ class _CannedAnswer:
 
 _NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 """A canned sentence takes no tokens and costs nothing."""
-
-
-def _rename(body: bytes, model: str) -> bytes:
-    """The body for the local engine, which may know its model by another name."""
-    if not model:
-        return body
-    return msgspec.json.encode({**msgspec.json.decode(body), "model": model})
