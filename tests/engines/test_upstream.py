@@ -43,9 +43,11 @@ async def _list_models(request: web.Request) -> web.Response:
 
 def refuse(status: int, body: Any, headers: dict[str, str] | None = None) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        text = body if isinstance(body, str) else json.dumps(body)
+        raw = body if isinstance(body, bytes) else None
+        if raw is None:
+            raw = (body if isinstance(body, str) else json.dumps(body)).encode()
         return web.Response(
-            status=status, text=text, content_type="application/json", headers=headers
+            status=status, body=raw, content_type="application/json", headers=headers
         )
 
     return handle
@@ -98,6 +100,7 @@ async def fail(engine: Engine) -> HanseError:
     [
         (400, {"error": {"message": "bad temperature", "param": "temperature"}}, "invalid_request"),
         (422, "not json", "invalid_request"),
+        (500, b'{"error": {"message": "\xff"}}', "engine_unavailable"),
         (400, {"error": {"message": "This model's maximum context length is 4"}}, "context"),
         (400, {"error": {"message": "no", "code": "context_length_exceeded"}}, "context"),
         (401, {"error": {"message": f"bad key {UPSTREAM_KEY}"}}, "engine_unavailable"),
@@ -178,6 +181,7 @@ async def _watch(engine: Engine, seen: list[Usage]) -> None:
         send(frame("a")),
         send(frame("a"), DONE),
         send(b"data: {not json\n\n"),
+        send(b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n'),
         send(b'data: {"error": {"message": "boom"}}\n\n'),
         send(frame("a"), hang=True),
         send(hang=True),

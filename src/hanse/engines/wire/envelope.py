@@ -91,7 +91,7 @@ def read_envelope(payload: bytes) -> Envelope:
         raise TransientError("engine_unavailable", "The engine's answer is nested too deep.")
     try:
         envelope = _decode_envelope(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TransientError("engine_unavailable", "The engine's answer is not valid.") from error
     if envelope.error is not None:
         raise TransientError("engine_unavailable", "The engine reported an error amid its answer.")

@@ -202,7 +202,7 @@ def _read_error_body(raw: bytes) -> _ErrorBody:
     try:
         if is_nested_too_deep(raw):
             raise RecursionError
-        error = msgspec.json.decode(raw)["error"]
+        error = msgspec.json.decode(raw.decode("utf-8", "replace"))["error"]
         param = error.get("param")
         kind = f"{error.get('code')} {error.get('type')}"
         name = param[:64] if isinstance(param, str) and param.isprintable() else None
