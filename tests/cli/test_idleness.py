@@ -1,10 +1,13 @@
-"""Why a provider is idle: every reason, and which comes first."""
+"""Why a provider is idle: every reason, and which comes first; and what its offer says."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from hanse.cli.amounts import AssetUnits
 from hanse.cli.selling.idleness import QUIET_S, ProviderFacts, explain_idle
+from hanse.cli.selling.provider_status import describe_offer
 
 NOW_S = 1_800_000_000
 BUSY = ProviderFacts(
@@ -64,3 +67,18 @@ def test_prices_are_not_mentioned_while_the_offer_is_not_on_the_market():
         replace(BUSY, published_offers=0, cheaper_offers=2, last_request_s=0), NOW_S
     )
     assert reasons == ["no offer is published"]
+
+
+@pytest.mark.parametrize(
+    ("service_type", "price"),
+    [
+        ("chat", "at 0.15 in, 0.6 tHSD out a million tokens,"),
+        ("speech", "at 0.15 tHSD a million characters,"),
+        ("transcription", "at 0.15 tHSD a million seconds of audio,"),
+    ],
+)
+def test_an_offer_says_what_its_price_is_of(service_type, price):
+    offer = {"service_type": service_type, "model": "m", "engine": "e", "valid_until": 0}
+    prices = {"input_per_mtok": "150000", "output_per_mtok": "600000"}
+    network = SimpleNamespace(units=AssetUnits("tHSD", 6))
+    assert price in describe_offer(offer | prices, network)

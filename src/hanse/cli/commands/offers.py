@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 async def offers(session: Session, /, model: str | None) -> None:
     """List every verified offer of the market with prices and health.
 
-    Prices are for a million tokens. "checked by" is how the provider's work can be checked:
+    Prices are for a million tokens (of speech: characters, of transcriptions: seconds of audio,
+    and nothing for what comes out). "checked by" is how the provider's work can be checked:
     reputation means by receipts alone. Needs no key.
     """
     from hanse.cli.buying.market import look_at_market
@@ -66,7 +67,10 @@ async def offers(session: Session, /, model: str | None) -> None:
         lambda: output.table(columns, rows) if rows else "Nothing is on offer.",
     )
     if found:
-        output.note(f"prices: {units.symbol} for a million tokens")
+        output.note(
+            f"prices: {units.symbol} for a million tokens; of speech characters, of transcriptions "
+            "seconds of audio"
+        )
     for service, reason in report.missing.items():
         output.note(f"left out: {service}: {reason}")
 

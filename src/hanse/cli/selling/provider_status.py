@@ -19,6 +19,9 @@ from hanse.settlement.books.receipt_totals import ReceiptTotals, read_totals
 HEALTH_S = 5.0
 """A broker answers /health from memory; one that takes longer is as good as gone."""
 
+INPUT_UNITS = {"speech": "characters", "transcription": "seconds of audio"}
+"""What is counted where it is no tokens; there is one price then, for what comes in."""
+
 NOTHING = ReceiptTotals(0, 0, 0, 0, 0, 0, 0)
 
 
@@ -156,10 +159,15 @@ async def show_status(session: Session, name: str) -> None:
 def describe_offer(offer: dict[str, Any], network: Network) -> str:
     """An offer in one line."""
     units = network.units
+    taken, made = int(offer["input_per_mtok"]), int(offer["output_per_mtok"])
+    unit = INPUT_UNITS.get(offer["service_type"])
+    price = (
+        f"{units.format(taken)} a million {unit}"
+        if unit is not None
+        else f"{units.format_number(taken)} in, {units.format(made)} out a million tokens"
+    )
     return (
-        f"{offer['service_type']} by {offer['model']} ({offer['engine']}) at "
-        f"{units.format_number(int(offer['input_per_mtok']))} in, "
-        f"{units.format(int(offer['output_per_mtok']))} out a million tokens, "
+        f"{offer['service_type']} by {offer['model']} ({offer['engine']}) at {price}, "
         f"until {format_time(offer['valid_until'])}"
     )
 
