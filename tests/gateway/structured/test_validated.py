@@ -4,8 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
+from hanse.gateway.bodies import names_format
+from hanse.gateway.operations import CHAT, decode_body
 from hanse.gateway.structured.checked import CheckedStream
 from hanse.gateway.structured.contents import write_chunks, write_completion
 from hanse.gateway.structured.demand import find_demand
@@ -75,6 +78,16 @@ async def test_a_wrong_answer_is_repaired_by_whoever_gave_it() -> None:
     assert headers["hanse-total-fee"] == str(FEE + 2 * FEE)
     assert market.spent == [FEE]
     assert all(bought.closed for bought in market.answers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_was_cut_is_told_as_cut(stream: bool) -> None:
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+    choice["delta" if stream else "message"] = {"content": '{"action":"gre'}
+    body = json.dumps({"choices": [choice]}).encode()
+    parts = [b"data: " + body + b"\n\n", DONE_FRAME] if stream else [body]
+    with pytest.raises(VerificationError, match="truncated; it was cut at max_tokens"):
+        await buy_for(ScriptedMarket(parts, parts), stream=stream)
 
 
 @pytest.mark.parametrize("by", ["setting", "header"])
@@ -239,7 +252,20 @@ def test_without_a_schema_nothing_is_demanded(extra: Any) -> None:
 
 def test_a_name_in_escapes_is_read_as_engines_read_it() -> None:
     body = make_body().replace(b'"response_format"', b'"response\\u005fformat"')
+    assert names_format(decode_body(CHAT, body))
     assert find_demand(body, {}, "repair") is not None
+
+
+def test_a_body_tells_whether_a_format_is_to_be_looked_for() -> None:
+    whole = msgspec.json.decode(make_body())
+    for given in (None, [1], {}, whole["response_format"]):
+        body = msgspec.json.encode({**whole, "response_format": given})
+        assert names_format(decode_body(CHAT, body))
+    del whole["response_format"]
+    whole["messages"][0]["content"] = 'is it "response_format"?'
+    fields = decode_body(CHAT, msgspec.json.encode(whole))
+    assert not names_format(fields)
+    assert find_demand(make_body(), {}, "repair", has_format=False) is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from hanse.gateway.bodies import names_format
 from hanse.gateway.client import MarketAnswer, Receipted
 from hanse.gateway.operations import CHAT
 from hanse.gateway.selling.sale import Sale
@@ -33,7 +34,9 @@ async def buy_fitting(
     """
     demand = None
     if sale.operation is CHAT and not sale.key.terms.unjudged:
-        demand = find_demand(sale.body, sale.exchange.wishes, afterwards)
+        has_format = names_format(sale.fields)
+        wishes = sale.exchange.wishes
+        demand = find_demand(sale.body, wishes, afterwards, has_format=has_format)
     if demand is None:
         return await ask(sale, sale.body, sale.needs)
     headers = sale.exchange.extra_headers

@@ -48,6 +48,7 @@ class _Choice(msgspec.Struct):
     index: int = 0
     message: _Message | None = None
     delta: _Message | None = None
+    finish_reason: str | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -65,11 +66,13 @@ class Choice:
         parts: its content so far.
         calls_tool: whether it calls one.
         refuses: whether it says that it will not answer.
+        is_cut: whether it ended at its limit of tokens.
     """
 
     parts: list[str] = field(default_factory=list)
     calls_tool: bool = False
     refuses: bool = False
+    is_cut: bool = False
 
     @property
     def is_answer(self) -> bool:
@@ -106,10 +109,11 @@ class Gathering:
         for each in choices:
             if each.delta is not None:
                 raise _get_malformed("it is whole, and has a delta")
-            self._take(each.index, each.message)
+            self._take(each, each.message)
 
-    def _take(self, index: int, message: _Message | None) -> None:
-        choice = self.choices.setdefault(index, Choice())
+    def _take(self, each: _Choice, message: _Message | None) -> None:
+        choice = self.choices.setdefault(each.index, Choice())
+        choice.is_cut = choice.is_cut or each.finish_reason == "length"
         if message is not None:
             if message.content:
                 choice.parts.append(message.content)
@@ -130,7 +134,7 @@ class Gathering:
         for each in _read_choices(frame[len(_DATA) :]):
             if each.message is not None:
                 raise _get_malformed("it is a stream, and has a whole message")
-            self._take(each.index, each.delta)
+            self._take(each, each.delta)
 
 
 def _read_choices(body: bytes) -> list[_Choice]:

@@ -78,26 +78,27 @@ class Demand:
         for choice in gathering.choices.values():
             fault = self.schema.find_fault(choice.text) if choice.is_answer else None
             if fault is not None:
-                return fault
+                return f"{fault}; it was cut at max_tokens" if choice.is_cut else fault
         return None
 
 
-def find_demand(body: bytes, wishes: Mapping[bytes, bytes], afterwards: str) -> Demand | None:
+def find_demand(
+    body: bytes, wishes: Mapping[bytes, bytes], afterwards: str, *, has_format: bool = True
+) -> Demand | None:
     """What a chat completion's body and headers ask for; None if it names no schema.
 
     Args:
         body: the request, already known to be JSON of the right shape.
         wishes: its `hanse-...` headers by lower-case name.
         afterwards: the gateway's setting, where the request does not choose.
+        has_format: whether the body names a `response_format`; True if nobody has looked.
 
     Raises:
         RequestError: `invalid_request`: schema, default or header cannot be used; the header that
             chooses is held to its words without a schema, too.
     """
     words = _read_words(wishes[NAME_HEADER]) if NAME_HEADER in wishes else []
-    # a name may be written with escapes, which engines would read all the same; a search for the
-    # backslash alone is the quicker one
-    if b"response_format" not in body and (b"\\" not in body or b"\\u" not in body):
+    if not has_format:
         return None
     try:
         asked = _DECODE(body)
