@@ -58,6 +58,12 @@ class ChatBody(msgspec.Struct):
     n: _Choices | None = None
 
 
+class ReadChatBody(ChatBody):
+    """The same as it is read: with what `hanse.gateway.structured` understands and describes."""
+
+    response_format: msgspec.Raw = msgspec.Raw()
+
+
 class CompletionBody(msgspec.Struct):
     """What the gateway reads of a completion request."""
 
@@ -117,6 +123,11 @@ def rename_model(body: bytes, model: str) -> bytes:
     return msgspec.json.encode({**decode_json(msgspec.json.decode, body), "model": model})
 
 
+def names_format(fields: Body) -> bool:
+    """Whether a body has a `response_format`, however its name is written; True if not read."""
+    return not isinstance(fields, ReadChatBody) or len(fields.response_format) > 0
+
+
 def _read_form_body(body: bytes) -> TranscriptionBody:
     form = read_form(body)
     if form.file is None:
@@ -132,7 +143,7 @@ def _decoder(kind: type[_BodyT]) -> Callable[[bytes], _BodyT]:
 
 
 _DECODE: dict[type[Body], Callable[[bytes], Body]] = {
-    ChatBody: _decoder(ChatBody),
+    ChatBody: _decoder(ReadChatBody),
     CompletionBody: _decoder(CompletionBody),
     EmbeddingBody: _decoder(EmbeddingBody),
     SpeechBody: _decoder(SpeechBody),
