@@ -15,19 +15,14 @@ from hanse.engines.wire.sse import DONE, FrameSplitter
 from hanse.http import HttpBrokenError, HttpClient, HttpResponse, HttpTimeoutError
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
-from hanse.protocol.nesting import is_nested_too_deep
-
-ERROR_BODY_BYTES_MAX = 65_536
-"""Of an error's body no more is read."""
-
-ERROR_MESSAGE_CHARS_MAX = 300
-"""Of its message no more is passed on."""
-
-RETRY_AFTER_S_MAX = 3_600.0
-"""A longer wait asked for by a server is cut to this."""
+from hanse.protocol.wire.server_errors import (
+    ERROR_BODY_BYTES_MAX,
+    ServerError,
+    read_retry_after_s,
+    read_server_error,
+)
 
 _CONTEXT_WORDS = re.compile(r"context (length|size|window)|maximum context|too large to process")
-_SECRETS = re.compile(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9_\-]{8,}\S*")
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,16 +158,8 @@ class OpenAIServer:
         raw = b""
         while len(raw) < ERROR_BODY_BYTES_MAX and (data := await response.read()):
             raw += data
-        error = _read_error_body(raw[:ERROR_BODY_BYTES_MAX])
-        error.message = self._clean(error.message)
+        error = read_server_error(raw[:ERROR_BODY_BYTES_MAX], self._secrets)
         return _map_error(response.status, error, response.headers.get("retry-after"))
-
-    def _clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        text = _SECRETS.sub("***", text)
-        printable = "".join(c if c.isprintable() else " " for c in text)
-        return " ".join(printable.split())[:ERROR_MESSAGE_CHARS_MAX]
 
 
 def _get_broken(error: OSError) -> TransientError:
@@ -190,32 +177,12 @@ def _encode(body: dict[str, Any]) -> bytes:
         raise RequestError("invalid_request", "A text holds half of a surrogate pair.") from error
 
 
-class _ErrorBody(msgspec.Struct):
-    """What an OpenAI error says; every field is somebody else's text."""
-
-    message: str = ""
-    param: str | None = None
-    kind: str = ""
-
-
-def _read_error_body(raw: bytes) -> _ErrorBody:
-    try:
-        if is_nested_too_deep(raw):
-            raise RecursionError
-        error = msgspec.json.decode(raw.decode("utf-8", "replace"))["error"]
-        param = error.get("param")
-        kind = f"{error.get('code')} {error.get('type')}"
-        name = param[:64] if isinstance(param, str) and param.isprintable() else None
-        return _ErrorBody(str(error["message"]), name, kind)
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, RecursionError):
-        return _ErrorBody()
-
-
-def _map_error(status: int, error: _ErrorBody, retry_after: str | None) -> HanseError:
+def _map_error(status: int, error: ServerError, retry_after: str | None) -> HanseError:
     message, param = error.message, error.param
     is_context = "context_length" in error.kind or "exceed_context" in error.kind
     if is_context or _CONTEXT_WORDS.search(message):
-        return RequestError("context_length_exceeded", f"The engine says: {message}", param=param)
+        said = message or "the context is too long."
+        return RequestError("context_length_exceeded", f"The engine says: {said}", param=param)
     if status in (400, 422):
         said = message or "the request is not valid, without saying why."
         return RequestError("invalid_request", f"The engine says: {said}", param=param)
@@ -223,18 +190,13 @@ def _map_error(status: int, error: _ErrorBody, retry_after: str | None) -> Hanse
         return RequestError("request_too_large", "The request is too large for the engine.")
     if status == 429:
         return TransientError(
-            "rate_limited", "The engine is at its rate limit.", retry_after_s=_read_s(retry_after)
+            "rate_limited",
+            "The engine is at its rate limit.",
+            retry_after_s=read_retry_after_s(retry_after),
         )
     # 401, 403 and 404 are the operator's doing (key, model name): nothing that a caller could mend.
     return TransientError(
         "engine_unavailable",
         f"The engine refused with HTTP status {status}.",
-        retry_after_s=_read_s(retry_after) if status == 503 else None,
+        retry_after_s=read_retry_after_s(retry_after) if status == 503 else None,
     )
-
-
-def _read_s(text: str | None) -> float | None:
-    try:
-        return None if text is None else max(0.0, min(float(text), RETRY_AFTER_S_MAX))
-    except ValueError:
-        return None

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hanse.gateway.plain.answer import PlainAnswer
-from hanse.gateway.plain.refusals import ERROR_BODY_BYTES_MAX, read_refusal
+from hanse.gateway.plain.refusals import read_refusal
 from hanse.gateway.plain.upstreams import MODELS_MAX, Upstream
 from hanse.http import HttpBrokenError, HttpClient, HttpConnectError, HttpResponse
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.wire.forms import get_body_type
+from hanse.protocol.wire.server_errors import ERROR_BODY_BYTES_MAX
 from hanse.sdk.purchase.ask import Ask, read_ask
 from hanse.sdk.transport import TransportLimits
 

@@ -10,6 +10,8 @@ receipts   what a broker sends back
 offers     what a provider offers
 heartbeats how busy its services are
 operations what can be bought, at which path
+forms      a multipart form, as an upload of audio comes
+server_errors   what other servers of OpenAI's API say went wrong
 
 Source: `docs/protocol.md`, section "On the wire".
 """
