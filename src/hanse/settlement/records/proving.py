@@ -29,6 +29,10 @@ BATCHES_PER_ROUND_MAX = 20
 ASK_AGAIN_S = 30
 """A proof that was not there is asked for again after this, or as soon as the head has moved."""
 
+HEAD_LAG_S = 10
+"""For so long after the head moved, what is not there is asked for in each second: a recorder may
+see a little later than we do that its commit is confirmed, and gives no proof before."""
+
 
 class Prover:
     """One side's proofs."""
@@ -44,7 +48,7 @@ class Prover:
         self._book, self._client, self._watch, self._side = book, client, watch, side
         self._look_s = look_s
         self._looked_at: dict[str, float] = {}
-        self._asked_up_to: dict[str, int] = {}
+        self._moved: dict[str, tuple[int, int]] = {}  # to which number, and when that was seen
 
     async def look_after(self, url: str, block: int, now_s: int) -> bool:
         """Heads, proofs and promises of one recorder, as of a confirmed block.
@@ -61,9 +65,12 @@ class Prover:
             return False  # its heads are looked at now and then
         self._looked_at[url] = now_s
         known = await self._watch.sync(await self._watch.meet(url), block)
-        has_advanced = known.number > self._asked_up_to.get(url, -1)
-        self._asked_up_to[url] = known.number
-        await self._fetch_proofs(known, now_s, now_s + ASK_AGAIN_S - 1 if has_advanced else now_s)
+        number, moved_at = self._moved.get(url, (-1, 0))
+        if known.number > number:
+            moved_at = now_s if number >= 0 else now_s - HEAD_LAG_S + 1  # at first once is enough
+            self._moved[url] = (known.number, moved_at)
+        has_moved = now_s - moved_at < HEAD_LAG_S
+        await self._fetch_proofs(known, now_s, now_s + ASK_AGAIN_S - 1 if has_moved else now_s)
         await self._judge_late(known, block)
         return True
 
