@@ -211,14 +211,32 @@ async def test_a_request_that_never_fits_is_told_so(gateway: Gateway) -> None:
     assert message.endswith("may take 0 a day: have the limit raised")
 
 
-async def test_a_dear_provider_gives_way_to_a_cheaper_one_that_fits(gateway: Gateway) -> None:
+async def test_a_dear_provider_serves_within_the_limit_while_the_cheap_one_is_full(
+    gateway: Gateway,
+) -> None:
+    cheap, dear = gateway.world.cheap.provider, gateway.world.dear.provider
     gateway.world.cheap.refuse = (503, "overloaded")
     key = await gateway.make_key(limits=Limits(money_per_day=2_000))
-    dear = await gateway.chat(key)
-    assert (dear.status, dear.headers["hanse-provider"]) == (200, gateway.world.dear.provider)
+    first = await gateway.chat(key)
     gateway.world.cheap.refuse = None
     gateway.world.clock.now += 120
-    assert (await gateway.chat(key)).status == 200
+    second = await gateway.chat(key)
+    assert (first.status, first.headers["hanse-provider"]) == (200, dear)
+    assert (second.status, second.headers["hanse-provider"]) == (200, cheap)
+
+
+async def test_a_dear_provider_gives_way_to_a_cheaper_one_that_fits(gateway: Gateway) -> None:
+    cheap, dear = gateway.world.cheap.provider, gateway.world.dear.provider
+    for provider, token_s in ((cheap, 0.1), (dear, 0.01)):
+        for _ in range(3):
+            gateway.hanse.chooser.board.measured.report_stream(
+                (provider, 1), token_s, 101 * token_s, 101
+            )
+    body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
+    for limit, provider in ((2_000, dear), (1_000, cheap)):  # the dear one may come to 1,200
+        key = await gateway.make_key(limits=Limits(money_per_day=limit))
+        answer = await gateway.ask(key, CHAT, body, **{"hanse-policy": "fastest"})
+        assert (answer.status, answer.headers["hanse-provider"]) == (200, provider)
 
 
 async def test_each_end_user_has_limits_of_its_own(gateway: Gateway) -> None:
