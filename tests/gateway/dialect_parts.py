@@ -1,11 +1,24 @@
-"""A market that answers chat completions by a script, to hold the dialects' events to."""
+"""A market that answers chat completions by a script, to hold the dialects' events to.
 
+And what the SDK of every dialect must see: refusals, an end amid a stream, its own leaving.
+"""
+
+import asyncio
 import json
+from collections.abc import Awaitable
 from typing import Any
 
-from hanse.protocol.errors import HanseError
+import pytest
+
+from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.hashing import DONE_FRAME
-from tests.gateway.gateway_parts import MemoryAnswer, MemoryMarket, to_frame
+from tests.gateway.gateway_parts import (
+    MemoryAnswer,
+    MemoryMarket,
+    RunningGateway,
+    to_frame,
+    until,
+)
 
 MODEL = "scripted"
 USAGE = {
@@ -88,3 +101,39 @@ class ScriptedMarket(MemoryMarket):
             message["tool_calls"] = list(calls.values())
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
         return {"object": "chat.completion", "choices": [choice], "usage": USAGE}
+
+
+async def see_refusal(gateway: RunningGateway, asked: Awaitable[Any], kind: type[Exception]) -> Any:
+    """The SDK's exception; nothing was bought."""
+    with pytest.raises(kind) as caught:
+        await asked
+    assert gateway.market.bodies == []
+    return caught.value
+
+
+async def see_break(
+    gateway: RunningGateway, asking: Awaitable[Any], kind: type[Exception]
+) -> tuple[list[str], Any]:
+    """What a stream's reader got before its provider broke off, and the SDK's exception."""
+    gateway.market.broken = TransientError("engine_unavailable", "the engine broke off")
+    stream = await asking
+    kinds: list[str] = []
+
+    async def read() -> None:
+        async for event in stream:
+            kinds.append(event.type)
+
+    with pytest.raises(kind, match="the engine broke off") as caught:
+        await read()
+    return kinds, caught.value
+
+
+async def leave(gateway: RunningGateway, asking: Awaitable[Any]) -> None:
+    """Leave a stream whose provider has more to say, and see the purchase closed."""
+    gateway.market.gate = asyncio.Event()  # which nobody sets: by itself it does not end
+    stream = await asking
+    async for _ in stream:
+        break
+    assert gateway.market.open_answers
+    await stream.close()
+    await until(lambda: not gateway.market.open_answers)

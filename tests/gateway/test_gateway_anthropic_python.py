@@ -7,16 +7,23 @@ import anthropic
 import pytest
 
 from hanse.gateway import GatewaySettings
-from hanse.protocol.errors import TransientError
 from hanse.protocol.wire import decode_receipt
-from tests.gateway.dialect_parts import MODEL, ScriptedMarket, call, say, think
+from tests.gateway.dialect_parts import (
+    MODEL,
+    ScriptedMarket,
+    call,
+    leave,
+    say,
+    see_break,
+    see_refusal,
+    think,
+)
 from tests.gateway.gateway_parts import (
     FEE,
     PROVIDER,
     RunningGateway,
     make_receipt,
     run_gateway_here,
-    until,
 )
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -200,12 +207,10 @@ DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/p
     ],
 )
 async def test_what_is_not_offered_is_refused_by_name(client, gateway, fields, param):
-    with pytest.raises(anthropic.BadRequestError) as caught:
-        await ask(client, **fields)
-    error = caught.value.body["error"]
+    refusal = await see_refusal(gateway, ask(client, **fields), anthropic.BadRequestError)
+    error = refusal.body["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", "unsupported_parameter")
     assert error["param"] == param
-    assert gateway.market.bodies == []
 
 
 @pytest.mark.parametrize(
@@ -240,18 +245,10 @@ async def test_a_wrong_field_is_named(client):
 
 
 async def test_a_stream_that_breaks_later_raises_in_the_middle(client, gateway):
-    gateway.market.broken = TransientError("engine_unavailable", "the engine broke off")
-    stream = await ask(client, stream=True)
-    kinds = []
-
-    async def read():
-        async for event in stream:
-            kinds.append(event.type)
-
-    with pytest.raises(anthropic.APIStatusError, match="the engine broke off") as caught:
-        await read()
+    asking = ask(client, stream=True)
+    kinds, error = await see_break(gateway, asking, anthropic.APIStatusError)
     assert kinds[:3] == ["message_start", "content_block_start", "content_block_delta"]
-    assert caught.value.body["error"]["type"] == "overloaded_error"
+    assert error.body["error"]["type"] == "overloaded_error"
 
 
 @pytest.mark.parametrize(
@@ -284,11 +281,7 @@ async def test_arguments_that_are_no_object_are_not_passed_off_as_one(client, ga
 
 
 async def test_leaving_closes_the_purchase(client, gateway):
-    stream = await ask(client, stream=True)
-    async for _ in stream:
-        break
-    await stream.close()
-    await until(lambda: not gateway.market.open_answers)
+    await leave(gateway, ask(client, stream=True))
 
 
 async def test_token_counting_is_not_there_and_says_so(client):

@@ -6,16 +6,23 @@ import openai
 import pydantic
 import pytest
 
-from hanse.protocol.errors import TransientError
 from hanse.protocol.wire import decode_receipt
-from tests.gateway.dialect_parts import MODEL, ScriptedMarket, call, say, think
+from tests.gateway.dialect_parts import (
+    MODEL,
+    ScriptedMarket,
+    call,
+    leave,
+    say,
+    see_break,
+    see_refusal,
+    think,
+)
 from tests.gateway.gateway_parts import (
     FEE,
     PROVIDER,
     RunningGateway,
     make_receipt,
     run_gateway_here,
-    until,
 )
 
 TOOL = {"type": "function", "name": "weather", "description": "Tells.", "parameters": {}}
@@ -171,10 +178,8 @@ IMAGE = {"type": "input_image", "image_url": "data:", "detail": "auto"}
     ],
 )
 async def test_what_is_not_offered_is_refused_by_name(client, gateway, fields, param):
-    with pytest.raises(openai.BadRequestError) as caught:
-        await ask(client, **fields)
-    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", param)
-    assert gateway.market.bodies == []
+    refusal = await see_refusal(gateway, ask(client, **fields), openai.BadRequestError)
+    assert (refusal.code, refusal.param) == ("unsupported_parameter", param)
 
 
 @pytest.mark.parametrize(
@@ -193,23 +198,10 @@ async def test_errors_become_the_sdks_exceptions(client, model, kind, code, stre
 
 
 async def test_a_stream_that_breaks_later_raises_in_the_middle(client, gateway):
-    gateway.market.broken = TransientError("engine_unavailable", "the engine broke off")
-    stream = await ask(client, stream=True)
-    kinds = []
-
-    async def read():
-        async for event in stream:
-            kinds.append(event.type)
-
-    with pytest.raises(openai.APIError, match="the engine broke off") as caught:
-        await read()
-    assert caught.value.code == "engine_unavailable"
+    kinds, error = await see_break(gateway, ask(client, stream=True), openai.APIError)
+    assert error.code == "engine_unavailable"
     assert kinds[:2] == ["response.created", "response.in_progress"]
 
 
 async def test_leaving_closes_the_purchase(client, gateway):
-    stream = await ask(client, stream=True)
-    async for _ in stream:
-        break
-    await stream.close()
-    await until(lambda: not gateway.market.open_answers)
+    await leave(gateway, ask(client, stream=True))
