@@ -32,11 +32,10 @@ import msgspec
 
 from hanse.chain import Key
 from hanse.engines.llama_engine import LlamaEngine, Settings
-from hanse.market import Needs, PublishedService
+from hanse.market import Needs
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Prices
-from hanse.protocol.signatures import ZERO_HASH, to_hex
-from hanse.provider import Broker, OfferBook, Service, StaticChainView, build_offer, sign_offer
+from hanse.provider import Broker, OfferBook, Service, StaticChainView
 from hanse.sdk import FixedChain, Hanse, HanseParts
 from hanse.sdk.transport import TransportLimits
 from hanse.sdk.transport.http import HttpTransport
@@ -44,6 +43,7 @@ from hanse.serving import HttpServer
 from hanse.settlement import SubAccountFunds, open_receipt_book
 from hanse.settlement.books.voucher_book import open_voucher_book
 from hanse.store import open_sqlite
+from tests.provider.offer_parts import put_on_offer
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
 USER, SIGNER_KEY = "0x" + "a1" * 20, Key(b"\x01" * 32)
@@ -99,25 +99,21 @@ async def sell(provider: str, number: int, cache_dir: Path, folder: Path) -> Any
         server = HttpServer.bind("127.0.0.1", 0)
         stack.push_async_callback(server.stop)
         service, offers = Service(1, engine, PRICES), OfferBook(time.time)
-        offer = await build_offer(
+        published = await put_on_offer(
+            offers,
             service,
             provider=provider,
-            endpoints=(server.url,),
-            encryption_key=ZERO_HASH,
-            valid_until=int(time.time()) + 86_400,
-            revision=1,
+            url=server.url,
+            domain=DOMAIN,
+            receipt_key=receipt_key,
         )
-        offers.put(sign_offer(offer, DOMAIN, receipt_key), service)
         view = StaticChainView()
         view.set_funds(USER, SIGNER_KEY.address, FUNDS)
         book = await open_receipt_book(database, provider, DOMAIN, receipt_key)
         broker = Broker(provider=provider, domain=DOMAIN, book=book, chain_view=view, offers=offers)
         await server.start(broker)
         broker.admitting = True
-        offer_hash = to_hex(offer.struct_hash())
-        yield PublishedService(
-            provider, 1, 1, offer_hash, offer.service_type, server.url, receipt_key.address
-        )
+        yield published
 
 
 class Talk:

@@ -59,11 +59,12 @@ from hanse.protocol.pricing import get_maximum_fee
 from hanse.protocol.signatures import ZERO_HASH, to_compact, to_hex
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
 from hanse.protocol.wire import decode_receipt, encode_voucher_header
-from hanse.provider import Broker, OfferBook, Service, StaticChainView, build_offer, sign_offer
+from hanse.provider import Broker, OfferBook, Service, StaticChainView
 from hanse.settlement import SubAccountFunds, open_receipt_book
 from hanse.settlement.books.voucher_book import Purchase, open_voucher_book
 from hanse.settlement.books.voucher_records import SubAccountKey, Verification
 from hanse.store import open_database
+from tests.provider.offer_parts import put_on_offer
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
 OWNER, RECEIPT_KEY, USER = Key(b"\x04" * 32), Key(b"\x02" * 32), Key(b"\x01" * 32)
@@ -171,16 +172,17 @@ class Market:
         await engine.start()
         stack.push_async_callback(engine.close)
         service, offers = Service(1, engine, PRICES), OfferBook(time.time)
-        self.offer = await build_offer(
+        await put_on_offer(
+            offers,
             service,
             provider=OWNER.address,
-            endpoints=("http://broker.test",),
-            encryption_key=ZERO_HASH,
-            valid_until=int(time.time()) + 86_400,
-            revision=1,
+            url="http://broker.test",
+            domain=DOMAIN,
+            receipt_key=RECEIPT_KEY,
         )
-        self.signed_offer = sign_offer(self.offer, DOMAIN, RECEIPT_KEY)
-        offers.put(self.signed_offer, service)
+        (current,) = offers.list_current()
+        self.signed_offer = current.signed
+        self.offer = current.signed.offer
         self.broker = Broker(
             provider=OWNER.address,
             domain=DOMAIN,

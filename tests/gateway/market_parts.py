@@ -19,8 +19,8 @@ from hanse.gateway import GatewaySettings
 from hanse.market import PublishedService
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Prices
-from hanse.protocol.signatures import ZERO_HASH, to_hex
-from hanse.provider import Broker, OfferBook, Service, StaticChainView, build_offer, sign_offer
+from hanse.protocol.signatures import ZERO_HASH
+from hanse.provider import Broker, OfferBook, Service, StaticChainView
 from hanse.sdk import FixedChain, Hanse, HanseParts
 from hanse.sdk.transport import TransportLimits
 from hanse.sdk.transport.http import HttpTransport
@@ -30,6 +30,7 @@ from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.settlement.traces.writer import TraceWriter
 from hanse.store import open_sqlite
 from tests.gateway.gateway_parts import RunningGateway, run_gateway_here
+from tests.provider.offer_parts import put_on_offer
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
 USER = "0x" + "a1" * 20
@@ -110,19 +111,15 @@ async def sell(
     for number, engine in enumerate((chat, embed), 1):
         await engine.start()
         service = Service(number, engine, Prices(price, price, 3 * price))
-        offer = await build_offer(
-            service,
-            provider=provider,
-            endpoints=(server.url,),
-            encryption_key=encryption_key,
-            valid_until=int(time.time()) + 86_400,
-            revision=1,
-        )
-        offers.put(sign_offer(offer, DOMAIN, receipt_key), service)
-        offer_hash = to_hex(offer.struct_hash())
         published.append(
-            PublishedService(
-                provider, number, 1, offer_hash, offer.service_type, server.url, receipt_key.address
+            await put_on_offer(
+                offers,
+                service,
+                provider=provider,
+                url=server.url,
+                domain=DOMAIN,
+                receipt_key=receipt_key,
+                encryption_key=encryption_key,
             )
         )
     broker = Broker(

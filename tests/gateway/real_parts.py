@@ -13,10 +13,8 @@ from hanse.chain import Key
 from hanse.engines import Engine, Operation, open_engine
 from hanse.engines.llama_engine import LlamaEngine
 from hanse.gateway import GatewaySettings
-from hanse.market import PublishedService
 from hanse.protocol.messages import Prices
-from hanse.protocol.signatures import ZERO_HASH, to_hex
-from hanse.provider import Broker, OfferBook, Service, StaticChainView, build_offer, sign_offer
+from hanse.provider import Broker, OfferBook, Service, StaticChainView
 from hanse.sdk import FixedChain, Hanse, HanseParts
 from hanse.sdk.transport import TransportLimits
 from hanse.sdk.transport.http import HttpTransport
@@ -26,6 +24,7 @@ from hanse.settlement.books.voucher_book import open_voucher_book
 from hanse.store import open_sqlite
 from tests.gateway.gateway_parts import RunningGateway, run_gateway_here
 from tests.gateway.market_parts import DOMAIN, FUNDS, SIGNER_KEY, USER
+from tests.provider.offer_parts import put_on_offer
 
 PROVIDER = "0x" + "c1" * 20
 CHAT, EMBED, EAR, VOICE = "smollm2", "smollm2-vectors", "whisper-tiny.en", "hibari"
@@ -74,19 +73,14 @@ async def open_real_market(path: Path) -> AsyncIterator[RealMarket]:
         server = HttpServer.bind("127.0.0.1", 0)
         offers, published = OfferBook(time.time), []
         for service in make_services(llama, ear, voice):
-            offer = await build_offer(
-                service,
-                provider=PROVIDER,
-                endpoints=(server.url,),
-                encryption_key=ZERO_HASH,
-                valid_until=int(time.time()) + 86_400,
-                revision=1,
-            )
-            offers.put(sign_offer(offer, DOMAIN, receipt_key), service)
-            number, hash_ = service.service_id, to_hex(offer.struct_hash())
             published.append(
-                PublishedService(
-                    PROVIDER, number, 1, hash_, offer.service_type, server.url, receipt_key.address
+                await put_on_offer(
+                    offers,
+                    service,
+                    provider=PROVIDER,
+                    url=server.url,
+                    domain=DOMAIN,
+                    receipt_key=receipt_key,
                 )
             )
         broker = Broker(

@@ -28,7 +28,7 @@ from hanse.protocol.messages import (
     Voucher,
 )
 from hanse.protocol.pricing import get_maximum_fee
-from hanse.protocol.signatures import ZERO_HASH, to_bytes, to_hex
+from hanse.protocol.signatures import to_bytes, to_hex
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
 from hanse.protocol.wire import (
     decode_receipt,
@@ -42,14 +42,13 @@ from hanse.provider import (
     Service,
     ServingLimits,
     StaticChainView,
-    build_offer,
-    sign_offer,
 )
 from hanse.provider.finishing import Failpoint
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.store import Transaction, is_shared, open_database
 from hanse.store.leases import LeaseTerms, join_group
+from tests.provider.offer_parts import put_on_offer
 from tests.waiting import until as until
 
 CHAT = "/v1/chat/completions"
@@ -104,15 +103,16 @@ async def run_broker_here(
     await engine.start()
     service = Service(1, engine, PRICES)
     offers = OfferBook(time.time)
-    offer = await build_offer(
+    await put_on_offer(
+        offers,
         service,
         provider=PROVIDER,
-        endpoints=("http://127.0.0.1:1",),
-        encryption_key=ZERO_HASH,
+        url="http://127.0.0.1:1",
+        domain=DOMAIN,
+        receipt_key=RECEIPT_KEY,
         valid_until=2_000_000_000 + 86_400,
-        revision=1,
     )
-    offers.put(sign_offer(offer, DOMAIN, RECEIPT_KEY), service)
+    (current,) = offers.list_current()
     broker = Broker(
         provider=PROVIDER,
         domain=DOMAIN,
@@ -126,7 +126,7 @@ async def run_broker_here(
     await server.start(broker)
     broker.admitting = True
     try:
-        yield BrokerHere(broker, book, view, engine, offer, server.url)
+        yield BrokerHere(broker, book, view, engine, current.signed.offer, server.url)
     finally:
         await server.stop()
         await engine.close()

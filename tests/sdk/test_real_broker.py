@@ -19,14 +19,11 @@ from hanse.market import PublishedService
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import TransientError
 from hanse.protocol.messages import Prices
-from hanse.protocol.signatures import ZERO_HASH
 from hanse.provider import (
     Broker,
     OfferBook,
     Service,
     StaticChainView,
-    build_offer,
-    sign_offer,
 )
 from hanse.sdk import CompletionStream, FixedChain, Hanse, HanseParts, Verification
 from hanse.sdk.transport.http import HttpTransport
@@ -34,6 +31,7 @@ from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
 from hanse.settlement.books.voucher_book import VoucherBook, open_voucher_book
 from hanse.store.sqlite import open_sqlite
+from tests.provider.offer_parts import put_on_offer
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
 PROVIDER = "0x" + "b2" * 20
@@ -101,15 +99,14 @@ async def run_broker(folder: Path, clock: Clock, **engine_settings: Any) -> Asyn
         server = HttpServer.bind("127.0.0.1", 0)
         service = Service(1, engine, Prices(100_000, 50_000, 300_000))
         offers = OfferBook(time.time)
-        offer = await build_offer(
+        published = await put_on_offer(
+            offers,
             service,
             provider=PROVIDER,
-            endpoints=(server.url,),
-            encryption_key=ZERO_HASH,
-            valid_until=int(time.time()) + 86_400,
-            revision=1,
+            url=server.url,
+            domain=DOMAIN,
+            receipt_key=RECEIPT_KEY,
         )
-        offers.put(sign_offer(offer, DOMAIN, RECEIPT_KEY), service)
         broker = Broker(
             provider=PROVIDER,
             domain=DOMAIN,
@@ -121,15 +118,6 @@ async def run_broker(folder: Path, clock: Clock, **engine_settings: Any) -> Asyn
         await server.start(broker)
         stack.push_async_callback(server.stop)
         broker.admitting = True
-        published = PublishedService(
-            PROVIDER,
-            1,
-            1,
-            "0x" + offer.struct_hash().hex(),
-            "chat",
-            server.url,
-            RECEIPT_KEY.address,
-        )
         yield Selling(receipts, engine, published)
 
 
