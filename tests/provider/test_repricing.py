@@ -1,8 +1,5 @@
 """Other prices while a broker serves: published, and the old ones honoured for a while."""
 
-import asyncio
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, Service
 from hanse.store.leases import LeaseTerms
 from tests.provider.chain_parts import PRICES, STAKE, Market, run_market
 from tests.sdk.test_on_chain import start_broker
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +51,6 @@ async def start_sharing(
         lease=LeaseTerms(beat_s=0.1, missed_max=100),
     )
     return await BrokerProcess.start(settings, BrokerKeys(market.receipt, market.owner), [service])
-
-
-async def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < ends, "the condition did not come true in time"
-        await asyncio.sleep(0.05)
 
 
 async def test_a_service_that_follows_takes_over_the_leaders_prices(

@@ -1,8 +1,6 @@
 """Sub-accounts that are kept by themselves: the rules, then contracts, broker and outbox."""
 
-import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from hanse.store import Database, open_memory, open_sqlite
 from tests.provider.chain_parts import run_market
 from tests.sdk.test_on_chain import MESSAGES, start_broker
 from tests.sdk.test_voucher_book import OFFER
+from tests.waiting import until
 
 A, B, C = ("0x" + byte * 20 for byte in ("aa", "bb", "cc"))
 SETTINGS = UpkeepSettings(target=100, refill_below=40, daily_cap=1_000)
@@ -159,13 +158,6 @@ async def test_the_cap_counts_what_may_have_been_moved():
     await database.close()
 
 
-async def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
-    ends = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < ends, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
-
-
 async def count_moves(database: Database) -> dict[str, int]:
     rows = await database.read(
         lambda tx: tx.find_all("SELECT document, state FROM upkeep_moves ORDER BY number LIMIT 99")
@@ -234,10 +226,11 @@ async def test_a_wallet_is_needed_once_and_gets_back_what_is_idle(
             funds = hanse._parts.chain.find_funds
             await until(lambda: (f := funds(market.owner.address)) and f.pending_refund)
             await market.node.advance_time(3_601)
-            deadline = time.monotonic() + 30
-            while await market.read_asset(wallet.address) < 900_000 - spent:
-                assert time.monotonic() < deadline, "it did not come home"
-                await asyncio.sleep(0.05)
+
+            async def is_home() -> bool:
+                return await market.read_asset(wallet.address) >= 900_000 - spent
+
+            await until(is_home, what="what is idle comes home")
         assert await market.read_asset(wallet.address) == 900_000 - spent
         database = await open_sqlite(tmp_path / "session.db")
         counted = await count_moves(database)
