@@ -1,6 +1,8 @@
 """One network for the tests of a file that leave it as they found it.
 
-It ends with the file: seven idle processes would take processor time from all tests after it.
+The file's `SELLERS` names who sells in it, its `GATEWAY_OPTIONS`, if there are any, how its gateway
+is started. It ends with the file: its idle processes would take processor time from all tests after
+it.
 """
 
 from collections.abc import AsyncIterator
@@ -23,7 +25,10 @@ PLANS = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def market(
-    tmp_path_factory: pytest.TempPathFactory, anvil_cache: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, anvil_cache: Path
 ) -> AsyncIterator[Market]:
-    async with open_network(tmp_path_factory.mktemp("network"), anvil_cache, PLANS) as opened:
+    plans = [one for one in PLANS if one.name in request.module.SELLERS]
+    options = getattr(request.module, "GATEWAY_OPTIONS", ())
+    home = tmp_path_factory.mktemp("network")
+    async with open_network(home, anvil_cache, plans, gateway_options=options) as opened:
         yield opened

@@ -99,7 +99,12 @@ class Market:
 
 @contextlib.asynccontextmanager
 async def open_network(
-    home: Path, anvil_cache: Path, plans: Sequence[ProviderPlan], *, has_recorder: bool = False
+    home: Path,
+    anvil_cache: Path,
+    plans: Sequence[ProviderPlan],
+    *,
+    has_recorder: bool = False,
+    gateway_options: Sequence[str] = (),
 ) -> AsyncIterator[Market]:
     """Start chain, contracts, providers and gateway, and fund the user with every provider."""
     network = LocalNetwork(home, plans)
@@ -118,7 +123,7 @@ async def open_network(
         async with open_user(network) as hanse:
             await hanse.account.open(sum(funds.values()), funds)
         api_key = await get_api_key(network)
-        await network.start_gateway()
+        await network.start_gateway(*gateway_options)
         async with AsyncOpenAI(
             base_url=network.gateway_url, api_key=api_key, max_retries=0, timeout=60
         ) as client:

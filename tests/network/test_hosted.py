@@ -25,6 +25,7 @@ from tests.store.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
+SELLERS = ("lubeck", "hamburg")
 MODEL = "echo-shared"
 MARGIN_PPM = 100_000
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from hanse.cli.control import ask_control
 from hanse.cli.first_round import open_user
@@ -41,6 +40,7 @@ from tests.network.market import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
+SELLERS = ("wismar", "rostock")
 STREAM_S = TOKENS * TOKEN_DELAY_S
 POINTS = 10
 """Moments of each sweep: from the request's sending on, over the stream, to after its end."""
@@ -48,16 +48,11 @@ POINTS = 10
 AFTER_END = -1.0
 MOMENTS_S = [round(STREAM_S * point / (POINTS - 2), 3) for point in range(POINTS - 1)] + [AFTER_END]
 
-ALONE = ("--turns-max", "0", "--market-wait-s", "0")
+GATEWAY_OPTIONS = ("--turns-max", "0", "--market-wait-s", "0")
 """A gateway that takes no answer to a second provider: each kill is one provider's alone. How it
 goes on elsewhere is tested beside it, in tests/gateway/faults."""
 
 _numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
-async def gateway_alone(market: Market) -> None:
-    await market.restart_gateway(*ALONE)
 
 
 @dataclass
@@ -230,21 +225,20 @@ async def test_broker_killed_at_any_moment(market):
 
 async def test_gateway_killed_at_any_moment(market):
     """Two streams from two providers at each kill; the broker receipts what it had handed over."""
-    names = ("wismar", "rostock")
     seen = []
     for moment_s in MOMENTS_S:
-        begun = {name: begin_purchase(market, name) for name in names}
+        begun = {name: begin_purchase(market, name) for name in SELLERS}
         await wait_moment(moment_s, *(answer for _, answer in begun.values()))
         await market.end("gateway")
-        for name in names:
+        for name in SELLERS:
             purchase, answer = begun[name]
             purchase.outcome = await answer
-        await market.restart_gateway(*ALONE)
-        for name in names:
+        await market.restart_gateway(*GATEWAY_OPTIONS)
+        for name in SELLERS:
             purchase, _ = begun[name]
             charged = await verify_purchase(market, name, purchase)
             seen.append((moment_s, purchase.outcome, charged))
-    for name in names:
+    for name in SELLERS:
         await buy_again(market, market.get_plan(name).model)
         await wait_agreed(market, name)
     assert {"prefix", "whole"} <= {charged for _, _, charged in seen}, seen

@@ -14,6 +14,7 @@ from tests.network.market import TOKENS, Market, buy_again, stream_words, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
+SELLERS = ("rostock", "lubeck", "hamburg")
 UNIT = 1_000_000
 
 

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 REPLAYS = 1_000
 NAME = "rostock"
+SELLERS = (NAME,)
 BUSY = {408, 429, 503}
 """Too many at once to be looked at; 408: what it sent was not read within its time."""
 
