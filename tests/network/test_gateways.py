@@ -1,4 +1,7 @@
-"""Gateways beside the network's own, on one running market: on a session key, and replaced."""
+"""Gateways beside the network's own, on one running market: replaced, and on a session key.
+
+The session key comes last: what it holds is on the market afterwards.
+"""
 
 import asyncio
 import signal
@@ -17,6 +20,54 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 SELLERS = ("lubeck", "hamburg")
 MODEL = "echo-shared"
 APPLICATIONS = 6
+
+
+# one that is replaced by another on the same port and books while applications ask it
+
+
+async def start_beside(market: Market, name: str, base_url: str) -> ChildProcess:
+    """A gateway with a shared port, on the books that all gateways of the user have."""
+    port = urlsplit(base_url).port
+    assert port
+    arguments = ["gateway", "start", "--key", "user", "--signer", "gateway", "--shared-port"]
+    return await market.network._start(name, port, [*arguments, "--port", str(port)])
+
+
+async def test_no_stream_breaks_and_no_charge_is_lost_while_a_gateway_is_replaced(market: Market):
+    base_url = market.network.gateway_url
+    await market.end("gateway")
+    old = await start_beside(market, "gateway", base_url)
+    outcomes: Counter[str] = Counter()
+    is_over = False
+
+    async def ask_on(number: int) -> None:
+        async with AsyncOpenAI(base_url=base_url, api_key=market.api_key, timeout=60) as client:
+            while not is_over:
+                words: list[str] = []
+                prompt = f"application {number} asks for words"
+                outcome = await stream_words(client, MODEL, prompt, words)
+                outcomes[outcome if len(words) in (0, TOKENS) else "short"] += 1
+
+    asking = [asyncio.create_task(ask_on(number)) for number in range(APPLICATIONS)]
+    await until(lambda: outcomes["ended"] > APPLICATIONS, 20, "answers come")
+    new = await start_beside(market, "gateway-new", base_url)
+    # the port answers whoever of the two is asked; only its own words say that it listens
+    await until(lambda: "base URL" in new.log_path.read_text(), 60, "the new one listens")
+    old.process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(old.process.wait(), 30)
+    before = outcomes["ended"]
+    await until(lambda: outcomes["ended"] > before + 3 * APPLICATIONS, 20, "the new one answers")
+    is_over = True
+    await asyncio.gather(*asking)
+    assert new.process.returncode is None
+    assert set(outcomes) == {"ended"}
+
+    for name in SELLERS:
+        await wait_agreed(market, name)
+    await read_units(market)
+    del market.network.processes["gateway"]
+    await market.end("gateway-new")
+    await market.network.start_gateway()
 
 
 # a session key: the wallet pays it once, sub-accounts come by themselves
@@ -67,51 +118,3 @@ async def test_a_quote_needs_no_key_and_agrees_with_what_is_paid(market: Market)
         model=MODEL, messages=[{"role": "user", "content": "two words"}], max_tokens=2
     )
     assert 0 < int(raw.headers["hanse-fee"]) <= int(cheap["maximum_fee"])
-
-
-# one that is replaced by another on the same port and books while applications ask it
-
-
-async def start_beside(market: Market, name: str, base_url: str) -> ChildProcess:
-    """A gateway with a shared port, on the books that all gateways of the user have."""
-    port = urlsplit(base_url).port
-    assert port
-    arguments = ["gateway", "start", "--key", "user", "--signer", "gateway", "--shared-port"]
-    return await market.network._start(name, port, [*arguments, "--port", str(port)])
-
-
-async def test_no_stream_breaks_and_no_charge_is_lost_while_a_gateway_is_replaced(market: Market):
-    base_url = market.network.gateway_url
-    await market.end("gateway")
-    old = await start_beside(market, "gateway", base_url)
-    outcomes: Counter[str] = Counter()
-    is_over = False
-
-    async def ask_on(number: int) -> None:
-        async with AsyncOpenAI(base_url=base_url, api_key=market.api_key, timeout=60) as client:
-            while not is_over:
-                words: list[str] = []
-                prompt = f"application {number} asks for words"
-                outcome = await stream_words(client, MODEL, prompt, words)
-                outcomes[outcome if len(words) in (0, TOKENS) else "short"] += 1
-
-    asking = [asyncio.create_task(ask_on(number)) for number in range(APPLICATIONS)]
-    await until(lambda: outcomes["ended"] > APPLICATIONS, 20, "answers come")
-    new = await start_beside(market, "gateway-new", base_url)
-    # the port answers whoever of the two is asked; only its own words say that it listens
-    await until(lambda: "base URL" in new.log_path.read_text(), 60, "the new one listens")
-    old.process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(old.process.wait(), 30)
-    before = outcomes["ended"]
-    await until(lambda: outcomes["ended"] > before + 3 * APPLICATIONS, 20, "the new one answers")
-    is_over = True
-    await asyncio.gather(*asking)
-    assert new.process.returncode is None
-    assert set(outcomes) == {"ended"}
-
-    for name in SELLERS:
-        await wait_agreed(market, name)
-    await read_units(market)
-    del market.network.processes["gateway"]
-    await market.end("gateway-new")
-    await market.network.start_gateway()
