@@ -234,8 +234,12 @@ class Answer:
             self._trace.add(joined)
         if self._hasher.length_bytes > RESPONSE_BYTES_MAX:
             raise BrokenError(f"the stream has more than {RESPONSE_BYTES_MAX} bytes")
-        if USAGE_MARK in joined:
-            self._usage_source = next(frame for frame in reversed(batch) if USAGE_MARK in frame)
+        if USAGE_MARK in joined:  # some engines write it, empty, into every frame
+            self._usage_source = (
+                joined
+                if len(batch) == 1
+                else next(frame for frame in reversed(batch) if USAGE_MARK in frame)
+            )
 
     def _read_receipt(self, frame: bytes) -> SignedReceipt:
         try:
