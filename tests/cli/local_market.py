@@ -23,6 +23,8 @@ PASSWORD = "a password of the tests"
 LOCK_TIME_S = 3_600
 UNIT = 1_000_000
 READY_S = 60
+LOOK_S = 0.02
+"""As often as the node of the tests adds blocks."""
 
 
 @dataclass
@@ -93,7 +95,9 @@ class Market:
             if units:
                 asset = Asset(rpc, self.network.deployment.asset)
                 outbox = make_outbox(rpc, self.minter)
-                await outbox.submit(secrets.token_hex(8), asset.mint(address, units * UNIT))
+                await outbox.submit(
+                    secrets.token_hex(8), asset.mint(address, units * UNIT), poll_interval_s=LOOK_S
+                )
 
 
 def make_outbox(rpc: Rpc, key: Key) -> Outbox:
@@ -109,7 +113,11 @@ def open_market(home: Path, url: str) -> Iterator[Market]:
         async with Rpc.connect(url) as rpc:
             await rpc.request("anvil_setBalance", deployer.address, hex(10**21))
             deployment = await deploy(
-                rpc, make_outbox(rpc, deployer), Terms(lock_time_s=LOCK_TIME_S), confirmations=2
+                rpc,
+                make_outbox(rpc, deployer),
+                Terms(lock_time_s=LOCK_TIME_S),
+                confirmations=2,
+                poll_interval_s=LOOK_S,
             )
         return await fetch_network(url, deployment)
 

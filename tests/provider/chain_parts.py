@@ -26,6 +26,7 @@ from hanse.sdk import Settings
 
 STAKE = 10**9
 PRICES = Prices(100_000, 50_000, 300_000)
+BLOCK_TIME_S = 0.02
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Market:
         for number, call in enumerate(calls):
             await outbox.enqueue(str(number), call)
         for number in range(len(calls)):
-            await outbox.wait_final(str(number))
+            await outbox.wait_final(str(number), poll_interval_s=BLOCK_TIME_S)
 
     async def make_user(self, amount: int, signer: Key | None = None) -> tuple[Key, Key]:
         """A user whose sub-account with the provider holds `amount`, and its signer."""
@@ -124,7 +125,7 @@ class Market:
 
 @contextlib.asynccontextmanager
 async def run_market(folder: Path, cache: Path, lock_time_s: int = 3_600) -> AsyncIterator[Market]:
-    node = LocalNode(folder, cache_folder=cache, block_time_s=0.02)
+    node = LocalNode(folder, cache_folder=cache, block_time_s=BLOCK_TIME_S)
     url = await node.start()
     rpc = Rpc.connect(url)
     try:
@@ -132,7 +133,13 @@ async def run_market(folder: Path, cache: Path, lock_time_s: int = 3_600) -> Asy
         for key in (owner, receipt, deployer):
             await node.fund(key.address, 10**20)
         outbox = Outbox(rpc, deployer, MemoryOutboxStorage(), chain_id=31_337, confirmations=2)
-        deployment = await deploy(rpc, outbox, Terms(lock_time_s=lock_time_s), confirmations=2)
+        deployment = await deploy(
+            rpc,
+            outbox,
+            Terms(lock_time_s=lock_time_s),
+            confirmations=2,
+            poll_interval_s=BLOCK_TIME_S,
+        )
         market = Market(node, url, rpc, deployment, owner, receipt)
         await market.register()
         yield market

@@ -21,7 +21,7 @@ import msgspec
 from hanse.chain.asset import Asset
 from hanse.chain.chain_types import BlockNumber, Call
 from hanse.chain.escrow import Escrow
-from hanse.chain.outbox import Outbox
+from hanse.chain.outbox import POLL_INTERVAL_S, Outbox
 from hanse.chain.records import Records
 from hanse.chain.registry import Registry
 from hanse.chain.rpc import Rpc
@@ -71,7 +71,13 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def deploy(
-    rpc: Rpc, outbox: Outbox, terms: Terms, *, confirmations: int, asset: str | None = None
+    rpc: Rpc,
+    outbox: Outbox,
+    terms: Terms,
+    *,
+    confirmations: int,
+    asset: str | None = None,
+    poll_interval_s: float = POLL_INTERVAL_S,
 ) -> Deployment:
     """Deploy the contracts, with the test asset if `asset` is None; resumes after a crash.
 
@@ -90,7 +96,7 @@ async def deploy(
         await outbox.enqueue(_key(step.name), call)
     blocks = []
     for step in steps:
-        entry = await outbox.wait_final(_key(step.name))
+        entry = await outbox.wait_final(_key(step.name), poll_interval_s=poll_interval_s)
         blocks.append(entry.block_number or 0)
     addresses = {step.name: step.address for step in steps}
     deployment = Deployment(
