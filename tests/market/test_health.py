@@ -118,3 +118,18 @@ def test_what_was_under_way_when_a_provider_died_fails_once():
     assert book.get(PROVIDER).failures == 1
     clock.now += 1.0
     assert not is_down(book, clock)
+
+
+def test_a_probe_that_finds_all_places_taken_has_found_it_back():
+    book, clock = make_book()
+    for _ in range(3):
+        book.report_failure(PROVIDER, "gone")
+        clock.now = book.get(PROVIDER).retry_at
+    book.begin(PROVIDER)
+    book.report_busy(PROVIDER, "64 requests are at work, at most 64")
+    assert is_down(book, clock)
+    clock.now += BUSY_S
+    assert not is_down(book, clock)
+    assert book.get(PROVIDER).failures == 0
+    book.begin(PROVIDER)
+    assert not is_down(book, clock)  # nobody has to find out once more

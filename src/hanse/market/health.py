@@ -194,6 +194,8 @@ class HealthBook:
         Its own wish for a pause is not followed here: it is made for callers who only know it.
         """
         known = self.get(provider)
+        if known.is_probed:  # then it is back, though full
+            known = replace(known, failures=0, retry_at=0.0, is_probed=False, is_dishonest=False)
         retry_at = max(known.retry_at, self._clock() + BUSY_S)
         down_since = known.down_since if known.failures else self._clock()
         state = replace(known, retry_at=retry_at, down_since=down_since, reason=reason)
