@@ -1,6 +1,6 @@
 """When a provider is left alone, and how it comes back."""
 
-from hanse.market.health import BUSY_S, OPEN_S, PROBE_S, HealthBook
+from hanse.market.health import BUSY_S, FORGET_S, OPEN_S, PROBE_S, HealthBook
 from hanse.market.scoring import RISK_USUAL
 
 PROVIDER = "0x" + "11" * 20
@@ -133,3 +133,16 @@ def test_a_probe_that_finds_all_places_taken_has_found_it_back():
     assert book.get(PROVIDER).failures == 0
     book.begin(PROVIDER)
     assert not is_down(book, clock)  # nobody has to find out once more
+
+
+def test_failures_count_against_one_that_is_back():
+    book, clock = make_book()
+    for _ in range(4):
+        book.report_failure(PROVIDER, "gone")
+        clock.now = book.get(PROVIDER).retry_at
+    before = book.get_risk(PROVIDER)
+    book.begin(PROVIDER)
+    book.report_success(PROVIDER, 0.1)
+    assert RISK_USUAL < book.get_risk(PROVIDER) < before
+    clock.now += FORGET_S + 1
+    assert book.get_risk(PROVIDER) == RISK_USUAL

@@ -130,7 +130,7 @@ class HealthBook:
         """Share of requests and audits that failed lately, 0 to 1; what is usual if unknown."""
         known = self.get(provider)
         share = RISK_USUAL if known.failure_share is None else known.failure_share
-        if share > RISK_USUAL and self._clock() - known.retry_at > FORGET_S:
+        if share > RISK_USUAL and self._clock() - known.failed_at > FORGET_S:
             share = RISK_USUAL
         return min(1.0, share + known.audit_share)
 
