@@ -146,3 +146,16 @@ def test_failures_count_against_one_that_is_back():
     assert RISK_USUAL < book.get_risk(PROVIDER) < before
     clock.now += FORGET_S + 1
     assert book.get_risk(PROVIDER) == RISK_USUAL
+
+
+def test_a_probe_that_is_refused_for_its_own_fault_has_found_it_back():
+    book, clock = make_book()
+    book.report_failure(PROVIDER, "gone")
+    book.report_there(PROVIDER)
+    assert is_down(book, clock)  # an older request, which finds out nothing
+    clock.now += 1.0
+    book.begin(PROVIDER)
+    book.report_there(PROVIDER)
+    assert not is_down(book, clock)
+    assert book.get(PROVIDER).failures == 0
+    assert book.get_risk(PROVIDER) > RISK_USUAL  # it failed all the same

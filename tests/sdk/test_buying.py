@@ -221,3 +221,19 @@ async def test_the_only_provider_is_asked_again_a_second_after_it_failed(world: 
         assert answer.choice.why == "probe"
         await answer.read()
         assert hanse.get_offers()[0].health.failures == 0
+
+
+async def test_a_wrong_request_keeps_nobody_from_a_provider_that_is_back(world: World) -> None:
+    world.only(world.cheap)
+    async with world.open() as hanse:
+        apps = dict(world.transport.apps)
+        world.transport.apps.clear()
+        with pytest.raises(TransientError):
+            await hanse.request("/v1/chat/completions", BODY)
+        world.transport.apps.update(apps)
+        world.clock.now += BACKOFF_S_MIN
+        world.cheap.refuse = (400, "invalid_request")
+        with pytest.raises(RequestError):
+            await hanse.request("/v1/chat/completions", BODY)
+        world.cheap.refuse = None
+        await (await hanse.request("/v1/chat/completions", BODY)).read()

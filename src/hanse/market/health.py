@@ -193,13 +193,19 @@ class HealthBook:
 
         Its own wish for a pause is not followed here: it is made for callers who only know it.
         """
+        self.report_there(provider)
         known = self.get(provider)
-        if known.is_probed:  # then it is back, though full
-            known = replace(known, failures=0, retry_at=0.0, is_probed=False, is_dishonest=False)
         retry_at = max(known.retry_at, self._clock() + BUSY_S)
         down_since = known.down_since if known.failures else self._clock()
         state = replace(known, retry_at=retry_at, down_since=down_since, reason=reason)
         self._put(provider, state)
+
+    def report_there(self, provider: Address) -> None:
+        """It refused a request for a reason of the request's own: whoever was to find out knows."""
+        known = self.get(provider)
+        if known.is_probed:
+            back = replace(known, failures=0, retry_at=0.0, is_probed=False, is_dishonest=False)
+            self._put(provider, back)
 
     def report_dishonest(self, provider: Address, reason: str) -> None:
         """What it sent did not verify."""

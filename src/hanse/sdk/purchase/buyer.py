@@ -392,6 +392,8 @@ class Buyer:
             self._rediscover()
         elif refusal.is_elsewhere and error.code not in _OF_THE_CHAIN:
             health.report_failure(provider, error.message)
+        else:
+            health.report_there(provider)
         return _NextProviderError(error) if refusal.is_elsewhere else error
 
     def _fail(self, provider: Address, error: TransientError) -> "_NextProviderError":
