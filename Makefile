@@ -19,8 +19,8 @@ help: ## list these commands
 up: .venv/run.stamp ## start a local network and buy one real answer; ONCE=1 stops after it
 	$(BIN)/hanse up $(if $(filter 1,$(ONCE)),--once)
 
-test: .venv/dev.stamp ## run all tests, three files at a time; TESTS=tests/protocol for some
-	$(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder $(TESTS)
+test: .venv/dev.stamp ## run all tests, four files at a time; TESTS=tests/protocol for some
+	$(BIN)/pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: format-check lint types imports test ## all that CI runs: format, lint, types, imports, docs, tests
 
