@@ -35,6 +35,7 @@ from hanse.protocol.errors import RequestError
 from hanse.protocol.intents import Fund
 
 K = 1
+LOOK_S = 0.01
 TERMS = Terms(lock_time_s=3_600, minimum_stake=1_000)
 
 
@@ -56,7 +57,7 @@ class Party:
 
     async def do(self, call: object) -> int:
         self.count += 1
-        entry = await self.outbox.submit(f"{self.count}", call, poll_interval_s=0.01)  # type: ignore[arg-type]
+        entry = await self.outbox.submit(f"{self.count}", call, poll_interval_s=LOOK_S)  # type: ignore[arg-type]
         assert entry.block_number is not None
         return entry.block_number
 
@@ -67,7 +68,7 @@ async def make_party(rpc: Rpc) -> Party:
 
 async def make_deployment(rpc: Rpc) -> Deployment:
     deployer = await make_party(rpc)
-    return await deploy(rpc, deployer.outbox, TERMS, confirmations=K)
+    return await deploy(rpc, deployer.outbox, TERMS, confirmations=K, poll_interval_s=LOOK_S)
 
 
 async def test_a_user_goes_through_every_place_of_money(chain: Rpc) -> None:
