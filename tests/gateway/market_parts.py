@@ -3,6 +3,7 @@
 Only the chain is told instead of read (`FixedChain`, `StaticChainView`).
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -199,3 +200,12 @@ async def open_market(
             run_gateway_here(hanse, settings or GatewaySettings(port=0, drain_s=2.0))
         )
         yield Market(gateway, hanse, vouchers, clock, cheap, dear)
+
+
+async def wait_counted(hanse: Hanse) -> None:
+    """Wait for what goes on behind answers. Brokers are asked for ten seconds after vouchers that
+    they never admitted: those are left to whoever moves the clock past their deadline.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await hanse.wait_idle()

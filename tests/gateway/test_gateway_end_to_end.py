@@ -23,6 +23,7 @@ from tests.gateway.market_parts import (
     USER,
     Market,
     open_market,
+    wait_counted,
 )
 from tests.gateway.openai_js import drive, install
 
@@ -300,7 +301,7 @@ async def test_leaving_at_any_event_or_moment_keeps_the_books_together(market, s
         caller.leave()
         await running
         assert app.in_flight == 0
-    await market.hanse.wait_idle()
+    await wait_counted(market.hanse)
     market.clock.ahead_s += VOUCHER_FORGOTTEN_S
     await market.hanse.resume()  # vouchers that certainly were never admitted free their money
     before = await check_books(market)

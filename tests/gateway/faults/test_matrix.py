@@ -1,7 +1,5 @@
 """Each fault of the matrix, with a real gateway, real brokers and real HTTP."""
 
-import asyncio
-import contextlib
 import json
 import re
 from collections import defaultdict
@@ -13,7 +11,14 @@ from hanse.gateway import GatewaySettings
 from hanse.sdk.transport import TransportLimits
 from tests.gateway.faults.matrix import ROWS, TOKENS, Row
 from tests.gateway.gateway_parts import until
-from tests.gateway.market_parts import CHAT_MODEL, CHEAP, DEAR, Market, open_market
+from tests.gateway.market_parts import (
+    CHAT_MODEL,
+    CHEAP,
+    DEAR,
+    Market,
+    open_market,
+    wait_counted,
+)
 
 PROMPT = "word " * 20
 TOKEN_DELAY_S = 0.01
@@ -98,9 +103,7 @@ def tell_stream(text: str) -> str:
 async def tell_payment(market: Market, expected: str) -> str:
     """Output tokens by provider, as its receipts say; no voucher's end is unknown for good."""
     await until(lambda: not market.gateway.in_flight)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1):
-            await market.hanse.wait_idle()
+    await wait_counted(market.hanse)
     market.clock.ahead_s = 300.0  # past each voucher's deadline
     await market.hanse.resume()
     tokens: dict[str, int] = defaultdict(int)
