@@ -164,15 +164,7 @@ class Judge(msgspec.Struct, frozen=True):
 
     def to_candidate(self, row: Row) -> Candidate:
         """An offer that fits, with its fees."""
-        offer, shape = row.listed.offer, self.shape
-        output_tokens = self._get_output_tokens(offer)
-        expected = Usage(
-            input_tokens=shape.input_tokens,
-            output_tokens=min(output_tokens, OUTPUT_TOKENS_EXPECTED * shape.choices),
-        )
-        fee = offer.prices.get_fee(expected)
-        maximum_fee = get_maximum_fee(offer, shape.body_bytes, output_tokens)
-        return Candidate(row.listed, maximum_fee, fee, output_tokens)
+        return price_offer(row.listed, self.shape)
 
     def explain(self, row: Row, kind: str) -> Exclusion:
         """The exclusion in words."""
@@ -238,14 +230,9 @@ class Judge(msgspec.Struct, frozen=True):
     def _get_time_s(self, row: Row) -> float:
         return get_time_s(row.features, self.shape.output_tokens)
 
-    def _get_output_tokens(self, offer: Offer) -> int:
-        if offer.service_type != "chat":
-            return 0
-        asked = self.shape.output_tokens_asked
-        return self.shape.choices * (offer.output_tokens_max if asked is None else asked)
-
     def _get_maximum_fee(self, offer: Offer) -> int:
-        return get_maximum_fee(offer, self.shape.body_bytes, self._get_output_tokens(offer))
+        output_tokens = _get_output_tokens(offer, self.shape)
+        return get_maximum_fee(offer, self.shape.body_bytes, output_tokens)
 
     def _explain_price(self, offer: Offer) -> str:
         assert self.needs.max_prices is not None  # else price excludes nobody
@@ -273,6 +260,18 @@ class Judge(msgspec.Struct, frozen=True):
         )
         shortfall = Shortfall(maximum_fee, free or 0, {"maximum_fee": maximum_fee})
         return Exclusion(row.listed, "balance", reason, shortfall)
+
+
+def price_offer(listed: ListedOffer, shape: RequestShape) -> Candidate:
+    """What a request costs by an offer, at most and as expected."""
+    offer = listed.offer
+    output_tokens = _get_output_tokens(offer, shape)
+    expected = Usage(
+        input_tokens=shape.input_tokens,
+        output_tokens=min(output_tokens, OUTPUT_TOKENS_EXPECTED * shape.choices),
+    )
+    maximum_fee = get_maximum_fee(offer, shape.body_bytes, output_tokens)
+    return Candidate(listed, maximum_fee, offer.prices.get_fee(expected), output_tokens)
 
 
 def get_policy_coefficients(group: Group, judge: Judge, policy: Policy | None) -> Coefficients:
@@ -347,6 +346,13 @@ _PERMANENT = (
     "region",
     "quantisation",
 )
+
+
+def _get_output_tokens(offer: Offer, shape: RequestShape) -> int:
+    if offer.service_type != "chat":
+        return 0
+    asked = shape.output_tokens_asked
+    return shape.choices * (offer.output_tokens_max if asked is None else asked)
 
 
 def _find_dear(prices: Prices, most: Prices) -> list[tuple[int, int, str]]:

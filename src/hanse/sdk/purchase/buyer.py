@@ -302,7 +302,7 @@ class Buyer:
     async def _sign(self, ask: Ask, candidate: Candidate) -> tuple[Terms, str]:
         parts, listed = self._parts, candidate.listed
         provider, now_s = listed.provider, int(parts.clock())
-        random = parts.random_bytes(32 + ANSWER_KEY_BYTES)  # a call into the kernel costs 30 us
+        random = parts.random_bytes(32 + ANSWER_KEY_BYTES)  # one call into the kernel
         request = Request(
             listed.offer_hash,
             hash_body(ask.path, ask.body),

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanse.market import ListedOffer, Match, RequestShape
-from hanse.market.scoring import OUTPUT_TOKENS_EXPECTED
-from hanse.protocol.messages import Usage
-from hanse.protocol.pricing import get_maximum_fee
+from hanse.market.matching import price_offer
 from hanse.protocol.signatures import Address
 
 
@@ -68,16 +66,14 @@ def quote_offers(offers: Iterable[ListedOffer], shape: RequestShape) -> list[Quo
 
 def quote_offer(listed: ListedOffer, shape: RequestShape, obstacle: str = "") -> Quote:
     """One offer's price of one request."""
-    offer, asked = listed.offer, shape.output_tokens_asked
-    most = 0
-    if offer.service_type != "embeddings":
-        most = shape.choices * (offer.output_tokens_max if asked is None else asked)
-    expected = Usage(
-        input_tokens=shape.input_tokens,
-        output_tokens=min(most, OUTPUT_TOKENS_EXPECTED * shape.choices),
+    priced = price_offer(listed, shape)
+    return Quote(
+        listed.provider,
+        priced.maximum_fee,
+        priced.expected_fee,
+        priced.output_tokens_max,
+        obstacle,
     )
-    maximum_fee = get_maximum_fee(offer, shape.body_bytes, most)
-    return Quote(offer.provider, maximum_fee, offer.prices.get_fee(expected), most, obstacle)
 
 
 def _by_price(quote: Quote) -> tuple[int, int, Address]:
