@@ -1,5 +1,9 @@
 """Settings files: what they may hold, what overrides what, and refusals by name."""
 
+import shlex
+import subprocess
+import sys
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -86,3 +90,13 @@ def test_a_value_out_of_range_is_refused_as_the_flag_would_be(serve):
 
     assert result.exit_code == 2
     assert "70000" in result.stderr
+
+
+def test_a_command_that_is_to_watch_standard_input_is_refused_without_one(tmp_path):
+    """Descriptor 0 would be the next connection, which the watch would read from."""
+    arguments = ["gateway", "start", "--while-stdin-open", "--home", str(tmp_path)]
+    command = [sys.executable, "-m", "hanse.cli", *arguments]
+    script = f"exec {shlex.join(command)} --upstream http://127.0.0.1:9/v1 --port 0 <&-"
+    ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "standard input is closed" in ended.stderr

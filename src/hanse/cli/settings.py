@@ -13,6 +13,7 @@ that a typing error never silently leaves a default in force.
 import difflib
 import os
 import signal
+import sys
 import threading
 import tomllib
 from collections.abc import Callable
@@ -174,8 +175,11 @@ def _invalid(path: Path, reason: str) -> RequestError:
 
 
 def _stop_with_stdin(ctx: click.Context, param: click.Parameter, is_wanted: bool) -> None:
-    if is_wanted:
-        threading.Thread(target=_wait_for_end_of_stdin, daemon=True).start()
+    if not is_wanted:
+        return
+    if sys.stdin is None:  # then descriptor 0 is the next file or connection that is opened
+        raise click.UsageError("--while-stdin-open: standard input is closed", ctx)
+    threading.Thread(target=_wait_for_end_of_stdin, daemon=True).start()
 
 
 def _wait_for_end_of_stdin() -> None:
