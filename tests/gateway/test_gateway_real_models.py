@@ -159,23 +159,29 @@ async def test_several_completions_of_one_prompt(client):
     assert answer.usage.completion_tokens == 12
 
 
-async def test_leaving_ends_all_answers_and_costs_what_was_sent_of_them(client, market):
-    grammar = {"grammar": "root ::= [a-z ]{1500}"}
-    stream = await ask(client, stream=True, n=2, max_tokens=1_500, extra_body=grammar)
+async def leave(stream, market, *, frames: int, busy_slots: int):
+    """Hang up after so many frames with text; the receipt, once the engine has stopped in time."""
     seen = 0
     async for chunk in stream:
         seen += bool(chunk.choices and chunk.choices[0].delta.content)
-        if seen == 6:
+        if seen == frames:
             break
-    assert await market.llama.count_busy_slots() == 2
+    assert await market.llama.count_busy_slots() == busy_slots
     await stream.close()
     left = time.monotonic()
     while await market.llama.count_busy_slots():
         assert time.monotonic() < left + 1.0, "the engine works on for nobody"
     receipt = await get_last_receipt(market)
     assert receipt.finish_reason.name == "CANCELLED"
-    assert 6 <= receipt.usage.output_tokens < 1_000
     assert receipt.fee == PRICES[CHAT].get_fee(receipt.usage)
+    return receipt
+
+
+async def test_leaving_ends_all_answers_and_costs_what_was_sent_of_them(client, market):
+    grammar = {"grammar": "root ::= [a-z ]{1500}"}
+    stream = await ask(client, stream=True, n=2, max_tokens=1_500, extra_body=grammar)
+    receipt = await leave(stream, market, frames=6, busy_slots=2)
+    assert 6 <= receipt.usage.output_tokens < 1_000
 
 
 async def test_every_answer_fits_the_schema(client):
@@ -210,20 +216,8 @@ async def test_leaving_stops_the_engine_within_a_second_and_costs_the_prefix(cli
     stream = await ask(
         client, stream=True, max_tokens=1_500, extra_body={"grammar": "root ::= [a-z ]{1500}"}
     )
-    seen = 0
-    async for chunk in stream:
-        seen += bool(chunk.choices and chunk.choices[0].delta.content)
-        if seen == 3:
-            break
-    assert await market.llama.count_busy_slots() == 1
-    await stream.close()
-    left = time.monotonic()
-    while await market.llama.count_busy_slots():
-        assert time.monotonic() < left + 1.0, "the engine works on for nobody"
-    receipt = await get_last_receipt(market)
-    assert receipt.finish_reason.name == "CANCELLED"
+    receipt = await leave(stream, market, frames=3, busy_slots=1)
     assert 3 <= receipt.usage.output_tokens < 500
-    assert receipt.fee == PRICES[CHAT].get_fee(receipt.usage)
 
 
 def make_openai_talk() -> list[dict[str, object]]:

@@ -81,6 +81,37 @@ async def start_one_of_several(
     return child
 
 
+def get_settings(market: Market, name: str, folder: Path) -> Settings:
+    """Of a user whose own key pays and signs."""
+    network, key = market.network, market.network.get_key(name)
+    return Settings(
+        network.rpc_url,
+        network.deployment,
+        folder / f"{name}.db",
+        signer=key,
+        wallet=key,
+        discover_interval_s=0.2,
+    )
+
+
+async def buy(hanse: Hanse, provider: str, *, stream: bool = False) -> Receipt:
+    """Three words for three words, of this provider and no other."""
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "three words here"}],
+        "max_tokens": 3,
+        "stream": stream,
+    }
+    needs = Needs(providers=frozenset({provider}))
+    answer = await hanse.request("/v1/chat/completions", body, needs)
+    if stream:
+        _ = [frame async for frame in answer.frames()]
+    else:
+        await answer.read()
+    assert answer.receipt is not None
+    return answer.receipt.signed.receipt
+
+
 class Balancer:
     """One address for several brokers: hands connections to the one that it is told to."""
 
@@ -129,16 +160,7 @@ async def test_a_user_pays_a_hosted_gateway_which_pays_its_providers(
     hosted = await start_hosted(market)
     try:
         await network.give("tenant", 1_000_000)
-        tenant = network.get_key("tenant")
-        settings = Settings(
-            network.rpc_url,
-            network.deployment,
-            tmp_path / "tenant.db",
-            signer=tenant,
-            wallet=tenant,
-            discover_interval_s=0.2,
-        )
-        async with Hanse.open(settings) as hanse:
+        async with Hanse.open(get_settings(market, "tenant", tmp_path)) as hanse:
             await hanse.account.open(500_000, {hosted: 500_000})
 
             def find_offer() -> ListedOffer | None:
@@ -153,23 +175,7 @@ async def test_a_user_pays_a_hosted_gateway_which_pays_its_providers(
             ]
             assert offer.offer.prices == add_margin(dear[0], MARGIN_PPM)
 
-            body = {
-                "model": MODEL,
-                "messages": [{"role": "user", "content": "three words here"}],
-                "max_tokens": 3,
-            }
-            needs = Needs(providers=frozenset({hosted}))
-            sold = []
-            for stream in (False, True):
-                answer = await hanse.request(
-                    "/v1/chat/completions", body | {"stream": stream}, needs
-                )
-                if stream:
-                    _ = [frame async for frame in answer.frames()]
-                else:
-                    await answer.read()
-                assert answer.receipt is not None
-                sold.append(answer.receipt.signed.receipt)
+            sold = [await buy(hanse, hosted, stream=stream) for stream in (False, True)]
         # the other half of the chain: what the gateway bought, by its own vouchers and books
         shown = await network.run_command("receipts", "list", "--key", "buying")
         bought = [one["receipt"] for one in shown["receipts"]]
@@ -199,28 +205,8 @@ async def test_several_processes_of_one_host_share_its_book_and_outlive_each_oth
     network, database = market.network, postgres_server.create_database()
     provider = await give_stake(market, "guild", "buying-1", "buying-2")
     await network.give("member", 1_000_000)
-    member = network.get_key("member")
-    settings = Settings(
-        network.rpc_url,
-        network.deployment,
-        tmp_path / "member.db",
-        signer=member,
-        wallet=member,
-        discover_interval_s=0.2,
-    )
+    settings = get_settings(market, "member", tmp_path)
     async with Balancer().listen() as balancer, Hanse.open(settings) as hanse:
-
-        async def buy() -> Receipt:
-            body = {
-                "model": MODEL,
-                "messages": [{"role": "user", "content": "three words here"}],
-                "max_tokens": 3,
-            }
-            needs = Needs(providers=frozenset({provider}))
-            answer = await hanse.request("/v1/chat/completions", body, needs)
-            await answer.read()
-            assert answer.receipt is not None
-            return answer.receipt.signed.receipt
 
         def find_offer() -> bool:
             return any(one.listed.provider == provider for one in hanse.get_offers())
@@ -235,9 +221,9 @@ async def test_several_processes_of_one_host_share_its_book_and_outlive_each_oth
         try:
             await hanse.account.open(500_000, {provider: 500_000})
             await until(find_offer, 30, "its offer is on the market")
-            sold = [await buy()]
+            sold = [await buy(hanse, provider)]
             await balancer.turn_to(second)
-            sold.append(await buy())
+            sold.append(await buy(hanse, provider))
 
             # the first one leads; it dies as a crash would, and its gateway must not stay behind
             assert (await fetch_leader(second)) != (await fetch_instance(second))
@@ -245,13 +231,13 @@ async def test_several_processes_of_one_host_share_its_book_and_outlive_each_oth
             assert orphans
             await network.kill_process("buying-1")
             await until(lambda: not any(map(is_alive, orphans)), 30, "its gateway has ended")
-            sold.append(await buy())
+            sold.append(await buy(hanse, provider))
 
             async def leads() -> bool:
                 return (await fetch_leader(second)) == (await fetch_instance(second))
 
             await until(leads, 30, "the other one leads")
-            sold.append(await buy())
+            sold.append(await buy(hanse, provider))
         finally:
             for key in ("buying-1", "buying-2"):
                 if key in network.processes:
