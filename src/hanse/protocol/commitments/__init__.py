@@ -1,0 +1,10 @@
+"""Commitments: what binds an answer to how it was made, before anybody knows what is audited.
+
+    seeds.py          the seed by which a request must be sampled
+    fingerprints.py   16 bytes of a token, and how far two of them lie apart
+    tree.py           the root over an answer's tokens and fingerprints, and openings of it
+    lottery.py        which receipts are audited, from randomness that came after them
+
+Pure like all of `protocol`: no I/O, clock or randomness. `verification/audits` uses them on the
+user's side, `provider` and `engines` while serving.
+"""
