@@ -33,6 +33,12 @@ differences beyond 4 are rare. A copy whose rows are longer states a factor of i
 
 Q_MAX = 127
 
+ABSENT = b"\x80" * FINGERPRINT_BYTES
+"""In place of a fingerprint that the serving engine could not read, such as for a token that ends
+inside a character. No step is -128, so it is never a real one. It is no evidence for anybody: an
+auditor passes over such a position, and judges by how many there are.
+"""
+
 
 def quantise(logits: Sequence[float], scale: float = SCALE) -> bytes:
     """The fingerprint of one token from its canaries' logits (or logprobs).
@@ -67,7 +73,12 @@ def get_error(served: bytes, own: bytes) -> float:
 
     An own fingerprint of zeros counts as one step long: it can only come from a broken file, and
     then nothing agrees with it by dividing by zero.
+
+    Raises:
+        ValueError: one of them is ABSENT.
     """
+    if ABSENT in (served, own):
+        raise ValueError("an absent fingerprint agrees and disagrees with nothing")
     wanted = get_steps(own)
     apart = sum((a - b) ** 2 for a, b in zip(get_steps(served), wanted, strict=True))
     return math.sqrt(apart / max(1, sum(step**2 for step in wanted)))

@@ -38,6 +38,11 @@ POSITIONS_MAX = 131_072
 TOKEN_ID_MAX = 2**32 - 1
 """What four bytes hold; the largest vocabularies in use have 2**18 tokens."""
 
+UNKNOWN_TOKEN = TOKEN_ID_MAX
+"""In place of a token that was generated and of which the engine's server told nothing, always
+with an ABSENT fingerprint. What comes after it cannot be prefilled, so an audit ends before it.
+"""
+
 ENTRY_BYTES = 4 + FINGERPRINT_BYTES
 OPENING_BYTES_MAX = len(OPENING_TAG) + 4 + POSITIONS_MAX * ENTRY_BYTES
 
