@@ -171,6 +171,9 @@ def _rows() -> dict[str, ErrorRow]:
         "configuration_invalid": ErrorRow(
             400, invalid, 2, "A setting is missing or contradicts another."
         ),
+        "model_unsupported": ErrorRow(
+            422, invalid, 2, "What was asked cannot be done with a model of this kind."
+        ),
         # try again
         "rate_limited": ErrorRow(
             429, "rate_limit_error", 6, "Too many requests; wait and try again."
@@ -224,6 +227,9 @@ def _rows() -> dict[str, ErrorRow]:
         ),
         "trace_invalid": ErrorRow(
             502, "server_error", 8, "A stored trace is not the one that was noted, or damaged."
+        ),
+        "model_invalid": ErrorRow(
+            502, "server_error", 8, "A model's files are broken, or not those of its manifest."
         ),
         # we are wrong
         "invariant_broken": ErrorRow(

@@ -14,17 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hanse.engines import Engine, ModelDescription, Operation
-from hanse.protocol import merkle
+from hanse.protocol import manifests
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import DEADLINE_S_MAX, TOKENS_MAX
 from hanse.protocol.messages import Offer, Prices, SignedOffer
 from hanse.protocol.signatures import (
-    ZERO_HASH,
     Address,
     DigestSigner,
     Hash32,
-    to_bytes,
     to_hex,
 )
 
@@ -224,14 +222,4 @@ def sign_offer(offer: Offer, domain: Domain, receipt_key: DigestSigner) -> Signe
 
 def get_manifest_root(model: ModelDescription) -> Hash32:
     """Merkle root over the model's files; zero if their bytes are out of sight."""
-    if not model.files:
-        return ZERO_HASH
-    values = [
-        file.name.encode() + b"\x00" + _sha256_bytes(file.sha256)
-        for file in sorted(model.files, key=lambda file: file.name)
-    ]
-    return to_hex(merkle.get_root(values))
-
-
-def _sha256_bytes(text: str) -> bytes:
-    return to_bytes(text) if text.startswith("0x") else bytes.fromhex(text)
+    return manifests.get_manifest_root((file.name, file.sha256) for file in model.files)

@@ -1,0 +1,37 @@
+"""`hanse models`: model files, from import to a provider's own copy.
+
+The commands are in `hanse.cli.modelling`, imported when they are used.
+"""
+
+import click
+
+from hanse.cli.framework import LazyGroup
+
+COMMANDS = {
+    "import": ("hanse.cli.modelling.files:import_model", "Check a model and write its manifest."),
+    "verify": ("hanse.cli.modelling.files:verify", "Hold a model's files against its manifest."),
+    "inspect": ("hanse.cli.modelling.files:inspect", "Show what a model is."),
+}
+"""Command -> (where it is, its line in the help)."""
+
+
+@click.pass_context
+def _models(_: click.Context) -> None:
+    """Check, show, compare and shrink model files (GGUF, safetensors).
+
+    A model is a file or a folder; `packaged` is the SmolLM2-135M that comes with Hanse.
+    """
+
+
+models = LazyGroup(
+    "models",
+    callback=_models,
+    help=_models.__doc__,
+    short_help="Check, show and shrink model files.",
+    lazy=COMMANDS,
+    examples=(
+        ("What is in the packaged model", "hanse models inspect packaged"),
+        ("Check a download and note what it is", "hanse models import model.gguf -o model.json"),
+        ("Is it still that", "hanse models verify model.json"),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The commands of `hanse models`, and what they share."""
