@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hanse.protocol.commitments.tree import Entry
 from hanse.protocol.messages import FinishReason, Prices, Usage
 from hanse.protocol.wire.operations import Operation as Operation
 
@@ -34,6 +35,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         forced_tools: `tool_choice` may demand a call, or a call of one function.
         embedding_dimensions: length of a vector; 0 without embeddings or when it is not known.
         choices_max: most answers to one request (`n`).
+        proves: it serves a copy, and each token of a single answer comes with its fingerprint.
     """
 
     operations: frozenset[Operation]
@@ -48,6 +50,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     forced_tools: bool = False
     embedding_dimensions: int = 0
     choices_max: int = 1
+    proves: bool = False
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +92,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
         answer_id: the `id` that the answer carries; letters, digits, `-` and `_` only.
         sold_at: the prices of the caller's offer; None if nobody pays by the token.
         checked: where the body was checked before, so that the engine's check is a copy of that.
+        sampling_seed: for the sampler of an engine that proves, where the body names no seed; see
+            `hanse.protocol.commitments.seeds`.
     """
 
     operation: Operation
@@ -96,6 +101,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     answer_id: str
     sold_at: Prices | None = None
     checked: CheckedFields | None = None
+    sampling_seed: int | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -109,19 +115,26 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         finish_reason: set in the chunk that says why the answer ended, with several choices why the
             first of them did, once all have. Where the caller asked for
             `stream_options.include_usage`, that chunk holds the usage frame too.
+        proof: of an engine that proves, the tokens that `usage` counts beyond the chunk before,
+            each with its fingerprint.
     """
 
     data: bytes
     usage: Usage
     finish_reason: FinishReason | None = None
+    proof: tuple[Entry, ...] = ()
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A whole answer: the JSON body to send, what it used and why it (its first choice) ended."""
+    """A whole answer: the JSON body to send, what it used and why it (its first choice) ended.
+
+    `proof` is as in `Chunk`, for all of its tokens.
+    """
 
     body: bytes
     usage: Usage
     finish_reason: FinishReason
+    proof: tuple[Entry, ...] = ()
 
 
 Progress = Callable[[str, float | None], None]

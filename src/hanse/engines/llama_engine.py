@@ -37,12 +37,15 @@ from hanse.engines.gguf_files import (
 from hanse.engines.llama.assembly import AnswerAssembler
 from hanse.engines.llama.choices import join_usage
 from hanse.engines.llama.process import LlamaProcess
+from hanse.engines.llama.proof import ProofReader
 from hanse.engines.llama.requests import adapt_body, adapt_messages, force_call, tell_calls
 from hanse.engines.llama.server import ServerConfig
+from hanse.engines.llama.settings import Settings as Settings
 from hanse.engines.llama.turns import Turns
 from hanse.engines.parameters import check_request, count_choices, refuse_patterns, wants_usage
+from hanse.engines.proving.copy_in_service import CopyInService, find_copy
 from hanse.engines.wire.envelope import read_envelope
-from hanse.engines.wire.http import OpenAIServer, Timeouts
+from hanse.engines.wire.http import OpenAIServer
 from hanse.engines.wire.metering import StreamMeter
 from hanse.engines.wire.renaming import Renamer
 from hanse.http import HttpClient
@@ -56,65 +59,15 @@ STUCK_LOOKS = 4
 """How often within `stuck_s` the server's loop is asked whether it still turns."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of `llama`.
-
-    Attributes:
-        cache_dir: where requantised models and hashes are kept.
-        model: the name that is offered.
-        model_path: a GGUF file to serve as it is; empty for the packaged SmolLM2.
-        chat_template_path: a Jinja file instead of the model's own template, to add tools to it.
-        parallel: requests that run at once (slots).
-        choices_max: answers to one request (`n`); 0 for as many as slots. Above 1, slots stay empty
-            while one for several waits until enough are free.
-        context_tokens: prompt and answer of one request.
-        output_tokens_max: of one answer; at most the context.
-        threads: processor threads; 0 for all.
-        batch_tokens: prompt tokens in one step. A cancelled prompt stops after at most two steps
-            (about 0.5 s each on two cores), and no longer text can be embedded.
-        prompt_cache_mib: memory for the prompts of idle slots.
-        shared_cache: let a prompt start from whoever's earlier one begins alike. That is faster and
-            cheaper, but the cached tokens of a receipt then tell every user whether some user has
-            sent a certain beginning before. False reads each prompt anew.
-        embeddings: serve embeddings.
-        grammar: take GBNF grammars and JSON schemas with a `pattern`. Both are programs that
-            llama.cpp runs without a bound: forty short lines took 20 GB and never ended. For
-            callers that are trusted only.
-        memory_max_mib: of the server process without the model's file; it ends and is restarted
-            above. 0 for 4 GiB and four times the model file.
-        stuck_s: a server whose loop has not turned for so long is ended and restarted; far above
-            the time of one step.
-        ready_timeout_s: the longest that loading may take.
-        log_path: file for llama.cpp's own log (errors only); none if empty.
-        timeouts: how long each stage of a request may take.
-    """
-
-    cache_dir: str
-    model: str = "smollm2-135m-instruct"
-    model_path: str = ""
-    chat_template_path: str = ""
-    parallel: int = 4
-    choices_max: int = 0
-    context_tokens: int = 4_096
-    output_tokens_max: int = 2_048
-    threads: int = 0
-    batch_tokens: int = 256
-    prompt_cache_mib: int = 256
-    shared_cache: bool = True
-    embeddings: bool = True
-    grammar: bool = False
-    memory_max_mib: int = 0
-    stuck_s: float = 60.0
-    ready_timeout_s: float = 120.0
-    log_path: str = ""
-    timeouts: Timeouts = Timeouts(connect_s=2.0, first_token_s=300.0, between_s=60.0)
-
-
 class _Props(msgspec.Struct):
     """What the server says of its model."""
 
     model_ftype: str = "unknown"
     chat_template_caps: dict[str, Any] = {}
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
 
 
 class LlamaEngine:
@@ -133,6 +86,7 @@ class LlamaEngine:
         self._turns = Turns(settings.parallel, settings.timeouts.first_token_s)
         self._quantisation = "unknown"
         self._chat_template = ""
+        self._copy: CopyInService | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -196,7 +150,7 @@ class LlamaEngine:
         if request.operation is Operation.EMBEDDINGS:
             return await self._embed(request)
         assembler = AnswerAssembler(request.operation, request.answer_id, self._settings.model)
-        async with self._ask(request, tells_usage=True) as (meter, payloads):
+        async with self._ask(request, tells_usage=True) as (meter, payloads, proof):
             async for some in payloads:
                 meter.take(some)
                 for payload in some:
@@ -205,18 +159,20 @@ class LlamaEngine:
                     break
         end = meter.finish()
         assert end.finish_reason is not None
-        return Answer(assembler.get_body(), end.usage, end.finish_reason)
+        proven = proof.take(end.usage.output_tokens) if proof else ()
+        return Answer(assembler.get_body(), end.usage, end.finish_reason, proven)
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """llama.cpp's frames without its timings."""
         told = wants_usage(request.body)
-        async with self._ask(request, tells_usage=told) as (meter, payloads):
+        async with self._ask(request, tells_usage=told) as (meter, payloads, proof):
             async for some in payloads:
                 if chunk := meter.take(some):
-                    yield chunk
+                    yield proof.prove(chunk) if proof else chunk
                 if meter.is_done:
                     break
-        yield meter.finish()
+        end = meter.finish()
+        yield proof.prove(end) if proof else end
 
     async def count_tokens(self, request: EngineRequest) -> int:
         """Exact, by the model's own template and tokenizer; about 2 ms."""
@@ -250,6 +206,7 @@ class LlamaEngine:
             self._path = await asyncio.to_thread(
                 prepare_q4_0, source, self._cache_dir, _to_loop(progress)
             )
+        self._copy = await asyncio.to_thread(find_copy, self._path)
         self._chat_template = await asyncio.to_thread(
             read_chat_template, s.chat_template_path, not s.model_path
         )
@@ -298,7 +255,7 @@ class LlamaEngine:
         self._quantisation = props.model_ftype
         operations = {Operation.CHAT, Operation.COMPLETION}
         dimensions = 0
-        if s.embeddings:
+        if self._serves_embeddings():
             operations.add(Operation.EMBEDDINGS)
             models = msgspec.json.decode(await server.fetch("GET", "/v1/models"))
             dimensions = models["data"][0]["meta"]["n_embd"]
@@ -307,7 +264,7 @@ class LlamaEngine:
             context_tokens=s.context_tokens,
             output_tokens_max=min(s.output_tokens_max, s.context_tokens),
             parallel=s.parallel,
-            logprobs=True,
+            logprobs=self._copy is None or self._copy.tells_logprobs,
             seed=True,
             grammar=s.grammar,
             json_schema=True,
@@ -315,7 +272,12 @@ class LlamaEngine:
             forced_tools=True,
             embedding_dimensions=dimensions,
             choices_max=min(s.choices_max or s.parallel, s.parallel),
+            proves=self._copy is not None,
         )
+
+    def _serves_embeddings(self) -> bool:
+        """A copy's vectors lie in its own secret basis: nobody could compare them."""
+        return self._settings.embeddings and self._copy is None
 
     def _make_config(self, socket_path: str, api_key: str, parent_pid: int) -> ServerConfig:
         s = self._settings
@@ -330,7 +292,7 @@ class LlamaEngine:
             threads=s.threads or os.cpu_count() or 1,
             batch_tokens=s.batch_tokens,
             prompt_cache_mib=s.prompt_cache_mib if s.shared_cache else 0,
-            embeddings=s.embeddings,
+            embeddings=self._serves_embeddings(),
             memory_max_mib=s.memory_max_mib or self._get_memory_mib(),
             parent_pid=parent_pid,
         )
@@ -342,24 +304,29 @@ class LlamaEngine:
     @asynccontextmanager
     async def _ask(
         self, request: EngineRequest, *, tells_usage: bool
-    ) -> AsyncIterator[tuple[StreamMeter, AsyncGenerator[list[bytes], None]]]:
+    ) -> AsyncIterator[tuple[StreamMeter, AsyncGenerator[list[bytes], None], ProofReader | None]]:
         body = check_request(request, self.capabilities)
         if not self._settings.grammar:
             refuse_patterns("response_format", body.get("response_format"))
             refuse_patterns("tools", body.get("tools"))
         is_forced = force_call(body)
         adapt_body(body, shares_cache=self._settings.shared_cache)
+        proof = None
+        if self._copy is not None:
+            proof = ProofReader(self._copy, body, request.sampling_seed, self._tokenise)
         choices, id_ = count_choices(body), request.answer_id
         renamer = Renamer(id_, self._settings.model)
         meter = StreamMeter(renamer, wants_usage=tells_usage, choices=choices)
         async with self._turns.hold(choices):
             payloads = self._get_server().stream_payloads(request.operation.path, body)
+            if proof is not None:
+                payloads = proof.read(payloads)
             if choices > 1 or request.operation is Operation.COMPLETION:
                 payloads = join_usage(payloads, choices)
             if is_forced:
                 payloads = tell_calls(payloads, id_)
             async with aclosing(payloads):
-                yield meter, payloads
+                yield meter, payloads, proof
 
     async def _embed(self, request: EngineRequest) -> Answer:
         body = check_request(request, self.capabilities)
@@ -378,6 +345,10 @@ class LlamaEngine:
             return len(text)
         asked = {"content": text, "add_special": True}
         return len(msgspec.json.decode(await server.fetch("POST", "/tokenize", asked))["tokens"])
+
+    async def _tokenise(self, text: str) -> list[int]:
+        raw = await self._get_server().fetch("POST", "/tokenize", {"content": text})
+        return msgspec.json.decode(raw, type=_Tokens).tokens
 
     def _get_server(self) -> OpenAIServer:
         if self._server is None or self._process is None or not self._process.is_ready:
