@@ -70,8 +70,8 @@ bench-affinity: .venv/dev.stamp ## four characters at two providers with and wit
 bench-layers: .venv/dev.stamp ## what judging by a schema and staying up add to an answer, one JSON line a case
 	@$(BIN)/python -m benchmarks.bench_layers
 
-bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, one JSON line; KNOWN=1000 with heartbeats
-	@$(BIN)/python -m benchmarks.bench_match --offers $(or $(OFFERS),100000) --known $(or $(KNOWN),1000)
+bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, one JSON line; KNOWN=1000 with heartbeats, RATED=0
+	@$(BIN)/python -m benchmarks.bench_match --offers $(or $(OFFERS),100000) --known $(or $(KNOWN),1000) --rated $(or $(RATED),0)
 
 bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups and refunds; REQUESTS=100000
 	@$(BIN)/python -m benchmarks.bench_utilisation --requests $(or $(REQUESTS),100000)

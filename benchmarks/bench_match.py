@@ -83,6 +83,20 @@ def make_known(chance: random.Random, providers: list[str], chooser: Chooser) ->
         board.presence.take([beat])
 
 
+def rate(chance: random.Random, providers: list[str], board: Board) -> None:
+    """Give everybody a reputation: most registered lately or never failed, some did."""
+    for provider in providers:
+        board.health.take_reputation(provider, draw_risk_ppm(chance))
+
+
+def draw_risk_ppm(chance: random.Random) -> int:
+    """What `compute_reputation` says of one of many: few failed an audit, the others are praised
+    by a different number of auditors."""
+    if chance.random() < 0.03:
+        return chance.randint(100_000, 700_000)
+    return chance.randint(2_000, 100_000)
+
+
 def make_request(chance: random.Random, number: int) -> tuple[RequestShape, Needs]:
     """One request of a mixed day."""
     affinity = b"session %d" % chance.randrange(1_000) if number % 4 == 0 else b""
@@ -111,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--offers", type=int, default=100_000)
     parser.add_argument("--known", type=int, default=1_000)
+    parser.add_argument("--rated", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     chance = random.Random(options.seed)
@@ -126,6 +141,7 @@ def main() -> None:
     funds = dict.fromkeys(providers, 10**18)
     chooser = Chooser(board, funds.get, funds.keys, chance.random, trial_share=0.02)
     board.keep_funded(frozenset(providers))
+    rate(random.Random(options.seed), providers[: options.rated], board)
     index.replace_all(offers)
     make_known(chance, chance.sample(providers, min(options.known, len(providers))), chooser)
     requests = [make_request(chance, number) for number in range(DECISIONS)]

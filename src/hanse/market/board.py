@@ -22,7 +22,6 @@ from hanse.market.presence import PresenceBook
 from hanse.market.scoring import (
     COLD_S,
     FIRST_TOKEN_S_USUAL,
-    RISK_USUAL,
     TOKEN_S_USUAL,
     Features,
     UsualPrices,
@@ -36,7 +35,7 @@ CHANGE_MIN = 0.05
 """A feature that changed by less, as a part of it, changes nothing: an order of nearly equal offers
 that turns with every answer helps nobody, and each change takes some microseconds."""
 
-_UNKNOWN = (FIRST_TOKEN_S_USUAL, TOKEN_S_USUAL, RISK_USUAL)
+_UNKNOWN = (FIRST_TOKEN_S_USUAL, TOKEN_S_USUAL)
 
 LABELS_MAX = 31
 """Regions, and quantisations, with a bit of their own; further ones share the last."""
@@ -127,7 +126,7 @@ class Group:
 
     def _get_tree(self, row: Row) -> RankTree:
         features = row.features
-        name = (features[5], features[6], features[2:5] == _UNKNOWN)
+        name = (features[5], features[6], features[2:4] == _UNKNOWN)
         tree = self.trees.get(name)
         if tree is None:
             tree = self.trees[name] = RankTree()

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hanse.market.reputation import get_risk_step
 from hanse.market.scoring import RISK_USUAL
 from hanse.protocol.signatures import Address
 
@@ -116,6 +117,7 @@ class HealthBook:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._providers: dict[Address, ProviderHealth] = {}
+        self._doubts: dict[Address, float] = {}  # what others say, beyond the usual risk
         self._on_change: Callable[[Address], None] = _ignore
 
     def watch(self, on_change: Callable[[Address], None]) -> None:
@@ -132,7 +134,17 @@ class HealthBook:
         share = RISK_USUAL if known.failure_share is None else known.failure_share
         if share > RISK_USUAL and self._clock() - known.failed_at > FORGET_S:
             share = RISK_USUAL
-        return min(1.0, share + known.audit_share)
+        doubt = self._doubts.get(provider, 0.0)
+        if known.failure_share is not None:
+            doubt = max(0.0, doubt)  # what was seen here counts more than others' praise
+        return min(1.0, share + doubt + known.audit_share)
+
+    def take_reputation(self, provider: Address, risk_ppm: int) -> None:
+        """What everybody can compute of it from public evidence (`hanse.market.reputation`)."""
+        doubt = get_risk_step(risk_ppm) / 1_000_000 - RISK_USUAL
+        if doubt != self._doubts.get(provider):
+            self._doubts[provider] = doubt
+            self._on_change(provider)
 
     def begin(self, provider: Address) -> None:
         """A request is on its way; after failures it is the only one until its head is there."""
