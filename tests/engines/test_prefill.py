@@ -1,0 +1,136 @@
+"""An auditor's prefill and reader against what an engine served."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from hanse.engines import EngineRequest
+from hanse.engines.llama_engine import LlamaEngine
+from hanse.engines.proving.prefill_gguf import STEP_TOKENS, GgufPrefill
+from hanse.engines.proving.prefill_torch import TorchPrefill
+from hanse.engines.proving.reader_gguf import GgufReader
+from hanse.protocol.commitments.fingerprints import ABSENT, get_error, quantise
+from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
+from hanse.protocol.errors import RequestError
+from tests.engines.conftest import open_llama
+from tests.engines.test_contract import collect, make_chat, make_completion
+from tests.engines.test_proof import get_proof
+from tests.engines.tiny_copy import make_copy
+
+# Weights made by chance would write halves of characters without end, of which little is told.
+PLAIN = {str(3 + byte): -100 for byte in range(128, 256)}
+ANSWERS = [
+    make_chat("What is a tide?", max_tokens=40, temperature=0, logit_bias=PLAIN),
+    make_completion(max_tokens=40, seed=4, logit_bias=PLAIN),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prefill")
+    make_copy(path / "copy.gguf")
+    make_copy(path / "other.gguf", seed=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gguf(folder: Path) -> GgufPrefill:
+    return GgufPrefill(folder / "copy.gguf", context_tokens=1_024, threads=1)
+
+
+@pytest.fixture(scope="module")
+def torch_prefill(folder: Path) -> TorchPrefill:
+    return TorchPrefill(folder / "copy.gguf", context_tokens=1_024, threads=1)
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="session")
+async def test_what_was_served_is_what_a_prefill_gives(
+    folder: Path, gguf: GgufPrefill, torch_prefill: TorchPrefill
+) -> None:
+    engine = open_llama(model_path=str(folder / "copy.gguf"), context_tokens=512)
+    other = GgufPrefill(folder / "other.gguf", context_tokens=512, threads=1)
+    await engine.start()
+    try:
+        for request in ANSWERS:
+            await check_served(engine, request, (gguf, torch_prefill), other)
+    finally:
+        await engine.close()
+        other.close()
+
+
+async def check_served(
+    engine: LlamaEngine,
+    request: EngineRequest,
+    honest: tuple[GgufPrefill, TorchPrefill],
+    other: GgufPrefill,
+) -> None:
+    reader = GgufReader(honest[0].model)
+    chunks = await collect(engine, request)
+    body = msgspec.json.encode(request.body)
+    prompt = list(reader.get_prompt_tokens(request.operation.path, body))
+    usage = chunks[-1].usage
+    assert len(prompt) == usage.input_tokens + usage.cached_tokens
+    proof = get_proof(chunks)
+    tokens = [entry.token for entry in proof if entry.token != UNKNOWN_TOKEN]
+    assert len(tokens) >= len(proof) - 1 > 8  # of the end itself nothing is told
+    for prefill in honest:
+        assert get_errors(prefill, prompt, tokens, proof) < 0.02
+    assert get_errors(other, prompt, tokens, proof) > 1
+
+
+def get_errors(
+    prefill: GgufPrefill | TorchPrefill, prompt: list[int], tokens: list[int], proof: list[Entry]
+) -> float:
+    rows = prefill.score(prompt, tokens).canaries.tolist()
+    told = [at for at in range(len(tokens)) if proof[at].fingerprint != ABSENT]
+    return max(get_error(proof[at].fingerprint, quantise(rows[at])) for at in told)
+
+
+def test_both_runtimes_give_the_same_logits(gguf: GgufPrefill, torch_prefill: TorchPrefill) -> None:
+    """Also where the tokens take several passes of one and a single pass of the other."""
+    chance = np.random.default_rng(3)
+    prompt = chance.integers(3, 250, STEP_TOKENS + 20).tolist()
+    answer = chance.integers(3, 250, STEP_TOKENS + 5).tolist()
+    one, two = gguf.score(prompt, answer), torch_prefill.score(prompt, answer)
+    assert one.logits.shape == two.logits.shape == (len(answer), 266)
+    assert one.canaries.shape == two.canaries.shape == (len(answer), 16)
+    assert float(np.abs(one.logits - two.logits).max()) < 2e-2
+    assert float(np.abs(one.canaries - two.canaries).max()) < 2e-2
+
+
+def test_what_does_not_fit_is_refused(gguf: GgufPrefill, torch_prefill: TorchPrefill) -> None:
+    for prefill in (gguf, torch_prefill):
+        with pytest.raises(RequestError) as caught:
+            prefill.score([1] * 1_000, [1] * 25)
+        assert caught.value.code == "context_length_exceeded"
+        for prompt, answer in (([], [1]), ([1], []), ([1], [2**32 - 1])):
+            with pytest.raises(RequestError) as caught:
+                prefill.score(prompt, answer)
+            assert caught.value.code == "unprocessable"
+
+
+def test_a_reader_spells_tokens_and_leaves_out_special_ones(gguf: GgufPrefill) -> None:
+    reader = GgufReader(gguf.model)
+    text = "the Übermut 🎉 on a tide"
+    tokens = reader.get_prompt_tokens("/v1/completions", b'{"prompt": "' + text.encode() + b'"}')
+    assert reader.get_text(tokens) == text.encode()
+    assert reader.get_text([2, *tokens[:3], 0]) == text.encode()[:5]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", b"{"),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": [1]}]}'),
+        ("/v1/chat/completions", b'{"messages": [], "tools": [{}]}'),
+        ("/v1/completions", b'{"prompt": 3}'),
+        ("/v1/embeddings", b'{"input": "x"}'),
+    ],
+)
+def test_what_cannot_be_read_says_so(gguf: GgufPrefill, path: str, body: bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        GgufReader(gguf.model).get_prompt_tokens(path, body)
+    assert caught.value.code == "unprocessable"
