@@ -1,0 +1,1 @@
+"""Was it done as claimed: attestation of machines, audits of answers, evidence."""

@@ -1,0 +1,147 @@
+"""Whether the committed tokens are the answer that was received, and the prompt the one billed.
+
+What is compared is text: the served bytes are in the receipt's response hash, the tokens in its
+commitment root, and the auditor spells out the tokens itself. An engine may differ from plain
+spelling in harmless ways (a stop string cut off, half a character held back, a leading space taken
+off, tool calls delivered parsed); the first three are allowed for, the last is not covered.
+
+Whatever does not fit is a reason to judge nothing: a shifted sequence would make an honest provider
+look like a cheat. It is counted, though (`get_reasons` names it), for a provider whose answers
+never fit is not one to buy from.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
+from hanse.protocol.errors import HanseError
+from hanse.protocol.messages import Usage
+from hanse.verification.audits.prefill import Reader
+
+HELD_BACK_BYTES_MAX = 8
+"""Of the spelled tokens that an engine may not have sent: half a character, a space, a line feed.
+A stop string of the request comes on top."""
+
+
+class Alignment(msgspec.Struct, frozen=True):
+    """What can be prefilled, and why no more.
+
+    Attributes:
+        prompt_tokens: as the auditor reads the request.
+        count: answer tokens from the first one on that are known and spell the answer.
+        reasons: codes of `judging.REASONS`; not empty if nothing may be judged.
+    """
+
+    prompt_tokens: tuple[int, ...]
+    count: int
+    reasons: tuple[str, ...]
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[object] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    text: str | None = None
+    index: int = 0
+
+
+class _Frame(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+class _Body(msgspec.Struct):
+    stop: str | list[str] | None = None
+
+
+def align(
+    reader: Reader,
+    path: str,
+    body: bytes,
+    response: bytes,
+    entries: Sequence[Entry],
+    usage: Usage,
+) -> Alignment:
+    """Compare tokens with the answer, and the prompt with what was billed; never raises for them.
+
+    Args:
+        reader: of the served model.
+        path: of the operation.
+        body: of the request.
+        response: the answer's bytes, of a stream its data frames in order.
+        entries: of the opening.
+        usage: of the receipt.
+    """
+    try:
+        prompt = tuple(reader.get_prompt_tokens(path, body))
+    except HanseError:
+        return Alignment((), 0, ("prompt_unreadable",))
+    reasons = []
+    if len(prompt) != usage.input_tokens + usage.cached_tokens:
+        reasons.append("prompt_differs")
+    if len(entries) != usage.output_tokens:
+        reasons.append("count_differs")
+    count = next(
+        (at for at, entry in enumerate(entries) if entry.token == UNKNOWN_TOKEN), len(entries)
+    )
+    text = find_text(response)
+    tokens = [entry.token for entry in entries[:count]]
+    if text is None:
+        reasons.append("answer_parsed")
+    else:
+        slack = _get_slack(body) if count == len(entries) else None
+        if not _spells(reader.get_text(tokens), text, slack):
+            reasons.append("text_differs")
+    if count == 0:
+        reasons.append("nothing_told")
+    return Alignment(prompt, count, tuple(reasons))
+
+
+def find_text(response: bytes) -> bytes | None:
+    """The text of an answer or of a stream's frames; None if it was delivered in parts.
+
+    Tool calls and reasoning are parsed out of the text by the engine, several choices have several
+    texts: of these there is nothing to compare tokens with.
+    """
+    text = []
+    try:
+        for payload in _get_payloads(response):
+            for choice in msgspec.json.decode(payload, type=_Frame).choices:
+                part = choice.delta or choice.message or _Delta(choice.text)
+                if choice.index or part.tool_calls or part.reasoning_content:
+                    return None
+                text.append(part.content or "")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return "".join(text).encode()
+
+
+def _get_payloads(response: bytes) -> list[bytes]:
+    if not response.startswith(b"data: "):
+        return [response]
+    frames = [frame[6:] for frame in response.split(b"\n\n") if frame.startswith(b"data: ")]
+    return [frame for frame in frames if frame != b"[DONE]"]
+
+
+def _get_slack(body: bytes) -> int:
+    """Bytes that may be missing at the end of what was served."""
+    try:
+        stop = msgspec.json.decode(body, type=_Body).stop or ()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        stop = ()
+    stops = (stop,) if isinstance(stop, str) else stop
+    return HELD_BACK_BYTES_MAX + max((len(one.encode()) for one in stops), default=0)
+
+
+def _spells(spelled: bytes, served: bytes, slack: int | None) -> bool:
+    """Whether tokens spell what was served; without slack they are only its beginning."""
+    served = served.removesuffix("\N{REPLACEMENT CHARACTER}".encode()).lstrip(b" ")
+    if slack is None:
+        return served.startswith(spelled.decode(errors="ignore").encode().lstrip(b" "))
+    spelled = spelled.lstrip(b" ")
+    return spelled.startswith(served) and len(spelled) <= len(served) + slack

@@ -1,0 +1,71 @@
+"""Alignment: harmless differences of engines, and those that stop an audit."""
+
+import pytest
+
+from hanse.protocol.commitments.fingerprints import ABSENT
+from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
+from hanse.protocol.messages import Usage
+from hanse.verification.audits.alignment import align, find_text
+from tests.verification.audits.bought_answers import PATH, make_body, make_response
+from tests.verification.audits.toy_model import ToyReader
+
+BODY = make_body("hello")
+ENTRIES = [Entry(token, bytes(16)) for token in (3, 1, 4, 1, 5)]  # spells 31415
+USAGE = Usage(5, 0, 5)
+
+
+def get_reasons(text: str, body: bytes = BODY, entries: list[Entry] = ENTRIES) -> tuple[str, ...]:
+    return align(ToyReader(), PATH, body, make_response(text), entries, USAGE).reasons
+
+
+@pytest.mark.parametrize("text", ["31415", " 31415", "3141", "31415\N{REPLACEMENT CHARACTER}"])
+def test_harmless_differences(text: str) -> None:
+    assert get_reasons(text) == ()
+
+
+@pytest.mark.parametrize("text", ["31416", "314159", "x31415"])
+def test_another_text_does_not_fit(text: str) -> None:
+    assert get_reasons(text) == ("text_differs",)
+
+
+def test_a_cut_end_is_as_long_as_the_request_s_stop_at_most() -> None:
+    long = [Entry(token, bytes(16)) for token in (3,) * 20]
+    usage = Usage(5, 0, 20)
+    short = make_response("3333")
+    assert align(ToyReader(), PATH, BODY, short, long, usage).reasons == ("text_differs",)
+    for stop in ("3" * 16, ["x", "3" * 16]):
+        body = make_body("hello", stop=stop)
+        assert align(ToyReader(), PATH, body, short, long, usage).reasons == ()
+
+
+def test_tokens_before_an_unknown_one_are_the_beginning() -> None:
+    entries = [*ENTRIES[:3], Entry(UNKNOWN_TOKEN, ABSENT), ENTRIES[4]]
+    found = align(ToyReader(), PATH, BODY, make_response("314?5"), entries, USAGE)
+    assert (found.count, found.reasons) == (3, ())
+    assert get_reasons("999", entries=entries) == ("text_differs",)
+
+
+def test_a_stream_s_frames_are_put_together() -> None:
+    frames = [
+        b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"31"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"415"}}]}\n\n',
+        b'data: {"choices":[],"usage":{}}\n\n',
+        b"data: [DONE]\n\n",
+    ]
+    assert find_text(b"".join(frames)) == b"31415"
+    assert find_text(b'{"choices":[{"index":0,"text":"31415"}]}') == b"31415"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b'{"choices":[{"index":1,"text":"x"}]}',
+        b'{"choices":[{"message":{"content":"x","reasoning_content":"hm"}}]}',
+        b'data: {"choices":[{"delta":{"tool_calls":[{}]}}]}\n\n',
+        b"data: [\n\n",
+        b"\xff",
+    ],
+)
+def test_what_is_delivered_in_parts_has_no_text(response: bytes) -> None:
+    assert find_text(response) is None

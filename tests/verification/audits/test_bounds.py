@@ -1,0 +1,57 @@
+"""Bounds: known values of the tables, and samples that do not carry what is asked of them."""
+
+import random
+
+import pytest
+
+from hanse.verification.audits.bounds import (
+    find_rank,
+    find_upper_bound,
+    get_carried_quantile,
+    get_count_needed,
+    get_rate_bound,
+)
+
+
+@pytest.mark.parametrize(
+    ("quantile", "confidence", "count"),
+    [(0.95, 0.95, 59), (0.99, 0.95, 299), (0.99, 0.99, 459), (0.9999, 0.95, 29_956)],
+)
+def test_the_sample_sizes_of_the_tables(quantile: float, confidence: float, count: int) -> None:
+    assert get_count_needed(quantile, confidence) == count
+    assert find_rank(count, quantile, confidence) == count
+    assert find_rank(count - 1, quantile, confidence) is None
+    assert get_carried_quantile(count, confidence) >= quantile
+
+
+def test_a_larger_sample_needs_not_its_largest_value() -> None:
+    assert find_rank(93, 0.95, 0.95) == 92  # the second largest, by the tables
+    assert find_upper_bound(range(93), 0.95, 0.95) == 91
+    assert find_upper_bound([5] * 58, 0.95, 0.95) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "count", "bound"), [(0, 10, 0.25887), (1, 10, 0.39416), (0, 10_000, 0.00029953)]
+)
+def test_clopper_and_pearson(found: int, count: int, bound: float) -> None:
+    assert get_rate_bound(found, count, 0.95) == pytest.approx(bound, rel=1e-4)
+
+
+def test_everything_found_bounds_nothing_and_nonsense_is_refused() -> None:
+    assert get_rate_bound(3, 3, 0.95) == 1
+    for wrong in ((4, 3, 0.95), (0, 0, 0.95), (0, 3, 1.0)):
+        with pytest.raises(ValueError, match=r"share|sample|between"):
+            get_rate_bound(*wrong)
+    with pytest.raises(ValueError, match="between"):
+        find_rank(10, 1.0, 0.95)
+
+
+def test_a_bound_holds_as_often_as_it_says() -> None:
+    drawn = random.Random(4)
+    kept = 0
+    for _ in range(400):
+        values = [drawn.randrange(1_000_000) for _ in range(120)]
+        bound = find_upper_bound(values, 0.9, 0.95)
+        assert bound is not None
+        kept += bound >= 900_000
+    assert kept >= 368  # 380 expected, three standard deviations are 13
