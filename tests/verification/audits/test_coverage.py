@@ -1,4 +1,4 @@
-"""Coverage: every kind that the issue names is covered or declared not to be, page and code alike."""
+"""Coverage: every kind that the issue names is declared, covered or not; page and code alike."""
 
 import re
 from pathlib import Path
