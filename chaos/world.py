@@ -147,6 +147,7 @@ class World:
             "registry": found["registry"],
             "escrow": found["escrow"],
             "records": found["records"],
+            "disputes": found["disputes"],
             "lock_time_s": TERMS.lock_time_s,
             "confirmations": CONFIRMATIONS,
             "start_block": 1,

@@ -142,7 +142,7 @@ async def test_a_deployment_that_crashed_goes_on(chain: Rpc, write: int) -> None
     storage.writes_left = None
     deployment = await deploy(chain, Party(chain, key, storage).outbox, TERMS, confirmations=K)
     head = await chain.fetch_head()
-    assert await chain.fetch_transaction_count(key.address, block=head.number) == 4
+    assert await chain.fetch_transaction_count(key.address, block=head.number) == 5
     await verify_deployment(chain, deployment)
 
 
@@ -161,6 +161,8 @@ async def test_the_file_is_checked_against_the_chain(chain: Rpc, tmp_path: Path)
         "Escrow's asset": {"asset": other.asset},
         "lock time": {"lock_time_s": 7_200},
         "Records at": {"records": deployment.registry},
+        "Disputes at": {"disputes": deployment.records},
+        "Registry's disputes": {"disputes": other.disputes},
         "no code": {"escrow": "0x" + "77" * 20},
     }
     for words, change in wrong.items():

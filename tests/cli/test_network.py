@@ -22,6 +22,7 @@ NETWORK = Network(
         2,
         1,
         records="0x" + "dd" * 20,
+        disputes="0x" + "ee" * 20,
     ),
 )
 

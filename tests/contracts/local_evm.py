@@ -83,6 +83,7 @@ class LocalEvm:
     now_s: int = START_S
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     chain_id: int = CHAIN_ID
+    block: int = 1
 
     def __post_init__(self) -> None:
         self._apply_env()
@@ -91,11 +92,19 @@ class LocalEvm:
         self.evm.set_block_env(self._block())
 
     def _block(self) -> Any:
-        return pyrevm.BlockEnv(number=1, timestamp=self.now_s, basefee=0)
+        return pyrevm.BlockEnv(number=self.block, timestamp=self.now_s, basefee=0)
 
     def advance(self, seconds: int) -> None:
         self.now_s += seconds
         self._apply_env()
+
+    def mine(self, blocks: int) -> None:
+        """So many blocks later; a block's hash is keccak of its number's digits here."""
+        self.block += blocks
+        self._apply_env()
+
+    def get_block_hash(self, number: int) -> bytes:
+        return keccak(str(number).encode())
 
     def deploy(self, deployer: str, data: bytes, artifact: Artifact) -> str:
         checkpoint = self.evm.snapshot()
@@ -195,7 +204,7 @@ def _reverted(error: RuntimeError) -> Reverted:
 
 @dataclass
 class Hanse:
-    """The four contracts on one EVM, with shorthands for what tests do all the time."""
+    """The five contracts on one EVM, with shorthands for what tests do all the time."""
 
     chain: LocalEvm
     asset: str
@@ -204,6 +213,7 @@ class Hanse:
     terms: Terms
     domain: Domain
     records: str
+    disputes: str
 
     def mint(self, holder: str, amount: int, spender: str | None = None) -> None:
         self.chain.call(holder, self.asset, "mint", holder, amount)
@@ -226,6 +236,9 @@ class Hanse:
 
     def escrow_call(self, caller: Key, function: str, *arguments: Any) -> Outcome:
         return self.chain.call(caller.address, self.escrow, function, *arguments)
+
+    def disputes_call(self, caller: Key, function: str, *arguments: Any) -> Outcome:
+        return self.chain.call(caller.address, self.disputes, function, *arguments)
 
     def registry_call(self, caller: Key, function: str, *arguments: Any) -> Outcome:
         return self.chain.call(caller.address, self.registry, function, *arguments)
@@ -316,4 +329,5 @@ def deploy_hanse(
         terms=terms,
         domain=Domain(chain.chain_id, escrow),
         records=addresses["Records"],
+        disputes=addresses["Disputes"],
     )

@@ -6,6 +6,7 @@ docs/contracts`, and `UPDATE_SNAPSHOTS=1 pytest tests/contracts/test_artifacts.p
 
 import json
 import os
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from hanse.contracts.abi_page import PAGES, format_page
 from hanse.contracts.artifacts import load_artifact
 from hanse.contracts.claims import Claim, ClaimResult, decode_results, encode_settle
 from hanse.contracts.compile import CONTRACTS, compile_contract, format_artifact
-from hanse.contracts.deployment import Terms, get_create_address, plan_deployment
+from hanse.contracts.deployment import (
+    Terms,
+    derive_panel_terms,
+    get_create_address,
+    plan_deployment,
+)
 from hanse.protocol import limits
 from hanse.protocol.ledger import ClaimStatus
 from tests.contracts.local_evm import CHAIN_ID, Hanse, Key, LocalEvm, key_of, reverts
@@ -62,11 +68,12 @@ def test_abi_page_is_current(file_name: str, contract: Any) -> None:
 
 
 def test_every_function_has_a_note() -> None:
-    for name in ("Escrow", "Registry", "Records"):
+    for name in ("Escrow", "Registry", "Records", "Disputes"):
         artifact = load_artifact(name)
         noted = artifact.notes["userdoc"]["methods"]
         getters = set(artifact.storage_layout) | {"asset", "registry", "escrow", "lock_time_s"}
         getters |= {"minimum_stake", "dispute_window_s", "unbonding_time_s", "key_delay_s"}
+        getters |= {"disputes", "terms"}
         for function in artifact.functions.values():
             signature = f"{function.name}({','.join(function.inputs)})"
             assert signature in noted or function.name in getters, signature
@@ -75,7 +82,7 @@ def test_every_function_has_a_note() -> None:
 def test_no_contract_has_an_admin() -> None:
     """Nothing in either ABI sounds like a key over everybody's money."""
     words = ("owner", "admin", "pause", "upgrade", "set_", "initialize", "migrate", "rescue")
-    for name in ("Escrow", "Registry", "Records"):
+    for name in ("Escrow", "Registry", "Records", "Disputes"):
         for function in load_artifact(name).functions:
             assert not any(word in function.lower() for word in words), function
 
@@ -234,6 +241,10 @@ def test_deployed_terms_can_be_read(bare: Hanse) -> None:
     assert view(bare.escrow, "asset") == view(bare.registry, "asset") == bare.asset
     assert view(bare.escrow, "registry") == bare.registry
     assert view(bare.registry, "escrow") == bare.escrow
+    assert view(bare.registry, "disputes") == bare.disputes
+    assert view(bare.disputes, "terms") == astuple(derive_panel_terms(terms))
+    for name in ("asset", "registry", "escrow"):
+        assert view(bare.disputes, name) == getattr(bare, name)
     assert view(bare.escrow, "lock_time_s") == terms.lock_time_s
     for name in ("minimum_stake", "dispute_window_s", "unbonding_time_s", "key_delay_s"):
         assert view(bare.registry, name) == getattr(terms, name)

@@ -726,7 +726,7 @@ def test_every_revert_reason_of_the_sources_is_in_the_ledgers_table() -> None:
     """ "lock time" and the like are refusals of a constructor, which no caller meets."""
     folder = Path(hanse.contracts.__file__).parent
     reasons: set[str] = set()
-    for name in ("Escrow", "Registry", "Records"):
+    for name in ("Escrow", "Registry", "Records", "Disputes"):
         source = (folder / f"{name}.vy").read_text()
         calls = re.sub(r"@deploy.*?\n# -----", "", source, count=1, flags=re.DOTALL)
         reasons |= set(re.findall(r'^ +assert .*"([a-z ]+)"$', calls, re.MULTILINE))

@@ -41,6 +41,7 @@ LONGER = {
 
 MODULES_MAX = 12
 FULLER = {
+    "chain": (13, "one typed face a contract, beside what speaks to the node"),
     "cli": (15, "what all commands share; a folder for the local network is due"),
     "cli/commands": (17, "one file a command or group of commands"),
     "protocol": (13, "the rules that everything imports, one concept each"),

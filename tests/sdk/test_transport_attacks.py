@@ -89,7 +89,7 @@ async def test_own_market_may_be_private_and_the_world_may_not():
         answer = await ask(carrier, f"http://127.0.0.1:{inner.port}/x")
         assert await read_body(answer, 100) == b"{}"
     chains = {
-        chain_id: Deployment(chain_id, *["0x" + "11" * 20] * 4, 0, 2, 0, "0x" + "11" * 20)
+        chain_id: Deployment(chain_id, *["0x" + "11" * 20] * 4, 0, 2, 0, *["0x" + "11" * 20] * 2)
         for chain_id in (1, 31_337)
     }
     assert reaches_private(None, chains[31_337])

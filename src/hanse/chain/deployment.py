@@ -20,6 +20,7 @@ import msgspec
 
 from hanse.chain.asset import Asset
 from hanse.chain.chain_types import BlockNumber, Call
+from hanse.chain.disputes import Disputes
 from hanse.chain.escrow import Escrow
 from hanse.chain.outbox import POLL_INTERVAL_S, Outbox
 from hanse.chain.records import Records
@@ -33,7 +34,7 @@ FILE_BYTES_MAX = 16_384
 """A deployment file has under 1 kB."""
 
 _IMMUTABLE_WORDS_MAX = 16
-"""Words that Vyper appends to the code for immutables; Hanse's contracts have at most 7."""
+"""Words that Vyper appends to the code for immutables; Hanse's contracts have at most 13."""
 
 
 class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,8 +48,8 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         confirmations: how deep a block must be before we act on it; a setting of ours, not of the
             contracts.
         start_block: nothing of these contracts is older.
-        records: address of Records, lower case. Last, and with a default, only so that a file from
-            before Records is refused in words that help.
+        records, disputes: addresses of Records and Disputes, lower case. Last, and with a default,
+            only so that a file from before them is refused in words that help.
     """
 
     chain_id: int
@@ -60,14 +61,16 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confirmations: int
     start_block: BlockNumber
     records: str = ""
+    disputes: str = ""
 
     def __post_init__(self) -> None:
-        if not self.records:
-            raise ValueError(
-                "`records` is missing: this file is of contracts from before Records and disputes,"
-                " which this version of Hanse does not speak; deploy anew, or take the market's new"
-                " file (a local network: `hanse up` with a fresh --home)"
-            )
+        for name in ("records", "disputes"):
+            if not getattr(self, name):
+                raise ValueError(
+                    f"`{name}` is missing: this file is of contracts from before {name.title()},"
+                    " which this version of Hanse does not speak; deploy anew, or take the market's"
+                    " new file (a local network: `hanse up` with a fresh --home)"
+                )
 
 
 async def deploy(
@@ -81,7 +84,7 @@ async def deploy(
 ) -> Deployment:
     """Deploy the contracts, with the test asset if `asset` is None; resumes after a crash.
 
-    Costs about 6 M gas. Nothing else may be enqueued meanwhile, since the addresses follow from the
+    Costs about 10 M gas. Nothing else may be enqueued meanwhile: the addresses follow from the
     nonces.
 
     Raises:
@@ -109,6 +112,7 @@ async def deploy(
         confirmations=confirmations,
         start_block=min(blocks),
         records=addresses["Records"],
+        disputes=addresses["Disputes"],
     )
     await verify_deployment(rpc, deployment)
     return deployment
@@ -125,8 +129,8 @@ async def verify_deployment(rpc: Rpc, deployment: Deployment) -> None:
     head = await rpc.fetch_head()
     block = max(0, head.number - deployment.confirmations)
     escrow, registry = Escrow(rpc, deployment.escrow), Registry(rpc, deployment.registry)
-    records = open_records(rpc, deployment)
-    for contract in (escrow.contract, registry.contract, records.contract):
+    records, disputes = open_records(rpc, deployment), open_disputes(rpc, deployment)
+    for contract in (escrow.contract, registry.contract, records.contract, disputes.contract):
         code = await rpc.fetch_code(contract.address, block=block)
         _verify_code(contract.artifact, contract.address, code)
     if not await rpc.fetch_code(deployment.asset, block=block):
@@ -137,6 +141,8 @@ async def verify_deployment(rpc: Rpc, deployment: Deployment) -> None:
     _verify_equal("Escrow's lock time", said.lock_time_s, deployment.lock_time_s)
     _verify_equal("Registry's asset", await registry.read_asset(block=block), deployment.asset)
     _verify_equal("Registry's escrow", await registry.read_escrow(block=block), deployment.escrow)
+    slasher = await registry.read_disputes(block=block)
+    _verify_equal("Registry's disputes", slasher, deployment.disputes)
 
 
 def save_deployment(path: Path, deployment: Deployment) -> None:
@@ -179,6 +185,11 @@ def open_contracts(rpc: Rpc, deployment: Deployment) -> tuple[Escrow, Registry, 
 def open_records(rpc: Rpc, deployment: Deployment) -> Records:
     """The typed face of a deployment's Records."""
     return Records(rpc, deployment.records)
+
+
+def open_disputes(rpc: Rpc, deployment: Deployment) -> Disputes:
+    """The typed face of a deployment's Disputes."""
+    return Disputes(rpc, deployment.disputes)
 
 
 def _key(name: str) -> str:

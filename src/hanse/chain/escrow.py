@@ -223,7 +223,7 @@ class Escrow:
         receipt = signed.receipt
         return self.contract.build(
             "prove_overclaim",
-            *_receipt_arguments(signed),
+            *get_receipt_arguments(signed),
             label=f"prove overclaim of {receipt.provider} at sequence {receipt.sequence}",
         )
 
@@ -232,13 +232,14 @@ class Escrow:
         receipt = first.receipt
         return self.contract.build(
             "prove_equivocation",
-            *_receipt_arguments(first),
-            *_receipt_arguments(second),
+            *get_receipt_arguments(first),
+            *get_receipt_arguments(second),
             label=f"prove equivocation of {receipt.provider} at sequence {receipt.sequence}",
         )
 
 
-def _receipt_arguments(signed: SignedReceipt) -> tuple[Any, ...]:
+def get_receipt_arguments(signed: SignedReceipt) -> tuple[Any, ...]:
+    """A signed receipt as the contracts take it: the struct, then r and vs of its signature."""
     r, vs = to_compact(signed.signature)
     return _to_abi(signed.receipt), r, int.from_bytes(vs, "big")
 

@@ -122,6 +122,11 @@ class Registry:
         (found,) = await self.contract.read("escrow", block=block)
         return str(found)
 
+    async def read_disputes(self, *, block: BlockNumber) -> str:
+        """The Disputes that belongs to it."""
+        (found,) = await self.contract.read("disputes", block=block)
+        return str(found)
+
     # the owner's calls
 
     def register(self, stake: int, receipt_key: str, payee: str) -> Call:

@@ -29,22 +29,25 @@
      a minimum stake; the stranger then takes another key.
 
      A stake is slashed only by Escrow, when somebody has proven there that the provider overclaimed or
-     signed two receipts for one sequence. The first proof condemns: half of the stake, rounded up, is
-     burned at once; from the rest, the pool, every victim that is proven within the dispute window is
-     paid its loss, in the order of the proofs; what is left then is burned too. A condemned provider is
+     signed two receipts for one sequence, and by Disputes, when a panel of auditors has upheld a
+     challenge of a receipt. Both addresses are fixed here, and neither has another way in than its own
+     rules. The first condemns: half of the stake, rounded up, is burned at once; from the rest, the
+     pool, all who are due within the dispute window are paid, in the order in which they come; what is
+     left then is burned too. A condemned provider is
      never active again and gets nothing of its stake back, but still claims what was signed to it.
      Burned is what no function can move any more: it stays here and is counted in `burned`. Sending it
      to a dead address would let an asset that refuses that address shield every cheat. Why half, and
-     why nobody gains from it: docs/decisions/0012-disputes-and-slashing.md.
+     why nobody gains from it: docs/decisions/0012-disputes-and-slashing.md; of panels: 0032.
 @custom:invariant Each is checked by name after every step of the stateful test.
      asset_held_equals_books: the asset held is at least stakes + pools + burned, to the unit.
      stake_leaves_only_after_unbonding: whole, to the owner, the unbonding time after it was announced;
-       or by a proof.
-     stake_is_conserved: what came in is stakes + pools + burned + paid to victims + returned to owners.
+       or by a proof or a panel's verdict.
+     stake_is_conserved: what came in is stakes + pools + burned + paid by slashing + returned to owners.
      condemned_is_for_ever: no stake, no unbonding, no new pool; what is burned never comes back.
      half_of_a_slashed_stake_is_burned: at once, rounded up, whoever accuses whom.
      receipt_key_belongs_to_one_provider: and never changes hands.
-     no_admin_key_moves_funds: a stake falls only by its owner's act, or by its own signed receipts.
+     no_admin_key_moves_funds: a stake falls only by its owner's act, its own signed receipts, or a
+       panel's verdict on one of them.
 """
 
 from interfaces import IAsset
@@ -114,7 +117,7 @@ event Condemned:
     until_s: uint256
 
 
-# `amount` went to Escrow for a victim; `pool` is what is left for others.
+# `amount` went to Escrow for a victim, or to Disputes; `pool` is what is left for others.
 event Slashed:
     provider: indexed(address)
     amount: uint256
@@ -174,6 +177,8 @@ DAY_S: constant(uint256) = 86_400
 asset: public(immutable(address))
 # The Escrow that asks this contract; it refuses to be deployed anywhere else.
 escrow: public(immutable(address))
+# The Disputes contract that may slash as well; it refuses to be deployed anywhere else.
+disputes: public(immutable(address))
 # Base units below which a provider is not active.
 minimum_stake: public(immutable(uint256))
 # Seconds after a claim in which it can be disputed.
@@ -196,6 +201,7 @@ burned: public(uint256)
 def __init__(
     asset_: address,
     escrow_: address,
+    disputes_: address,
     minimum_stake_: uint256,
     dispute_window_s_: uint256,
     unbonding_time_s_: uint256,
@@ -205,6 +211,7 @@ def __init__(
     @notice Fix everything for good.
     @param asset_ The ERC-20 contract.
     @param escrow_ Where Escrow will be: the deployer's next CREATE address.
+    @param disputes_ Where Disputes will be, likewise.
     @param minimum_stake_ Base units, 1 to 2**96-1.
     @param dispute_window_s_ Seconds, 1 hour to 30 days.
     @param unbonding_time_s_ Seconds, more than the dispute window, at most 90 days.
@@ -212,12 +219,14 @@ def __init__(
     """
     assert asset_.is_contract, "asset"
     assert escrow_ != empty(address), "escrow"
+    assert disputes_ != empty(address) and disputes_ != escrow_, "disputes"
     assert minimum_stake_ > 0 and minimum_stake_ <= AMOUNT_MAX, "stake"
     assert dispute_window_s_ >= HOUR_S and dispute_window_s_ <= 30 * DAY_S, "dispute window"
     assert unbonding_time_s_ > dispute_window_s_ and unbonding_time_s_ <= 90 * DAY_S, "unbonding"
     assert key_delay_s_ >= HOUR_S and key_delay_s_ <= 30 * DAY_S, "key delay"
     asset = asset_
     escrow = escrow_
+    disputes = disputes_
     minimum_stake = minimum_stake_
     dispute_window_s = dispute_window_s_
     unbonding_time_s = unbonding_time_s_
@@ -320,15 +329,16 @@ def finish_unbonding(provider: address):
 @external
 def slash(provider: address, amount: uint256) -> uint256:
     """
-    @notice Condemn `provider`, if it is not yet, and pay Escrow up to `amount` for a proven victim.
-    @dev By Escrow alone, which has checked the proof. Reverts "not permitted" (another caller), "stake"
+    @notice Condemn `provider`, if it is not yet, and pay the caller up to `amount` for those it harmed.
+    @dev By Escrow, which has checked a proof, and by Disputes, which has a panel's verdict; nobody else.
+         Reverts "not permitted" (another caller), "stake"
          (nothing is left to answer with), "compensated" (nothing more is due to this victim, and the
          provider is condemned already), "window" (the time to pay victims is over), "asset".
     @param provider Whose stake answers.
-    @param amount Base units that the victim is due; 0 is enough to condemn.
-    @return Base units paid to Escrow: `amount`, or all that is left if that is less.
+    @param amount Base units that are due; 0 is enough to condemn.
+    @return Base units paid to the caller: `amount`, or all that is left if that is less.
     """
-    assert msg.sender == escrow, "not permitted"
+    assert msg.sender == escrow or msg.sender == disputes, "not permitted"
     pool: uint256 = self._providers[provider].pool
     until_s: uint256 = self._providers[provider].condemned_until_s
     if until_s == 0:
@@ -351,7 +361,7 @@ def slash(provider: address, amount: uint256) -> uint256:
     self._providers[provider].pool = pool - paid
     if paid > 0:
         log Slashed(provider=provider, amount=paid, pool=pool - paid)
-        assert extcall IAsset(asset).transfer(escrow, paid, default_return_value=True), "asset"
+        assert extcall IAsset(asset).transfer(msg.sender, paid, default_return_value=True), "asset"
     return paid
 
 
@@ -518,6 +528,28 @@ def is_active(provider: address) -> bool:
     @notice Whether the provider's stake stands: at least the minimum, not unbonding, not condemned.
     """
     return self._is_active(provider)
+
+
+@external
+@view
+def at_stake(provider: address) -> uint256:
+    """
+    @notice Base units that answer for the provider now: its stake, or what is left of its pool while
+            those who are due are paid. 0: `slash` would revert.
+    """
+    until_s: uint256 = self._providers[provider].condemned_until_s
+    if until_s == 0:
+        return self._providers[provider].stake
+    return self._providers[provider].pool if block.timestamp < until_s else 0
+
+
+@external
+@view
+def is_condemned(provider: address) -> bool:
+    """
+    @notice Whether the provider was condemned, by a proof or by a panel's verdict.
+    """
+    return self._providers[provider].condemned_until_s != 0
 
 
 @external

@@ -1,4 +1,6 @@
-"""The Vyper contracts (Escrow, Registry, Records, TestAsset) and a thin Python face of their ABI.
+"""The Vyper contracts and a thin Python face of their ABI.
+
+Escrow, Registry, Records, Disputes and TestAsset.
 
 The sources are beside this file; what they compile to is in `artifacts/` and committed. See
 `hanse.contracts.artifacts` for calls and events, `hanse.contracts.claims` for settlement

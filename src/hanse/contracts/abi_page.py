@@ -14,6 +14,7 @@ PAGES: dict[str, ContractName] = {
     "escrow.md": "Escrow",
     "registry.md": "Registry",
     "records.md": "Records",
+    "disputes.md": "Disputes",
     "test-asset.md": "TestAsset",
 }
 """File name -> contract."""

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from eth_abi.abi import decode, encode
 from sha3 import keccak_256
 
-ContractName = Literal["Escrow", "Registry", "Records", "TestAsset"]
+ContractName = Literal["Escrow", "Registry", "Records", "Disputes", "TestAsset"]
 
 
 @dataclass(frozen=True)

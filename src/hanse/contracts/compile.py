@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CONTRACTS = ("Escrow", "Registry", "Records", "TestAsset")
+CONTRACTS = ("Escrow", "Registry", "Records", "Disputes", "TestAsset")
 """Every contract that is deployed from the package."""
 
 SOURCES = Path(__file__).parent

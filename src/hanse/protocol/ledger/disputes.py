@@ -37,7 +37,7 @@ def apply_prove_overclaim(
     Refuses "signature", "unknown", "no overclaim", and "stake", "window", "compensated".
     """
     receipt = signed.receipt
-    _check_signature(ledger, signed)
+    check_signature(ledger, signed)
     key, account = _get_sub_account(ledger, receipt)
     if receipt.sequence < account.sequence:
         raise refuse(
@@ -76,7 +76,7 @@ def apply_prove_equivocation(
     if first.receipt == second.receipt:
         raise refuse("no equivocation", f"both are the same receipt for {places[0]}")
     for signed in (first, second):
-        _check_signature(ledger, signed)
+        check_signature(ledger, signed)
     key, account = _get_sub_account(ledger, first.receipt)
     covered = [min(account.claimed, s.receipt.cumulative_fee) for s in (first, second)]
     loss = max(covered) - min(covered)
@@ -145,7 +145,7 @@ def _compensate(
 ) -> tuple[Ledger, int, tuple[Effect, ...]]:
     """Pay what is still due of a loss. The highest loss counts, as several proofs' overlap."""
     before = ledger.compensations.get(key, 0)
-    slashed, paid, effects = _slash(ledger, key.provider, max(0, loss - before), now_s)
+    slashed, paid, effects = slash(ledger, key.provider, max(0, loss - before), now_s)
     if not paid:
         return slashed, 0, effects
     free = ledger.accounts.get(key.user, 0)
@@ -158,10 +158,18 @@ def _compensate(
     return after, paid, effects
 
 
-def _slash(
-    ledger: Ledger, provider: Address, due: int, now_s: int
+def slash(
+    ledger: Ledger, provider: Address, due: int, now_s: int, receiver: str = "Escrow"
 ) -> tuple[Ledger, int, tuple[Effect, ...]]:
-    """Condemn if that is new, and pay from the pool; the stake of a new one is halved first."""
+    """Condemn if that is new, and pay from the pool; the stake of a new one is halved first.
+
+    Args:
+        ledger: the state.
+        provider: whose stake answers.
+        due: base units; 0 only condemns.
+        now_s: the block's time.
+        receiver: which contract slashes, and so is paid.
+    """
     entry = ledger.providers[provider]
     effects: list[Effect] = []
     burned = 0
@@ -184,7 +192,7 @@ def _slash(
     entry = replace(entry, pool=entry.pool - paid)
     if paid:
         slashed = {"provider": provider, "amount": paid, "pool": entry.pool}
-        effects += [Emitted("Slashed", slashed), PaidOver(paid)]
+        effects += [Emitted("Slashed", slashed), PaidOver(paid, receiver)]
     after = replace(
         ledger,
         providers={**ledger.providers, provider: entry},
@@ -206,7 +214,8 @@ def _get_place(receipt: Receipt) -> tuple[Address, Address, Address, int]:
     return receipt.user, receipt.provider, receipt.signer, receipt.sequence
 
 
-def _check_signature(ledger: Ledger, signed: SignedReceipt) -> None:
+def check_signature(ledger: Ledger, signed: SignedReceipt) -> None:
+    """Refuse "signature" unless a key that is or ever was the provider's signed the receipt."""
     digest = ledger.rules.domain.digest(signed.receipt.struct_hash())
     try:
         receipt_key = recover_signer(digest, signed.signature)

@@ -42,7 +42,9 @@ REVERT_REASONS: dict[str, Refusal] = {
         "unprocessable", "These are not two different receipts for one sequence."
     ),
     "compensated": Refusal("unprocessable", "The sub-account's loss was paid back before."),
-    "window": Refusal("unprocessable", "The time to pay the provider's victims is over."),
+    "window": Refusal(
+        "unprocessable", "The time to pay the provider's victims, or to challenge, is over."
+    ),
     "condemned": Refusal("unprocessable", "The provider cheated and lost its stake for ever."),
     "not condemned": Refusal("unprocessable", "Nothing was proven against the provider."),
     "root": Refusal("invalid_request", "The root is zero."),
@@ -58,6 +60,20 @@ REVERT_REASONS: dict[str, Refusal] = {
     "revision": Refusal("unprocessable", "The offer's revision is not above the last one."),
     "offer": Refusal("invalid_request", "The offer's hash is zero or its type empty."),
     "service": Refusal("not_found", "The service is not on the market."),
+    "stage": Refusal("unprocessable", "The challenge is at another stage, or there is none."),
+    "early": Refusal("unprocessable", "The time for this has not come."),
+    "late": Refusal("unprocessable", "The time for this is over."),
+    "known": Refusal("unprocessable", "This challenger brought this evidence before."),
+    "evidence": Refusal("invalid_request", "The evidence's hash is zero."),
+    "answer": Refusal("invalid_request", "The answer is not the one that was sealed, or zero."),
+    "auditors": Refusal("unprocessable", "There are too few auditors for a panel."),
+    "lots": Refusal("invalid_request", "So many lots cannot be bought or given back."),
+    "seated": Refusal("unprocessable", "A challenge with the auditor on its panel is open."),
+    "drawing": Refusal("unprocessable", "A panel is not drawn yet; anyone may draw it."),
+    "seat": Refusal("permission_denied", "The auditor has no seat that can do this."),
+    "vote": Refusal("invalid_request", "The vote is not the one that was sealed, or zero."),
+    "verdict": Refusal("invalid_request", "A verdict is 1, upheld, or 2, rejected."),
+    "appealed": Refusal("unprocessable", "The appeal's panel has judged; that is final."),
     "": Refusal("invalid_request", "An argument is outside its type, such as a 201st claim."),
 }
 """Revert reason -> error code and meaning. A test finds every reason of the sources in here."""

@@ -1,6 +1,7 @@
 """What the contracts store, as frozen values, and what a step of them brings about.
 
-Source: docs/decisions/0004, 0012 and 0013; `Escrow.vy`, `Registry.vy` and `Records.vy`.
+Source: docs/decisions/0004, 0012, 0013 and 0032; `Escrow.vy`, `Registry.vy`, `Records.vy` and
+    `Disputes.vy`, whose part is `panels.state`.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hanse.protocol.eip712 import Domain
+from hanse.protocol.ledger.panels.state import PanelRules, Panels
 from hanse.protocol.signatures import ZERO_ADDRESS, ZERO_HASH, Address, Hash32
 
 
@@ -32,6 +34,7 @@ class Rules:
         dispute_window_s: how long a claim can be disputed.
         unbonding_time_s: how long a stake waits; at least lock time + dispute window.
         key_delay_s: how long a new receipt key or payee waits.
+        panels: what Disputes was deployed with; None where it plays no part.
     """
 
     domain: Domain
@@ -40,6 +43,7 @@ class Rules:
     dispute_window_s: int
     unbonding_time_s: int
     key_delay_s: int
+    panels: PanelRules | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Ledger:
         records: recorder -> number and head of its chain.
         escrow_held: base units of the asset that Escrow holds.
         registry_held: base units of the asset that Registry holds, burned ones included.
+        panels: auditors and challenges.
     """
 
     rules: Rules
@@ -140,6 +145,7 @@ class Ledger:
     records: Mapping[Address, RecordsHead] = field(default_factory=_empty)
     escrow_held: int = 0
     registry_held: int = 0
+    panels: Panels = field(default_factory=Panels)
 
 
 @dataclass(frozen=True)
@@ -165,9 +171,10 @@ class Moved:
 
 @dataclass(frozen=True)
 class PaidOver:
-    """Base units of the asset that went from Registry to Escrow, for a victim."""
+    """Base units of the asset that went from Registry to the contract that slashed."""
 
     amount: int
+    receiver: str = "Escrow"
 
 
 Effect = Emitted | Moved | PaidOver
