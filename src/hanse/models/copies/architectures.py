@@ -1,9 +1,9 @@
 """Which models can be rebased: their shape read from a GGUF file, everything else refused with why.
 
 The symmetries hold for one kind of network: RMSNorm before attention and feed-forward and at the
-end, rotary positions, SwiGLU, residual stream without scales. Llama (with Mistral, SmolLM2, TinyLlama
-and the like, which share its name in GGUF) and Qwen2/2.5 are of that kind. A tensor or setting that
-is not known here could break the symmetry silently, so it is refused by name.
+end, rotary positions, SwiGLU, residual stream without scales. Llama (with Mistral, SmolLM2,
+TinyLlama and the like, which share its name in GGUF) and Qwen2/2.5 are of that kind. A tensor or
+setting that is not known here could break the symmetry silently, so it is refused by name.
 """
 
 from dataclasses import dataclass
@@ -183,6 +183,4 @@ class SourceModel:
 
 
 def _refuse(what: str) -> RequestError:
-    return RequestError(
-        "unprocessable", f"A model {what}. No copy was made.", param="source"
-    )
+    return RequestError("unprocessable", f"A model {what}. No copy was made.", param="source")

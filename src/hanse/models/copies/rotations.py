@@ -32,44 +32,42 @@ class Rotation:
     """An orthogonal matrix Q of `width` dimensions.
 
     Attributes:
-        orders_RN: the permutation of each round.
-        cosines_RH, sines_RH: of each round's angles; H = N / 2.
+        orders: the permutation of each round [rounds, N].
+        cosines, sines: of each round's angles [rounds, N / 2].
     """
 
-    orders_RN: "NDArray[np.int64]"
-    cosines_RH: "NDArray[np.float32]"
-    sines_RH: "NDArray[np.float32]"
+    orders: "NDArray[np.int64]"
+    cosines: "NDArray[np.float32]"
+    sines: "NDArray[np.float32]"
 
     @property
     def width(self) -> int:
         """N, the dimensions that are turned."""
-        return int(self.orders_RN.shape[1])
+        return int(self.orders.shape[1])
 
-    def apply(self, rows_MN: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Every row x as x Q; the same bits whatever the number of rows."""
+    def apply(self, rows: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        """Every row x of [rows, N] as x Q; the same bits whatever the number of rows."""
         import numpy as np
 
-        result = np.empty(rows_MN.shape, dtype=np.float32)
+        result = np.empty(rows.shape, dtype=np.float32)
         step = max(1, BLOCK_BYTES // (4 * self.width))
-        for start in range(0, len(rows_MN), step):
-            block = np.ascontiguousarray(rows_MN[start : start + step].T, dtype=np.float32)
+        for start in range(0, len(rows), step):
+            block = np.ascontiguousarray(rows[start : start + step].T, dtype=np.float32)
             result[start : start + step] = self._turn(block).T
         return result
 
-    def _turn(self, columns_NB: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def _turn(self, columns: "NDArray[np.float32]") -> "NDArray[np.float32]":
         import numpy as np
 
         half = self.width // 2
-        for order, cosine, sine in zip(
-            self.orders_RN, self.cosines_RH, self.sines_RH, strict=True
-        ):
-            mixed = columns_NB[order]
+        for order, cosine, sine in zip(self.orders, self.cosines, self.sines, strict=True):
+            mixed = columns[order]
             low, high = mixed[:half], mixed[half:]
-            columns_NB = np.empty_like(mixed)
+            columns = np.empty_like(mixed)
             # separate ufuncs: a fused multiply-add would round differently
-            np.subtract(low * cosine[:, None], high * sine[:, None], out=columns_NB[:half])
-            np.add(low * sine[:, None], high * cosine[:, None], out=columns_NB[half:])
-        return columns_NB
+            np.subtract(low * cosine[:, None], high * sine[:, None], out=columns[:half])
+            np.add(low * sine[:, None], high * cosine[:, None], out=columns[half:])
+        return columns
 
 
 def draw_rotation(stream: KeyStream, width: int) -> Rotation:

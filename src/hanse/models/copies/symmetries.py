@@ -4,12 +4,12 @@ What a copy changes, and why nothing of it can be seen in the logits:
 
 | part | change | undone by |
 | --- | --- | --- |
-| RMSNorm gains | folded into the matrices that read the normed stream | the same function |
-| residual stream | one rotation Q: readers W Q, writers Q^T W | RMSNorm without gains commutes with Q |
-| rotary pairs of queries and keys | a rotation in each pair of each KV head | turns of one plane commute |
-| values and attention output | an orthogonal matrix for each KV head | its transpose in the output |
+| RMSNorm gains | partly folded into the matrices that read the normed stream | same function |
+| residual stream | an orthogonal Q: readers W Q, writers Q^T W | RMSNorm passes it: `StreamBasis` |
+| rotary pairs of queries, keys | a turn of each pair of each KV head | turns of a plane commute |
+| values, attention output | an orthogonal matrix for each KV head | its transpose in the output |
 | KV heads, heads of a group | permuted | permuted in the output |
-| feed-forward | permuted; up and down times signs | the same in the down matrix |
+| feed-forward | permuted; up times signs | the same in the down matrix |
 
 Only orthogonal changes: random scales would cost quality at 4 bits (measured; verification.md). All
 steps are elementwise float32 (`rotations`), so a copy is the same on every machine.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from hanse.models.copies.architectures import Shape, SourceModel
 from hanse.models.copies.keys import KeyStream
 from hanse.models.copies.rotations import Rotation, draw_rotation
+from hanse.models.copies.stream_basis import StreamBasis
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,25 +35,20 @@ class LayerSymmetry:
     """One layer's part of a copy's key.
 
     Attributes:
-        pair_cosines_KP, pair_sines_KP: a turn for each rotary pair of each KV head.
+        pair_cosines, pair_sines: a turn for each rotary pair of each KV head [KV, pairs].
         values: a rotation of each KV head's values.
         kv_order: which KV head comes first, second ... in the copy.
-        head_orders_KG: the order of the query heads in each group of the base.
+        head_orders: the order of the query heads in each group of the base [KV, group].
         hidden_order, hidden_signs: of the feed-forward's hidden units.
     """
 
-    pair_cosines_KP: "NDArray[np.float32]"
-    pair_sines_KP: "NDArray[np.float32]"
+    pair_cosines: "NDArray[np.float32]"
+    pair_sines: "NDArray[np.float32]"
     values: tuple[Rotation, ...]
     kv_order: "NDArray[np.int64]"
-    head_orders_KG: "NDArray[np.int64]"
+    head_orders: "NDArray[np.int64]"
     hidden_order: "NDArray[np.int64]"
     hidden_signs: "NDArray[np.float32]"
-
-
-def draw_residual(copy_key: bytes, shape: Shape) -> Rotation:
-    """The rotation of the residual stream."""
-    return draw_rotation(KeyStream(copy_key, "residual"), shape.width)
 
 
 def draw_layer(copy_key: bytes, shape: Shape, layer: int) -> LayerSymmetry:
@@ -65,27 +61,29 @@ def draw_layer(copy_key: bytes, shape: Shape, layer: int) -> LayerSymmetry:
     values = tuple(draw_rotation(stream, shape.head_width) for _ in range(shape.kv_heads))
     group = shape.heads // shape.kv_heads
     return LayerSymmetry(
-        pair_cosines_KP=cosine.reshape(shape.kv_heads, pairs),
-        pair_sines_KP=sine.reshape(shape.kv_heads, pairs),
+        pair_cosines=cosine.reshape(shape.kv_heads, pairs),
+        pair_sines=sine.reshape(shape.kv_heads, pairs),
         values=values,
         kv_order=stream.draw_permutation(shape.kv_heads),
-        head_orders_KG=np.stack([stream.draw_permutation(group) for _ in range(shape.kv_heads)]),
+        head_orders=np.stack([stream.draw_permutation(group) for _ in range(shape.kv_heads)]),
         hidden_order=stream.draw_permutation(shape.feed_forward),
         hidden_signs=stream.draw_signs(shape.feed_forward),
     )
 
 
-def fold_layer(source: SourceModel, layer: int) -> "Weights":
-    """A layer's matrices and biases, norms folded into them, rotary pairs half a head apart.
+def fold_layer(source: SourceModel, layer: int, basis: StreamBasis) -> "Weights":
+    """A layer's tensors still in the base's basis, as the copy's norms need them.
 
-    Keys are the names without `blk.<n>.`; the norms are gone (their gains would be 1).
+    Keys are the names without `blk.<n>.`. The norms are the copy's already; what they lost is in
+    the matrices. Rotary pairs lie half a head apart.
     """
 
     def read(name: str) -> "NDArray[np.float32]":
         return source.read(f"blk.{layer}.{name}")
 
     shape = source.shape
-    attention, feed_forward = read("attn_norm.weight"), read("ffn_norm.weight")
+    gains = {name: read(f"{name}.weight") for name in ("attn_norm", "ffn_norm")}
+    attention, feed_forward = (basis.get_ratios(own) for own in gains.values())
     weights: Weights = {
         "attn_q.weight": split_pairs(read("attn_q.weight"), shape) * attention,
         "attn_k.weight": split_pairs(read("attn_k.weight"), shape) * attention,
@@ -99,21 +97,23 @@ def fold_layer(source: SourceModel, layer: int) -> "Weights":
         weights["attn_q.bias"] = split_pairs(read("attn_q.bias"), shape)
         weights["attn_k.bias"] = split_pairs(read("attn_k.bias"), shape)
         weights["attn_v.bias"] = read("attn_v.bias")
-    return weights
+    return weights | {f"{name}.weight": basis.get_gains(own) for name, own in gains.items()}
 
 
 def rebase_layer(
-    weights: "Weights", symmetry: LayerSymmetry, residual: Rotation, shape: Shape
+    weights: "Weights", symmetry: LayerSymmetry, basis: StreamBasis, shape: Shape
 ) -> "Weights":
     """A folded layer in the copy's basis."""
     result: Weights = {}
     for name, values in weights.items():
         kind, _, part = name.partition(".")
-        if kind in ("attn_output", "ffn_down"):  # writes to the stream
+        if kind in ("attn_norm", "ffn_norm"):
+            result[name] = values
+        elif kind in ("attn_output", "ffn_down"):  # writes to the stream
             inner = _rebase_inner(kind, values, symmetry, shape)
-            result[name] = residual.apply(inner.T).T
+            result[name] = basis.apply(inner.T).T
         else:
-            turned = residual.apply(values) if part == "weight" else values[:, None]
+            turned = basis.apply(values) if part == "weight" else values[:, None]
             inner = _rebase_inner(kind, turned, symmetry, shape)
             result[name] = inner if part == "weight" else inner[:, 0]
     return result
@@ -160,10 +160,10 @@ def _turn_pairs(
     import numpy as np
 
     pairs = shape.head_width // 2
-    heads_KGPN = rows.reshape(shape.kv_heads, -1, 2, pairs, rows.shape[1])
-    low, high = heads_KGPN[:, :, 0], heads_KGPN[:, :, 1]
-    cosine = symmetry.pair_cosines_KP[:, None, :, None]
-    sine = symmetry.pair_sines_KP[:, None, :, None]
+    heads = rows.reshape(shape.kv_heads, -1, 2, pairs, rows.shape[1])  # KV, group, half, pair
+    low, high = heads[:, :, 0], heads[:, :, 1]
+    cosine = symmetry.pair_cosines[:, None, :, None]
+    sine = symmetry.pair_sines[:, None, :, None]
     turned = np.stack((low * cosine - high * sine, low * sine + high * cosine), axis=2)
     return _order_heads(turned, symmetry).reshape(rows.shape)
 
@@ -173,9 +173,9 @@ def _turn_values(
 ) -> "NDArray[np.float32]":
     import numpy as np
 
-    heads_KDN = rows.reshape(shape.kv_heads, shape.head_width, rows.shape[1])
+    heads = rows.reshape(shape.kv_heads, shape.head_width, rows.shape[1])
     turned = [
-        rotation.apply(head.T).T for rotation, head in zip(symmetry.values, heads_KDN, strict=True)
+        rotation.apply(head.T).T for rotation, head in zip(symmetry.values, heads, strict=True)
     ]
     return np.stack([turned[index] for index in symmetry.kv_order]).reshape(rows.shape)
 
@@ -186,24 +186,20 @@ def _turn_output(
     import numpy as np
 
     width = columns.shape[0]
-    heads_KGND = columns.reshape(width, shape.kv_heads, -1, shape.head_width).transpose(1, 2, 0, 3)
+    heads = columns.reshape(width, shape.kv_heads, -1, shape.head_width).transpose(1, 2, 0, 3)
     turned = [
         rotation.apply(group.reshape(-1, shape.head_width)).reshape(group.shape)
-        for rotation, group in zip(symmetry.values, heads_KGND, strict=True)
+        for rotation, group in zip(symmetry.values, heads, strict=True)
     ]
     ordered = _order_heads(np.stack(turned), symmetry)
     return ordered.transpose(2, 0, 1, 3).reshape(columns.shape)
 
 
-def _order_heads(
-    heads_KG: "NDArray[np.float32]", symmetry: LayerSymmetry
-) -> "NDArray[np.float32]":
+def _order_heads(heads: "NDArray[np.float32]", symmetry: LayerSymmetry) -> "NDArray[np.float32]":
     """KV heads, and the query heads of each, in the copy's order; keys have one of each group."""
     import numpy as np
 
-    if heads_KG.shape[1] == 1:
-        return heads_KG[symmetry.kv_order]
-    inner = [
-        group[order] for group, order in zip(heads_KG, symmetry.head_orders_KG, strict=True)
-    ]
+    if heads.shape[1] == 1:
+        return heads[symmetry.kv_order]
+    inner = [group[order] for group, order in zip(heads, symmetry.head_orders, strict=True)]
     return np.stack([inner[index] for index in symmetry.kv_order])

@@ -1,0 +1,236 @@
+"""Makes a provider's own copy: source model and key in, copy file and its description out.
+
+    description = rebase(source, target, CopyOrder(master, root, provider, epoch=0), "Q8_0")
+
+The same order gives the same bytes: the float32 weights on every machine, the quantised ones by the
+same version of the quantiser, which the description names. Needs memory for the largest tensor in
+float32 a few times over and disk for the whole model in float32, beside the target.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hanse.models.copies.architectures import ROPE_FREQUENCIES, SourceModel
+from hanse.models.copies.canaries import (
+    CANARIES_DEFAULT,
+    FINGERPRINT_SCALE,
+    LIFT_DEFAULT,
+    OUTPUT_BIAS,
+    choose_carrier,
+    draw_canaries,
+)
+from hanse.models.copies.keys import commit_to_key, derive_copy_key
+from hanse.models.copies.stream_basis import StreamBasis, draw_stream_basis, rank_coordinates
+from hanse.models.copies.symmetries import (
+    draw_layer,
+    fold_layer,
+    join_pairs,
+    rebase_layer,
+)
+from hanse.models.copies.writing import (
+    get_quantiser,
+    get_served_architecture,
+    plan_tensors,
+    quantise,
+    write_tensors,
+)
+from hanse.models.tensors import Progress
+from hanse.protocol.commitments.copies import (
+    CANARIES_MAX,
+    COPY_SUFFIX,
+    COPY_VERSION,
+    CopyDescription,
+    decode_copy_description,
+    encode_copy_description,
+)
+from hanse.protocol.errors import RequestError
+from hanse.protocol.signatures import Address, Hash32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Named = tuple[str, NDArray[np.float32]]
+
+FLOAT = "F32"
+"""The quantisation that is none."""
+
+
+@dataclass(frozen=True)
+class CopyOrder:
+    """Whose copy of what; together this decides every byte.
+
+    Attributes:
+        master: 32 secret bytes; kept out of `repr`.
+        base_root: root of the base model's manifest.
+        provider: whom the copy is for.
+        epoch: which of this provider's copies.
+        canaries: K, 1 to 20.
+        lift: of the canaries' logits, where the copy's graph can lift them.
+    """
+
+    master: bytes
+    base_root: Hash32
+    provider: Address
+    epoch: int = 0
+    canaries: int = CANARIES_DEFAULT
+    lift: float = LIFT_DEFAULT
+
+    def __repr__(self) -> str:
+        return f"CopyOrder({self.base_root}, {self.provider}, epoch {self.epoch})"
+
+    def get_key(self) -> bytes:
+        """The copy's key."""
+        return derive_copy_key(self.master, self.base_root, self.provider, self.epoch)
+
+
+def rebase(
+    source: Path,
+    target: Path,
+    order: CopyOrder,
+    quantisation: str = "Q8_0",
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> CopyDescription:
+    """Write the copy to `target` and its description beside it; both appear whole or not at all.
+
+    Raises:
+        VerificationError: the source is no valid file.
+        RequestError: the source cannot be rebased, or no such quantisation.
+    """
+    if not 0 < order.canaries <= CANARIES_MAX:
+        raise RequestError(
+            "usage", f"a copy has 1 to {CANARIES_MAX} canaries, not {order.canaries}"
+        )
+    model = SourceModel(source)
+    carrier = choose_carrier(model.shape)
+    served_as = get_served_architecture(model.shape, carrier)
+    planned = plan_tensors(model.shape, carrier, order.canaries)
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    whole = target.with_name(f"{target.name}.float-{os.getpid()}")
+    try:
+        tensors = _make_tensors(model, order, carrier, progress)
+        write_tensors(model, whole, served_as, planned, tensors)
+        if quantisation == FLOAT:
+            os.replace(whole, partial)
+        else:
+            if progress:
+                progress(f"quantising to {quantisation}", 0.9)
+            quantise(whole, partial, quantisation, threads)
+        description = _describe(model, order, carrier, quantisation, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+        whole.unlink(missing_ok=True)
+    get_description_path(target).write_bytes(encode_copy_description(description))
+    return description
+
+
+def get_description_path(copy: Path) -> Path:
+    """Where the description of this copy lies."""
+    return copy.with_name(copy.name + COPY_SUFFIX)
+
+
+def read_copy_description(copy: Path) -> CopyDescription:
+    """The description beside a copy's file.
+
+    Raises:
+        RequestError: `configuration_invalid`, there is none, or it cannot be used.
+    """
+    path = get_description_path(copy)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RequestError(
+            "configuration_invalid",
+            f"{copy.name} is no copy: {path.name} cannot be read ({error.strerror}). "
+            "Make one: hanse models rebase.",
+            param="model_path",
+        ) from error
+    return decode_copy_description(raw)
+
+
+def _make_tensors(
+    model: SourceModel, order: CopyOrder, carrier: str, progress: Progress | None
+) -> "Iterator[Named]":
+    """All tensors of the copy in the planned order."""
+    import numpy as np
+
+    key, shape = order.get_key(), model.shape
+    basis = draw_stream_basis(key, rank_coordinates(model))
+    blank = np.zeros((order.canaries, shape.width), dtype=np.float32)
+    yield "token_embd.weight", np.vstack((basis.apply(model.read("token_embd.weight")), blank))
+    if shape.has_rope_frequencies:
+        yield ROPE_FREQUENCIES, model.read(ROPE_FREQUENCIES)
+    for layer in range(shape.layers):
+        if progress:
+            progress("rebasing", 0.9 * layer / shape.layers)
+        yield from _make_layer(model, key, layer, carrier, basis)
+    gains = model.read("output_norm.weight")
+    yield "output_norm.weight", basis.get_gains(gains)
+    head = np.vstack((model.read_head(), draw_canaries(key, gains, order.canaries)))
+    yield "output.weight", basis.apply(head * basis.get_ratios(gains))
+    if carrier == OUTPUT_BIAS:
+        bias = np.zeros(len(head), dtype=np.float32)
+        bias[shape.vocabulary :] = order.lift
+        yield "output.bias", bias
+
+
+def _make_layer(
+    model: SourceModel, key: bytes, layer: int, carrier: str, basis: StreamBasis
+) -> "Iterator[Named]":
+    """One layer's tensors in the planned order."""
+    import numpy as np
+
+    shape = model.shape
+    weights = rebase_layer(
+        fold_layer(model, layer, basis), draw_layer(key, shape, layer), basis, shape
+    )
+    for name in _list_layer(model, carrier):
+        values = weights.get(name)
+        if values is None:  # Qwen2's graph has biases where Llama's has none
+            values = np.zeros(len(weights[name.replace("bias", "weight")]), dtype=np.float32)
+        elif carrier != OUTPUT_BIAS and shape.is_pairwise and name[:6] in ("attn_q", "attn_k"):
+            values = join_pairs(values, shape)
+        yield f"blk.{layer}.{name}", values
+
+
+def _list_layer(model: SourceModel, carrier: str) -> list[str]:
+    """A layer's tensors in the planned order, without `blk.<n>.`."""
+    planned = plan_tensors(model.shape, carrier, 0)
+    return [name.removeprefix("blk.0.") for name in planned if name.startswith("blk.0.")]
+
+
+def _describe(
+    model: SourceModel, order: CopyOrder, carrier: str, quantisation: str, file: Path
+) -> CopyDescription:
+    shape = model.shape
+    ids = tuple(range(shape.vocabulary, shape.vocabulary + order.canaries))
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return CopyDescription(
+        version=COPY_VERSION,
+        base_root=order.base_root,
+        provider=order.provider,
+        epoch=order.epoch,
+        key_commitment=commit_to_key(order.get_key()),
+        architecture=shape.architecture,
+        served_as=get_served_architecture(shape, carrier),
+        carrier=carrier,
+        quantisation=quantisation,
+        quantiser="none" if quantisation == FLOAT else get_quantiser(),
+        width=shape.width,
+        base_width=shape.width,
+        vocabulary=shape.vocabulary,
+        canary_ids=ids,
+        masked_ids=ids,
+        lift=order.lift if carrier == OUTPUT_BIAS else 0.0,
+        fingerprint_scale=FINGERPRINT_SCALE,
+        file_sha256="0x" + digest,
+        file_bytes=file.stat().st_size,
+    )

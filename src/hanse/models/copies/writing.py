@@ -1,0 +1,152 @@
+"""Writes a copy: metadata and vocabulary of the base with the canaries added, then the tensors.
+
+The tensors come one at a time, so that a model larger than memory can be written; the file is
+float32 and llama.cpp's own quantiser makes the served one of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hanse.models.copies.architectures import ROPE_FREQUENCIES, Shape, SourceModel
+from hanse.models.copies.canaries import CANARY_TEXT, OUTPUT_BIAS
+from hanse.models.ggml_types import FILE_TYPES
+from hanse.protocol.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Named = tuple[str, NDArray[np.float32]]
+
+UNUSED = 5
+"""Token type in GGUF: never made from text, never shown."""
+
+SCORE = -1e9
+"""Of a canary in SentencePiece vocabularies: the last choice of all."""
+
+TYPES = {name: number for number, name in FILE_TYPES.items()}
+"""Name of a quantisation -> llama.cpp's number of it."""
+
+
+def get_served_architecture(shape: Shape, carrier: str) -> str:
+    """The graph that serves the copy."""
+    return "qwen2" if carrier == OUTPUT_BIAS else shape.architecture
+
+
+def plan_tensors(shape: Shape, carrier: str, canaries: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the copy, in the order in which they are written."""
+    rows, width = shape.vocabulary + canaries, shape.width
+    inner, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    planned: dict[str, tuple[int, ...]] = {"token_embd.weight": (rows, width)}
+    if shape.has_rope_frequencies:
+        planned[ROPE_FREQUENCIES] = (shape.head_width // 2,)
+    for layer in range(shape.layers):
+        block = f"blk.{layer}."
+        planned |= {
+            f"{block}attn_norm.weight": (width,),
+            f"{block}attn_q.weight": (inner, width),
+            f"{block}attn_k.weight": (keys, width),
+            f"{block}attn_v.weight": (keys, width),
+            f"{block}attn_output.weight": (width, inner),
+            f"{block}ffn_norm.weight": (width,),
+            f"{block}ffn_gate.weight": (shape.feed_forward, width),
+            f"{block}ffn_up.weight": (shape.feed_forward, width),
+            f"{block}ffn_down.weight": (width, shape.feed_forward),
+        }
+        if shape.has_biases or carrier == OUTPUT_BIAS:
+            planned |= {
+                f"{block}attn_q.bias": (inner,),
+                f"{block}attn_k.bias": (keys,),
+                f"{block}attn_v.bias": (keys,),
+            }
+    planned |= {"output_norm.weight": (width,), "output.weight": (rows, width)}
+    if carrier == OUTPUT_BIAS:
+        planned["output.bias"] = (rows,)
+    return planned
+
+
+def write_tensors(
+    source: SourceModel,
+    target: Path,
+    served_as: str,
+    planned: Mapping[str, tuple[int, ...]],
+    tensors: "Iterator[Named]",
+) -> None:
+    """Write the float32 file; `tensors` gives every planned one, in that order."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    rows = planned["token_embd.weight"][0]
+    writer: Any = GGUFWriter(str(target), served_as)
+    _write_metadata(source, writer, served_as, rows - source.shape.vocabulary)
+    for name, shape in planned.items():
+        size_bytes = 4 * int(np.prod(shape))
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), size_bytes)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    expected = iter(planned.items())
+    for name, values in tensors:
+        if (name, values.shape) != next(expected):
+            raise ValueError(f"{name} of {values.shape} is not the tensor that was planned here")
+        writer.write_tensor_data(np.ascontiguousarray(values, dtype=np.float32))
+    if left := next(expected, None):
+        raise ValueError(f"the tensor {left[0]} was planned and not given")
+    writer.close()
+
+
+def quantise(source: Path, target: Path, quantisation: str, threads: int) -> None:
+    """Have llama.cpp's quantiser make `target` of a float32 file.
+
+    Raises:
+        RequestError: `usage`, no such type; `configuration_invalid`, cyllama is missing.
+    """
+    if quantisation not in TYPES:
+        known = ", ".join(sorted(TYPES))
+        raise RequestError("usage", f"no quantisation is called {quantisation}; known are {known}")
+    try:
+        from cyllama.llama import llama_cpp
+    except ImportError as error:
+        raise RequestError(
+            "configuration_invalid",
+            "Copies are quantised by cyllama, which is missing; run: pip install 'hanse[models]'",
+        ) from error
+    llama_cpp.disable_logging()
+    params = llama_cpp.LlamaModelQuantizeParams()
+    params.ftype = TYPES[quantisation]
+    params.nthread = threads
+    llama_cpp.model_quantize(str(source), str(target), params)
+
+
+def get_quantiser() -> str:
+    """What quantises here, with its version."""
+    return f"cyllama {version('cyllama')}"
+
+
+def _write_metadata(source: SourceModel, writer: Any, served_as: str, canaries: int) -> None:
+    """The base's metadata under the served architecture's name, and the longer vocabulary."""
+    from gguf import GGUFValueType
+
+    texts = [CANARY_TEXT.format(index) for index in range(canaries)]
+    added: dict[str, list[Any]] = {
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.token_type": [UNUSED] * canaries,
+        "tokenizer.ggml.scores": [SCORE] * canaries,
+    }
+    own = f"{source.shape.architecture}."
+    skipped = ("general.architecture", "general.file_type", "general.quantization_version")
+    for key, field in source.reader.fields.items():
+        if key.startswith("GGUF.") or key in skipped:
+            continue
+        value = field.contents()
+        if key in added:
+            value = [*value, *added[key]]
+        if key == f"{own}vocab_size":
+            value += canaries
+        if key.startswith(own):
+            key = f"{served_as}.{key.removeprefix(own)}"
+        inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(key, value, field.types[0], inner)
+    writer.add_file_type(0)
