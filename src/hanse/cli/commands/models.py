@@ -11,6 +11,10 @@ COMMANDS = {
     "import": ("hanse.cli.modelling.files:import_model", "Check a model and write its manifest."),
     "verify": ("hanse.cli.modelling.files:verify", "Hold a model's files against its manifest."),
     "inspect": ("hanse.cli.modelling.files:inspect", "Show what a model is."),
+    "quantise": (
+        "hanse.cli.modelling.quantising:quantise",
+        "Make smaller files, and measure what they cost.",
+    ),
 }
 """Command -> (where it is, its line in the help)."""
 
@@ -32,6 +36,7 @@ models = LazyGroup(
     examples=(
         ("What is in the packaged model", "hanse models inspect packaged"),
         ("Check a download and note what it is", "hanse models import model.gguf -o model.json"),
+        ("Smaller files, and what they cost", "hanse models quantise packaged -o ./models"),
         ("Is it still that", "hanse models verify model.json"),
     ),
 )
