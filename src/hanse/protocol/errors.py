@@ -17,6 +17,8 @@ signature.
 from dataclasses import dataclass, field
 from typing import Any
 
+from hanse.protocol.attestation.codes import ATTESTATION_CODES
+
 
 @dataclass(frozen=True)
 class ErrorRow:
@@ -219,6 +221,12 @@ def _rows() -> dict[str, ErrorRow]:
         "schema_unmet": ErrorRow(
             502, "server_error", 8, "No answer fitted the JSON schema, and there is no default."
         ),
+        "zk_proof_invalid": ErrorRow(
+            502, "server_error", 8, "A zero-knowledge proof does not show what was asked."
+        ),
+        "zk_circuit_invalid": ErrorRow(
+            502, "server_error", 8, "A circuit's verification key is that of another model."
+        ),
         "proof_invalid": ErrorRow(
             502, "server_error", 8, "A Merkle inclusion proof does not lead to its root."
         ),
@@ -231,6 +239,15 @@ def _rows() -> dict[str, ErrorRow]:
         "model_invalid": ErrorRow(
             502, "server_error", 8, "A model's files are broken, or not those of its manifest."
         ),
+        "calibration_invalid": ErrorRow(
+            502, "server_error", 8, "A calibration's thresholds do not follow from its figures."
+        ),
+        "evidence_invalid": ErrorRow(
+            502, "server_error", 8, "A file of evidence contradicts itself or its signatures."
+        ),
+        "audit_failed": ErrorRow(
+            502, "server_error", 8, "An audit found that an answer was not made as committed."
+        ),
         # we are wrong
         "invariant_broken": ErrorRow(
             500, "server_error", 70, "Our own books contradict themselves; stop."
@@ -242,7 +259,9 @@ def _rows() -> dict[str, ErrorRow]:
     }
 
 
-ERROR_TABLE: dict[str, ErrorRow] = _rows()
+ERROR_TABLE: dict[str, ErrorRow] = _rows() | {
+    code: ErrorRow(502, "server_error", 8, meaning) for code, meaning in ATTESTATION_CODES.items()
+}
 """Code -> HTTP status, OpenAI error type, exit code, meaning, contract revert reason."""
 
 
