@@ -1,0 +1,214 @@
+"""Evidence as a file: all that a stranger needs to check an audit, and to rerun it.
+
+    data = encode_evidence(receipt_document, statement, signature, content)
+    evidence = verify_evidence(data, verify_receipt_document)
+    get_evidence_hash(data)             what a dispute posts
+
+Everything but the rerun is checked from the file alone: who bought what from whom at which price
+(the receipt file inside), that body, answer and opening are those that were signed for, that the
+calibration carries its thresholds, and that the verdict follows from the auditor's numbers. What
+stays the auditor's word are the numbers themselves, the prompt's tokens and the fit of the tokens
+to the text: `replaying.py` computes them again.
+
+A file without content proves less: that this auditor signed this verdict on this receipt.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import HanseError, RequestError, VerificationError
+from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
+from hanse.protocol.messages import Offer, SignedReceipt, SignedVoucher
+from hanse.protocol.nesting import is_nested_too_deep
+from hanse.protocol.signatures import (
+    Address,
+    Hash32,
+    Signature,
+    keccak,
+    parse_address,
+    parse_hash32,
+    to_hex,
+    verify_signature,
+)
+from hanse.verification.audits.alignment import Alignment
+from hanse.verification.audits.answers import Bought, judge_answer, open_commitment
+from hanse.verification.audits.calibration import verify_calibration
+from hanse.verification.evidence.statement import Content, Statement
+
+FORMAT = "hanse-evidence-1"
+
+RESPONSE_BYTES_MAX = 12 * 1024 * 1024
+"""Of an answer in a file; a longer one leaves no trace to audit from."""
+
+FILE_BYTES_MAX = 32 * 1024 * 1024
+"""Body and answer at their limits in base64, opening and numbers of a thousand positions."""
+
+
+class VerifiedReceipt(Protocol):
+    """What a receipt file proves (`hanse.sdk.receipt_file`)."""
+
+    @property
+    def receipt(self) -> SignedReceipt:
+        """Of the request."""
+
+    @property
+    def voucher(self) -> SignedVoucher:
+        """That bought it."""
+
+    @property
+    def offer(self) -> Offer:
+        """That the request names."""
+
+    @property
+    def domain(self) -> Domain:
+        """Of all signatures."""
+
+    @property
+    def receipt_key(self) -> Address:
+        """That signed offer and receipt."""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    format: str
+    receipt: dict[str, Any]
+    statement: Statement
+    signature: str
+    content: Content | None
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What a file proves.
+
+    Attributes:
+        receipt: who bought what.
+        statement: of the auditor, signed by it.
+        content: what was bought; None if it was withheld.
+        bought: the same, held to the signed hashes; None with it.
+    """
+
+    receipt: VerifiedReceipt
+    statement: Statement
+    content: Content | None
+    bought: Bought | None
+
+
+def encode_evidence(
+    receipt_document: dict[str, Any],
+    statement: Statement,
+    signature: Signature,
+    content: Content | None,
+) -> bytes:
+    """The file; without content if it is to be handed out apart."""
+    file = _File(FORMAT, receipt_document, statement, signature, content)
+    return msgspec.json.encode(file) + b"\n"
+
+
+def get_evidence_hash(data: bytes) -> Hash32:
+    """The hash of a file's bytes: what names it in a dispute."""
+    return to_hex(keccak(data))
+
+
+def verify_evidence(data: bytes, verify_receipt: Callable[[bytes], VerifiedReceipt]) -> Evidence:
+    """Check a file; pure.
+
+    1. The receipt file inside is whole: offer, voucher and receipt are signed and fit together.
+    2. The auditor signed the statement about this receipt.
+    3. The calibration's thresholds follow from its figures.
+    4. The model that was run is the offered one, and a copy is the provider's.
+    5. Body, answer and opening are those that were signed for.
+    6. The verdict follows from the numbers, the answer and the calibration.
+
+    The caller still owes: that the receipt key was the provider's, from the Registry; that the
+    auditor is one; the rerun (`replaying.py`).
+
+    Args:
+        data: the file's bytes.
+        verify_receipt: checks the receipt file inside.
+
+    Raises:
+        VerificationError: naming what does not fit.
+    """
+    file = _decode(data)
+    receipt = verify_receipt(msgspec.json.encode(file.receipt))
+    statement = file.statement
+    try:
+        digest = receipt.domain.digest(statement.struct_hash(receipt.receipt))
+        verify_signature(digest, file.signature, statement.auditor, "the statement")
+    except (HanseError, OverflowError) as error:
+        raise _refuse(str(error)) from None
+    verify_calibration(statement.calibration)
+    _verify_model(statement, receipt)
+    if file.content is None:
+        return Evidence(receipt, statement, None, None)
+    bought = _verify_content(file.content, statement, receipt)
+    return Evidence(receipt, statement, file.content, bought)
+
+
+def _decode(data: bytes) -> _File:
+    if len(data) > FILE_BYTES_MAX:
+        raise _refuse(f"{len(data)} bytes, at most {FILE_BYTES_MAX}")
+    if is_nested_too_deep(data):
+        raise _refuse("it is nested too deep")
+    try:
+        file = msgspec.json.decode(data, type=_File)
+        parse_address(file.statement.auditor, "auditor")
+        parse_hash32(file.statement.content_hash, "content_hash")
+        parse_hash32(file.statement.model.manifest_root, "manifest_root")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refuse(str(error)[:300]) from None
+    except RequestError as error:
+        raise _refuse(error.message) from None
+    if file.format != FORMAT:
+        raise _refuse(f"the format is {file.format!r:.40}, not {FORMAT}")
+    return file
+
+
+def _verify_model(statement: Statement, receipt: VerifiedReceipt) -> None:
+    model, offer = statement.model, receipt.offer
+    if model.manifest_root != offer.manifest_root:
+        raise _refuse(f"the auditor ran {model.manifest_root}, offered was {offer.manifest_root}")
+    if model.provider and model.provider != offer.provider:
+        raise _refuse(f"the copy is bound to {model.provider}, the provider is {offer.provider}")
+
+
+def _verify_content(content: Content, statement: Statement, receipt: VerifiedReceipt) -> Bought:
+    if len(content.body) > REQUEST_BODY_BYTES_MAX or len(content.response) > RESPONSE_BYTES_MAX:
+        raise _refuse("body or answer is larger than any that is served")
+    if content.get_hash() != statement.content_hash:
+        raise _refuse(
+            f"the content hashes to {content.get_hash()}, signed was {statement.content_hash}"
+        )
+    bought = Bought(
+        receipt.offer,
+        receipt.voucher.request,
+        receipt.receipt,
+        content.path,
+        content.body,
+        content.response,
+    )
+    try:
+        entries = open_commitment(bought, content.opening)
+        if not len(statement.measured.misses) <= statement.known_tokens <= len(entries):
+            raise _refuse(
+                f"{len(statement.measured.misses)} positions measured, {statement.known_tokens} "
+                f"known, {len(entries)} committed"
+            )
+        found = Alignment(content.prompt_tokens, statement.known_tokens, statement.misfits)
+        judgement = judge_answer(bought, entries, found, statement.measured, statement.calibration)
+    except RequestError as error:
+        raise _refuse(error.message) from None
+    except (ValueError, TypeError, OverflowError) as error:  # numbers that are none of an audit's
+        raise _refuse(str(error)[:300]) from None
+    if judgement != statement.judgement:
+        raise _refuse(
+            f"the numbers give {judgement.verdict} ({', '.join(judgement.reasons) or 'no reason'}),"
+            f" the auditor says {statement.judgement.verdict}"
+        )
+    return bought
+
+
+def _refuse(reason: str) -> VerificationError:
+    return VerificationError("evidence_invalid", f"this evidence does not hold: {reason}")

@@ -1,0 +1,274 @@
+"""Evidence: a stranger checks all but the rerun from the file, and the rerun with the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from coincurve import PrivateKey
+
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import RequestError, VerificationError
+from hanse.protocol.messages import SignedOffer, SignedReceipt, Voucher
+from hanse.protocol.signatures import get_address, keccak, sign_digest, to_hex
+from hanse.protocol.wire import offer_to_json, receipt_to_json
+from hanse.sdk.receipt_file import FORMAT as RECEIPT_FORMAT
+from hanse.sdk.receipt_file import verify_receipt_document
+from hanse.verification.audits.answers import Auditor
+from hanse.verification.audits.calibration import Calibration
+from hanse.verification.audits.judging import Verdict
+from hanse.verification.evidence.files import (
+    FILE_BYTES_MAX,
+    encode_evidence,
+    get_evidence_hash,
+    verify_evidence,
+)
+from hanse.verification.evidence.replaying import replay
+from hanse.verification.evidence.statement import Content, Model, Statement, sign_statement
+from tests.verification.audits.bought_answers import (
+    MANIFEST,
+    OFFER,
+    OWN_NOISE,
+    SERVED_NOISE,
+    Sold,
+    audit,
+    calibrate,
+    sell,
+)
+from tests.verification.audits.toy_model import ToyModel, ToyReader
+
+DOMAIN = Domain(31_337, "0x" + "e5" * 20)
+AUDITED_AT = 1_800_000_100
+
+
+@dataclass
+class Signer:
+    secret: PrivateKey
+
+    @property
+    def address(self) -> str:
+        return get_address(self.secret.public_key)
+
+    def sign_digest(self, digest: bytes) -> str:
+        return sign_digest(self.secret, digest)
+
+
+BROKER, USER, AUDITOR, STRANGER = (Signer(PrivateKey(bytes([n]) * 32)) for n in (1, 2, 3, 4))
+
+
+def make_receipt_document(sold: Sold) -> dict[str, Any]:
+    """The receipt file of what was sold, signed by all sides."""
+    bought = sold.bought
+    request = bought.request
+    voucher = Voucher(USER.address, OFFER.provider, 5_000, 10, to_hex(request.struct_hash()))
+    receipt = msgspec.structs.replace(
+        bought.receipt.receipt, user=USER.address, signer=USER.address
+    )
+    signed = SignedReceipt(receipt, BROKER.sign_digest(DOMAIN.digest(receipt.struct_hash())))
+    sold.bought = msgspec.structs.replace(bought, receipt=signed)
+    offer = SignedOffer(OFFER, BROKER.sign_digest(DOMAIN.digest(OFFER.struct_hash())))
+    return {
+        "format": RECEIPT_FORMAT,
+        "domain": {"chain_id": DOMAIN.chain_id, "escrow": DOMAIN.escrow},
+        "receipt_key": BROKER.address,
+        "voucher": {
+            "user": USER.address, "provider": OFFER.provider, "signer": USER.address,
+            "cumulative_max": "5000", "sequence_max": "10", "offer_hash": request.offer_hash,
+            "body_hash": request.body_hash, "maximum_fee": str(request.maximum_fee),
+            "request_id": request.request_id, "deadline": request.deadline,
+            "signature": USER.sign_digest(DOMAIN.digest(voucher.struct_hash())),
+        },
+        "offer": offer_to_json(offer),
+        "receipt": receipt_to_json(signed),
+    }  # fmt: skip
+
+
+def make_evidence(
+    served: ToyModel,
+    calibration: Calibration,
+    *,
+    with_content: bool = True,
+    change: Callable[[Statement], Statement] = lambda statement: statement,
+    signer: Signer = AUDITOR,
+) -> bytes:
+    sold = sell(served, 40)
+    document = make_receipt_document(sold)
+    found = audit(sold, calibration)
+    assert found.measured is not None
+    bought = sold.bought
+    content = Content(
+        bought.path, bought.body, bought.response, sold.opening, found.alignment.prompt_tokens
+    )
+    statement = change(
+        Statement(
+            AUDITOR.address,
+            AUDITED_AT,
+            "hanse test",
+            Model(MANIFEST, "0x" + "77" * 32, OFFER.provider, 1, "0x" + "88" * 32, 4 / 127),
+            content.get_hash(),
+            found.alignment.count,
+            found.alignment.reasons,
+            found.measured,
+            calibration,
+            found.judgement,
+        )
+    )
+    signature = sign_statement(statement, bought.receipt, DOMAIN, signer)
+    return encode_evidence(document, statement, signature, content if with_content else None)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return calibrate()
+
+
+@pytest.fixture(scope="module")
+def cheat(calibration: Calibration) -> bytes:
+    return make_evidence(ToyModel(weights=2), calibration)
+
+
+def test_a_stranger_checks_a_cheat_from_the_file_alone(cheat: bytes) -> None:
+    evidence = verify_evidence(cheat, verify_receipt_document)
+    assert evidence.statement.judgement.verdict is Verdict.CHEAT
+    assert evidence.receipt.receipt_key == BROKER.address
+    assert evidence.bought is not None
+    assert get_evidence_hash(cheat) == to_hex(keccak(cheat))
+
+
+def test_a_rerun_comes_to_the_same_verdict(cheat: bytes, calibration: Calibration) -> None:
+    auditor = Auditor(ToyModel(noise=OWN_NOISE), ToyReader())
+    for data in (cheat, make_evidence(ToyModel(noise=SERVED_NOISE), calibration)):
+        evidence = verify_evidence(data, verify_receipt_document)
+        found = replay(evidence, auditor)
+        assert found.agrees
+        assert found.prompt_agrees
+        assert found.fit_agrees
+        assert found.distance_ppm is not None
+        assert found.distance_ppm < 50_000
+
+
+def test_a_rerun_unmasks_a_lying_auditor(calibration: Calibration) -> None:
+    """Numbers of another model, honestly signed and judged: only the rerun can tell."""
+    liar = Auditor(ToyModel(weights=3), ToyReader())
+    sold = sell(ToyModel(noise=SERVED_NOISE), 40)
+    document = make_receipt_document(sold)
+    found = audit(sold, calibration, liar)
+    assert found.measured is not None
+    assert found.judgement.verdict is Verdict.CHEAT
+    bought = sold.bought
+    content = Content(bought.path, bought.body, bought.response, sold.opening,
+                      found.alignment.prompt_tokens)  # fmt: skip
+    statement = Statement(
+        AUDITOR.address, AUDITED_AT, "hanse test",
+        Model(MANIFEST, "0x" + "77" * 32, OFFER.provider, 1, "0x" + "88" * 32, 4 / 127),
+        content.get_hash(), found.alignment.count, found.alignment.reasons, found.measured,
+        calibration, found.judgement,
+    )  # fmt: skip
+    signature = sign_statement(statement, bought.receipt, DOMAIN, AUDITOR)
+    data = encode_evidence(document, statement, signature, content)
+    rerun = replay(
+        verify_evidence(data, verify_receipt_document),
+        Auditor(ToyModel(noise=OWN_NOISE), ToyReader()),
+    )
+    assert not rerun.agrees
+    assert rerun.judgement.verdict is Verdict.HONEST
+    assert (rerun.distance_ppm or 0) > 500_000
+
+
+def test_a_file_without_content_shows_the_verdict_and_cannot_be_rerun(
+    calibration: Calibration,
+) -> None:
+    data = make_evidence(ToyModel(weights=2), calibration, with_content=False)
+    assert b"What is it" not in data
+    evidence = verify_evidence(data, verify_receipt_document)
+    assert evidence.statement.judgement.verdict is Verdict.CHEAT
+    with pytest.raises(RequestError, match="withheld"):
+        replay(evidence, Auditor(ToyModel(), ToyReader()))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("format", "hanse-evidence-2"),
+        ("statement.audited_at", AUDITED_AT + 1),
+        ("statement.judgement.verdict", "honest"),
+        ("statement.measured.misses.0", 5),
+        ("statement.measured.fingerprints.0", "AAAAAAAAAAAAAAAAAAAAAA=="),
+        ("statement.calibration.thresholds.0.limit_ppm", 1),
+        ("statement.model.provider", "0x" + "00" * 20),
+        ("statement.auditor", STRANGER.address),
+        ("statement.software", "x"),
+        ("content.path", "/v1/completions"),
+        ("content.body", "e30="),
+        ("content.response", "e30="),
+        ("content.opening", "e30="),
+        ("content.prompt_tokens", [1, 2]),
+        ("receipt.receipt.fee", "0"),
+        ("receipt.voucher.maximum_fee", "999"),
+        ("signature", "0x"),
+        ("surprise", 1),
+    ],
+)
+def test_no_part_can_be_changed(cheat: bytes, path: str, value: Any) -> None:
+    document = msgspec.json.decode(cheat)
+    *parents, last = path.split(".")
+    place = document
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    place[int(last) if isinstance(place, list) else last] = value
+    with pytest.raises(VerificationError):
+        verify_evidence(msgspec.json.encode(document), verify_receipt_document)
+
+
+def replace_judgement(statement: Statement, **fields: Any) -> Statement:
+    judgement = msgspec.structs.replace(statement.judgement, **fields)
+    return msgspec.structs.replace(statement, judgement=judgement)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: replace_judgement(s, verdict=Verdict.HONEST), "the auditor says honest"),
+        (lambda s: replace_judgement(s, reasons=()), "the numbers give cheat"),
+        (lambda s: replace_judgement(s, findings=()), "the numbers give cheat"),
+        (lambda s: msgspec.structs.replace(s, known_tokens=1_000), "1000 known"),
+        (lambda s: msgspec.structs.replace(s, misfits=("text_differs",)), "give inconclusive"),
+        (
+            lambda s: msgspec.structs.replace(
+                s, measured=msgspec.structs.replace(s.measured, fingerprints=(b"x",))
+            ),
+            "does not hold",
+        ),
+        (
+            lambda s: msgspec.structs.replace(
+                s, model=msgspec.structs.replace(s.model, manifest_root="0x" + "00" * 32)
+            ),
+            "offered was",
+        ),
+        (
+            lambda s: msgspec.structs.replace(
+                s, model=msgspec.structs.replace(s.model, provider=STRANGER.address)
+            ),
+            "bound to",
+        ),
+    ],
+)
+def test_a_signed_lie_that_the_file_contradicts_is_refused(
+    calibration: Calibration, change: Callable[[Statement], Statement], said: str
+) -> None:
+    data = make_evidence(ToyModel(weights=2), calibration, change=change)
+    with pytest.raises(VerificationError, match=said):
+        verify_evidence(data, verify_receipt_document)
+
+
+def test_another_s_signature_is_refused(calibration: Calibration) -> None:
+    data = make_evidence(ToyModel(weights=2), calibration, signer=STRANGER)
+    with pytest.raises(VerificationError, match=STRANGER.address):
+        verify_evidence(data, verify_receipt_document)
+
+
+def test_limits() -> None:
+    for wrong in (b"", b"{}", b"[" * 100_000, b"\xff", b" " * (FILE_BYTES_MAX + 1)):
+        with pytest.raises(VerificationError, match="does not hold"):
+            verify_evidence(wrong, verify_receipt_document)
