@@ -11,6 +11,10 @@ COMMANDS = {
     "import": ("hanse.cli.modelling.files:import_model", "Check a model and write its manifest."),
     "verify": ("hanse.cli.modelling.files:verify", "Hold a model's files against its manifest."),
     "inspect": ("hanse.cli.modelling.files:inspect", "Show what a model is."),
+    "diff": (
+        "hanse.cli.modelling.comparing:diff",
+        "Show what differs between two models.",
+    ),
     "quantise": (
         "hanse.cli.modelling.quantising:quantise",
         "Make smaller files, and measure what they cost.",
