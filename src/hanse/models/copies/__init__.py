@@ -2,6 +2,7 @@
 
     keys.py           from the master key to a copy's randomness, the same on every machine
     rotations.py      orthogonal matrices out of elementwise steps
+    weight_files.py   weights of any GGUF file
     architectures.py  what can be rebased, and what is refused with why
     stream_basis.py   the basis of the residual stream
     symmetries.py     the changes that leave every logit as it was

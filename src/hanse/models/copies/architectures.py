@@ -8,14 +8,9 @@ setting that is not known here could break the symmetry silently, so it is refus
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from hanse.models.gguf_header import read_gguf_header
+from hanse.models.copies.weight_files import WeightFile
 from hanse.protocol.errors import RequestError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 REASONS = {
     "gemma": "its RMSNorm gains are 1 + w and its embeddings are scaled; not tried",
@@ -74,54 +69,22 @@ class Shape:
         return self.architecture == "llama"
 
 
-class SourceModel:
-    """A GGUF model opened for reading: shape, metadata, and weights as float32, one at a time."""
+class SourceModel(WeightFile):
+    """A GGUF model that can be rebased."""
 
     def __init__(self, path: Path) -> None:
         """Open and check.
 
         Raises:
             VerificationError: `model_invalid`, it is no valid GGUF file.
-            RequestError: `unprocessable`, it cannot be rebased; the message says why.
+            RequestError: `model_unsupported`, it cannot be rebased; the message says why.
         """
-        read_gguf_header(path)
-        from gguf import GGUFReader
-
-        self.path = path
-        self.reader: Any = GGUFReader(str(path))
-        self._tensors = {tensor.name: tensor for tensor in self.reader.tensors}
+        super().__init__(path)
         self.shape = self._read_shape()
         self._check_names()
 
-    def get_setting(self, key: str) -> Any:
-        """A value of the metadata; `{}` in the key stands for the architecture."""
-        field = self.reader.fields.get(key.format(self.shape_name))
-        return None if field is None else field.contents()
-
-    @property
-    def shape_name(self) -> str:
-        """The architecture, as the file names it."""
-        return str(self.reader.fields["general.architecture"].contents())
-
-    def has(self, name: str) -> bool:
-        """Whether the file has this tensor."""
-        return name in self._tensors
-
-    def read(self, name: str) -> "NDArray[np.float32]":
-        """A tensor as float32, outermost dimension first."""
-        import numpy as np
-        from gguf.quants import dequantize
-
-        tensor = self._tensors[name]
-        values = dequantize(tensor.data, tensor.tensor_type)
-        return np.asarray(values, dtype=np.float32)
-
-    def read_head(self) -> "NDArray[np.float32]":
-        """The output head; of a tied model the embeddings."""
-        return self.read("output.weight" if self.has("output.weight") else "token_embd.weight")
-
     def _read_shape(self) -> Shape:
-        name = self.shape_name
+        name = self.architecture
         if name not in ("llama", "qwen2"):
             reason = REASONS.get(name, "its symmetries were never worked out here")
             raise _refuse(f"of architecture {name}: {reason}. Llama and Qwen2 can be")
@@ -136,7 +99,7 @@ class SourceModel:
                 f"with keys of {head_width}, values of {values} and {turned} turned dimensions a "
                 "head: only equal ones can be"
             )
-        vocabulary = int(self._tensors["token_embd.weight"].data.shape[0])
+        vocabulary = self.count_rows("token_embd.weight")
         tokens = len(self.get_setting("tokenizer.ggml.tokens") or ())
         if tokens != vocabulary:
             raise _refuse(f"with {vocabulary} embeddings for {tokens} tokens: they have to match")
@@ -175,12 +138,12 @@ class SourceModel:
         for layer in range(shape.layers):
             needed |= {f"blk.{layer}.{name}.weight" for name in LAYER_WEIGHTS}
             needed |= {f"blk.{layer}.{name}.bias" for name in biases}
-        if missing := sorted(needed - set(self._tensors)):
+        if missing := sorted(needed - self.names):
             raise _refuse(f"without the tensor {missing[0]}")
         known = needed | {"output.weight", ROPE_FREQUENCIES}
-        if strange := sorted(set(self._tensors) - known):
+        if strange := sorted(self.names - known):
             raise _refuse(f"with the tensor {strange[0]}, for which no symmetry is known")
 
 
 def _refuse(what: str) -> RequestError:
-    return RequestError("unprocessable", f"A model {what}. No copy was made.", param="source")
+    return RequestError("model_unsupported", f"A model {what}. No copy was made.", param="source")

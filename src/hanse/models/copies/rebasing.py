@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hanse.models.converting import convert_folder
 from hanse.models.copies.architectures import ROPE_FREQUENCIES, SourceModel
 from hanse.models.copies.canaries import (
     CANARIES_DEFAULT,
@@ -35,9 +36,9 @@ from hanse.models.copies.writing import (
     get_quantiser,
     get_served_architecture,
     plan_tensors,
-    quantise,
     write_tensors,
 )
+from hanse.models.quantising.files import find_type, quantise_file
 from hanse.models.tensors import Progress
 from hanse.protocol.commitments.copies import (
     CANARIES_MAX,
@@ -97,36 +98,48 @@ def rebase(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> CopyDescription:
-    """Write the copy to `target` and its description beside it; both appear whole or not at all.
+    """Write the copy to `target` and its description beside it; the file appears whole or not.
+
+    Args:
+        source: a GGUF file, or a folder with safetensors, which is written as GGUF first.
+        target: the copy; must not exist.
+        order: whose copy.
+        quantisation: a type of `hanse models quantise`; F32 for none.
+        threads: of the quantiser.
+        progress: told what is being done.
 
     Raises:
-        VerificationError: the source is no valid file.
-        RequestError: the source cannot be rebased, or no such quantisation.
+        VerificationError: `model_invalid`, the source is no valid model.
+        RequestError: `model_unsupported`, the source cannot be rebased; `usage`, the target is
+            there already, or there is no such quantisation.
     """
+    quantisation = find_type(quantisation)
     if not 0 < order.canaries <= CANARIES_MAX:
         raise RequestError(
             "usage", f"a copy has 1 to {CANARIES_MAX} canaries, not {order.canaries}"
         )
-    model = SourceModel(source)
-    carrier = choose_carrier(model.shape)
-    served_as = get_served_architecture(model.shape, carrier)
-    planned = plan_tensors(model.shape, carrier, order.canaries)
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    if target.exists():
+        raise RequestError("usage", f"{target} is there already; remove it or name another one.")
+    converted = target.with_name(f"{target.name}.source-{os.getpid()}")
     whole = target.with_name(f"{target.name}.float-{os.getpid()}")
     try:
+        if source.is_dir():
+            convert_folder(source, converted, progress, FLOAT)
+            source = converted
+        model = SourceModel(source)
+        carrier = choose_carrier(model.shape)
+        served_as = get_served_architecture(model.shape, carrier)
+        planned = plan_tensors(model.shape, carrier, order.canaries)
         tensors = _make_tensors(model, order, carrier, progress)
         write_tensors(model, whole, served_as, planned, tensors)
         if quantisation == FLOAT:
-            os.replace(whole, partial)
+            os.replace(whole, target)
         else:
-            if progress:
-                progress(f"quantising to {quantisation}", 0.9)
-            quantise(whole, partial, quantisation, threads)
-        description = _describe(model, order, carrier, quantisation, partial)
-        os.replace(partial, target)
+            quantise_file(whole, target, quantisation, threads=threads, progress=progress)
     finally:
-        partial.unlink(missing_ok=True)
         whole.unlink(missing_ok=True)
+        converted.unlink(missing_ok=True)
+    description = _describe(model, order, carrier, quantisation, target)
     get_description_path(target).write_bytes(encode_copy_description(description))
     return description
 
@@ -169,7 +182,7 @@ def _make_tensors(
         yield ROPE_FREQUENCIES, model.read(ROPE_FREQUENCIES)
     for layer in range(shape.layers):
         if progress:
-            progress("rebasing", 0.9 * layer / shape.layers)
+            progress("rebasing", layer / shape.layers)
         yield from _make_layer(model, key, layer, carrier, basis)
     gains = model.read("output_norm.weight")
     yield "output_norm.weight", basis.get_gains(gains)

@@ -4,8 +4,8 @@ A dense random matrix by QR would be the textbook's choice, but QR and the produ
 through BLAS, whose sums differ in their last bits between machines; after quantisation that would
 be other bytes. Here a rotation of n dimensions is a few rounds; in each the coordinates are
 permuted, then turned in pairs (i, i + n/2) by an angle of each pair's own. Every step is a
-multiplication, addition or subtraction of float32, rounded exactly by IEEE 754. 2 log2(n) rounds
-mix every coordinate into all others.
+multiplication, addition or subtraction of float32, rounded exactly by IEEE 754. After 3 log2(n)
+rounds the entries are nearly normal: their kurtosis is 3.1 to 3.3, of a random orthogonal matrix 3.
 
     rotation = draw_rotation(KeyStream(copy_key, "residual"), 576)
     reads = rotation.apply(weight)            # weight [out, 576], reads the stream: W Q
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 512 * 1024
 """Rows are turned in blocks of about this size, which stay in a core's second-level cache."""
+
+ROUNDS = 3
+"""Times log2(n). With 2 the kurtosis is 5 and single entries stand out."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def draw_rotation(stream: KeyStream, width: int) -> Rotation:
 
     if width < 2 or width % 2:
         raise ValueError(f"a rotation has an even number of dimensions, not {width}")
-    rounds = 2 * (width - 1).bit_length()
+    rounds = ROUNDS * max(1, (width - 1).bit_length())
     orders, cosines, sines = [], [], []
     for _ in range(rounds):
         orders.append(stream.draw_permutation(width))

@@ -1,7 +1,7 @@
 """Writes a copy: metadata and vocabulary of the base with the canaries added, then the tensors.
 
 The tensors come one at a time, so that a model larger than memory can be written; the file is
-float32 and llama.cpp's own quantiser makes the served one of it.
+float32, and llama.cpp's own quantiser makes the served one of it (`hanse.models.quantising`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from hanse.models.copies.architectures import ROPE_FREQUENCIES, Shape, SourceModel
 from hanse.models.copies.canaries import CANARY_TEXT, OUTPUT_BIAS
-from hanse.models.ggml_types import FILE_TYPES
-from hanse.protocol.errors import RequestError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +23,6 @@ UNUSED = 5
 
 SCORE = -1e9
 """Of a canary in SentencePiece vocabularies: the last choice of all."""
-
-TYPES = {name: number for number, name in FILE_TYPES.items()}
-"""Name of a quantisation -> llama.cpp's number of it."""
 
 
 def get_served_architecture(shape: Shape, carrier: str) -> str:
@@ -95,29 +90,6 @@ def write_tensors(
     if left := next(expected, None):
         raise ValueError(f"the tensor {left[0]} was planned and not given")
     writer.close()
-
-
-def quantise(source: Path, target: Path, quantisation: str, threads: int) -> None:
-    """Have llama.cpp's quantiser make `target` of a float32 file.
-
-    Raises:
-        RequestError: `usage`, no such type; `configuration_invalid`, cyllama is missing.
-    """
-    if quantisation not in TYPES:
-        known = ", ".join(sorted(TYPES))
-        raise RequestError("usage", f"no quantisation is called {quantisation}; known are {known}")
-    try:
-        from cyllama.llama import llama_cpp
-    except ImportError as error:
-        raise RequestError(
-            "configuration_invalid",
-            "Copies are quantised by cyllama, which is missing; run: pip install 'hanse[models]'",
-        ) from error
-    llama_cpp.disable_logging()
-    params = llama_cpp.LlamaModelQuantizeParams()
-    params.ftype = TYPES[quantisation]
-    params.nthread = threads
-    llama_cpp.model_quantize(str(source), str(target), params)
 
 
 def get_quantiser() -> str:
