@@ -311,9 +311,7 @@ class LlamaEngine:
             refuse_patterns("tools", body.get("tools"))
         is_forced = force_call(body)
         adapt_body(body, shares_cache=self._settings.shared_cache)
-        proof = None
-        if self._copy is not None:
-            proof = ProofReader(self._copy, body, request.sampling_seed, self._tokenise)
+        proof = self._ask_for_proof(body, request.sampling_seed)
         choices, id_ = count_choices(body), request.answer_id
         renamer = Renamer(id_, self._settings.model)
         meter = StreamMeter(renamer, wants_usage=tells_usage, choices=choices)
@@ -327,6 +325,9 @@ class LlamaEngine:
                 payloads = tell_calls(payloads, id_)
             async with aclosing(payloads):
                 yield meter, payloads, proof
+
+    def _ask_for_proof(self, body: dict[str, Any], seed: int | None) -> ProofReader | None:
+        return ProofReader(self._copy, body, seed, self._tokenise) if self._copy else None
 
     async def _embed(self, request: EngineRequest) -> Answer:
         body = check_request(request, self.capabilities)

@@ -10,9 +10,7 @@ Without usage in its frames a stream that is cut is metered by lower bounds
 the exact count.
 """
 
-import os
 import re
-import stat
 from collections.abc import AsyncGenerator
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +28,11 @@ from hanse.engines.base import (
     Progress,
 )
 from hanse.engines.parameters import check_request, count_choices, wants_usage
+from hanse.engines.proving.copy_in_service import CopyInService, read_copy
+from hanse.engines.proving.openai_proof import OpenAIProof, check_served_by_api
 from hanse.engines.wire.envelope import get_finish_reason, read_envelope
 from hanse.engines.wire.http import OpenAIServer, Timeouts
+from hanse.engines.wire.key_files import read_key
 from hanse.engines.wire.metering import StreamMeter, count_words
 from hanse.engines.wire.renaming import Renamer
 from hanse.http import HttpClient
@@ -41,9 +42,6 @@ from hanse.protocol.pricing import TEMPLATE_TOKENS
 
 MAX_PRICES_HEADER = "hanse-max-prices"
 """See docs/gateway/matching.md."""
-
-KEY_BYTES_MAX = 8_192
-"""An API key's file; the longest tokens in use are about half of that."""
 
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
@@ -69,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         margin_ppm: for an upstream that is a Hanse gateway, which buys itself: each request asks
             it to pay at most the prices that the request is sold at less this margin
             (`hanse-max-prices`). None asks nothing.
+        copy_description: `.copy.json` of the copy that a vLLM of one's own serves; see
+            `hanse.engines.proving.openai_proof`. Empty: no copy, no proof.
         timeouts: how long each stage may take.
     """
 
@@ -92,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     choices_max: int = 1
     continuous_usage: bool = False
     margin_ppm: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    copy_description: str = ""
     timeouts: Timeouts = Timeouts()
 
 
@@ -109,17 +110,22 @@ class UpstreamEngine:
             )
         self._settings = settings
         self._server: OpenAIServer | None = None
+        self._copy: CopyInService | None = None
+        if settings.copy_description:
+            self._copy = read_copy(Path(settings.copy_description))
+            check_served_by_api(self._copy)
 
     @cached_property
     def capabilities(self) -> Capabilities:
         """As set; an upstream cannot be asked."""
         s = self._settings
         return Capabilities(
-            operations=frozenset(s.operations),
+            # A copy's vectors lie in its own secret basis: nobody could compare them.
+            operations=frozenset(s.operations) - ({Operation.EMBEDDINGS} if self._copy else set()),
             context_tokens=s.context_tokens,
             output_tokens_max=s.output_tokens_max,
             parallel=s.parallel,
-            logprobs=s.logprobs,
+            logprobs=s.logprobs and self._copy is None,
             seed=s.seed,
             grammar=s.grammar,
             json_schema=s.json_schema,
@@ -127,6 +133,7 @@ class UpstreamEngine:
             forced_tools=s.forced_tools,
             embedding_dimensions=s.embedding_dimensions,
             choices_max=s.choices_max,
+            proves=self._copy is not None,
         )
 
     async def start(self, progress: Progress | None = None) -> None:
@@ -134,7 +141,7 @@ class UpstreamEngine:
         s = self._settings
         if progress:
             progress("asking the upstream", None)
-        key = read_key(s)
+        key = read_key(s.key_file, s.key_env)
         self._server = OpenAIServer(
             s.base_url,
             HttpClient(connect_s=s.timeouts.connect_s, idle_s=4.0, connections_max=s.parallel + 4),
@@ -177,9 +184,12 @@ class UpstreamEngine:
     async def answer(self, request: EngineRequest) -> Answer:
         """The upstream's own whole answer, under our names."""
         body = self._make_body(request)
+        proof = self._ask_for_proof(request, body)
         payload = await self._get_server().fetch(
             "POST", f"/{request.operation}", body, headers=self._make_headers(request)
         )
+        if proof is not None:
+            payload = proof.read(payload)
         envelope = read_envelope(payload)
         if envelope.usage is None:
             raise TransientError("engine_unavailable", "The upstream's answer states no usage.")
@@ -187,10 +197,12 @@ class UpstreamEngine:
         if reason is None and request.operation is not Operation.EMBEDDINGS:
             raise TransientError("engine_unavailable", "The upstream's answer is not complete.")
         renamer = Renamer(request.answer_id, self._settings.model)
+        usage = envelope.usage.to_usage()
         return Answer(
             renamer.rename(payload, envelope),
-            envelope.usage.to_usage(),
+            usage,
             reason or FinishReason.STOP,
+            proof.take(usage.output_tokens) if proof else (),
         )
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
@@ -199,6 +211,7 @@ class UpstreamEngine:
         if self._settings.continuous_usage:
             options["continuous_usage_stats"] = True
         body = {**self._make_body(request), "stream": True, "stream_options": options}
+        proof = self._ask_for_proof(request, body)
         meter = StreamMeter(
             Renamer(request.answer_id, self._settings.model),
             wants_usage=wants_usage(request.body),
@@ -210,13 +223,14 @@ class UpstreamEngine:
         )
         try:
             async for some in payloads:
-                if chunk := meter.take(some):
-                    yield chunk
+                if chunk := meter.take([proof.read(each) for each in some] if proof else some):
+                    yield proof.prove(chunk) if proof else chunk
                 if meter.is_done:
                     break
         finally:
             await payloads.aclose()
-        yield meter.finish()
+        end = meter.finish()
+        yield proof.prove(end) if proof else end
 
     async def count_tokens(self, request: EngineRequest) -> int:
         """Never too few: a token is at least one byte, and the template adds at most its limit."""
@@ -227,6 +241,11 @@ class UpstreamEngine:
         body = check_request(request, self.capabilities)
         body["model"] = self._settings.upstream_model or self._settings.model
         return body
+
+    def _ask_for_proof(self, request: EngineRequest, body: dict[str, Any]) -> OpenAIProof | None:
+        if self._copy is None or request.operation is Operation.EMBEDDINGS:
+            return None
+        return OpenAIProof(self._copy, request.operation, body, request.sampling_seed)
 
     def _make_headers(self, request: EngineRequest) -> dict[str, str] | None:
         margin_ppm, sold = self._settings.margin_ppm, request.sold_at
@@ -248,44 +267,3 @@ class UpstreamEngine:
 def open_engine(settings: Settings) -> UpstreamEngine:
     """For `hanse.engines.registry`."""
     return UpstreamEngine(settings)
-
-
-def read_key(settings: Settings) -> str:
-    """The API key, or empty if none is configured.
-
-    Raises:
-        RequestError: it is configured but missing, or its file is open to others.
-    """
-    if settings.key_file:
-        return _read_key_file(Path(settings.key_file))
-    if not settings.key_env:
-        return ""
-    key = os.environ.get(settings.key_env, "").strip()
-    if not key:
-        raise RequestError(
-            "configuration_invalid",
-            f"The environment variable {settings.key_env} is empty; put the upstream's key there.",
-            param="key_env",
-        )
-    return key
-
-
-def _read_key_file(path: Path) -> str:
-    try:
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise RequestError(
-                "keystore_permissions",
-                "The upstream's key file is open to others; run: chmod 600 on it.",
-                param="key_file",
-            )
-        with path.open("rb") as file:
-            key = file.read(KEY_BYTES_MAX).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            "configuration_invalid", "The upstream's key file cannot be read.", param="key_file"
-        ) from error
-    if not key:
-        raise RequestError(
-            "configuration_invalid", "The upstream's key file is empty.", param="key_file"
-        )
-    return key

@@ -86,18 +86,11 @@ def find_copy(path: Path) -> CopyInService | None:
         RequestError: `configuration_invalid`, the description cannot be used, or is of a file of
             another size.
     """
-    try:
-        with path.with_name(path.name + COPY_SUFFIX).open("rb") as file:
-            raw = file.read(DESCRIPTION_BYTES_MAX + 1)
-    except FileNotFoundError:
+    description_path = path.with_name(path.name + COPY_SUFFIX)
+    if not description_path.exists():
         return None
-    except OSError as error:
-        raise RequestError(
-            "configuration_invalid",
-            f"{path.name}{COPY_SUFFIX} cannot be read: {error.strerror}.",
-            param="model_path",
-        ) from error
-    description = decode_copy_description(raw)
+    copy = read_copy(description_path)
+    description = copy.description
     size_bytes = path.stat().st_size
     if size_bytes != description.file_bytes:
         raise RequestError(
@@ -106,4 +99,22 @@ def find_copy(path: Path) -> CopyInService | None:
             f"{description.file_bytes}; put the two that belong together side by side.",
             param="model_path",
         )
-    return CopyInService(description)
+    return copy
+
+
+def read_copy(path: Path) -> CopyInService:
+    """The copy that this file describes, wherever its weights are.
+
+    Raises:
+        RequestError: `configuration_invalid`, it cannot be used.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(DESCRIPTION_BYTES_MAX + 1)
+    except OSError as error:
+        raise RequestError(
+            "configuration_invalid",
+            f"{path.name} cannot be read: {error.strerror}.",
+            param="model_path",
+        ) from error
+    return CopyInService(decode_copy_description(raw))

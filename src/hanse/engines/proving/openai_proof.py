@@ -1,0 +1,161 @@
+"""The proof out of vLLM's server, by what its OpenAI API offers; for a copy that vLLM serves.
+
+Asked for are the 20 most likely tokens of each one (`logprobs`, vLLM's limit unless it is started
+with another), by number (`return_tokens_as_token_ids`). vLLM takes these from the raw logits
+(`logprobs_mode` is `raw_logprobs`), before biases and the sampler. The canaries are masked
+by `logit_bias`, which vLLM holds to -100, so their lift must leave them below all others then; and
+a token that is one of them is not passed on, whatever a server does.
+
+Not run against a vLLM, for want of a card: written by its documentation and source (0.11 to 0.20),
+and tested against a server that answers as those say. What a caller must know: with a copy there
+are no logprobs, as the 20 are taken; `n` above 1 has no commitment.
+
+Used by `hanse.engines.upstream_engine`.
+"""
+
+from typing import Any
+
+import msgspec
+
+from hanse.engines.base import Chunk, Operation
+from hanse.engines.parameters import count_choices
+from hanse.engines.proving.copy_in_service import TOPS, CopyInService
+from hanse.engines.proving.ledger import Ledger
+from hanse.protocol.commitments.tree import Entry
+from hanse.protocol.errors import RequestError, TransientError
+
+BIAS_MIN = -100
+"""The least that OpenAI's `logit_bias` takes."""
+
+_PREFIX = "token_id:"
+_START = b'"logprobs":{'
+_END = b',"finish_reason":'
+
+
+class _Top(msgspec.Struct, gc=False):
+    id: int
+    logprob: float
+
+
+class _Likely(msgspec.Struct, gc=False):
+    token: str
+    logprob: float
+
+
+class _Told(msgspec.Struct, gc=False):
+    token: str
+    top_logprobs: list[_Likely] = []
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    """Of a chat `content`, of a completion the other two."""
+
+    content: list[_Told] | None = None
+    tokens: list[str] = []
+    top_logprobs: list[dict[str, float] | None] = []
+
+
+class _Choice(msgspec.Struct, gc=False):
+    logprobs: _Logprobs | None = None
+
+
+class _Frame(msgspec.Struct, gc=False):
+    choices: list[_Choice] = []
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+
+
+def check_served_by_api(copy: CopyInService) -> None:
+    """Refuse a copy whose canaries a bias of -100 does not keep from being sampled.
+
+    Raises:
+        RequestError: `configuration_invalid`.
+    """
+    if not copy.tells_logprobs:
+        raise RequestError(
+            "configuration_invalid",
+            f"The copy's canaries are lifted by {copy.description.lift:g}, which a bias of "
+            f"{BIAS_MIN} cannot take back; serve it with engine llama, or make one with less.",
+            param="copy_description",
+        )
+
+
+class OpenAIProof:
+    """Asks for one answer's proof and reads it."""
+
+    def __init__(
+        self, copy: CopyInService, operation: Operation, body: dict[str, Any], seed: int | None
+    ) -> None:
+        """Make a checked body ask for the proof; `seed` is for one that has none.
+
+        Raises:
+            RequestError: a canary stands in the prompt.
+        """
+        copy.refuse_canaries(body)
+        body["logit_bias"] = copy.mask(body.get("logit_bias"), BIAS_MIN)
+        self._ledger = Ledger(copy.description) if count_choices(body) == 1 else None
+        if self._ledger is None:
+            return
+        if seed is not None:
+            body.setdefault("seed", seed)
+        is_chat = operation is Operation.CHAT
+        asked: dict[str, Any] = (
+            {"logprobs": True, "top_logprobs": TOPS} if is_chat else {"logprobs": TOPS}
+        )
+        body |= asked | {"return_tokens_as_token_ids": True}
+
+    def read(self, payload: bytes) -> bytes:
+        """A frame, or a whole answer, as it is without the proof."""
+        if self._ledger is None or _START not in payload:
+            return payload
+        try:
+            frame = _decode_frame(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise TransientError(
+                "engine_unavailable", "The engine's logprobs have another form."
+            ) from error
+        for choice in frame.choices:
+            if choice.logprobs is not None:
+                self._note(self._ledger, choice.logprobs)
+        return _cut(payload)
+
+    def prove(self, chunk: Chunk) -> Chunk:
+        """The chunk with the proof of its tokens."""
+        if self._ledger is None:
+            return chunk
+        proof = self._ledger.take(chunk.usage.output_tokens)
+        return Chunk(chunk.data, chunk.usage, chunk.finish_reason, proof)
+
+    def take(self, output_tokens: int) -> tuple[Entry, ...]:
+        """The proof of a whole answer."""
+        return self._ledger.take(output_tokens) if self._ledger else ()
+
+    def _note(self, ledger: Ledger, logprobs: _Logprobs) -> None:
+        for told in logprobs.content or ():
+            tops = [_Top(_read_id(top.token), top.logprob) for top in told.top_logprobs]
+            ledger.add(_read_id(told.token), tops, ledger.count + 1)
+        for token, likely in zip(logprobs.tokens, logprobs.top_logprobs, strict=False):
+            tops = [_Top(_read_id(text), logprob) for text, logprob in (likely or {}).items()]
+            ledger.add(_read_id(token), tops, ledger.count + 1)
+
+
+def _read_id(text: str) -> int:
+    number = text.removeprefix(_PREFIX)
+    if number is text or not (number.isascii() and number.isdigit()):
+        raise TransientError(
+            "engine_unavailable", "The engine does not tell its tokens by number; it is no vLLM."
+        )
+    return int(number)
+
+
+def _cut(payload: bytes) -> bytes:
+    """With null in place of the logprobs, as where nobody asked; the bytes around stay."""
+    start = payload.find(_START)
+    end = payload.find(_END, start)
+    if end >= 0 and payload.find(_START, start + 1) < 0:
+        return payload[:start] + b'"logprobs":null' + payload[end:]
+    whole = msgspec.json.decode(payload)
+    for choice in whole["choices"]:
+        choice["logprobs"] = None
+    return msgspec.json.encode(whole)
