@@ -6,7 +6,8 @@ to standard error, one JSON object a line to standard output; the exit status is
 
 `settle` is the steady state, a sub-account that was claimed from before; `settle_first` is each
 sub-account's first claim. In both the payee has been paid before. `onboard` is a new user's first
-transaction to one provider on an Escrow in use. `commit` is a recorder's, `commit_first`
+transaction to one provider on an Escrow in use. The calls of Disputes go by their names;
+`seal_vote` and `reveal_vote` are the panel's last. `commit` is a recorder's, `commit_first`
 and `commit_second` its first two, which pay for a fresh slot each.
 """
 
@@ -22,10 +23,27 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hanse.protocol.intents import Fund, OpenIntent, authorize_open
-from hanse.protocol.signatures import to_compact
+from hanse.protocol.ledger.panels.sealing import (
+    Verdict,
+    name_challenge,
+    seal_answer,
+    seal_vote,
+)
+from hanse.protocol.signatures import to_bytes, to_compact, to_hex
 from tests.contracts.cold_gas import SPEC
 from tests.contracts.dispute_parts import Case
 from tests.contracts.local_evm import Hanse, Key, deploy_hanse, key_of
+from tests.contracts.panel_parts import (
+    APPELLANT,
+    AUDITORS,
+    CHALLENGER,
+    EVIDENCE,
+    PANELS,
+    SALT,
+    URI,
+    open_court,
+    to_arguments,
+)
 
 GAS_PER_CLAIM_AT_200_MAX = 13_000
 ONBOARD_GAS_MAX = 150_000
@@ -70,6 +88,7 @@ def measure() -> Iterator[dict[str, Any]]:
         yield {"case": f"onboard_relayed_{form}", "gas": gas, "bar": ONBOARD_GAS_MAX, "spec": SPEC}
     yield from measure_proofs()
     yield from measure_commits()
+    yield from measure_challenge()
 
 
 def measure_proofs() -> Iterator[dict[str, Any]]:
@@ -99,6 +118,51 @@ def measure_commits() -> Iterator[dict[str, Any]]:
         gas = hanse.chain.gas_of(recorder.address, hanse.records, data)
         yield {"case": case, "gas": gas, "bar": COMMIT_GAS_MAX, "spec": SPEC}
         hanse.chain.send(recorder.address, hanse.records, data)
+
+
+def measure_challenge() -> Iterator[dict[str, Any]]:
+    """Each call of a challenge that is upheld, by a panel of 3, on a court that was used before."""
+    court = open_court()
+    used = court.challenge(evidence="0x" + "e7" * 32)
+    court.decide(used, *[Verdict.REJECTED] * PANELS.seats)
+    court.open_answer(used)
+    hanse, salt = court.hanse, to_bytes(SALT)
+    disputes = hanse.chain.artifacts[hanse.disputes]
+    name = name_challenge(
+        to_hex(hanse.domain.digest(court.receipt().receipt.struct_hash())),
+        CHALLENGER.address,
+        EVIDENCE,
+    )
+    encoded = to_bytes(name)
+
+    def measure_one(caller: Key, function: str, *arguments: Any) -> dict[str, Any]:
+        data = disputes.encode_call(function, *arguments)
+        gas = hanse.chain.gas_of(caller.address, hanse.disputes, data)
+        hanse.chain.send(caller.address, hanse.disputes, data)
+        return {"case": function, "gas": gas, "spec": SPEC}
+
+    yield measure_one(AUDITORS[0], "join", 1)
+    sealed = to_bytes(seal_answer(CHALLENGER.address, Verdict.NONE, SALT))
+    accused = (*to_arguments(court.receipt()), to_bytes(EVIDENCE), URI, sealed)
+    yield measure_one(CHALLENGER, "challenge", *accused)
+    hanse.chain.mine(3)
+    yield measure_one(CHALLENGER, "draw", encoded)
+    panel = court.get_panel(name)
+    rows = []
+    for auditor in panel:
+        sealed = to_bytes(seal_vote(name, 1, auditor.address, Verdict.UPHELD, SALT))
+        rows.append(measure_one(auditor, "seal_vote", encoded, sealed))
+    for auditor in panel:
+        rows.append(measure_one(auditor, "reveal_vote", encoded, 1, salt))
+    yield rows[PANELS.seats - 1]
+    yield rows[-1]
+    yield measure_one(CHALLENGER, "tally", encoded)
+    data = disputes.encode_call("appeal", encoded)
+    gas = hanse.chain.gas_of(APPELLANT.address, hanse.disputes, data)
+    yield {"case": "appeal", "gas": gas, "spec": SPEC}
+    hanse.chain.advance(PANELS.appeal_time_s)
+    yield measure_one(CHALLENGER, "open_answer", encoded, 0, salt)
+    yield measure_one(CHALLENGER, "withdraw")
 
 
 def measure_settlement(claims: int) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pyrevm
 
+from hanse.protocol.signatures import keccak
+
 SPEC = "PRAGUE"
 INTRINSIC_GAS = 21_000
 FLOOR_GAS_PER_TOKEN = 10
@@ -60,6 +62,26 @@ def read_state(evm: Any) -> State:
     return state
 
 
+def _make_block(number: int) -> dict[str, Any]:
+    """What a contract that asks for a block's hash needs: the one that pyrevm has too."""
+    zero, digest = "0x" + "00" * 32, "0x" + keccak(str(number).encode()).hex()
+    named = ("parentHash", "sha3Uncles", "stateRoot", "transactionsRoot", "receiptsRoot", "mixHash")
+    numbers = ("gasLimit", "gasUsed", "timestamp", "difficulty", "baseFeePerGas", "totalDifficulty")
+    return {
+        "number": hex(number),
+        "hash": digest,
+        **dict.fromkeys(named, zero),
+        **dict.fromkeys(numbers, "0x0"),
+        "nonce": "0x" + "00" * 8,
+        "miner": "0x" + "00" * 20,
+        "logsBloom": "0x" + "00" * 256,
+        "extraData": "0x",
+        "size": "0x0",
+        "transactions": [],
+        "uncles": [],
+    }
+
+
 @contextmanager
 def _serve_state(state: State) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
@@ -72,6 +94,7 @@ def _serve_state(state: State) -> Iterator[str]:
                 "eth_getBalance": lambda: hex(0),
                 "eth_getTransactionCount": lambda: hex(nonce),
                 "eth_getCode": lambda: "0x" + code,
+                "eth_getBlockByNumber": lambda: _make_block(int(call["params"][0], 16)),
                 "eth_getStorageAt": lambda: f"0x{slots.get(int(call['params'][1], 16), 0):064x}",
             }[call["method"]]()
             body = json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": result}).encode()

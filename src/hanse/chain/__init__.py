@@ -30,13 +30,13 @@ Public API (import from here). Reads name their block: use head.number - confirm
     await index.read_checkpoint() -> Checkpoint | None      await index.rewind()
 
     # contracts: writes return a Call for an outbox
-    Deployment   .chain_id .genesis_hash .asset .registry .escrow .records
+    Deployment   .chain_id .genesis_hash .asset .registry .escrow .records .disputes
                  .lock_time_s .confirmations .start_block
     await deploy(rpc, outbox, hanse.contracts.deployment.Terms(...), confirmations=) -> Deployment
     load_deployment(path)   save_deployment(path, deployment)
     await verify_deployment(rpc, deployment)
     open_contracts(rpc, deployment) -> (Escrow, Registry, Asset)
-    open_records(rpc, deployment) -> Records
+    open_records(rpc, deployment) -> Records       open_disputes(rpc, deployment) -> Disputes
     Escrow(rpc, address)    .read_account(user, block=) .deposit(amount) .fund(...) .settle(...)
                             .read_sub_account(user, provider, signer, block=) -> SubAccount
                             .prove_overclaim(SignedReceipt) .prove_equivocation(first, second)
@@ -44,8 +44,10 @@ Public API (import from here). Reads name their block: use head.number - confirm
                             .burn_rest(provider)
     Records(rpc, address)   .read_head(recorder, block=) -> RecordsHead   .commit(root, count, ...)
     parse_committed(Event) -> Committed
+    Disputes(rpc, address)  .read_challenge(name, block=) .challenge(...) .draw(name) .seal_vote(...)
+    parse_challenged(Event) -> Challenged      parse_closed(Event) -> Closed
     Asset(rpc, address)     .read_balance(owner, block=) .approve(...) .mint(...)
-    Escrow, Registry, Records and Asset have .contract, a Contract, for EventIndex
+    Escrow, Registry, Records, Disputes and Asset have .contract, a Contract, for EventIndex
 
     # a chain of one's own
     LocalNode(folder, chain_id=31337, port=0, block_time_s=1.0 or None, confirmations=2)
@@ -73,9 +75,15 @@ if TYPE_CHECKING:
     from hanse.chain.deployment import deploy as deploy
     from hanse.chain.deployment import load_deployment as load_deployment
     from hanse.chain.deployment import open_contracts as open_contracts
+    from hanse.chain.deployment import open_disputes as open_disputes
     from hanse.chain.deployment import open_records as open_records
     from hanse.chain.deployment import save_deployment as save_deployment
     from hanse.chain.deployment import verify_deployment as verify_deployment
+    from hanse.chain.disputes import Challenged as Challenged
+    from hanse.chain.disputes import Closed as Closed
+    from hanse.chain.disputes import Disputes as Disputes
+    from hanse.chain.disputes import parse_challenged as parse_challenged
+    from hanse.chain.disputes import parse_closed as parse_closed
     from hanse.chain.escrow import Escrow as Escrow
     from hanse.chain.escrow import EscrowTerms as EscrowTerms
     from hanse.chain.escrow import PermitSignature as PermitSignature
@@ -132,10 +140,12 @@ _NAMES_BY_MODULE = {
         "deploy",
         "load_deployment",
         "open_contracts",
+        "open_disputes",
         "open_records",
         "save_deployment",
         "verify_deployment",
     ),
+    "disputes": ("Challenged", "Closed", "Disputes", "parse_challenged", "parse_closed"),
     "escrow": (
         "Escrow",
         "EscrowTerms",
