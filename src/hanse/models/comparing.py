@@ -1,7 +1,7 @@
 """What differs between two models: metadata, tensors, and how far each tensor is from the other's.
 
-The relative error of a tensor is the Frobenius norm of the difference over the larger of
-theirs. Two quantisations of one model differ by 0.2 to 10 %; another basis, or another model, by about 140 %.
+The relative error of a tensor is the Frobenius norm of the difference over the larger of theirs.
+Two quantisations of one model differ by 0.2 to 10 %; another basis, or another model, by about 140.
 """
 
 import math

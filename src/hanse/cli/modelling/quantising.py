@@ -101,7 +101,7 @@ def quantise(
         made = make_files(find_model(model), wanted, folder, count, progress)
         costs = (
             measure_files(
-                [made.source, *(file.path for file in made.files)],
+                [made.source, *(f.path for f in made.files if f.path != made.source)],
                 text=words,
                 tokens_max=tokens,
                 threads=count,
