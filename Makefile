@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-records bench-seen bench-utilisation day sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,12 @@ bench-seen: .venv/dev.stamp ## what metrics, log and traces add to a request's p
 
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
+
+bench-zk: .venv/dev.stamp ## what a zero-knowledge proof of a small classifier costs, one JSON line; PROOFS=5
+	@$(BIN)/python -m benchmarks.bench_zk --proofs $(or $(PROOFS),5)
+
+sim-cheats: .venv/dev.stamp ## what each cheat earns in a month at audit rates from 0.1 to 10 %, JSON lines; SEED=1
+	@$(BIN)/python -m benchmarks.sim_cheats --seed $(or $(SEED),1)
 
 day: .venv/dev.stamp ## a day of ten users and two providers to its settlements, checked by a stranger; one JSON line
 	@$(BIN)/python -m benchmarks.local_day

@@ -34,6 +34,10 @@ COMMANDS = {
     "settle": ("hanse.cli.commands.settle:settle", "Claim what users signed for (provider)."),
     "recorder": ("hanse.cli.commands.recorder:recorder", "Record matched receipts on the chain."),
     "gateway": ("hanse.cli.commands.gateway:gateway", "Serve OpenAI's API, pay providers."),
+    "zk": (
+        "hanse.cli.proving.commands:zk",
+        "Prove what a small classifier answers (zero knowledge).",
+    ),
     "models": ("hanse.cli.commands.models:models", "Check, show and shrink model files."),
     "top": ("hanse.cli.commands.top:top", "Watch a gateway: requests, spend, limits."),
     "keys": ("hanse.cli.commands.keys:keys", "Create and list keys."),

@@ -1,0 +1,1 @@
+"""Commands of the zk tier, and the Solidity compiler that they need for the contract."""
