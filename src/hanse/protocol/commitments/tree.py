@@ -31,6 +31,13 @@ from hanse.protocol.signatures import Hash32, to_bytes, to_hex
 LEAF_TAG = b"hanse commitment 1"
 OPENING_TAG = b"hanse opening 1\n"
 
+OPENINGS_PATH = "/hanse/v1/openings/"
+"""Behind it a request's id: where a broker hands the whole opening to the one who bought it."""
+
+OPENING_RETAINED_S = 3 * 86_400
+"""How long a broker keeps an opening: the time to challenge a receipt, to vote, to appeal and to
+open the answer, as a deployment of the default terms has them (`hanse.contracts.deployment`)."""
+
 POSITIONS_MAX = 131_072
 """Tokens of one answer that are committed: the longest contexts in use. An opening of so many has
 2.6 MB."""

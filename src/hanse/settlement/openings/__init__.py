@@ -1,0 +1,4 @@
+"""What a provider keeps of its commitments, to open them to whoever bought the answers.
+
+opening_book   durable, bounded, deleted after the audit window
+"""

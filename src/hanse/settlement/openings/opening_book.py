@@ -1,0 +1,101 @@
+"""The provider's openings: token and fingerprint of each position it has committed to.
+
+    book = await open_opening_book(database)
+    await book.keep(user, signer, request_id, entries, now_s)     # before the receipt is signed
+    await book.find(user, signer, request_id, now_s)              # encode_opening's bytes, or None
+    await book.sweep(now_s)                                       # what is past the audit window
+
+An opening is durable before the receipt with its root is: a provider that signs a root and has lost
+what stands behind it could not answer an audit. One whose receipt was never signed is swept like
+the others.
+
+20 bytes a token for OPENING_RETAINED_S: 35 MB a day at 20 tokens a second. Whoever may see an
+opening has bought the answer: it is found by the sub-account's user and signer alone.
+
+In the broker's database, in a table and a commit of its own. Source:
+`docs/decisions/0031-proof-carrying-engines.md`.
+"""
+
+from collections.abc import Sequence
+
+from hanse.protocol.commitments.tree import OPENING_RETAINED_S, Entry, encode_opening
+from hanse.protocol.signatures import Address, Hash32
+from hanse.store.database import Database, Transaction
+
+COMPONENT = "opening_book"
+
+STEPS = (
+    """
+    CREATE TABLE receipt_openings (
+        request_id TEXT NOT NULL,
+        signer TEXT NOT NULL,
+        user_address TEXT NOT NULL,
+        expires_at INTEGER NOT NULL,
+        opening BLOB NOT NULL,
+        PRIMARY KEY (request_id, signer)
+    );
+    CREATE INDEX receipt_openings_expiry ON receipt_openings (expires_at)
+    """,
+)
+
+SWEPT_MAX = 1_000
+"""Openings that one write lets go of, at most, so that no commit waits for a day's worth."""
+
+_KEEP = (
+    "INSERT INTO receipt_openings (request_id, signer, user_address, expires_at, opening) "
+    "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_FIND = (
+    "SELECT opening FROM receipt_openings "
+    "WHERE request_id = ? AND signer = ? AND user_address = ? AND expires_at > ?"
+)
+_SWEEP = (
+    "DELETE FROM receipt_openings WHERE (request_id, signer) IN ("
+    "SELECT request_id, signer FROM receipt_openings WHERE expires_at <= ? LIMIT ?)"
+)
+
+
+class OpeningBook:
+    """Over a database that `open_opening_book` has brought up to date."""
+
+    def __init__(self, database: Database, retained_s: int = OPENING_RETAINED_S) -> None:
+        self._database = database
+        self._retained_s = retained_s
+
+    async def keep(
+        self,
+        user: Address,
+        signer: Address,
+        request_id: Hash32,
+        entries: Sequence[Entry],
+        now_s: int,
+    ) -> None:
+        """Store one opening; durable on return. The first one of a request stands.
+
+        Raises:
+            TransientError: `store_unavailable`; nothing is kept then.
+        """
+        opening = encode_opening(entries)
+        row = (request_id, signer, user, now_s + self._retained_s, opening)
+        await self._database.write(lambda tx: tx.execute(_KEEP, row))
+
+    async def find(
+        self, user: Address, signer: Address, request_id: Hash32, now_s: int
+    ) -> bytes | None:
+        """The opening of one request of this sub-account, or None."""
+
+        def find(tx: Transaction) -> bytes | None:
+            found = tx.find_one(_FIND, (request_id, signer, user, now_s))
+            return bytes(found[0]) if found else None
+
+        return await self._database.read(find)
+
+    async def sweep(self, now_s: int) -> int:
+        """Let go of openings past the audit window, at most SWEPT_MAX; returns how many."""
+        return await self._database.write(lambda tx: tx.execute(_SWEEP, (now_s, SWEPT_MAX)))
+
+
+async def open_opening_book(database: Database) -> OpeningBook:
+    """Bring the table up to date."""
+    await database.migrate(COMPONENT, STEPS)
+    return OpeningBook(database)
