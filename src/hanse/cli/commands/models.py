@@ -19,6 +19,7 @@ COMMANDS = {
         "hanse.cli.modelling.quantising:quantise",
         "Make smaller files, and measure what they cost.",
     ),
+    "rebase": ("hanse.cli.modelling.copying:rebase", "Make a provider's own copy of a model."),
 }
 """Command -> (where it is, its line in the help)."""
 

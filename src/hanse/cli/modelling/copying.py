@@ -1,0 +1,124 @@
+"""`hanse models rebase`: a provider's own copy of a model."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hanse.cli.framework import command, pass_session
+from hanse.cli.modelling.master_keys import make_master, read_master
+from hanse.cli.modelling.places import check_extra, find_model
+from hanse.cli.modelling.progress import show_progress
+from hanse.cli.session import Session
+
+
+@command(
+    "rebase",
+    short_help="Make a provider's own copy of a model.",
+    examples=(
+        ("The packaged model for one provider",
+         "hanse models rebase packaged --provider 0x5f0c... --new-master master.key -o copy.gguf"),
+        ("Its next copy, at 4 bits",
+         "hanse models rebase packaged --provider 0x5f0c... --master master.key --epoch 1 -t Q4_0"
+         " -o copy1.gguf"),
+    ),
+)  # fmt: skip
+@click.argument("model")
+@click.option("--provider", required=True, metavar="ADDRESS", help="Whom the copy is for.")
+@click.option(
+    "--master",
+    "master_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the master key that all copies are made from: 64 hex digits.",
+)
+@click.option(
+    "--new-master",
+    "new_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw a master key and write it to this new file first.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The copy's file; its description and manifest are put beside it.",
+)
+@click.option("-t", "--type", "quantisation", default="Q8_0", help="Type, as of `quantise`.")
+@click.option("--epoch", type=click.IntRange(0), default=0, help="Which of this provider's copies.")
+@click.option("--canaries", type=click.IntRange(1, 20), default=16, help="Rows of the fingerprint.")
+@click.option("--lift", type=click.FloatRange(0, 80), default=56.0, help="Of the canaries' logits.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads. [default: one a core]")
+@pass_session
+def rebase(
+    session: Session,
+    /,
+    model: str,
+    provider: str,
+    master_path: Path | None,
+    new_path: Path | None,
+    target: Path,
+    threads: int | None,
+    **choices: Any,
+) -> None:
+    """Make a copy of MODEL that computes the same and is bound to one provider.
+
+    The weights are rebased by exact symmetries drawn from a key, and the vocabulary gains a few
+    rows, the canaries, whose logits are a fingerprint of every token. Stock llama.cpp serves the
+    file. The same master key, model, provider and epoch give the same bytes.
+
+    Copies are bound to their provider, tamper-evident and attributable. Their weights are not
+    secret: `hanse models attack` shows how fast the change falls to whoever has the base.
+    """
+    check_extra("numpy", "gguf", "cyllama")
+    from hanse.models.copies import CopyOrder
+    from hanse.models.copies import rebase as make_copy
+    from hanse.models.manifest import make_manifest
+    from hanse.protocol.errors import RequestError
+    from hanse.protocol.manifests import encode_manifest
+    from hanse.protocol.signatures import parse_address
+
+    if (master_path is None) == (new_path is None):
+        raise RequestError("usage", "say either --master FILE or --new-master FILE")
+    address = parse_address(provider, "provider")
+    source = find_model(model)
+    if target.exists():
+        raise RequestError("usage", f"{target} is there already; remove it or name another one.")
+    with show_progress(session.output) as progress:
+        base, _ = make_manifest(source, progress=progress)
+        master = read_master(master_path) if master_path else make_master(new_path or Path())
+        order = CopyOrder(
+            master=master,
+            base_root=base.root,
+            provider=address,
+            epoch=choices["epoch"],
+            canaries=choices["canaries"],
+            lift=choices["lift"],
+        )
+        description = make_copy(
+            source,
+            target,
+            order,
+            choices["quantisation"],
+            threads=threads or os.cpu_count() or 1,
+            progress=progress,
+        )
+        own, _ = make_manifest(target, derived_from=base.root, progress=progress)
+    beside = target.with_suffix(".json")
+    beside.write_bytes(encode_manifest(own) + b"\n")
+    import msgspec
+
+    ids = description.canary_ids
+    fields = (
+        ("copy", f"{target}, {description.quantisation}, {description.file_bytes:,} bytes"),
+        ("root", f"{own.root}, of {base.root}"),
+        ("bound to", f"{address}, epoch {description.epoch}"),
+        ("canaries", f"{ids[0]} to {ids[-1]}, {description.carrier}; never to be sampled"),
+        ("served as", description.served_as),
+    )
+    session.output.show(
+        {"path": str(target), "root": own.root, "description": msgspec.to_builtins(description)},
+        lambda: session.output.fields(fields),
+    )
