@@ -30,6 +30,10 @@ COMMANDS = {
         "hanse.cli.commands.traces:traces",
         "List, read, check and forget encrypted traces.",
     ),
+    "audit": (
+        "hanse.cli.commands.audit:audit",
+        "Recompute what was bought; evidence that others can check.",
+    ),
     "provider": ("hanse.cli.commands.provider:provider", "Sell a model's answers."),
     "settle": ("hanse.cli.commands.settle:settle", "Claim what users signed for (provider)."),
     "recorder": ("hanse.cli.commands.recorder:recorder", "Record matched receipts on the chain."),

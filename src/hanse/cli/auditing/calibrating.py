@@ -1,0 +1,165 @@
+"""Honest noise measured between a serving and an auditing runtime, and thresholds out of it.
+
+Answers are served by the embedded engine, under several loads, and run through the auditing
+runtime. Tokens that do not fit their answer are left out and counted: an audit would not judge
+them either.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hanse.cli.auditing.auditors import OpenedModel
+from hanse.cli.auditing.prompts import make_request
+from hanse.cli.auditing.serving import Served, serve_all
+from hanse.engines import open_engine
+from hanse.models.tensors import Progress
+from hanse.protocol.commitments.tree import Entry
+from hanse.verification.audits.alignment import align
+from hanse.verification.audits.calibration import Calibration, Conditions, make_calibration
+from hanse.verification.audits.coverage import get_chain
+from hanse.verification.audits.judging import get_statistics
+from hanse.verification.audits.measuring import POSITIONS_AUDITED_MAX, Measured, Task, measure
+from hanse.verification.audits.sampling import Chain
+
+BATCH = 64
+"""Answers that are served before they are audited; memory holds no more of them."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """How answers are served: processor threads, and how many at once."""
+
+    threads: int
+    concurrent: int
+
+
+@dataclass
+class Sample:
+    """What was measured.
+
+    Attributes:
+        statistics: of each honest answer.
+        misfits: answers that were left out, by reason.
+        labels: what they were made under.
+        longest: prompt and answer, in tokens.
+        tokens: that were compared.
+    """
+
+    statistics: list[dict[str, int]] = field(default_factory=list)
+    misfits: dict[str, int] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
+    longest: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """One served answer beside the auditor's numbers."""
+
+    served: Served
+    entries: tuple[Entry, ...]
+    measured: Measured
+    chain: Chain
+    prompt_tokens: tuple[int, ...]
+
+
+def rescore(served: Served, model: OpenedModel) -> Rescored | tuple[str, ...]:
+    """Run one served answer through the auditor's model; the reasons if it does not fit."""
+    auditor = model.auditor
+    found = align(
+        auditor.reader, served.path, served.body, served.response, served.entries, served.usage
+    )
+    if found.reasons or not found.count:
+        return found.reasons or ("nothing_told",)
+    entries = served.entries[: min(found.count, POSITIONS_AUDITED_MAX)]
+    chain = get_chain(msgspec.json.decode(served.body))
+    tokens = tuple(entry.token for entry in entries)
+    task = Task(found.prompt_tokens, tokens, chain, served.seed, auditor.scale)
+    return Rescored(served, entries, measure(auditor.prefill, task), chain, found.prompt_tokens)
+
+
+async def measure_noise(
+    model: OpenedModel,
+    served_path: Path,
+    answers: int,
+    output_tokens: int,
+    loads: Sequence[Load],
+    cache_dir: Path,
+    progress: Progress,
+) -> Sample:
+    """Serve honest answers under each load in turn and measure how far the auditor's lie apart."""
+    sample, done = Sample(), 0
+    shares = [answers // len(loads) + (at < answers % len(loads)) for at in range(len(loads))]
+    for load, share in zip(loads, shares, strict=True):
+        settings = get_engine_settings(served_path, load, cache_dir)
+        engine = open_engine("llama", settings)
+        await engine.start()
+        try:
+            for numbers in _split(range(done, done + share)):
+                questions = [make_request(number, output_tokens) for number in numbers]
+                told = f"{load.concurrent} at once, {load.threads} threads"
+                for served in await serve_all(engine, questions, load.concurrent):
+                    _take(sample, served, rescore(served, model))
+                    done += 1
+                    progress(told, done / answers)
+        finally:
+            await engine.close()
+        sample.labels |= {f"threads={load.threads}", f"concurrent={load.concurrent}"}
+    return sample
+
+
+def calibrate(
+    sample: Sample,
+    model: OpenedModel,
+    manifest_root: str,
+    quantisation: str,
+    quantile: float,
+    confidence: float,
+) -> Calibration:
+    """Thresholds; raises RequestError `unprocessable` if the sample does not carry the quantile."""
+    conditions = Conditions(
+        manifest_root,
+        quantisation,
+        f"llama xllamacpp-{version('xllamacpp')} cpu",
+        model.auditor.prefill.runtime,
+        sample.longest,
+        tuple(sorted(sample.labels)),
+    )
+    return make_calibration(conditions, sample.statistics, quantile, confidence)
+
+
+def get_engine_settings(path: Path, load: Load, cache_dir: Path) -> dict[str, Any]:
+    """Settings of `llama` that serves this file under this load."""
+    return {
+        "cache_dir": str(cache_dir),
+        "model": "audited",
+        "model_path": str(path),
+        "threads": load.threads,
+        "parallel": load.concurrent,
+        "embeddings": False,
+    }
+
+
+def _take(sample: Sample, served: Served, found: Rescored | tuple[str, ...]) -> None:
+    if not isinstance(found, Rescored):
+        for reason in found:
+            sample.misfits[reason] = sample.misfits.get(reason, 0) + 1
+        return
+    statistics = get_statistics(found.entries, found.measured, found.chain)
+    sample.statistics.append(dict(statistics))
+    sample.labels.add(served.kind)
+    if served.usage.cached_tokens:
+        sample.labels.add("cache")
+    sample.longest = max(sample.longest, len(found.prompt_tokens) + len(found.entries))
+    sample.tokens += len(found.entries)
+
+
+def _split(numbers: Iterable[int]) -> Iterator[list[int]]:
+    whole = list(numbers)
+    for start in range(0, len(whole), BATCH):
+        yield whole[start : start + BATCH]

@@ -1,0 +1,142 @@
+"""Evidence files and calibrations read, and summed up for people."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hanse.protocol.errors import RequestError, VerificationError
+from hanse.sdk.receipt_file import verify_receipt_document
+from hanse.verification.audits.bounds import get_rate_bound
+from hanse.verification.audits.calibration import (
+    DOCUMENT_BYTES_MAX,
+    Calibration,
+    decode_calibration,
+)
+from hanse.verification.audits.judging import REASONS, Judgement, Verdict
+from hanse.verification.evidence.files import (
+    FILE_BYTES_MAX,
+    Evidence,
+    get_evidence_hash,
+    verify_evidence,
+)
+
+FILES_MAX = 100_000
+"""Evidence files of one report."""
+
+CONFIDENCE = 0.95
+"""Of the bounds in a report."""
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A calibration from a file, its arithmetic checked."""
+    return decode_calibration(read_bytes(path, DOCUMENT_BYTES_MAX))
+
+
+def read_evidence(path: Path) -> tuple[Evidence, str]:
+    """Evidence from a file, all but its rerun checked, and its hash."""
+    data = read_bytes(path, FILE_BYTES_MAX)
+    return verify_evidence(data, verify_receipt_document), get_evidence_hash(data)
+
+
+def judgement_to_document(judgement: Judgement) -> dict[str, Any]:
+    """A judgement, JSON-ready."""
+    return {
+        "verdict": judgement.verdict.value,
+        "reasons": list(judgement.reasons),
+        "detected": list(judgement.detected),
+        "not_covered": list(judgement.not_covered),
+        "findings": [
+            {
+                "statistic": one.statistic,
+                "value_ppm": one.value_ppm,
+                "limit_ppm": one.limit_ppm,
+                "above": one.is_above,
+            }
+            for one in judgement.findings
+        ],
+    }
+
+
+def judgement_to_rows(judgement: Judgement) -> list[tuple[str, str]]:
+    """A judgement for people."""
+    rows = [("verdict", judgement.verdict.value)]
+    rows += [("because", REASONS[reason]) for reason in judgement.reasons]
+    rows += [
+        (
+            one.statistic,
+            f"{one.value_ppm / 1e6:.4f}, {'ABOVE' if one.is_above else 'at most'} "
+            f"{one.limit_ppm / 1e6:.4f}",
+        )
+        for one in judgement.findings
+    ]
+    if judgement.not_covered:
+        rows.append(("not covered", ", ".join(judgement.not_covered)))
+    return rows
+
+
+def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
+    """What evidence files say of each provider; files that do not hold are named.
+
+    Raises:
+        RequestError: `not_found` without any file.
+    """
+    providers: dict[str, Counter[str]] = {}
+    broken, seen = [], set()
+    for path in _list_files(paths):
+        try:
+            evidence, _ = read_evidence(path)
+        except VerificationError as error:
+            broken.append({"file": str(path), "reason": error.message})
+            continue
+        receipt = evidence.receipt.receipt.receipt
+        name = (receipt.request_hash, evidence.statement.auditor)
+        if name in seen:
+            continue  # one auditor's second file about one answer says nothing new
+        seen.add(name)
+        counts = providers.setdefault(receipt.provider, Counter())
+        counts[evidence.statement.judgement.verdict.value] += 1
+        counts.update(f"detected {rung}" for rung in evidence.statement.judgement.detected)
+    if not seen and not broken:
+        raise RequestError("not_found", "no evidence files there; hanse audit run writes them")
+    return {
+        "providers": [
+            {"provider": provider, **_describe(counts)}
+            for provider, counts in sorted(providers.items())
+        ],
+        "refused": broken,
+    }
+
+
+def _describe(counts: Counter[str]) -> dict[str, Any]:
+    audits = sum(counts[verdict.value] for verdict in Verdict)
+    cheats = counts[Verdict.CHEAT.value]
+    return {
+        "audits": audits,
+        "honest": counts[Verdict.HONEST.value],
+        "cheat": cheats,
+        "inconclusive": counts[Verdict.INCONCLUSIVE.value],
+        "detected_by_fingerprint": counts["detected fingerprint"],
+        "detected_by_sampling": counts["detected sampling"],
+        "cheat_rate_at_most": round(get_rate_bound(cheats, audits, CONFIDENCE), 6),
+        "confidence": CONFIDENCE,
+    }
+
+
+def _list_files(paths: Iterable[Path]) -> Iterator[Path]:
+    found = 0
+    for path in paths:
+        for one in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+            found += 1
+            if found > FILES_MAX:
+                raise RequestError("usage", f"more than {FILES_MAX} files: sum up fewer at once")
+            yield one
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A file's bytes, one more than `most` at most; raises RequestError `not_found`."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)
+    except OSError as error:
+        raise RequestError("not_found", f"cannot read {path}: {error.strerror}") from None

@@ -1,0 +1,45 @@
+"""Somebody's evidence rerun with a model of one's own."""
+
+from hanse.cli.auditing.auditors import open_model
+from hanse.cli.auditing.files import judgement_to_rows
+from hanse.protocol.errors import RequestError
+from hanse.verification.audits.calibration import Calibration
+from hanse.verification.evidence.files import Evidence
+from hanse.verification.evidence.replaying import Replay, replay
+
+
+def rerun(
+    evidence: Evidence, model: str, runtime: str, threads: int, calibration: Calibration | None
+) -> Replay:
+    """Make the audit of a checked file again.
+
+    Raises:
+        RequestError: `unprocessable` if the content was withheld, or the copy is another one.
+    """
+    statement = evidence.statement
+    content, measured = evidence.content, statement.measured
+    tokens = len(content.prompt_tokens) if content else 0
+    context_tokens = max(64, tokens + len(measured.misses))
+    with open_model(model, runtime, threads=threads, context_tokens=context_tokens) as opened:
+        copy = opened.copy
+        if copy is not None and copy.provider != statement.model.provider:
+            raise RequestError(
+                "unprocessable",
+                f"this copy is {copy.provider}'s, the audit was made with "
+                f"{statement.model.provider or 'a plain model'}",
+            )
+        return replay(evidence, opened.auditor, calibration)
+
+
+def replay_to_rows(found: Replay) -> list[tuple[str, str]]:
+    """A rerun for people."""
+    apart = "none to compare"
+    if found.distance_ppm is not None:
+        apart = f"{found.distance_ppm / 1e6:.4f} apart"
+    return [
+        ("rerun", "comes to the same verdict" if found.agrees else "comes to ANOTHER verdict"),
+        ("prompt", "the same tokens" if found.prompt_agrees else "OTHER tokens"),
+        ("fit", "the same" if found.fit_agrees else "ANOTHER"),
+        ("fingerprints", apart),
+        *judgement_to_rows(found.judgement),
+    ]

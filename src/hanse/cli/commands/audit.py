@@ -1,0 +1,289 @@
+"""`hanse audit`: recompute what was bought, and show it to others."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hanse.cli.framework import group, option_block, pass_session
+from hanse.cli.session import Session
+from hanse.protocol.errors import VerificationError
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    return option_block(
+        click.option("--model", required=True, metavar="FILE", help="The copy (GGUF) to run."),
+        click.option(
+            "--runtime", type=click.Choice(["llama", "torch"]), default="llama",
+            help="What runs it. [default: llama]",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1, 256), default=2, help="Processor threads."
+        ),
+        click.option(
+            "--context", type=click.IntRange(64, 1_048_576), default=4_096, metavar="TOKENS",
+            help="Longest prompt and answer together. [default: 4096]",
+        ),
+    )(function)  # fmt: skip
+
+
+@group(
+    "audit",
+    short_help="Recompute what was bought; evidence that others can check.",
+    examples=(
+        ("Measure honest noise first",
+         "hanse audit calibrate --model copy.gguf --answers 300 -o calibration.json"),
+        ("Audit one request",
+         "hanse audit run 0x5f0c... --model copy.gguf --calibration calibration.json"),
+        ("Somebody's evidence, rerun", "hanse audit replay evidence.json --model copy.gguf"),
+        ("All that was found", "hanse audit report ./evidence"),
+    ),
+)  # fmt: skip
+def audit() -> None:
+    """Check that answers were made by one full run of the provider's own copy of the model.
+
+    An audit runs prompt and answer through the model once and compares with what the provider
+    committed to in the receipt. What it proves, and what not: docs/verification/audits.md.
+    """
+
+
+@audit.command_of(
+    "run",
+    short_help="Audit one request that was bought from here.",
+    examples=(
+        ("By the broker's opening",
+         "hanse audit run 0x5f0c... --model copy.gguf --calibration calibration.json"),
+        ("A gateway's purchase, signed by its session key",
+         "hanse audit run 0x5f0c... --signer gateway --model copy.gguf --calibration c.json"),
+        ("Evidence without the question and the answer",
+         "hanse audit run 0x5f0c... --model copy.gguf --calibration c.json --withhold"),
+    ),
+)  # fmt: skip
+@click.argument("name", metavar="ID")
+@_model_options
+@click.option("--calibration", "calibrated", type=FILE, required=True, help="Its thresholds.")
+@click.option("--key", default="user", help="Whose request: a user's key of this home.")
+@click.option("--signer", metavar="NAME", help="Key that signed its voucher. [default: the key]")
+@click.option("--opening", type=FILE, help="The opening, instead of asking the broker.")
+@click.option("--output", "-o", "target", type=FILE, help="Evidence to write.")
+@click.option("--withhold", is_flag=True, help="Leave question and answer out of the file.")
+@click.option("--keyring", is_flag=True, help="Take passwords from the desktop's keyring.")
+@pass_session
+async def run(session: Session, /, name: str, **options: Any) -> None:
+    """Audit the request with this ID, from its trace, and write signed evidence.
+
+    Traces must have been kept (`--traces` of gateway or chat). The broker is asked for the opening
+    of its commitment. Exit code 8 if the audit found a cheat; an inconclusive one says why.
+    """
+    from hanse.cli.auditing.auditors import open_model
+    from hanse.cli.auditing.files import (
+        judgement_to_document,
+        judgement_to_rows,
+        read_bytes,
+        read_calibration,
+    )
+    from hanse.cli.auditing.running import audit_purchase, load_purchase
+    from hanse.cli.tracing.reading import write_new
+    from hanse.protocol.commitments.tree import OPENING_BYTES_MAX
+    from hanse.verification.audits.judging import Verdict
+    from hanse.verification.evidence.files import get_evidence_hash
+
+    calibration, opening = read_calibration(options["calibrated"]), options["opening"]
+    keyring = options["keyring"]
+    signer = session.unlock_key(options["signer"] or options["key"], use_keyring=keyring)
+    purchase = await load_purchase(
+        session,
+        name,
+        options["key"],
+        signer=signer,
+        opening=read_bytes(opening, OPENING_BYTES_MAX) if opening else None,
+        use_keyring=keyring,
+    )
+    request_id = purchase.bought.request.request_id
+    target = options["target"] or Path(f"evidence-{request_id[2:14]}.json")
+    session.output.note("one prefill over question and answer ...")
+    with open_model(
+        options["model"],
+        options["runtime"],
+        threads=options["threads"],
+        context_tokens=options["context"],
+    ) as model:
+        found, data = await asyncio.to_thread(
+            audit_purchase,
+            purchase,
+            model,
+            calibration,
+            signer,
+            session.home / "cache",
+            withhold=options["withhold"],
+        )
+    write_new(target, data)
+    document = judgement_to_document(found.judgement) | {
+        "request_id": request_id,
+        "provider": purchase.bought.offer.provider,
+        "evidence": str(target),
+        "evidence_hash": get_evidence_hash(data),
+    }
+    rows = judgement_to_rows(found.judgement)
+    session.output.show(
+        document,
+        lambda: session.output.fields(
+            (
+                ("request", request_id),
+                ("provider", purchase.bought.offer.provider),
+                *rows,
+                ("evidence", f"{target}, {document['evidence_hash']}"),
+            )
+        ),
+    )
+    if found.judgement.verdict is Verdict.CHEAT:
+        raise VerificationError(
+            "audit_failed",
+            f"{purchase.bought.offer.provider} did not run its copy for request {request_id}; "
+            f"the evidence is in {target}",
+        )
+
+
+@audit.command_of(
+    "replay",
+    short_help="Check evidence, and rerun it.",
+    examples=(
+        ("Everything but the rerun", "hanse audit replay evidence.json"),
+        ("With the model", "hanse audit replay evidence.json --model copy.gguf"),
+        ("In another runtime, by its own thresholds",
+         "hanse audit replay evidence.json --model copy.gguf --runtime torch "
+         "--calibration torch.json"),
+    ),
+)  # fmt: skip
+@click.argument("file", type=FILE)
+@click.option("--model", metavar="FILE", help="The copy (GGUF) to rerun it with.")
+@click.option("--runtime", type=click.Choice(["llama", "torch"]), default="llama",
+              help="What runs it. [default: llama]")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1, 256), default=2, help="Processor threads.")
+@click.option("--calibration", "calibrated", type=FILE, help="Thresholds instead of the file's.")
+@pass_session
+async def replay(session: Session, /, file: Path, **options: Any) -> None:
+    """Check somebody's evidence offline; with --model make its audit again.
+
+    Exit code 8 if the file does not hold, or the rerun comes to another verdict.
+    """
+    from hanse.cli.auditing.files import (
+        judgement_to_document,
+        judgement_to_rows,
+        read_calibration,
+        read_evidence,
+    )
+    from hanse.cli.auditing.replaying import replay_to_rows, rerun
+
+    calibrated = options["calibrated"]
+    calibration = read_calibration(calibrated) if calibrated else None
+    evidence, digest = read_evidence(file)
+    statement, receipt = evidence.statement, evidence.receipt.receipt.receipt
+    document = judgement_to_document(statement.judgement) | {
+        "checked": True,
+        "evidence_hash": digest,
+        "auditor": statement.auditor,
+        "provider": receipt.provider,
+        "receipt_key": evidence.receipt.receipt_key,
+        "has_content": evidence.content is not None,
+        "replay": None,
+    }
+    rows = [
+        ("checked", "signatures, content, calibration and verdict fit together"),
+        ("evidence", digest),
+        ("auditor", statement.auditor),
+        ("provider", receipt.provider),
+        ("receipt key", f"{evidence.receipt.receipt_key} (ask the Registry whose it was)"),
+        *judgement_to_rows(statement.judgement),
+    ]
+    found = None
+    if options["model"]:
+        session.output.note("one prefill over question and answer ...")
+        found = await asyncio.to_thread(
+            rerun, evidence, options["model"], options["runtime"], options["threads"], calibration
+        )
+        document["replay"] = judgement_to_document(found.judgement) | {
+            "agrees": found.agrees,
+            "prompt_agrees": found.prompt_agrees,
+            "fit_agrees": found.fit_agrees,
+            "distance_ppm": found.distance_ppm,
+        }
+        rows += replay_to_rows(found)
+    session.output.show(document, lambda: session.output.fields(rows))
+    if found is not None and not found.agrees:
+        raise VerificationError(
+            "evidence_invalid",
+            f"the file says {statement.judgement.verdict}, the rerun {found.judgement.verdict}",
+        )
+
+
+@audit.command_of(
+    "calibrate",
+    short_help="Measure honest noise and write the thresholds it justifies.",
+    examples=(
+        ("Quickly: 59 answers carry the quantile 0.95",
+         "hanse audit calibrate --model copy.gguf --answers 80 --quantile 0.95 -o quick.json"),
+        ("Against torch, under two loads",
+         "hanse audit calibrate --model copy.gguf --runtime torch --load 1x1 --load 2x8 "
+         "--answers 400 -o torch.json"),
+    ),
+)  # fmt: skip
+@_model_options
+@click.option("--served", metavar="FILE", help="File that serves. [default: the model]")
+@click.option("--manifest", metavar="ROOT", help="Manifest root. [default: the copy's]")
+@click.option("--answers", type=click.IntRange(1, 1_000_000), default=300,
+              help="Honest answers to measure. [default: 300]")  # fmt: skip
+@click.option("--tokens", type=click.IntRange(4, 1_024), default=64,
+              help="Of one answer. [default: 64]")  # fmt: skip
+@click.option("--load", "loads", multiple=True, metavar="THREADSxCONCURRENT",
+              help="How answers are served, again for more. [default: 1x1, 2x4]")  # fmt: skip
+@click.option("--quantile", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              default=0.99, help="Share of honest answers below. [default: 0.99]")  # fmt: skip
+@click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              default=0.95, help="How sure that is to be. [default: 0.95]")  # fmt: skip
+@click.option("--output", "-o", "target", type=FILE, required=True, help="File to write.")
+@pass_session
+async def calibrate(session: Session, /, **options: Any) -> None:
+    """Serve honest answers, run them through the auditing runtime, and write thresholds.
+
+    Bounds are order statistics: a quantile that so few answers do not carry is refused before
+    anything is measured. Takes about a second an answer on two cores with a model of 135M.
+    """
+    from hanse.cli.auditing.calibration_runs import make, plan
+
+    order = plan(options)
+    document, rows = await make(session, order)
+    session.output.show(document, lambda: session.output.fields(rows))
+
+
+@audit.command_of(
+    "report",
+    short_help="Sum up evidence files by provider.",
+    examples=(
+        ("A folder of them", "hanse audit report ./evidence"),
+        ("For a program", "hanse audit report ./evidence --json"),
+    ),
+)
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
+@pass_session
+def report(session: Session, /, paths: tuple[Path, ...]) -> None:
+    """Check evidence files (or folders of them) and count verdicts by provider.
+
+    The last column bounds the share of cheats among all answers, if these were drawn at random.
+    """
+    from hanse.cli.auditing.files import sum_up
+
+    document, output = sum_up(paths), session.output
+    columns = ("provider", "audits>", "honest>", "cheat>", "inconclusive>", "sampling>", "at most>")
+    rows = [
+        (one["provider"], one["audits"], one["honest"], one["cheat"], one["inconclusive"],
+         one["detected_by_sampling"], f"{one['cheat_rate_at_most']:.2%}")
+        for one in document["providers"]
+    ]  # fmt: skip
+    for one in document["refused"]:
+        output.note(f"{one['file']} does not count: {one['reason']}")
+    output.show(document, lambda: output.table(columns, rows))
