@@ -43,6 +43,7 @@ from hanse.provider import (
     ServingLimits,
     StaticChainView,
 )
+from hanse.provider.attesting import Attesting
 from hanse.provider.finishing import Failpoint
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
@@ -87,6 +88,7 @@ async def run_broker_here(
     failpoint: Failpoint = no_failpoint,
     funds: int = FUNDS,
     port: int = 0,
+    attesting: Attesting | None = None,
     **engine_settings: Any,
 ) -> AsyncIterator[BrokerHere]:
     database = await open_database(path)
@@ -121,6 +123,7 @@ async def run_broker_here(
         offers=offers,
         limits=limits,
         failpoint=failpoint,
+        attesting=attesting,
     )
     server = HttpServer.bind("127.0.0.1", port)
     await server.start(broker)

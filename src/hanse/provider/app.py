@@ -14,10 +14,13 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
+from hanse.protocol.attestation.binding import ATTESTATION_PATH
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.signatures import Address
 from hanse.protocol.wire import HEARTBEATS_PATH, OPERATIONS_BY_PATH, offer_to_json
+from hanse.provider.attesting import Attesting
+from hanse.provider.attesting.service import send_attestation
 from hanse.provider.chain_view import ChainView
 from hanse.provider.finishing import Failpoint, ServingParts
 from hanse.provider.heartbeats import Heartbeats
@@ -79,6 +82,7 @@ class Broker:
         monotonic: Callable[[], float] = time.monotonic,
         failpoint: Failpoint = no_failpoint,
         traces: TraceWriter | None = None,
+        attesting: Attesting | None = None,
     ) -> None:
         self.parts = ServingParts(
             provider,
@@ -95,6 +99,7 @@ class Broker:
         )
         if traces is not None:
             self.parts.metrics.watch_traces(traces)
+        self._attesting = attesting
         self.admitting = False
         self.money_alarms: tuple[str, ...] = ()
         self._draining = False
@@ -179,6 +184,9 @@ class Broker:
         elif path.startswith(ANSWERS_PATH):
             _check_method(method, "GET", path)
             await self._queries.send_answer(scope, send, path.removeprefix(ANSWERS_PATH))
+        elif path.startswith(ATTESTATION_PATH):
+            _check_method(method, "GET", path)
+            await send_attestation(self._attesting, send, path.removeprefix(ATTESTATION_PATH))
         else:
             raise RequestError("not_found", f"there is no path {path[:80]!r} here")
 

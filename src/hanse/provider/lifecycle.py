@@ -25,6 +25,7 @@ from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Prices
 from hanse.protocol.signatures import Address
 from hanse.provider.app import Broker, no_failpoint
+from hanse.provider.attesting import open_attesting
 from hanse.provider.chain_view import IndexedChainView
 from hanse.provider.finishing import Failpoint
 from hanse.provider.offers import OfferBook, Service, list_engines
@@ -223,6 +224,7 @@ class BrokerProcess(ServingProcess):
             monotonic=self.monotonic,
             failpoint=failpoint,
             traces=traces,
+            attesting=open_attesting(settings.attesting, settings.provider, keys.receipt.address),
         )
         self.scheduler = Scheduler(
             settler,

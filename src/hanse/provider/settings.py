@@ -6,6 +6,7 @@ from pathlib import Path
 from hanse.chain import Deployment, Key
 from hanse.protocol.limits import OFFER_VALID_S_MAX
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32
+from hanse.provider.attesting.sources import AttestingSettings
 from hanse.settlement.netting.gas import SettlementRules
 from hanse.settlement.records.submitter import RecordsSettings
 from hanse.settlement.traces.capture import TraceSettings
@@ -71,6 +72,7 @@ class BrokerSettings:
         offer_valid_s: how long a published offer binds; renewed at half of it.
         encryption_key: X25519 public key for what is sealed to the provider; zero if none.
         traces: where bodies and answers are kept, encrypted; None for nowhere.
+        attesting: how the machine attests itself; None where it cannot.
         limits: of the request path.
         database: URL or path of the store, see `hanse.store.open_database`; empty for a SQLite file
             in `data_dir`. With PostgreSQL several brokers may share it, each with a `data_dir` of
@@ -101,6 +103,7 @@ class BrokerSettings:
     offer_valid_s: int = OFFER_VALID_S_MAX // 3
     encryption_key: Hash32 = ZERO_HASH
     traces: TraceSettings | None = None
+    attesting: AttestingSettings | None = None
     limits: ServingLimits = field(default_factory=ServingLimits)
     database: str = field(default="", repr=False)
     records: RecordsSettings = field(default_factory=RecordsSettings)

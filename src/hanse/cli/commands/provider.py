@@ -1,5 +1,6 @@
 """`hanse provider`: sell a model's answers."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -70,6 +71,12 @@ def provider() -> None:
     "--embeddings-model", default="", help="Name to offer them under. [default: the model's]"
 )
 @click.option("--service-id", type=click.IntRange(1), default=1, help="Number in the Registry.")
+@click.option(
+    "--attest",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Offer as class tee; FILE says where this machine's quotes come from.",
+)
 @selling_options
 @pass_session
 async def start(session: Session, /, **options: Any) -> None:

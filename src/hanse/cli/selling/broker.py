@@ -24,6 +24,7 @@ from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, parse_address
 from hanse.protocol.wire import parse_region
 from hanse.provider import BrokerKeys, BrokerProcess, BrokerSettings, run_broker
+from hanse.provider.attesting import read_attesting_settings
 from hanse.settlement.money.provider_money import provider_money_to_json
 from hanse.settlement.records.submitter import RecordsSettings
 
@@ -207,6 +208,7 @@ async def prepare(
         records=RecordsSettings(network.recorders),
         encryption_key=encryption_key,
         traces=get_trace_settings(options, encryption_key),
+        attesting=read_attesting_settings(options["attest"]) if options.get("attest") else None,
     )
     return settings, BrokerKeys(receipt=receipt, owner=owner)
 

@@ -28,19 +28,21 @@ def open_services(session: Session, network: Network, options: dict[str, Any]) -
     engine = open_engine(options["engine"], _get_engine_settings(session, options))
     number, model, units = options["service_id"], options["model"], network.units
     prices, price = _get_prices(units, options), options["embeddings_price"]
+    label = "tee" if options.get("attest") else "reputation"
     if price is None:
         if options["embeddings_model"]:
             raise RequestError("usage", "--embeddings-model needs --embeddings-price")
-        return [Service(number, engine, prices, model=model)]
+        return [Service(number, engine, prices, model=model, verifiability=label)]
     each = units.parse(price)
     return [
-        Service(number, engine, prices, model=model, only=ANSWERS),
+        Service(number, engine, prices, model=model, only=ANSWERS, verifiability=label),
         Service(
             number + 1,
             engine,
             Prices(each, each, 0),
             model=options["embeddings_model"] or model,
             only=VECTORS,
+            verifiability=label,
         ),
     ]
 
