@@ -21,6 +21,7 @@ from hanse.contracts.deployment import Terms
 
 PASSWORD = "a password of the tests"
 LOCK_TIME_S = 3_600
+TERMS = Terms(lock_time_s=LOCK_TIME_S)
 UNIT = 1_000_000
 READY_S = 60
 LOOK_S = 0.02
@@ -105,7 +106,7 @@ def make_outbox(rpc: Rpc, key: Key) -> Outbox:
 
 
 @contextlib.contextmanager
-def open_market(home: Path, url: str) -> Iterator[Market]:
+def open_market(home: Path, url: str, terms: Terms = TERMS) -> Iterator[Market]:
     """Deploy on the node and write the home folder's network.json."""
     deployer = create_key()
 
@@ -115,7 +116,7 @@ def open_market(home: Path, url: str) -> Iterator[Market]:
             deployment = await deploy(
                 rpc,
                 make_outbox(rpc, deployer),
-                Terms(lock_time_s=LOCK_TIME_S),
+                terms,
                 confirmations=2,
                 poll_interval_s=LOOK_S,
             )

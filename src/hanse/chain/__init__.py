@@ -44,7 +44,7 @@ Public API (import from here). Reads name their block: use head.number - confirm
                             .burn_rest(provider)
     Records(rpc, address)   .read_head(recorder, block=) -> RecordsHead   .commit(root, count, ...)
     parse_committed(Event) -> Committed
-    Disputes(rpc, address)  .read_challenge(name, block=) .challenge(...) .draw(name) .seal_vote(...)
+    Disputes(rpc, address)  .read_challenge(name, block=) .challenge(...) .draw(name) .tally(name)
     parse_challenged(Event) -> Challenged      parse_closed(Event) -> Closed
     Asset(rpc, address)     .read_balance(owner, block=) .approve(...) .mint(...)
     Escrow, Registry, Records, Disputes and Asset have .contract, a Contract, for EventIndex

@@ -35,7 +35,7 @@ from hanse.chain.outbox import Outbox
 from hanse.chain.registry import Registry
 from hanse.cli.network import FILE_NAME, Network, fetch_network, load_network, save_network
 from hanse.cli.session import LOCAL_PASSWORD, Session
-from hanse.contracts.deployment import Terms
+from hanse.contracts.deployment import PanelTerms, Terms
 from hanse.http import fetch_status
 from hanse.protocol.errors import InvariantError, RequestError, TransientError
 
@@ -44,6 +44,20 @@ CONFIRMATIONS = 2
 
 LOCK_TIME_S = 3_600
 """The shortest that the contracts allow; `hanse up` moves the local chain's clock over it."""
+
+PANELS = PanelTerms(
+    lot_stake=100_000_000,
+    bond=20_000_000,
+    seat_fee=500_000,
+    seats=3,
+    appeal_seats=5,
+    audit_window_s=86_400,
+    vote_time_s=60,
+    reveal_time_s=60,
+    appeal_time_s=60,
+    answer_time_s=60,
+)
+"""Panels of the local chain: as small and as quick as the contract allows, at the usual prices."""
 
 RECORD_INTERVAL_BLOCKS = CONFIRMATIONS
 """Blocks between commits of the local recorder. The local chain rests once a transaction has its
@@ -307,7 +321,7 @@ class LocalNetwork:
             self._say("deploying the contracts")
             await self.node.fund(self.get_key("deployer").address, NATIVE_WEI)
             async with self.open_outbox("deployer") as outbox, Rpc.connect(self.rpc_url) as rpc:
-                terms = Terms(lock_time_s=LOCK_TIME_S)
+                terms = Terms(lock_time_s=LOCK_TIME_S, panels=PANELS)
                 made = await deploy(rpc, outbox, terms, confirmations=CONFIRMATIONS)
             network = await fetch_network(self.rpc_url, made)
         save_network(self.home, network)

@@ -151,7 +151,7 @@ event Left:
     stake: uint256
 
 
-# The evidence file has `evidence_hash` (SHA-256) and lies at `uri`.
+# The evidence file has `evidence_hash` (keccak256) and lies at `uri`.
 event Challenged:
     challenge: indexed(bytes32)
     provider: indexed(address)
@@ -482,7 +482,7 @@ def challenge(
          few for a panel), "received", "asset".
     @param receipt What the provider signed.
     @param r r of its EIP-2098 signature, `vs` the rest.
-    @param evidence_hash SHA-256 of the evidence file.
+    @param evidence_hash keccak256 of the evidence file.
     @param uri Where auditors find the file.
     @param sealed_answer keccak256(abi_encode(challenger, answer, salt)): answer 0 for an honest
            accusation, 1 or 2 for a planted one whose right verdict that is.

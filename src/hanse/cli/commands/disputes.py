@@ -11,6 +11,7 @@ import click
 
 from hanse.cli.framework import group, pass_session
 from hanse.cli.moments import format_time
+from hanse.cli.panels.commands import add_panel_commands
 from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
 
@@ -35,8 +36,12 @@ def disputes() -> None:
     """Show what providers were caught in, and prove it on the chain.
 
     A gateway looks for cheats and raises disputes by itself, as far as the key that it sends with
-    has native coin. These commands show what it found, and let anyone send a proof instead.
+    has native coin. These commands show what it found, and let anyone send a proof instead. What
+    receipts cannot prove, such as another model, a panel of staked auditors judges.
     """
+
+
+add_panel_commands(disputes)
 
 
 @disputes.command_of(
@@ -85,10 +90,7 @@ async def list_disputes(session: Session, /, key: str) -> None:
 @disputes.command_of(
     "show",
     short_help="Show one dispute with what proves it.",
-    examples=(
-        ("The newest", "hanse disputes show"),
-        ("By the beginning of its id", "hanse disputes show 0x5f0c"),
-    ),
+    examples=(("The newest", "hanse disputes show"), ("By its id", "hanse disputes show 0x5f0c")),
 )
 @click.argument("dispute", required=False, metavar="[DISPUTE]")
 @click.option("--key", default="user", help="Whose disputes: a key of this home.")
@@ -135,8 +137,7 @@ async def show(session: Session, /, dispute: str | None, key: str) -> None:
 async def export(session: Session, /, dispute: str | None, key: str) -> None:
     """Print the receipts that prove one DISPUTE (the newest by default) as JSON.
 
-    There is no key, prompt or answer in it. Whoever sends it gains nothing by it: the victim is
-    paid.
+    There is no key, prompt or answer in it. Whoever sends it gains nothing: the victim is paid.
     """
     from hanse.settlement.disputes.evidence import evidence_to_document
 

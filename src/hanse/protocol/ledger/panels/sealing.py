@@ -31,7 +31,7 @@ def name_challenge(receipt_hash: Hash32, challenger: Address, evidence_hash: Has
     Args:
         receipt_hash: EIP-712 digest of the receipt.
         challenger: who sends it.
-        evidence_hash: SHA-256 of the evidence file.
+        evidence_hash: keccak256 of the evidence file.
     """
     words = hash_word(receipt_hash), address_word(challenger), hash_word(evidence_hash)
     return to_hex(keccak(b"".join(words)))

@@ -1,0 +1,92 @@
+"""Bringing a challenge: its receipt, its evidence's hash, its sealed answer kept beforehand."""
+
+from pathlib import Path
+
+import msgspec
+
+from hanse.cli.panels.commands import FILE_BYTES_MAX
+from hanse.cli.panels.court import Court, open_court
+from hanse.cli.panels.judging import send_and_show
+from hanse.cli.panels.sealed import find_sealed, get_path, make_sealed, save_sealed
+from hanse.cli.panels.showing import VERDICTS
+from hanse.cli.session import Session
+from hanse.protocol.errors import RequestError
+from hanse.protocol.ledger.panels.sealing import Verdict, name_challenge, seal_answer
+from hanse.protocol.signatures import Hash32, keccak, to_hex
+from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document, verify_receipt_file
+
+URI_BYTES_MAX = 256
+"""The contract's."""
+
+
+async def accuse(
+    session: Session,
+    file: Path,
+    receipt_file: Path | None,
+    uri: str,
+    known_answer: str | None,
+    key: str,
+    keyring: bool,
+) -> None:
+    """Check the receipt, seal the answer, keep it, and send the challenge."""
+    content = read_file(file)
+    receipt = verify_receipt_file(receipt_file) if receipt_file else _find_receipt(content)
+    if len(uri.encode()) > URI_BYTES_MAX:
+        raise RequestError("usage", f"the URI has {len(uri.encode())} bytes, at most 256")
+    evidence_hash = hash_evidence(content)
+    async with open_court(session, key, can_send=True, use_keyring=keyring) as court:
+        _verify_domain(court, receipt)
+        receipt_hash = to_hex(receipt.domain.digest(receipt.receipt.receipt.struct_hash()))
+        name = name_challenge(receipt_hash, court.address, evidence_hash)
+        answer = VERDICTS[known_answer] if known_answer else Verdict.NONE
+        path = get_path(session.home, name, court.address, "answer")
+        sealed = find_sealed(path)
+        if sealed is None or sealed.verdict != answer:
+            sealed = make_sealed(answer)
+            save_sealed(path, sealed)
+        call = court.disputes.challenge(
+            receipt.receipt, evidence_hash, uri, seal_answer(court.address, answer, sealed.salt)
+        )
+        terms = court.terms
+        fees = terms.seats * terms.seat_fee
+        await send_and_show(session, court, None, call, terms.bond + fees, name)
+
+
+def read_file(file: Path) -> bytes:
+    """An evidence file's bytes, within the limit."""
+    try:
+        if file.stat().st_size > FILE_BYTES_MAX:
+            raise RequestError("usage", f"{file} has more than {FILE_BYTES_MAX} bytes")
+        return file.read_bytes()
+    except OSError as error:
+        raise RequestError("not_found", f"cannot read {file}: {error.strerror}") from None
+
+
+def hash_evidence(content: bytes) -> Hash32:
+    """What names an evidence file on the chain."""
+    return to_hex(keccak(content))
+
+
+def _find_receipt(content: bytes) -> VerifiedReceipt:
+    """The receipt file inside an evidence file, checked."""
+    try:
+        document = msgspec.json.decode(content)
+        inside = document["receipt"]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        raise RequestError(
+            "usage", "there is no receipt inside this file: name the receipt's with --receipt"
+        ) from None
+    return verify_receipt_document(msgspec.json.encode(inside))
+
+
+def _verify_domain(court: Court, receipt: VerifiedReceipt) -> None:
+    deployment = court.network.deployment
+    if (receipt.domain.chain_id, receipt.domain.escrow) != (
+        deployment.chain_id,
+        deployment.escrow,
+    ):
+        raise RequestError(
+            "configuration_invalid",
+            f"the receipt is for chain {receipt.domain.chain_id}, Escrow {receipt.domain.escrow};"
+            f" this home's network is chain {deployment.chain_id}, Escrow {deployment.escrow}",
+        )
