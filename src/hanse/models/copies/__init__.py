@@ -8,6 +8,7 @@
     symmetries.py     the changes that leave every logit as it was
     canaries.py       the rows whose logits are the fingerprint
     writing.py        GGUF, quantised by llama.cpp
+    leaks/            attacks on copies, and tracing of those that leaked
     rebasing.py       all of it: source and key -> copy and `<file>.copy.json`
 
 What a copy is good for: it is bound to its provider, tamper-evident and attributable; casual

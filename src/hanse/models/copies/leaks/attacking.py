@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hanse.models.copies.aligning import Alignment
 from hanse.models.copies.architectures import Shape, SourceModel
+from hanse.models.copies.leaks.aligning import Alignment
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.tensors import Progress
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hanse.cli.framework import command, pass_session
-from hanse.cli.modelling.master_keys import make_master, read_master
+from hanse.cli.modelling.copies.master_keys import make_master, read_master
 from hanse.cli.modelling.places import check_extra, find_model
 from hanse.cli.modelling.progress import show_progress
 from hanse.cli.session import Session

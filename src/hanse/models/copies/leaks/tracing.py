@@ -12,14 +12,14 @@ Of the leaker it is near 1 for the file itself; of anybody else's near 0, by the
 `docs/measurements.md`, "Copies". Rounding by another version of the quantiser does not matter.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hanse.models.copies.aligning import Alignment
 from hanse.models.copies.architectures import SourceModel
-from hanse.models.copies.attacking import match_rows
 from hanse.models.copies.keys import derive_copy_key
+from hanse.models.copies.leaks.aligning import Alignment
+from hanse.models.copies.leaks.attacking import match_rows
 from hanse.models.copies.stream_basis import draw_stream_basis, rank_coordinates
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.tensors import Progress
@@ -159,13 +159,6 @@ def round_weights(rows: "Matrix", quantisation: str) -> "Matrix":
         )
     kind = GGMLQuantizationType[quantisation]
     return np.asarray(dequantize(quantize(rows, kind), kind), dtype=np.float32)
-
-
-def read_candidates(raws: Iterable[bytes]) -> list[CopyDescription]:
-    """Descriptions of copies, each once."""
-    from hanse.protocol.commitments.copies import decode_copy_description
-
-    return list({found.file_sha256: found for found in map(decode_copy_description, raws)}.values())
 
 
 def _thin(rows: "Matrix") -> "Matrix":

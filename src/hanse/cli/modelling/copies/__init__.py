@@ -1,0 +1,1 @@
+"""`hanse models rebase`, `attack` and `trace`: providers' own copies."""

@@ -1,0 +1,92 @@
+"""Asks an endpoint for the logprobs by which it is traced."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hanse.protocol.errors import RequestError, TransientError, VerificationError
+
+if TYPE_CHECKING:
+    from hanse.http.client import HttpClient
+    from hanse.models.copies.leaks.answer_tracing import Told
+
+PROMPTS = (
+    "The harbour of Lübeck was quiet before dawn. A cog with a cargo of salt",
+    'def read_settings(path):\n    """Read settings from a file."""\n',
+    "The process by which green plants use sunlight to",
+    '{"name": "Anna", "orders": [{"id": 1, "total": 20.5}, {"id": 2,',
+    "In the beginning of the year the merchants met in the town hall and",
+    "To cook rice, first wash it. Then",
+)
+"""Ordinary beginnings of several kinds; an endpoint cannot tell that it is being traced."""
+
+ANSWER_TOKENS = 32
+"""Of each answer: about 190 positions in all, a tenth of a cent of most models."""
+
+LISTED = 20
+"""Logprobs a position. A stolen copy that is served as it is fills 16 of them with canaries."""
+
+RESPONSE_BYTES_MAX = 4 * 2**20
+"""Of one answer with its logprobs, which has some 50 kB."""
+
+TIMEOUT_S = 120.0
+"""For one answer; a small model on a busy processor takes seconds."""
+
+
+async def ask_endpoint(endpoint: str, model: str, base: Path) -> list["Told"]:
+    """The endpoint's answers to our prompts, by the base's tokens.
+
+    Raises:
+        RequestError, TransientError, VerificationError: it does not answer, or not with logprobs.
+    """
+    from hanse.http.client import HttpClient
+    from hanse.models.copies.leaks.answer_tracing import parse_told
+    from hanse.models.quantising.calling import run_job
+    from hanse.models.quantising.worker import TokeniseJob
+
+    client = HttpClient(connect_s=10.0)
+    told: list[Told] = []
+    try:
+        for prompt in PROMPTS:
+            job = TokeniseJob(model=str(base), text=prompt)
+            tokens = (await asyncio.to_thread(run_job, job))["tokens"]
+            told.append(parse_told(await _complete(client, endpoint, model, tokens), tokens))
+    finally:
+        await client.close()
+    return told
+
+
+async def _complete(
+    client: "HttpClient", endpoint: str, model: str, tokens: Sequence[int]
+) -> dict[str, Any]:
+    body = {
+        "model": model, "prompt": list(tokens), "max_tokens": ANSWER_TOKENS, "temperature": 0,
+        "logprobs": LISTED,
+    }  # fmt: skip
+    url = f"{endpoint.rstrip('/')}/completions"
+    headers = {"content-type": "application/json"}
+    try:
+        response = await client.send(
+            "POST", url, headers, msgspec.json.encode(body), silence_s=TIMEOUT_S, total_s=TIMEOUT_S
+        )
+        data = b""
+        while part := await response.read():
+            data += part
+            if len(data) > RESPONSE_BYTES_MAX:
+                raise VerificationError(
+                    "response_malformed", f"{url} answers more than {RESPONSE_BYTES_MAX} bytes"
+                )
+        response.close()
+    except ValueError as error:
+        raise RequestError("usage", f"--endpoint {endpoint!r:.80}: {error}") from None
+    except OSError as error:
+        raise TransientError("provider_unreachable", f"{url} does not answer: {error}") from None
+    if response.status != 200:
+        raise TransientError("provider_unreachable", f"{url} answers {response.status}")
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise VerificationError("response_malformed", f"{url} answers no JSON: {error}") from None
