@@ -160,7 +160,7 @@ class LlamaEngine:
         end = meter.finish()
         assert end.finish_reason is not None
         proven = proof.take(end.usage.output_tokens) if proof else ()
-        return Answer(assembler.get_body(), end.usage, end.finish_reason, proven)
+        return Answer(assembler.get_body(), end.usage, end.finish_reason, proof=proven)
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """llama.cpp's frames without its timings."""

@@ -202,7 +202,7 @@ class UpstreamEngine:
             renamer.rename(payload, envelope),
             usage,
             reason or FinishReason.STOP,
-            proof.take(usage.output_tokens) if proof else (),
+            proof=proof.take(usage.output_tokens) if proof else (),
         )
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:

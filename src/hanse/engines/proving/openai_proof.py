@@ -125,7 +125,7 @@ class OpenAIProof:
         if self._ledger is None:
             return chunk
         proof = self._ledger.take(chunk.usage.output_tokens)
-        return Chunk(chunk.data, chunk.usage, chunk.finish_reason, proof)
+        return msgspec.structs.replace(chunk, proof=proof)
 
     def take(self, output_tokens: int) -> tuple[Entry, ...]:
         """The proof of a whole answer."""
