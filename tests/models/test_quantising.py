@@ -124,6 +124,18 @@ def test_perplexity_and_kl_are_those_of_their_definition(tiny, tmp_path):
     assert (source.quantisation, cost.quantisation) == ("F32", "Q4_0")
 
 
+def test_a_piece_begins_as_the_model_wants_it(tiny, tmp_path):
+    """Gemma's perplexity is 139 without that token and 35 with it (measured on 96 tokens)."""
+    folder = write_tiny_folder(tmp_path / "begun")
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(settings.read_text().replace("{", '{"add_bos_token": true, ', 1))
+    convert_folder(folder, tmp_path / "begun.gguf", dtype="F32")
+    with LlamaRun(tmp_path / "begun.gguf", 1) as begun, LlamaRun(tiny, 1) as plain:
+        assert (begun.beginning, plain.beginning) == ([0], [])
+    (cost,) = measure_files([tmp_path / "begun.gguf"], text=TEXT, tokens_max=128, threads=1)
+    assert cost.score.tokens == 128 + 1 - CONTEXT_TOKENS
+
+
 def test_a_model_with_another_vocabulary_is_no_candidate(tiny, tmp_path):
     folder = write_tiny_folder(tmp_path / "wider", vocab_size=352)
     convert_folder(folder, tmp_path / "wider.gguf", dtype="F32")

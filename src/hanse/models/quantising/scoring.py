@@ -1,7 +1,8 @@
 """Perplexity of a model over a text, and how far its predictions are from its source's.
 
-The text is read in pieces of `PIECE_TOKENS`, each from an empty context. The first
-`CONTEXT_TOKENS` of a piece only give context; every later token is scored:
+The text is read in pieces of `PIECE_TOKENS`, each from an empty context and with the token that
+begins a text where the model wants one. The first `CONTEXT_TOKENS` of a piece only give context;
+every later token is scored:
 
     perplexity = exp(mean of -log p(token))      KL = mean of sum over v of P(v) log(P(v) / Q(v))
 
@@ -75,6 +76,8 @@ class LlamaRun:
         self._model = Model(str(path), llama_cpp.LlamaModelParams())
         self._vocab = self._model.get_vocab()
         self.vocabulary = self._model.n_vocab = self._vocab.n_vocab
+        # Gemma and Llama 3 guess wildly without the token that begins a text
+        self.beginning = [self._vocab.token_bos()] if self._vocab.get_add_bos() else []
         params = llama_cpp.LlamaContextParams()
         params.n_ctx = PIECE_TOKENS + SPEED_TOKENS + 1
         params.n_batch = params.n_ubatch = PIECE_TOKENS
@@ -132,7 +135,8 @@ def score(
     import numpy as np
 
     tokens = run.tokenise(text)[:tokens_max]
-    pieces = [tokens[at : at + PIECE_TOKENS] for at in range(0, len(tokens), PIECE_TOKENS)]
+    length = PIECE_TOKENS - len(run.beginning)
+    pieces = [run.beginning + tokens[at : at + length] for at in range(0, len(tokens), length)]
     pieces = [piece for piece in pieces if len(piece) > 2 * CONTEXT_TOKENS]
     if not pieces:
         raise ValueError(f"the text has {len(tokens)} tokens, {2 * CONTEXT_TOKENS + 1} are needed")
