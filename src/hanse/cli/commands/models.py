@@ -19,9 +19,18 @@ COMMANDS = {
         "hanse.cli.modelling.quantising:quantise",
         "Make smaller files, and measure what they cost.",
     ),
-    "rebase": ("hanse.cli.modelling.copies.rebasing:rebase", "Make a provider's own copy of a model."),
-    "attack": ("hanse.cli.modelling.copies.attacking:attack", "Undo a copy with its public base at hand."),
-    "trace": ("hanse.cli.modelling.copies.tracing:trace", "Name whose copy a file or an endpoint is."),
+    "rebase": (
+        "hanse.cli.modelling.copies.rebasing:rebase",
+        "Make a provider's own copy of a model.",
+    ),
+    "attack": (
+        "hanse.cli.modelling.copies.attacking:attack",
+        "Undo a copy with its public base at hand.",
+    ),
+    "trace": (
+        "hanse.cli.modelling.copies.tracing:trace",
+        "Name whose copy a file or an endpoint is.",
+    ),
 }
 """Command -> (where it is, its line in the help)."""
 
