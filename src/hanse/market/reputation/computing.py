@@ -44,6 +44,7 @@ NEW_PPM = 50_000
 
 MASSES = {
     Word.AUDIT_FAILED: ONE,  # one recomputed answer that does not match fills a word
+    Word.AUDIT_DOUBTED: ONE // 10,  # draws or counts that do not fit: honest engines differ too
     Word.AUDIT_PASSED: ONE // 20,
     Word.REQUEST_FAILED: ONE // 20,  # a timeout is not a cheat
     Word.FIRST_TOKEN: ONE // 40,

@@ -34,6 +34,7 @@ class Word(StrEnum):
 
     AUDIT_PASSED = "audit_passed"
     AUDIT_FAILED = "audit_failed"
+    AUDIT_DOUBTED = "audit_doubted"  # what it found is no ground for a penalty alone
     REQUEST_FAILED = "request_failed"
     FIRST_TOKEN = "first_token"  # noqa: S105  # of an answer, not of a password
 
