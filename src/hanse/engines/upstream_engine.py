@@ -179,6 +179,7 @@ class UpstreamEngine:
             model=s.model,
             quantisation=s.quantisation,
             source="an OpenAI-compatible upstream; its weights are not seen by this provider",
+            base_root=self._copy.description.base_root if self._copy else "",
         )
 
     async def answer(self, request: EngineRequest) -> Answer:

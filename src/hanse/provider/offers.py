@@ -206,7 +206,7 @@ async def build_offer(
         context_tokens=min(capabilities.context_tokens, TOKENS_MAX),
         output_tokens_max=min(capabilities.output_tokens_max, TOKENS_MAX),
         prices=service.prices,
-        verifiability=service.verifiability,
+        verifiability=_get_verifiability(service),
         endpoints=tuple(endpoints),
         encryption_key=encryption_key,
         valid_until=valid_until,
@@ -221,5 +221,20 @@ def sign_offer(offer: Offer, domain: Domain, receipt_key: DigestSigner) -> Signe
 
 
 def get_manifest_root(model: ModelDescription) -> Hash32:
-    """Merkle root over the model's files; zero if their bytes are out of sight."""
+    """Merkle root over the model's files; zero if their bytes are out of sight.
+
+    Of a provider's own copy it is the base model's: that is what is sold.
+    """
+    if model.base_root:
+        return model.base_root
     return manifests.get_manifest_root((file.name, file.sha256) for file in model.files)
+
+
+def _get_verifiability(service: Service) -> str:
+    """An engine that proves makes `embedded` of a service that claims nothing by itself."""
+    claims_nothing = service.verifiability == "reputation"
+    return (
+        "embedded"
+        if claims_nothing and service.engine.capabilities.proves
+        else (service.verifiability)
+    )
