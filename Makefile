@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-audit bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-audit bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ day: .venv/dev.stamp ## a day of ten users and two providers to its settlements,
 sim-settlement: .venv/dev.stamp ## a day of USERS=1000 users settled on an EVM, one JSON line; REQUESTS, SEED, GAS_GWEI
 	@$(BIN)/python -m benchmarks.sim_settlement --users $(or $(USERS),1000) --requests $(or $(REQUESTS),20) \
 		--seed $(or $(SEED),1) --gas-price-gwei $(or $(GAS_GWEI),0.001)
+
+sim-auditors: .venv/dev.stamp ## what auditors earn who look and who do not, one JSON line a case; CHALLENGES=10000
+	@$(BIN)/python -m benchmarks.sim_auditors --challenges $(or $(CHALLENGES),10000)
 
 mutation: .venv/mutation.stamp ## change the money code line by line and see whether a test notices; PARTS=rules
 	$(BIN)/python -m tools.mutation $(PARTS)
