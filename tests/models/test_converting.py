@@ -157,6 +157,27 @@ def test_a_tokenizer_that_llama_cpp_lacks_is_refused(tmp_path, change, reason):
     assert reason in refused(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": None},
+        {"model": []},
+        {"model": {"type": "BPE", "vocab": [1]}},
+        {"model": {"type": "BPE", "vocab": {"a": "b"}}},
+        {"model": {"type": "BPE", "vocab": {"a": 10**9}}},
+        {"added_tokens": ["x"]},
+        {"added_tokens": [{"id": -1, "content": "x"}]},
+        {"normalizer": "NFC"},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [1]}},
+    ],
+    ids=str,
+)
+def test_a_tokenizer_of_another_form_is_refused(tmp_path, change):
+    folder = write_tiny_folder(tmp_path / "tiny")
+    change_tokenizer(folder, change)
+    refused(folder, VerificationError)
+
+
 def test_a_tokenizer_that_llama_cpp_reads_otherwise_is_refused(tmp_path):
     """By trial: it splits as SmolLM does, but for a space in front, which llama.cpp leaves out."""
     folder = write_tiny_folder(tmp_path / "tiny")

@@ -47,6 +47,30 @@ def test_the_same_type_twice_is_the_same_bytes(tiny, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_split_model_is_one_model(tiny, tmp_path):
+    """Written in parts by the gguf package: the same tensors, and the same smaller file."""
+    from gguf import GGUFReader, GGUFWriter
+
+    reader = GGUFReader(str(tiny))
+    writer = GGUFWriter(str(tmp_path / "parts.gguf"), "llama", split_max_tensors=9)
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            inner = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    first = tmp_path / "parts-00001-of-00003.gguf"
+    assert not compare(open_model(tiny)[1], open_model(first)[1]).changed
+    quantise_file(first, tmp_path / "small.gguf", "Q8_0", threads=1)
+    quantise_file(tiny, tmp_path / "other.gguf", "Q8_0", threads=1)
+    found = compare(open_model(tmp_path / "small.gguf")[1], open_model(tmp_path / "other.gguf")[1])
+    assert (found.changed, found.only_first, found.only_second) == ((), (), ())
+
+
 def test_errors_grow_as_bits_shrink(tiny, tmp_path):
     source = open_model(tiny)[1]
     errors = []
@@ -94,6 +118,7 @@ def test_names_of_types_and_files():
 
     assert name_target(Path("a.Q8_0.gguf"), "Q4_0") == "a.Q4_0.gguf"
     assert name_target(Path("v1.5.gguf"), "Q4_0") == "v1.5.Q4_0.gguf"
+    assert name_target(Path("a.F16-00001-of-00003.gguf"), "Q4_0") == "a.Q4_0.gguf"
     assert name_target(Path("folder"), "F16") == "folder.F16.gguf"
 
 

@@ -56,11 +56,11 @@ def read_config(path: Path) -> ModelConfig:
     """
     raw = read_document(path, SETTINGS_BYTES_MAX)
     named = raw.get("architectures")
-    first = named[0] if isinstance(named, list) and named else raw.get("model_type")
+    first = str(named[0] if isinstance(named, list) and named else raw.get("model_type"))[:60]
     if first not in ARCHITECTURES:
         raise _refuse(f"of class {first}; {', '.join(ARCHITECTURES)} can be")
     if raw.get("hidden_act", "silu") != "silu":
-        raise _refuse(f"with the activation {raw['hidden_act']}; silu can be")
+        raise _refuse(f"with the activation {str(raw['hidden_act'])[:40]}; silu can be")
     if raw.get("use_sliding_window") or (
         first == "MistralForCausalLM" and raw.get("sliding_window")
     ):
@@ -107,7 +107,7 @@ def _read_scaling(
         return _get_number(rope, "factor"), ()
     if kind == "llama3":
         return 1.0, _get_llama3_factors(rope, base, head_width)
-    raise _refuse(f"whose positions are scaled by {kind}; linear and llama3 can be")
+    raise _refuse(f"whose positions are scaled by {str(kind)[:40]}; linear and llama3 can be")
 
 
 def _get_llama3_factors(rope: dict[str, Any], base: float, head_width: int) -> tuple[float, ...]:

@@ -44,9 +44,17 @@ def read_vocabulary(path: Path, size: int) -> Vocabulary:
         VerificationError: `model_invalid`, ids that contradict one another.
     """
     raw = read_document(path, TOKENIZER_BYTES_MAX)
-    model = raw.get("model")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
-        raise _refuse(f"of kind {model.get('type') if isinstance(model, dict) else None}")
+    try:
+        return _read(raw, size)
+    except (AttributeError, TypeError, KeyError) as error:
+        # its parts are objects in objects, any of which may be something else in a stranger's file
+        raise _invalid(f"a part is of another kind than it should be ({error})") from error
+
+
+def _read(raw: dict[str, Any], size: int) -> Vocabulary:
+    model = raw["model"]
+    if model.get("type", "BPE") != "BPE":
+        raise _refuse(f"of kind {str(model.get('type'))[:40]}")
     by_id, kinds = _collect(model.get("vocab"), raw.get("added_tokens"), size)
     tokens = tuple(by_id.get(index, f"[PAD{index}]") for index in range(size))
     found = tuple(kinds.get(index, UNUSED) for index in range(size))

@@ -227,7 +227,12 @@ def _write_vocabulary(writer: Any, folder: Path, vocabulary: Vocabulary) -> None
     if vocabulary.scores:
         writer.add_token_scores(list(vocabulary.scores))
         writer.add_add_space_prefix(vocabulary.adds_space)
-    special = SpecialVocab(folder, load_merges=vocabulary.model == "gpt2", n_vocab=None)
+    try:
+        special = SpecialVocab(folder, load_merges=vocabulary.model == "gpt2", n_vocab=None)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise VerificationError(
+            "model_invalid", f"The tokenizer's settings cannot be read: {error}."
+        ) from error
     special.add_to_gguf(writer, quiet=True)
 
 
@@ -272,7 +277,13 @@ def _verify_tokens(path: Path, tokenizer: Path) -> None:
     from tokenizers import Tokenizer
 
     text = OWN_TEXT.read_text()
-    wanted = Tokenizer.from_file(str(tokenizer)).encode(text, add_special_tokens=False).ids
+    try:
+        reading = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # the package raises no narrower one
+        raise VerificationError(
+            "model_invalid", f"tokenizer.json cannot be read: {error}."
+        ) from error
+    wanted = reading.encode(text, add_special_tokens=False).ids
     got = run_job(TokeniseJob(model=str(path), text=text))["tokens"]
     if got != wanted:
         at = next(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from hanse.models.gguf_header import read_gguf_header
 from hanse.models.inspecting import get_quantisation
+from hanse.models.opening import open_model
 from hanse.models.quantising.calling import run_job
 from hanse.models.quantising.scoring import Score
 from hanse.models.quantising.worker import ScoreJob
@@ -58,7 +58,7 @@ def measure_files(
     measured: list[FileCost] = []
     with tempfile.TemporaryDirectory() as folder:
         for index, path in enumerate(paths):
-            header = read_gguf_header(path)
+            files, header = open_model(path)
             name = get_quantisation(header)
 
             def tell(text: str, share: float, index: int = index, name: str = name) -> None:
@@ -76,7 +76,8 @@ def measure_files(
             tell("loading", 0.0)
             score = msgspec.convert(run_job(job, tell), Score)
             bits = round(800 * header.size_bytes / max(1, header.weights))
-            measured.append(FileCost(path, name, path.stat().st_size, bits, score))
+            size_bytes = sum(file.stat().st_size for file in files.paths)
+            measured.append(FileCost(path, name, size_bytes, bits, score))
     return measured
 
 

@@ -6,9 +6,11 @@ tensors finer; rows that no block of 256 divides (SmolLM2's 576) fall back to bl
 """
 
 import os
+import re
 from pathlib import Path
 
 from hanse.models.gguf_header import read_gguf_header
+from hanse.models.opening import open_model
 from hanse.models.quantising.calling import run_job
 from hanse.models.quantising.worker import QuantiseJob
 from hanse.models.tensors import Progress
@@ -41,10 +43,10 @@ def find_type(text: str) -> str:
 
 
 def name_target(source: Path, quantisation: str) -> str:
-    """`model.Q8_0.gguf` as `Q4_0` is `model.Q4_0.gguf`."""
-    stem, dot, last = source.name.removesuffix(".gguf").rpartition(".")
-    known = last.upper() in OFFERED
-    return f"{stem if dot and known else source.name.removesuffix('.gguf')}.{quantisation}.gguf"
+    """`model.Q8_0.gguf` as `Q4_0` is `model.Q4_0.gguf`; parts of a split file make one."""
+    name = re.sub(r"-\d{5}-of-\d{5}$", "", source.name.removesuffix(".gguf"))
+    stem, _, last = name.rpartition(".")
+    return f"{stem if stem and last.upper() in OFFERED else name}.{quantisation}.gguf"
 
 
 def quantise_file(
@@ -61,7 +63,7 @@ def quantise_file(
         RequestError: `usage`, the target is there already; `unprocessable`, llama.cpp could not.
         VerificationError: `model_invalid`, the source is broken.
     """
-    header = read_gguf_header(source)
+    _, header = open_model(source)
     if target.exists():
         raise RequestError(
             "usage", f"{target} is there already; remove it, or name another --output."
