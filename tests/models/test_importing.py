@@ -1,5 +1,6 @@
 """Folders and safetensors from strangers: what does not belong into a model is refused by name."""
 
+import contextlib
 import json
 import os
 
@@ -50,6 +51,19 @@ def test_safetensors_are_read_as_their_own_package_reads_them(tmp_path):
     assert header.tensors.keys() == theirs.keys()
     for name, tensor in header.tensors.items():
         np.testing.assert_array_equal(read_weights(tensor), theirs[name])
+
+
+def test_no_flipped_byte_of_the_header_does_more_than_refuse(tmp_path):
+    path = tmp_path / "m.safetensors"
+    write_safetensors(path, {"a": np.ones((2, 3), np.float32), "b": np.ones(4, np.float16)})
+    good = path.read_bytes()
+    for place in range(len(good) - 32):
+        for flip in (0x01, 0x04, 0x80):
+            data = bytearray(good)
+            data[place] ^= flip
+            path.write_bytes(data)
+            with contextlib.suppress(VerificationError):
+                read_safetensors_header(path)
 
 
 def test_bfloat16_is_widened_exactly(tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.engines.base import ModelDescription, ModelFile
+from hanse.engines.gguf_files import describe_file
 from hanse.models.manifest import make_manifest, read_manifest, verify_files, verify_root
 from hanse.protocol import merkle
 from hanse.protocol.errors import RequestError, VerificationError
@@ -50,6 +51,13 @@ def test_the_root_is_what_an_offer_names(folder):
     )
     description = ModelDescription(model="m", quantisation="F32", files=served)
     assert get_offered_root(description) == manifest.root
+
+
+def test_a_file_that_an_engine_serves_has_the_root_of_its_import(folder, tmp_path):
+    path = folder / "model.safetensors"
+    served = describe_file(path, tmp_path)
+    description = ModelDescription(model="m", quantisation="F32", files=(served,))
+    assert get_offered_root(description) == make_manifest(path)[0].root
 
 
 def test_one_file_is_proven_to_belong_to_the_root(folder):
