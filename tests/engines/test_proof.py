@@ -138,11 +138,11 @@ async def test_a_seed_is_given_where_the_caller_gave_none(proving: LlamaEngine) 
             del request.body["seed"]
         return msgspec.structs.replace(request, sampling_seed=sampling_seed)
 
-    one, same, other, own = [
+    one, same, other, own, chance = [
         get_proof(await collect(proving, request))
-        for request in (ask(5), ask(5), ask(6), ask(6, seed=5))
+        for request in (ask(5), ask(5), ask(6), ask(6, seed=5), ask(5, seed=-1))
     ]
-    assert one == same == own
+    assert one == same == own == chance
     assert one != other
 
 

@@ -23,7 +23,7 @@ import msgspec
 
 from hanse.engines.base import Chunk
 from hanse.engines.parameters import count_choices
-from hanse.engines.proving.copy_in_service import TOPS, CopyInService
+from hanse.engines.proving.copy_in_service import TOPS, CopyInService, set_seed
 from hanse.engines.proving.ledger import Ledger
 from hanse.engines.proving.logprobs import WIDE, clean_logprobs
 from hanse.protocol.commitments.tree import Entry
@@ -102,7 +102,7 @@ class ProofReader:
         self._asked_top = _take_asked_top(body)
         self._ledger = Ledger(copy.description) if count_choices(body) == 1 else None
         if self._ledger is not None and seed is not None:
-            body.setdefault("seed", seed)
+            set_seed(body, seed)
         if self._asked_top or self._ledger:
             tops = TOPS + WIDE if self._asked_top else TOPS
             body["top_logprobs" if body.get("logprobs") is True else "n_probs"] = tops

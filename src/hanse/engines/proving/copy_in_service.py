@@ -20,6 +20,7 @@ from hanse.protocol.commitments.copies import (
     decode_copy_description,
 )
 from hanse.protocol.commitments.fingerprints import CANARIES
+from hanse.protocol.commitments.seeds import SEED_MAX
 from hanse.protocol.errors import RequestError
 
 TOPS = 20
@@ -77,6 +78,13 @@ class CopyInService:
                 f"prompt holds a token number above {limit}, the model's last.",
                 param="prompt",
             )
+
+
+def set_seed(body: dict[str, Any], seed: int) -> None:
+    """Give a checked body this seed unless it names one; one that means chance is none."""
+    asked = body.get("seed")
+    if asked is None or asked % 2**32 > SEED_MAX:
+        body["seed"] = seed
 
 
 def find_copy(path: Path) -> CopyInService | None:

@@ -19,7 +19,7 @@ import msgspec
 
 from hanse.engines.base import Chunk, Operation
 from hanse.engines.parameters import count_choices
-from hanse.engines.proving.copy_in_service import TOPS, CopyInService
+from hanse.engines.proving.copy_in_service import TOPS, CopyInService, set_seed
 from hanse.engines.proving.ledger import Ledger
 from hanse.protocol.commitments.tree import Entry
 from hanse.protocol.errors import RequestError, TransientError
@@ -98,7 +98,7 @@ class OpenAIProof:
         if self._ledger is None:
             return
         if seed is not None:
-            body.setdefault("seed", seed)
+            set_seed(body, seed)
         is_chat = operation is Operation.CHAT
         asked: dict[str, Any] = (
             {"logprobs": True, "top_logprobs": TOPS} if is_chat else {"logprobs": TOPS}
