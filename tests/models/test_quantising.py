@@ -10,7 +10,7 @@ from hanse.models.comparing import compare
 from hanse.models.converting import convert_folder
 from hanse.models.gguf_header import read_gguf_header
 from hanse.models.opening import open_model
-from hanse.models.quantising.calling import run_job
+from hanse.models.quantising.calling import ENVIRONMENT, make_environment, run_job
 from hanse.models.quantising.costs import OWN_TEXT, measure_files, read_text
 from hanse.models.quantising.files import OFFERED, find_type, name_target, quantise_file
 from hanse.models.quantising.scoring import CONTEXT_TOKENS, PIECE_TOKENS, LlamaRun
@@ -182,6 +182,11 @@ def test_a_process_that_dies_is_an_error_and_not_the_end(tiny, tmp_path):
     with pytest.raises(RequestError) as caught:
         run_job(job)
     assert caught.value.code == "unprocessable"
+
+
+def test_no_process_of_llama_cpp_gets_a_password():
+    given = make_environment({"HANSE_PASSWORD": "secret", "PATH": "/bin"})
+    assert given == {"PATH": "/bin", **ENVIRONMENT}
 
 
 def test_texts_from_files_are_bounded(tmp_path):

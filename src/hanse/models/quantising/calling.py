@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +19,10 @@ LOOK_S = 0.25
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "GGML_NO_BACKTRACE": "1"}
 """Threads that wait sleep: on busy cores they would else take the time of those that work. And a
 process that ends itself does not call a debugger first."""
+
+
+OWN_VARIABLES = ("HANSE_",)
+"""Passwords among them: a process that reads a stranger's file gets none."""
 
 
 class _Line(msgspec.Struct):
@@ -47,7 +51,7 @@ def run_job(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | ENVIRONMENT,
+        env=make_environment(os.environ),
     )
     try:
         return _follow(process, msgspec.json.encode(job), progress, watch)
@@ -59,6 +63,11 @@ def run_job(
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def make_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the process, made of this one's."""
+    return {k: v for k, v in own.items() if not k.startswith(OWN_VARIABLES)} | ENVIRONMENT
 
 
 def _follow(
