@@ -104,7 +104,7 @@ async def measure_noise(
                 questions = [make_request(number, output_tokens) for number in numbers]
                 told = f"{load.concurrent} at once, {load.threads} threads"
                 for served in await serve_all(engine, questions, load.concurrent):
-                    _take(sample, served, rescore(served, model))
+                    take(sample, served, rescore(served, model))
                     done += 1
                     progress(told, done / answers)
         finally:
@@ -145,7 +145,8 @@ def get_engine_settings(path: Path, load: Load, cache_dir: Path) -> dict[str, An
     }
 
 
-def _take(sample: Sample, served: Served, found: Rescored | tuple[str, ...]) -> None:
+def take(sample: Sample, served: Served, found: Rescored | tuple[str, ...]) -> None:
+    """Add one answer to a sample, or the reason why it is left out."""
     if not isinstance(found, Rescored):
         for reason in found:
             sample.misfits[reason] = sample.misfits.get(reason, 0) + 1
