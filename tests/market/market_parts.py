@@ -104,7 +104,13 @@ class MadeMarket:
         held = list(offers)
         for listed in held:
             self.funds.setdefault(listed.provider, 10**15)
+            self.verify(listed)
         self.index.replace_all(held)
+
+    def verify(self, listed: ListedOffer, valid_s: float = 3_600.0) -> None:
+        """Its machine was verified just now."""
+        valid_until = self.clock() + valid_s
+        self.board.attested.verify_until(listed.provider, listed.receipt_key, "made", valid_until)
 
     def measure(self, provider: str, first_s: float, token_s: float, answers: int = 3) -> None:
         """It gave answers of 101 tokens at this speed."""

@@ -1,7 +1,6 @@
 """The broker's attestation: a fresh one for each nonce, bound to its own receipt key."""
 
 import asyncio
-import json
 import os
 import sys
 import threading
@@ -22,34 +21,15 @@ from hanse.provider.attesting.sources import (
 from hanse.verification import attestation as verifier
 from tests.provider.broker_parts import PROVIDER, RECEIPT_KEY, selling
 from tests.verification.attestation.made_attestations import (
-    BOOT_LOG,
-    EVENTS,
     NONCE,
     Made,
     make_bundle,
     make_gpu_policy,
 )
-from tests.verification.attestation.made_platform import NOW, make_platform
+from tests.verification.attestation.made_machine import MachineHere, write_settings
+from tests.verification.attestation.made_platform import NOW
 
 REPORT_DATA = bytes(range(64))
-
-
-class MachineHere:
-    """Quotes of the platform that the tests make, in place of a TDX machine."""
-
-    def __init__(self) -> None:
-        self.released = asyncio.Event()
-        self.released.set()
-        self.at_work = 0
-
-    async def fetch_quote(self, report_data: bytes) -> bytes:
-        self.at_work += 1
-        assert self.at_work == 1, "one quote is made at a time"
-        await self.released.wait()
-        self.at_work -= 1
-        registers = dict(zip([f"rtmr{i}" for i in range(4)], Made().replay(), strict=True))
-        measured = registers | {"mr_td": "33" * 48}
-        return make_platform().make_quote(report_data, measured=measured)
 
 
 class GpusHere:
@@ -60,14 +40,7 @@ class GpusHere:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> AttestingSettings:
-    (tmp_path / "collateral.json").write_text(make_platform().make_collateral().to_json())
-    (tmp_path / "ccel").write_bytes(BOOT_LOG + b"\xff" * 10_000)
-    events = [{"name": name, "payload": payload} for name, payload in EVENTS]
-    (tmp_path / "events.json").write_text(json.dumps(events))
-    return AttestingSettings(
-        "tsm",
-        *(str(tmp_path / name) for name in ("collateral.json", "ccel", "events.json")),
-    )
+    return write_settings(tmp_path)
 
 
 def verify(body: bytes, **policy: object) -> verifier.Attestation:

@@ -12,6 +12,7 @@ from hanse.market import PublishedService
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Prices
 from hanse.sdk import FixedChain, Hanse, HanseParts, TransportLimits
+from hanse.sdk.choosing import Choosing
 from hanse.sdk.disputes import Disputes
 from hanse.sdk.transport.asgi import AsgiTransport
 from hanse.settlement.books.receipt_records import SubAccountFunds
@@ -54,6 +55,7 @@ class World:
             [to_service(broker) for broker in self.brokers],
             {broker.provider: SubAccountFunds(1_000_000, 0) for broker in self.brokers},
         )
+        self.choosing = Choosing(trial_share=0.0)
         self.join_disputes: JoinDisputes | None = None
         self.open_book: Callable[[Database, Domain], Awaitable[VoucherBook]] = open_voucher_book
         self.transport = AsgiTransport({broker.url: broker for broker in self.brokers})
@@ -73,6 +75,7 @@ class World:
                 transport=self.transport,
                 limits=self.limits,
                 clock=self.clock,
+                choosing=self.choosing,
                 disputes=await self.join_disputes(database) if self.join_disputes else None,
             )
             async with Hanse.join(parts) as hanse:

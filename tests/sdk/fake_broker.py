@@ -69,12 +69,14 @@ class FakeBroker:
         url: str = "http://provider-1",
         prices: Prices | None = None,
         model: str = "echo",
+        verifiability: str = "reputation",
     ) -> None:
         self.domain = domain
         self.key = Key(secret)
         self.provider = Key(bytes(31) + secret[-1:]).address
         self.clock = clock
         self.url = url
+        self.verifiability = verifiability
         self.funds = SubAccountFunds(1_000_000, 0)
         self.offer = self._sign_offer(prices or Prices(1_000_000, 500_000, 2_000_000), model)
         self.offer_hash = "0x" + self.offer.offer.struct_hash().hex()
@@ -102,7 +104,7 @@ class FakeBroker:
             context_tokens=4_096,
             output_tokens_max=1_000,
             prices=prices,
-            verifiability="reputation",
+            verifiability=self.verifiability,
             endpoints=(self.url,),
             encryption_key=ZERO_HASH,
             valid_until=int(self.clock()) + 86_400,

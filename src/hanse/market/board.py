@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from hanse.market.attested import AttestedBook
 from hanse.market.health import FORGET_S, HealthBook
 from hanse.market.measured import MeasuredBook, ServiceKey
 from hanse.market.offers import ListedOffer, OfferIndex
@@ -161,6 +162,7 @@ class Board:
         region: str = "",
     ) -> None:
         self.health, self.measured, self.presence = health, measured, presence
+        self.attested = AttestedBook(clock)
         self._clock = clock
         self._region = region
         self._groups: dict[tuple[str, str], Group] = {}

@@ -149,6 +149,8 @@ class Judge(msgspec.Struct, frozen=True):
             return "expired"
         if row.strength > STRENGTHS[needs.verifiability_min]:
             return "verifiability"
+        if row.strength == 0 and self.board.attested.find_problem(row.listed):
+            return "attestation"
         if offer.context_tokens < needs.context_tokens:
             return "context"
         if needs.region and not is_within(offer.region, needs.region):
@@ -185,6 +187,9 @@ class Judge(msgspec.Struct, frozen=True):
             "verifiability": lambda: (
                 f"{provider} is checked by {offer.verifiability}, "
                 f"asked for was {needs.verifiability_min}"
+            ),
+            "attestation": lambda: (
+                f"{provider} is left out: {self.board.attested.find_problem(row.listed)}"
             ),
             "context": lambda: (
                 f"{provider} has a context of {offer.context_tokens}, needed are "
@@ -335,7 +340,7 @@ def explain(match: Match, model: str) -> HanseError:
     return TransientError("no_provider", message)
 
 
-_PASSING = ("down", "tried", "full", "deadline")
+_PASSING = ("down", "tried", "full", "deadline", "attestation")
 _PERMANENT = (
     "fee",
     "price",

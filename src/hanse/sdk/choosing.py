@@ -14,6 +14,7 @@ from hanse.market import (
     PresenceBook,
 )
 from hanse.sdk.purchase.funding import Funding
+from hanse.verification.attestation import Policy as AttestationPolicy
 
 TRIAL_SHARE = 0.02
 """One request in fifty may go to a provider that was hardly asked before."""
@@ -27,11 +28,13 @@ class Choosing:
         policy: what counts how much.
         region: where this side is, for the weight of locality; empty for nowhere.
         trial_share: of the requests, how many may try a fresh provider; 0 for none.
+        attestation: which machines are good enough; None leaves every offer of class `tee` out.
     """
 
     policy: Policy = CHEAPEST
     region: str = ""
     trial_share: float = TRIAL_SHARE
+    attestation: AttestationPolicy | None = None
 
 
 def create_chooser(

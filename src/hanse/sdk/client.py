@@ -22,6 +22,7 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError, RequestError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.sdk.account import Account, open_account
+from hanse.sdk.attesting import Attestations
 from hanse.sdk.chain_view import ChainView, IndexedChain, open_chain
 from hanse.sdk.choosing import Choosing, create_chooser
 from hanse.sdk.completion import Completion, CompletionStream, read_completion
@@ -140,6 +141,10 @@ class Hanse:
         )
         self._discovery = Discovery(
             parts.chain, parts.transport, self._offers, self._health, parts.domain, parts.clock
+        )
+        self._attestations = Attestations(
+            *(parts.transport, self._offers, self.chooser.board.attested),
+            *(parts.choosing.attestation, parts.clock, parts.random_bytes),
         )
         buyer_parts = BuyerParts(
             domain=parts.domain,
@@ -333,8 +338,10 @@ class Hanse:
     # the market
 
     async def discover(self) -> DiscoveryReport:
-        """Read the Registry at the confirmed block, fetch and verify offers."""
-        return await self._discovery.discover()
+        """Read the Registry at the confirmed block, fetch and verify offers and machines."""
+        report = await self._discovery.discover()
+        await self._attestations.verify_due()
+        return report
 
     async def fetch_heartbeats(self) -> None:
         """Ask the brokers that could be asked how busy they are; a loop does it too."""

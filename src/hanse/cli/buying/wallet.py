@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from hanse.chain import ChainError, Key, Outbox, Rpc, verify_deployment
+from hanse.cli.buying.attestation_policy import find_attestation_policy
 from hanse.cli.control import hold_folder
 from hanse.cli.network import Network
 from hanse.cli.session import Session
@@ -24,6 +25,7 @@ from hanse.protocol.errors import InvariantError
 from hanse.protocol.signatures import Address, Signature, parse_address
 from hanse.sdk.account import Account, open_account
 from hanse.sdk.chain_view import IndexedChain, open_chain
+from hanse.sdk.choosing import Choosing
 from hanse.sdk.disputes import find_dispute_alarms
 from hanse.sdk.money import Money, read_money
 from hanse.sdk.settings import Settings
@@ -123,7 +125,7 @@ def get_settings(
     """Settings to buy with: the signer's key unlocked, the wallet's left alone.
 
     Raises:
-        RequestError: no such key, or a wrong password.
+        RequestError: no such key, a wrong password, or an attestation policy that cannot be read.
     """
     return Settings(
         network.rpc_url,
@@ -133,6 +135,7 @@ def get_settings(
         user=session.get_key_address(key),
         private_endpoints=network.private_endpoints,
         records=RecordsSettings(network.recorders),
+        choosing=Choosing(attestation=find_attestation_policy(session.home)),
     )
 
 
