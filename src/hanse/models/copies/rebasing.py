@@ -120,8 +120,8 @@ def rebase(
         )
     if target.exists():
         raise RequestError("usage", f"{target} is there already; remove it or name another one.")
-    converted = target.with_name(f"{target.name}.source-{os.getpid()}")
-    whole = target.with_name(f"{target.name}.float-{os.getpid()}")
+    converted = target.with_name(f"{target.stem}.source-{os.getpid()}.gguf")
+    whole = target.with_name(f"{target.stem}.float-{os.getpid()}.gguf")
     try:
         if source.is_dir():
             convert_folder(source, converted, progress, FLOAT)

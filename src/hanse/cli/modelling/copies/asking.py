@@ -36,8 +36,13 @@ TIMEOUT_S = 120.0
 """For one answer; a small model on a busy processor takes seconds."""
 
 
-async def ask_endpoint(endpoint: str, model: str, base: Path) -> list["Told"]:
+async def ask_endpoint(
+    endpoint: str, model: str, base: Path, canary_ids: Sequence[int]
+) -> list["Told"]:
     """The endpoint's answers to our prompts, by the base's tokens.
+
+    A copy that is served as it is answers nothing but canaries. Then it is asked again with these
+    masked; other endpoints are never sent ids that their model does not have.
 
     Raises:
         RequestError, TransientError, VerificationError: it does not answer, or not with logprobs.
@@ -53,19 +58,29 @@ async def ask_endpoint(endpoint: str, model: str, base: Path) -> list["Told"]:
         for prompt in PROMPTS:
             job = TokeniseJob(model=str(base), text=prompt)
             tokens = (await asyncio.to_thread(run_job, job))["tokens"]
-            told.append(parse_told(await _complete(client, endpoint, model, tokens), tokens))
+            answer = parse_told(await _complete(client, endpoint, model, tokens, ()), tokens)
+            if set(answer.answer) & set(canary_ids):
+                again = await _complete(client, endpoint, model, tokens, canary_ids)
+                answer = parse_told(again, tokens)
+            told.append(answer)
     finally:
         await client.close()
     return told
 
 
 async def _complete(
-    client: "HttpClient", endpoint: str, model: str, tokens: Sequence[int]
+    client: "HttpClient",
+    endpoint: str,
+    model: str,
+    tokens: Sequence[int],
+    masked: Sequence[int],
 ) -> dict[str, Any]:
-    body = {
+    body: dict[str, Any] = {
         "model": model, "prompt": list(tokens), "max_tokens": ANSWER_TOKENS, "temperature": 0,
         "logprobs": LISTED,
     }  # fmt: skip
+    if masked:
+        body["logit_bias"] = {str(token): -100 for token in masked}
     url = f"{endpoint.rstrip('/')}/completions"
     headers = {"content-type": "application/json"}
     try:

@@ -119,7 +119,8 @@ async def _trace_endpoint(
 ) -> list[Row]:
     from hanse.models.copies.leaks.answer_tracing import compare_answers
 
-    told = await ask_endpoint(endpoint, name, source)
+    canaries = {token for copy in candidates.values() for token in copy.canary_ids}
+    told = await ask_endpoint(endpoint, name, source, sorted(canaries))
     with show_progress(session.output) as progress:
         scores = compare_answers(source, list(candidates), told, os.cpu_count() or 1, progress)
     rows = zip(candidates.values(), scores, strict=True)
@@ -130,7 +131,13 @@ def _show(session: Session, rows: Sequence[Row], score_min: float) -> None:
     named = [copy.provider for copy, score in rows if score >= score_min]
     output = session.output
     table = [
-        (copy.provider, copy.epoch, f"{score:.3f}", "named" if score >= score_min else "")
+        (
+            copy.provider,
+            copy.epoch,
+            copy.quantisation,
+            f"{score:.3f}",
+            "named" if score >= score_min else "",
+        )
         for copy, score in rows
     ]
     document: dict[str, Any] = {
@@ -140,12 +147,13 @@ def _show(session: Session, rows: Sequence[Row], score_min: float) -> None:
             {
                 "provider": copy.provider,
                 "epoch": copy.epoch,
+                "quantisation": copy.quantisation,
                 "file_sha256": copy.file_sha256,
                 "score": round(score, 6),
             }
             for copy, score in rows
         ],
     }
-    output.show(document, lambda: output.table(("provider", "epoch>", "score>", ""), table))
+    output.show(document, lambda: output.table(("provider", "epoch>", "type", "score>", ""), table))
     if not named:
         output.note(f"Nobody is named: no score reaches {score_min}.")

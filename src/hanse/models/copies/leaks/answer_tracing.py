@@ -7,15 +7,19 @@ own as the rounding itself:
     residue = logprobs told - logprobs of the base, over the tokens that were listed
     score   = correlation of the endpoint's residue with a candidate's
 
-Each position's mean is taken out of both, since the listed logprobs may be over another vocabulary
-(with or without canaries). The candidates' files are needed, and a prefill of each.
+The base is read in float32, so that no rounding of its own stands in both residues (its own Q4_1
+file instead gives strangers a score of 0.5). Each position's mean is taken out, since the listed
+logprobs may be over another vocabulary, with or without canaries. The candidates' files are needed,
+a prefill of each, and disk for the base in float32 for a while.
 """
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hanse.models.quantising.files import quantise_file
 from hanse.models.quantising.scoring import PIECE_TOKENS, LlamaRun
 from hanse.models.tensors import Progress
 from hanse.protocol.errors import VerificationError
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 VALUES_MIN = 100
 """Logprobs that have to be listed in all; with fewer chance correlates."""
 
-SCORE_MIN = 0.25
+SCORE_MIN = 0.5
 """A candidate is named from here on; see `docs/measurements.md` for what others reach."""
 
 
@@ -82,9 +86,12 @@ def compare_answers(
     """
     import numpy as np
 
-    with LlamaRun(base, threads) as run:
-        ordinary = [_drop_canaries(answer, run.vocabulary) for answer in told]
-        known = _read_listed(run, ordinary)
+    with tempfile.TemporaryDirectory(prefix="hanse-trace-") as folder:
+        exact = Path(folder) / "base.gguf"
+        quantise_file(base, exact, "F32", threads=threads, progress=progress)
+        with LlamaRun(exact, threads, is_exact=True) as run:
+            ordinary = [_drop_canaries(answer, run.vocabulary) for answer in told]
+            known = _read_listed(run, ordinary)
     seen = _join(
         _center(_list_values(answer) - part) for answer, part in zip(ordinary, known, strict=True)
     )

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 ROWS_MAX = 4_096
 """Of a matrix, evenly spaced: two million weights of SmolLM2's embeddings."""
 
+FITTED = 16
+"""Tokens a dimension that the rotation is fitted to: enough that the fit takes no rounding with it,
+a fifth of SmolLM2's."""
+
 SCORE_MIN = 0.05
 """A leaker is named from here on. See `docs/measurements.md` for what others reach."""
 
@@ -89,7 +93,9 @@ def trace_file(
 
 def read_residues(base: SourceModel, leaked: WeightFile) -> "dict[str, Matrix]":
     """The leaked file's probed matrices less the base's, in the base's coordinates."""
-    alignment = Alignment(base, leaked, every=4)
+    shape = base.shape
+    every = max(1, shape.vocabulary // (FITTED * shape.width))
+    alignment = Alignment(base, leaked, every=every)
     ours, theirs = (_thin(alignment.read_rows(m, "token_embd")) for m in (base, leaked))
     residues = {"token_embd": theirs @ alignment.rotation.T - ours}
     for layer in list_layers(base):
