@@ -72,14 +72,15 @@ def test_a_malformed_file_is_refused_by_name(home, change, reason):
     assert reason in caught.value.message
 
 
-def test_a_home_from_before_records_is_told_what_to_do(home):
+@pytest.mark.parametrize("name", ["records", "disputes"])
+def test_a_home_from_before_a_contract_is_told_what_to_do(home, name):
     save_network(home, NETWORK)
     file = home / "network.json"
     written = json.loads(file.read_text())
-    del written["deployment"]["records"]
+    del written["deployment"][name]
     file.write_text(json.dumps(written))
 
-    with pytest.raises(RequestError, match=r"`records` is missing.*`hanse up` with a fresh --home"):
+    with pytest.raises(RequestError, match=rf"`{name}` is missing.*`hanse up` with a fresh --home"):
         load_network(home)
 
 
