@@ -212,6 +212,20 @@ def test_a_match_says_who_would_be_asked_and_why(provider, user, run):
     assert run("match", "-m", MODEL, "--policy", "best", "--json").exit_code == 2
 
 
+def test_a_match_goes_by_reputations_if_there_is_evidence(provider, user, run, tmp_path):
+    asked = ("match", "-m", MODEL, "--policy", "balanced", "--evidence", str(tmp_path))
+    document = run(*asked, "--json").document
+    reputation = document["reputations"][provider]
+    assert reputation["newness_ppm"] > 990_000  # it registered just now
+    assert reputation["risk_ppm"] == reputation["prior_ppm"]  # nobody has said anything
+    (ranked,) = document["ranked"]
+    assert ranked["parts"]["reliability"] == pytest.approx(0.4)  # twice as doubtful as usual
+    (tmp_path / "broken.json").write_text("{}")
+    shown = run(*asked, "--explain")
+    assert f"{provider} is expected to fail" in shown.stderr.replace("\n", " ")
+    assert "no evidence: broken.json" in shown.stderr
+
+
 def test_a_model_nobody_offers_is_not_found(provider, user, run):
     ran = run("chat", "-m", "nobody-has-this", "--json", "hello")
     assert ran.exit_code == 5

@@ -1,5 +1,6 @@
 """Options of how providers are chosen: what counts how much, where this side is, and trials."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,11 @@ choosing_options = option_block(
         type=click.FloatRange(0, 100),
         default=2.0,
         help="Of the requests, how many may try a provider that was hardly asked before.",
+    ),
+    click.option(
+        "--evidence",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of evidence files of audits: choices go by the reputations that follow.",
     ),
 )
 """The options of a command that buys; docs/gateway/matching.md tells of them."""

@@ -16,6 +16,7 @@ from hanse.cli.buying.gateway_running import show_running
 from hanse.cli.buying.wallet import get_settings
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import load_network
+from hanse.cli.reputation.fetching import keep_reputations
 from hanse.cli.session import Session
 from hanse.cli.tracing.encryption import keep_traces_of_user
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway
@@ -61,7 +62,10 @@ def _serve_market(
     rows = (("pays with", f"the account of {user}"), ("signed by", signer))
 
     def open_client() -> AbstractAsyncContextManager[Hanse]:
-        return open_kept(session, options["key"], buyer)
+        opened = open_kept(session, options["key"], buyer)
+        if options["evidence"] is None:
+            return opened
+        return keep_reputations(opened, network.rpc_url, network.deployment, options["evidence"])
 
     facts = {"user": user, "signer": signer}
     show = _get_announcement(session, gateway, facts, rows)

@@ -1,5 +1,6 @@
 """`hanse match`: who would be asked for a request, and why."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from hanse.cli.buying.matching import MatchReport
     from hanse.cli.network import Network
     from hanse.market import Needs, RequestShape
+    from hanse.market.reputation import Reputation
 
 
 @command(
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
         (
             "Everybody with scores and reasons, speed counting most",
             "hanse match -m smollm2-135m-instruct --policy fastest --explain",
+        ),
+        (
+            "By the reputations that follow from audits, and why",
+            "hanse match -m smollm2-135m-instruct --policy balanced --evidence ./audits --explain",
         ),
         (
             "Where a session belongs, for a program",
@@ -44,14 +50,19 @@ if TYPE_CHECKING:
     help="The weakest check accepted.",
 )
 @click.option("--quantisation", default="", help="Only this one, such as Q8_0.")
+@click.option(
+    "--evidence",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of evidence files of audits: reputations follow from them.",
+)
 @click.option("--explain", is_flag=True, help="Show everybody: scores in parts, and reasons.")
 @pass_session
 async def match(session: Session, /, **options: Any) -> None:
     """Rank the market for one request, as a gateway would.
 
     Offers and heartbeats are fetched now. Speeds and failures are what a running gateway has
-    measured; here everybody counts as never asked. For a gateway's own decision send its request
-    with the header `hanse-explain: 1`. Needs no key.
+    measured; here everybody counts as never asked. Reputations come from `--evidence`. For a
+    gateway's own decision send its request with the header `hanse-explain: 1`. Needs no key.
     """
     from hanse.cli.buying.matching import match_market
     from hanse.cli.network import load_network
@@ -59,7 +70,9 @@ async def match(session: Session, /, **options: Any) -> None:
     output, network = session.output, load_network(session.home)
     shape, needs = _read_request(options, network)
     with output.wait("asking chain and brokers ..."):
-        report = await match_market(session, network, shape, needs, options["own_region"])
+        report = await match_market(
+            session, network, shape, needs, options["own_region"], options["evidence"]
+        )
     if report.choice is None and not options["explain"]:
         assert report.error is not None  # one of the two is there
         raise report.error
@@ -70,6 +83,11 @@ async def match(session: Session, /, **options: Any) -> None:
             output.note(f"left out: {exclusion.reason}")
         for service, reason in report.missing.items():
             output.note(f"left out: {service} gives no offer: {reason}")
+        for reputation in report.reputations.values():
+            for line in reputation.explain():
+                output.note(line)
+        for name, reason in report.refused.items():
+            output.note(f"no evidence: {name}: {reason}")
         if report.error is not None:
             output.note(f"nobody: {report.error.message}")
 
@@ -128,6 +146,31 @@ def _to_document(report: "MatchReport") -> dict[str, Any]:
             for one in report.match.exclusions
         ],
         "missing": report.missing,
+        "reputations": {
+            provider: _to_reputation(one) for provider, one in report.reputations.items()
+        },
+        "evidence_refused": report.refused,
+    }
+
+
+def _to_reputation(reputation: "Reputation") -> dict[str, Any]:
+    return {
+        "risk_ppm": reputation.risk_ppm,
+        "prior_ppm": reputation.prior_ppm,
+        "newness_ppm": reputation.newness_ppm,
+        "unheard": reputation.unheard,
+        "parts": [
+            {
+                "word": part.testimony.word.value,
+                "witness": part.testimony.witness,
+                "evidence_hash": part.testimony.evidence_hash,
+                "at_s": part.testimony.at_s,
+                "is_against": part.is_bad,
+                "stake": str(part.weight),
+                "share_ppm": part.share_ppm,
+            }
+            for part in reputation.parts
+        ],
     }
 
 

@@ -1,0 +1,1 @@
+"""Reputations for commands: evidence files in, chain beside, and what matching goes by out."""

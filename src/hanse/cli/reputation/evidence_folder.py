@@ -1,0 +1,103 @@
+"""A folder of evidence files, as testimonies: each file is checked once, to its signatures.
+
+`hanse audit` writes such files; how anybody gets hold of others' is left open. Evidence of another
+market, and of an audit that says nothing about the provider, is no testimony.
+"""
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hanse.market.reputation import Testimony, Word
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import HanseError, RequestError
+from hanse.protocol.signatures import Address, to_hex
+
+if TYPE_CHECKING:
+    from hanse.verification.evidence.files import Evidence
+
+FILES_MAX = 10_000
+"""Evidence files of a folder: a minute of checking signatures and verdicts, once a file."""
+
+_DOUBTS = frozenset({"sampling_differs", "prompt_differs", "count_differs", "text_differs"})
+"""Reasons of inconclusive verdicts that honest providers seldom give; the others (not covered, not
+calibrated) say nothing about the provider."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A testimony, and the receipt key that has to be its provider's."""
+
+    testimony: Testimony
+    receipt_key: Address
+
+
+@dataclass
+class EvidenceFolder:
+    """Evidence files, each checked once; `refused` says of the others why."""
+
+    path: Path
+    domain: Domain
+    refused: dict[str, str] = field(default_factory=dict)
+    _known: dict[tuple[str, int, int], Told | None] = field(default_factory=dict)
+
+    def read(self) -> list[Told]:
+        """What the files say now. Blocks: run it in a thread beside a server.
+
+        Raises:
+            RequestError: `not_found`, if there is no such folder; `invalid_request`, if it has more
+                than `FILES_MAX` files.
+        """
+        if not self.path.is_dir():
+            raise RequestError("not_found", f"{self.path} is no folder of evidence files")
+        paths = sorted(self.path.glob("*.json"))
+        if len(paths) > FILES_MAX:
+            raise RequestError(
+                "invalid_request",
+                f"{self.path} has {len(paths)} files, at most {FILES_MAX}: remove the oldest",
+            )
+        found = []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                state = path.stat()
+                name = (path.name, state.st_mtime_ns, state.st_size)
+                if name not in self._known:
+                    self._known[name] = self._check(path)
+                found.append(self._known[name])
+        return [told for told in found if told is not None]
+
+    def _check(self, path: Path) -> Told | None:
+        from hanse.cli.auditing.files import read_evidence
+
+        try:
+            evidence, _ = read_evidence(path)
+            if evidence.receipt.domain != self.domain:
+                raise RequestError("invalid_request", "it is of another market")
+        except HanseError as error:
+            self.refused[path.name] = error.message
+            return None
+        return to_testimony(evidence)
+
+
+def to_testimony(evidence: "Evidence") -> Told | None:
+    """What an audit's evidence says of its provider; None if it says nothing.
+
+    It is named by what the auditor signed, not by the file, which may come with content or without.
+    A cheat counts in full only with it: then anybody can run the audit again.
+    """
+    statement, receipt = evidence.statement, evidence.receipt
+    verdict = statement.judgement.verdict.value
+    if verdict == "inconclusive" and not _DOUBTS & set(statement.judgement.reasons):
+        return None
+    words = {"honest": Word.AUDIT_PASSED}
+    if evidence.content is not None:
+        words["cheat"] = Word.AUDIT_FAILED
+    testimony = Testimony(
+        to_hex(receipt.domain.digest(statement.struct_hash(receipt.receipt))),
+        receipt.offer.provider,
+        statement.auditor,
+        words.get(verdict, Word.AUDIT_DOUBTED),
+        statement.audited_at,
+    )
+    return Told(testimony, receipt.receipt_key)

@@ -1,0 +1,121 @@
+"""Evidence files become reputations: only those that hold, weighed by the stakes on the chain."""
+
+import asyncio
+import secrets
+
+import msgspec
+import pytest
+
+from hanse.chain import Asset, Registry, Rpc, create_key
+from hanse.cli.reputation.evidence_folder import EvidenceFolder, Told
+from hanse.cli.reputation.fetching import fetch_reputations
+from hanse.market.reputation import Reputation, Word
+from hanse.market.reputation import testimony as words
+from hanse.market.reputation.computing import NEW_PPM, PPM, PRIOR_PPM
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import RequestError
+from hanse.verification.audits.judging import Verdict
+from tests.cli.local_market import LOOK_S, UNIT, Market, make_outbox, open_market
+from tests.verification.audits.bought_answers import OFFER, SERVED_NOISE, calibrate
+from tests.verification.audits.toy_model import ToyModel
+from tests.verification.evidence.test_evidence import AUDITOR, BROKER, DOMAIN, make_evidence
+
+STAKE = 100 * UNIT
+
+
+def doubt(statement):
+    """The auditor saw draws that do not fit, which is no ground for a penalty."""
+    judgement = statement.judgement
+    reasons = ("sampling_differs", *judgement.reasons)
+    changed = msgspec.structs.replace(judgement, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
+    return msgspec.structs.replace(statement, judgement=changed)
+
+
+def test_a_folder_of_evidence_is_read_once_and_only_what_holds_counts(tmp_path):
+    calibration = calibrate()
+    cheat = make_evidence(ToyModel(weights=2), calibration)
+    files = {
+        "cheat": cheat,
+        "honest": make_evidence(ToyModel(noise=SERVED_NOISE), calibration),
+        "without-content": make_evidence(ToyModel(weights=2), calibration, with_content=False),
+        "doubted": make_evidence(
+            ToyModel(noise=SERVED_NOISE), calibration, with_content=False, change=doubt
+        ),
+        "forged": cheat.replace(b'"hanse test"', b'"other test"'),
+        "empty": b"",
+    }
+    for name, data in files.items():
+        (tmp_path / f"{name}.json").write_bytes(data)
+    folder = EvidenceFolder(tmp_path, DOMAIN)
+    told = folder.read()
+    assert sorted(folder.refused) == ["empty.json", "forged.json"]
+    assert sorted(one.testimony.word for one in told) == [
+        Word.AUDIT_DOUBTED,
+        Word.AUDIT_DOUBTED,  # nobody can run it again without the content
+        Word.AUDIT_FAILED,
+        Word.AUDIT_PASSED,
+    ]
+    assert {one.testimony.provider for one in told} == {OFFER.provider}
+    assert {one.testimony.witness for one in told} == {AUDITOR.address}
+    assert {one.receipt_key for one in told} == {BROKER.address}
+    (tmp_path / "cheat.json").unlink()
+    assert [one for one in folder.read() if one.testimony.word is Word.AUDIT_FAILED] == []
+    elsewhere = EvidenceFolder(tmp_path, Domain(1, DOMAIN.escrow))
+    assert elsewhere.read() == []
+    assert "another market" in elsewhere.refused["honest.json"]
+    with pytest.raises(RequestError, match="no folder"):
+        EvidenceFolder(tmp_path / "none", DOMAIN).read()
+
+
+@pytest.mark.slow
+def test_stakes_keys_and_ages_are_the_chains(anvil, tmp_path):
+    provider, auditor, receipt_key, other_key = (create_key() for _ in range(4))
+    poor = "0x" + "77" * 20
+
+    def tell(word: Word, witness: str, number: int, at_s: int, key: str) -> Told:
+        said = words.Testimony(f"0x{number:064x}", provider.address, witness, word, at_s)
+        return Told(said, key)
+
+    async def register(market: Market, owner, key) -> None:
+        async with Rpc.connect(anvil) as rpc:
+            await rpc.request("anvil_setBalance", owner.address, hex(10**20))
+            deployment = market.network.deployment
+            registry = Registry(rpc, deployment.registry)
+            asset = Asset(rpc, deployment.asset)
+            mint = asset.mint(owner.address, STAKE)
+            await make_outbox(rpc, market.minter).submit("mint-" + secrets.token_hex(4), mint)
+            outbox = make_outbox(rpc, owner)
+            calls = (
+                asset.approve(registry.address, STAKE),
+                registry.register(STAKE, key.address, owner.address),
+            )
+            for call in calls:
+                await outbox.submit(secrets.token_hex(8), call, poll_interval_s=LOOK_S)
+
+    async def fetch(market: Market, told: list[Told]) -> Reputation:
+        async with Rpc.connect(anvil) as rpc:
+            found = await fetch_reputations(
+                rpc, market.network.deployment, told, [provider.address]
+            )
+        return found[provider.address]
+
+    async def read_now() -> int:
+        async with Rpc.connect(anvil) as rpc:
+            return (await rpc.fetch_head()).timestamp_s
+
+    with open_market(tmp_path, anvil) as market:
+        asyncio.run(register(market, provider, receipt_key))
+        asyncio.run(register(market, auditor, other_key))
+        at_s = asyncio.run(read_now()) - 60
+        failed = tell(Word.AUDIT_FAILED, auditor.address, 1, at_s, receipt_key.address)
+        unknown_key = tell(Word.AUDIT_FAILED, auditor.address, 2, at_s, poor)
+        no_stake = tell(Word.AUDIT_FAILED, poor, 3, at_s, receipt_key.address)
+        told = [failed, unknown_key, no_stake]
+        found = asyncio.run(fetch(market, told))
+        again = asyncio.run(fetch(market, told[::-1]))
+    assert [part.testimony for part in found.parts] == [failed.testimony]
+    assert found.parts[0].weight == pytest.approx(STAKE, rel=0.001)
+    assert found.newness_ppm == pytest.approx(PPM, rel=0.001)  # registered just now
+    assert found.risk_ppm == pytest.approx((PRIOR_PPM + NEW_PPM + PPM) / 2, rel=0.001)
+    assert found.unheard == 1
+    assert [part.testimony for part in again.parts] == [failed.testimony]
