@@ -165,6 +165,9 @@ def test_a_cheat_is_challenged_judged_and_slashed(market, run, tmp_path):
 
     listed = run("disputes", "challenges", "--json").document["challenges"]
     assert [row["challenge"] for row in listed] == [name]
+    seated = run("disputes", "challenges", "--seated", "auditor-1", "--json").document
+    assert seated["challenges"] == listed
+    assert run("disputes", "challenges", "--seated", "user").stdout == "There is none.\n"
     shown = run("disputes", "challenges", name[:10])
     assert "upheld" in shown.stdout
     kept = sorted(path.stat().st_mode & 0o777 for path in (market.home / "panels").iterdir())

@@ -7,7 +7,8 @@ providers are read beside them. Together they must be all that was ever minted.
 
 A person may have sent some on, to a gateway's own key or to a host that sells. Who was ever sent
 any is known from the asset's Transfer events, and only if there is such a stranger may something be
-left over: it is shown as what others have in their wallets, in Escrow and at stake.
+left over: it is shown as what others have in their wallets, in Escrow and at stake. What Disputes
+holds for auditors and challengers is one place.
 """
 
 from hanse.chain import Rpc
@@ -49,9 +50,12 @@ async def account_for(network: LocalNetwork, money: Money) -> tuple[list[Row], i
         (minted,) = await asset.contract.read("totalSupply", block=block)
         inside = await asset.read_balance(deployment.escrow, block=block)
         stakes = await asset.read_balance(deployment.registry, block=block)
-        known = {money.user, *owners, deployment.escrow, deployment.registry}
+        judged = await asset.read_balance(deployment.disputes, block=block)
+        known = {money.user, *owners, deployment.escrow, deployment.registry, deployment.disputes}
         strangers = sorted(await _list_receivers(rpc, asset, block) - known)
         outside = sum([await asset.read_balance(other, block=block) for other in strangers])
+    if judged:
+        rows.append((OTHERS, "stakes, bonds and credits in Disputes", judged))
     in_escrow = sum(place.amount for place in money.places if place.place not in _OUTSIDE)
     if strangers:
         rows += list_left_over(outside, inside - in_escrow, stakes - staked)

@@ -42,28 +42,31 @@ def _add_looking(disputes: HanseGroup) -> None:
         examples=(
             ("All of them", "hanse disputes challenges"),
             ("One, by the beginning of its name", "hanse disputes challenges 0x5f0c"),
+            ("Those that an auditor judges", "hanse disputes challenges --seated auditor"),
         ),
     )
     @click.argument("challenge", required=False, metavar="[CHALLENGE]")
+    @click.option("--seated", metavar="KEY", help="Only where this key of the home has a seat now.")
     @pass_session
-    async def challenges(session: Session, /, challenge: str | None) -> None:
+    async def challenges(session: Session, /, challenge: str | None, seated: str | None) -> None:
         """List what was ever challenged on the chain, oldest first, or show one CHALLENGE."""
         from hanse.cli.panels.court import open_court
         from hanse.cli.panels.showing import case_to_document, render_case
 
-        async with open_court(session) as court:
+        async with open_court(session, seated or "") as court:
             if challenge is not None:
                 case = await court.get_case(challenge)
                 document = case_to_document(court, case)
                 session.output.show(document, lambda: render_case(session, court, case))
                 return
             cases = [await court.read_case(event) for event in await court.list_challenges()]
-            documents = [case_to_document(court, case) for case in cases]
+            shown = [case for case in cases if seated is None or court.address in case.panel]
+            documents = [case_to_document(court, case) for case in shown]
         names = ("challenge", "provider", "stage", "round", "verdict", "next")
         rows = [[str(document[name]) for name in names] for document in documents]
         session.output.show(
             {"challenges": documents},
-            lambda: session.output.table(names, rows) if rows else "Nothing was ever challenged.",
+            lambda: session.output.table(names, rows) if rows else "There is none.",
         )
 
 
@@ -115,9 +118,7 @@ def _add_accusing(disputes: HanseGroup) -> None:
     @disputes.command_of(
         "respond",
         short_help="Lay the provider's own evidence beside a challenge.",
-        examples=(
-            ("The accused provider", "hanse disputes respond 0x5f0c mine.json --key provider"),
-        ),
+        examples=(("The accused", "hanse disputes respond 0x5f0c mine.json --key provider"),),
     )
     @click.argument("challenge")
     @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
