@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -108,6 +109,7 @@ def make_auditor(weights: int = 1) -> Auditor:
     return Auditor(ToyModel(weights, noise=OWN_NOISE), ToyReader())
 
 
+@cache
 def calibrate(answers: int = 240, quantile: float = 0.97) -> Calibration:
     """Honest noise of the toy between its two runtimes."""
     served, own = ToyModel(noise=SERVED_NOISE), ToyModel(noise=OWN_NOISE)

@@ -1,19 +1,13 @@
 """Evidence: a stranger checks all but the rerun from the file, and the rerun with the model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
-from coincurve import PrivateKey
 
-from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError, VerificationError
-from hanse.protocol.messages import SignedOffer, SignedReceipt, Voucher
-from hanse.protocol.signatures import get_address, keccak, sign_digest, to_hex
-from hanse.protocol.wire import offer_to_json, receipt_to_json
-from hanse.sdk.receipt_file import FORMAT as RECEIPT_FORMAT
+from hanse.protocol.signatures import keccak, to_hex
 from hanse.sdk.receipt_file import verify_receipt_document
 from hanse.verification.audits.answers import Auditor
 from hanse.verification.audits.calibration import Calibration
@@ -31,91 +25,20 @@ from tests.verification.audits.bought_answers import (
     OFFER,
     OWN_NOISE,
     SERVED_NOISE,
-    Sold,
     audit,
     calibrate,
     sell,
 )
 from tests.verification.audits.toy_model import ToyModel, ToyReader
-
-DOMAIN = Domain(31_337, "0x" + "e5" * 20)
-AUDITED_AT = 1_800_000_100
-
-
-@dataclass
-class Signer:
-    secret: PrivateKey
-
-    @property
-    def address(self) -> str:
-        return get_address(self.secret.public_key)
-
-    def sign_digest(self, digest: bytes) -> str:
-        return sign_digest(self.secret, digest)
-
-
-BROKER, USER, AUDITOR, STRANGER = (Signer(PrivateKey(bytes([n]) * 32)) for n in (1, 2, 3, 4))
-
-
-def make_receipt_document(sold: Sold) -> dict[str, Any]:
-    """The receipt file of what was sold, signed by all sides."""
-    bought = sold.bought
-    request = bought.request
-    voucher = Voucher(USER.address, OFFER.provider, 5_000, 10, to_hex(request.struct_hash()))
-    receipt = msgspec.structs.replace(
-        bought.receipt.receipt, user=USER.address, signer=USER.address
-    )
-    signed = SignedReceipt(receipt, BROKER.sign_digest(DOMAIN.digest(receipt.struct_hash())))
-    sold.bought = msgspec.structs.replace(bought, receipt=signed)
-    offer = SignedOffer(OFFER, BROKER.sign_digest(DOMAIN.digest(OFFER.struct_hash())))
-    return {
-        "format": RECEIPT_FORMAT,
-        "domain": {"chain_id": DOMAIN.chain_id, "escrow": DOMAIN.escrow},
-        "receipt_key": BROKER.address,
-        "voucher": {
-            "user": USER.address, "provider": OFFER.provider, "signer": USER.address,
-            "cumulative_max": "5000", "sequence_max": "10", "offer_hash": request.offer_hash,
-            "body_hash": request.body_hash, "maximum_fee": str(request.maximum_fee),
-            "request_id": request.request_id, "deadline": request.deadline,
-            "signature": USER.sign_digest(DOMAIN.digest(voucher.struct_hash())),
-        },
-        "offer": offer_to_json(offer),
-        "receipt": receipt_to_json(signed),
-    }  # fmt: skip
-
-
-def make_evidence(
-    served: ToyModel,
-    calibration: Calibration,
-    *,
-    with_content: bool = True,
-    change: Callable[[Statement], Statement] = lambda statement: statement,
-    signer: Signer = AUDITOR,
-) -> bytes:
-    sold = sell(served, 40)
-    document = make_receipt_document(sold)
-    found = audit(sold, calibration)
-    assert found.measured is not None
-    bought = sold.bought
-    content = Content(
-        bought.path, bought.body, bought.response, sold.opening, found.alignment.prompt_tokens
-    )
-    statement = change(
-        Statement(
-            AUDITOR.address,
-            AUDITED_AT,
-            "hanse test",
-            Model(MANIFEST, "0x" + "77" * 32, OFFER.provider, 1, "0x" + "88" * 32, 4 / 127),
-            content.get_hash(),
-            found.alignment.count,
-            found.alignment.reasons,
-            found.measured,
-            calibration,
-            found.judgement,
-        )
-    )
-    signature = sign_statement(statement, bought.receipt, DOMAIN, signer)
-    return encode_evidence(document, statement, signature, content if with_content else None)
+from tests.verification.evidence.made_evidence import (
+    AUDITED_AT,
+    AUDITOR,
+    BROKER,
+    DOMAIN,
+    STRANGER,
+    make_evidence,
+    make_receipt_document,
+)
 
 
 @pytest.fixture(scope="module")

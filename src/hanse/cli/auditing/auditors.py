@@ -33,6 +33,7 @@ class OpenedModel:
 
     def describe(self, manifest_root: str, cache_dir: Path) -> Model:
         """For evidence. A plain file is of the manifest that the caller names."""
+        cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         file_hash = "0x" + describe_file(self.path, cache_dir).sha256.removeprefix("0x")
         copy = self.copy
         if copy is None:
