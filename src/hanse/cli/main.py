@@ -34,6 +34,10 @@ COMMANDS = {
         "hanse.cli.commands.audit:audit",
         "Recompute what was bought; evidence that others can check.",
     ),
+    "attest": (
+        "hanse.cli.attesting.commands:attest",
+        "Verify what runs at a provider, by its hardware's word.",
+    ),
     "provider": ("hanse.cli.commands.provider:provider", "Sell a model's answers."),
     "settle": ("hanse.cli.commands.settle:settle", "Claim what users signed for (provider)."),
     "recorder": ("hanse.cli.commands.recorder:recorder", "Record matched receipts on the chain."),

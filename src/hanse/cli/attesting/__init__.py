@@ -1,0 +1,1 @@
+"""`hanse attest`: verify what a broker's machine says of itself, and write a policy for it."""
