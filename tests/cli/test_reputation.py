@@ -8,7 +8,8 @@ import pytest
 
 from hanse.chain import Asset, Registry, Rpc, create_key
 from hanse.cli.reputation.evidence_folder import EvidenceFolder, Told
-from hanse.cli.reputation.fetching import fetch_reputations
+from hanse.cli.reputation.fetching import fetch_reputations, report_own_audits
+from hanse.market import HealthBook
 from hanse.market.reputation import Reputation, Word
 from hanse.market.reputation import testimony as words
 from hanse.market.reputation.computing import NEW_PPM, PPM, PRIOR_PPM
@@ -21,6 +22,7 @@ from tests.verification.audits.toy_model import ToyModel
 from tests.verification.evidence.test_evidence import AUDITOR, BROKER, DOMAIN, make_evidence
 
 STAKE = 100 * UNIT
+STRANGER, OTHER = "0x" + "5" * 40, "0x" + "6" * 40
 
 
 def doubt(statement):
@@ -65,6 +67,23 @@ def test_a_folder_of_evidence_is_read_once_and_only_what_holds_counts(tmp_path):
     assert "another market" in elsewhere.refused["honest.json"]
     with pytest.raises(RequestError, match="no folder"):
         EvidenceFolder(tmp_path / "none", DOMAIN).read()
+
+
+def test_own_audits_count_once_as_own_experience():
+    """A user has no stake, so nobody else weighs its audits; it does itself."""
+    health, reported = HealthBook(lambda: 0.0), set()
+    names = ((OFFER.provider, AUDITOR.address), (STRANGER, AUDITOR.address), (OTHER, STRANGER))
+    told = [
+        Told(words.Testimony(f"0x{n:064x}", provider, witness, Word.AUDIT_FAILED, 5), "")
+        for n, (provider, witness) in enumerate(names)
+    ]
+    passed = words.Testimony(f"0x{9:064x}", STRANGER, AUDITOR.address, Word.AUDIT_PASSED, 9)
+    usual = health.get_risk(OTHER)
+    for _ in range(2):
+        report_own_audits(health, [Told(passed, ""), *told], {AUDITOR.address}, reported)
+    assert health.get_risk(OTHER) == usual  # nobody of ours said so
+    assert usual < health.get_risk(STRANGER) < health.get_risk(OFFER.provider)
+    assert health.get(OFFER.provider).audit_share == pytest.approx(0.3)  # once
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +253,18 @@ def test_by_commands_on_a_real_chain(circuit, proof, asked, anvil, anvil_cache, 
         asyncio.run(ask(proof))
         with pytest.raises(ChainError):
             asyncio.run(ask(forge(proof)["a nudged output"]))
+
+
+def test_without_the_extra_one_line_says_how_to_install_it():
+    code = (
+        "import sys; sys.modules['ezkl'] = None\n"
+        "from hanse.protocol.errors import RequestError\n"
+        "from hanse.verification.zk import backend\n"
+        "try: backend.load()\n"
+        "except RequestError as error: print(error.message)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'hanse[zk]'" in ran.stdout
 
 
 def test_the_features_have_names(layers):

@@ -65,7 +65,8 @@ def _serve_market(
         opened = open_kept(session, options["key"], buyer)
         if options["evidence"] is None:
             return opened
-        return keep_reputations(opened, network.rpc_url, network.deployment, options["evidence"])
+        own, folder = {user, signer}, options["evidence"]
+        return keep_reputations(opened, network.rpc_url, network.deployment, folder, own)
 
     facts = {"user": user, "signer": signer}
     show = _get_announcement(session, gateway, facts, rows)

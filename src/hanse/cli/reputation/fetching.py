@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from hanse.chain import Deployment, Registry, Rpc
 from hanse.chain.deployment import open_disputes
 from hanse.cli.reputation.evidence_folder import EvidenceFolder, Told
-from hanse.market.reputation import Reputation, Testimony, compute_reputation
+from hanse.market import HealthBook
+from hanse.market.reputation import Reputation, Testimony, Word, compute_reputation
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import Address, to_bytes, to_hex
@@ -83,17 +84,36 @@ async def fetch_reputations(
     }
 
 
+def report_own_audits(
+    health: HealthBook, told: Sequence[Told], own: Collection[Address], reported: set[str]
+) -> None:
+    """Tell of this side's own audits, oldest first and each once, whatever its stake.
+
+    Everybody else weighs them by a stake, which a user has none of; the user itself need not.
+    """
+    for said in sorted((one.testimony for one in told), key=lambda said: (said.at_s, said)):
+        if said.witness not in own or said.evidence_hash in reported:
+            continue
+        reported.add(said.evidence_hash)
+        if said.word in (Word.AUDIT_PASSED, Word.AUDIT_FAILED):
+            health.report_audit(said.provider, is_passed=said.word is Word.AUDIT_PASSED)
+
+
 @asynccontextmanager
 async def keep_reputations(
     opened: "contextlib.AbstractAsyncContextManager[Hanse]",
     rpc_url: str,
     deployment: Deployment,
     path: Path,
+    own: Collection[Address],
 ) -> AsyncIterator["Hanse"]:
-    """An open client whose choices go by the evidence in a folder, looked at every `LOOK_S`."""
+    """An open client whose choices go by the evidence in a folder, looked at every `LOOK_S`.
+
+    What the addresses `own` signed is believed as this side's own experience.
+    """
     folder = EvidenceFolder(path, Domain(deployment.chain_id, deployment.escrow))
     async with opened as client, Rpc.connect(rpc_url) as rpc:
-        task = asyncio.create_task(_look_for_ever(client, rpc, deployment, folder))
+        task = asyncio.create_task(_look_for_ever(client, rpc, deployment, folder, own))
         try:
             yield client
         finally:
@@ -103,15 +123,21 @@ async def keep_reputations(
 
 
 async def _look_for_ever(
-    client: "Hanse", rpc: Rpc, deployment: Deployment, folder: EvidenceFolder
+    client: "Hanse",
+    rpc: Rpc,
+    deployment: Deployment,
+    folder: EvidenceFolder,
+    own: Collection[Address],
 ) -> None:
+    health, reported = client.chooser.board.health, set[str]()
     while True:
         try:
             told = await asyncio.to_thread(folder.read)
             providers = {offer.listed.provider for offer in client.get_offers()}
             found = await fetch_reputations(rpc, deployment, told, providers)
             for provider, reputation in found.items():
-                client.chooser.board.health.take_reputation(provider, reputation.risk_ppm)
+                health.take_reputation(provider, reputation.risk_ppm)
+            report_own_audits(health, told, own, reported)
         except HanseError as error:
             _log.warning("reputations wait: %s", error.message)
         await asyncio.sleep(LOOK_S)
