@@ -236,6 +236,20 @@ async def test_what_a_copy_offers(proving: LlamaEngine, folder: Path) -> None:
     assert not high.tells_logprobs
 
 
+async def test_a_copy_without_a_lift_is_served_without_a_proof(folder: Path) -> None:
+    path = make_copy(folder / "unlifted.gguf", lift=0.0)
+    engine = open_llama(model_path=str(path), context_tokens=512)
+    await engine.start()
+    try:
+        assert not engine.capabilities.proves
+        chunks = await collect(engine, make_chat(max_tokens=48, temperature=2, top_k=0, top_p=1))
+        assert not get_proof(chunks)
+        assert chunks[-1].usage.output_tokens == 48
+        assert b"canary" not in join(chunks)
+    finally:
+        await engine.close()
+
+
 async def test_a_copy_and_its_description_must_belong_together(tmp_path: Path) -> None:
     path = make_copy(tmp_path / "copy.gguf")
     with path.open("ab") as file:

@@ -273,7 +273,7 @@ class LlamaEngine:
             forced_tools=True,
             embedding_dimensions=dimensions,
             choices_max=min(s.choices_max or s.parallel, s.parallel),
-            proves=self._copy is not None,
+            proves=self._copy is not None and self._copy.is_told,
         )
 
     def _serves_embeddings(self) -> bool:

@@ -100,7 +100,8 @@ class ProofReader:
         self._copy = copy
         self._tokenise = tokenise
         self._asked_top = _take_asked_top(body)
-        self._ledger = Ledger(copy.description) if count_choices(body) == 1 else None
+        is_proven = copy.is_told and count_choices(body) == 1
+        self._ledger = Ledger(copy.description) if is_proven else None
         if self._ledger is not None and seed is not None:
             set_seed(body, seed)
         if self._asked_top or self._ledger:

@@ -57,6 +57,15 @@ class CopyInService:
         """Whether what a server tells of ordinary tokens is any good: see LIFT_TOLD_MAX."""
         return self.description.lift <= LIFT_TOLD_MAX
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the canaries are lifted, so that a server's top logprobs hold them.
+
+        A copy whose graph has no room for a lift is served with its canaries masked, and without a
+        proof: its fingerprints take a binding.
+        """
+        return self.description.lift > 0
+
     def mask(self, asked: dict[str, Any] | None, never: Any) -> dict[str, Any]:
         """A caller's `logit_bias` in which the canaries, and only they, have the value `never`."""
         kept = {

@@ -72,6 +72,13 @@ def check_served_by_api(copy: CopyInService) -> None:
     Raises:
         RequestError: `configuration_invalid`.
     """
+    if not copy.is_told:
+        raise RequestError(
+            "configuration_invalid",
+            "The copy's canaries are not lifted, so a server's logprobs do not hold them; leave "
+            "copy_description out, and it is sold without a proof.",
+            param="copy_description",
+        )
     if not copy.tells_logprobs:
         raise RequestError(
             "configuration_invalid",
