@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import pytest
 
+from hanse.market import BALANCED
 from tests.cli.local_market import UNIT, open_market, wait_until
 
 pytestmark = pytest.mark.slow
@@ -338,6 +339,7 @@ def ask(base_url, api_key):
     """A chat request through a gateway; None while the key is unknown there."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
     headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+    headers["hanse-explain"] = "1"
     request = urllib.request.Request(
         base_url + "/chat/completions", json.dumps(body).encode(), headers
     )
@@ -350,14 +352,21 @@ def ask(base_url, api_key):
         return None
 
 
-def test_a_gateway_serves_who_has_a_key(market, provider, user, run):
+def read_reliability(answer):
+    """What doubt cost the offer that was chosen, as the gateway explains it."""
+    parts = dict(part.split("=") for part in answer.headers["hanse-match"].split(", "))
+    return float(parts["reliability"])
+
+
+def test_a_gateway_serves_who_has_a_key(market, provider, user, run, tmp_path):
     signer = market.add_key("gateway")
     opened = run(
         *("account", "open", "--deposit", "5", f"{provider}=5", "--signer", "gateway", "--json")
     )
     assert opened.exit_code == 0, opened.stderr
     process, document = market.start(
-        *("gateway", "start", "--key", "user", "--signer", "gateway", "--port", "0")
+        *("gateway", "start", "--key", "user", "--signer", "gateway", "--port", "0"),
+        *("--policy", "balanced", "--evidence", str(tmp_path)),
     )
     assert (document["user"], document["signer"]) == (user, signer)
     api_key = run("gateway", "keys", "create", "test", "--json").document
@@ -366,6 +375,8 @@ def test_a_gateway_serves_who_has_a_key(market, provider, user, run):
     answer = wait_until(lambda: ask(document["base_url"], api_key["api_key"]), "an answer")
     fee = int(answer.headers["hanse-fee"])
     assert fee > 0
+    # it goes by reputations: who registered just now counts as twice as doubtful as usual
+    assert read_reliability(answer) > 1.5 * BALANCED.reliability
 
     # what the command line funds now, the running gateway sees, and the other way round
     money = run("money", "--json").document
