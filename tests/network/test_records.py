@@ -41,6 +41,10 @@ async def test_a_bought_answer_is_proven_on_both_sides(tmp_path: Path, anvil_cac
             market, "receipts", "verify", str(path), "--rpc", market.network.rpc_url
         )
         assert (code, json.loads(shown)["root"]) == (0, record["proof"]["commit"]["root"])
+        code, shown = await run(market, "audit", "draw", str(path), "--stake", "0")
+        (drawn,) = json.loads(shown)["draws"]
+        assert (code, drawn["deterred"], drawn["rate"]) == (0, False, 1.0), "nothing to lose"
+        assert drawn["draw"] in ("due", "waiting")
         record["proof"]["commit"]["root"] = "0x" + "ee" * 32
         path.write_text(json.dumps(record))
         assert (await run(market, "receipts", "verify", str(path)))[0] == 8

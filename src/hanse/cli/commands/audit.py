@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hanse.cli.auditing.overviews import draw, report
 from hanse.cli.framework import group, option_block, pass_session
 from hanse.cli.session import Session
 from hanse.protocol.errors import VerificationError
@@ -260,30 +261,5 @@ async def calibrate(session: Session, /, **options: Any) -> None:
     session.output.show(document, lambda: session.output.fields(rows))
 
 
-@audit.command_of(
-    "report",
-    short_help="Sum up evidence files by provider.",
-    examples=(
-        ("A folder of them", "hanse audit report ./evidence"),
-        ("For a program", "hanse audit report ./evidence --json"),
-    ),
-)
-@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
-@pass_session
-def report(session: Session, /, paths: tuple[Path, ...]) -> None:
-    """Check evidence files (or folders of them) and count verdicts by provider.
-
-    The last column bounds the share of cheats among all answers, if these were drawn at random.
-    """
-    from hanse.cli.auditing.files import sum_up
-
-    document, output = sum_up(paths), session.output
-    columns = ("provider", "audits>", "honest>", "cheat>", "inconclusive>", "sampling>", "at most>")
-    rows = [
-        (one["provider"], one["audits"], one["honest"], one["cheat"], one["inconclusive"],
-         one["detected_by_sampling"], f"{one['cheat_rate_at_most']:.2%}")
-        for one in document["providers"]
-    ]  # fmt: skip
-    for one in document["refused"]:
-        output.note(f"{one['file']} does not count: {one['reason']}")
-    output.show(document, lambda: output.table(columns, rows))
+audit.add_command(report)
+audit.add_command(draw)

@@ -10,6 +10,7 @@
     alignment.py     whether the committed tokens are the answer that was received
     judging.py       the verdict, from the numbers alone: everyone comes to the same one
     answers.py       all of it together: one bought answer, audited
+    schedule.py      which recorded receipts are drawn
 
 What it all proves, and what not: `docs/verification/audits.md`.
 """
