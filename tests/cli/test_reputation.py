@@ -19,7 +19,7 @@ from hanse.verification.audits.judging import Verdict
 from tests.cli.local_market import LOOK_S, UNIT, Market, make_outbox, open_market
 from tests.verification.audits.bought_answers import OFFER, SERVED_NOISE, calibrate
 from tests.verification.audits.toy_model import ToyModel
-from tests.verification.evidence.test_evidence import AUDITOR, BROKER, DOMAIN, make_evidence
+from tests.verification.evidence.made_evidence import AUDITOR, BROKER, DOMAIN, make_evidence
 
 STAKE = 100 * UNIT
 STRANGER, OTHER = "0x" + "5" * 40, "0x" + "6" * 40
