@@ -157,6 +157,8 @@ def list_quote_cases() -> list[Case]:
         ("quote: inner length", "malformed", lambda: edit_quote(lambda q: flip(q, AUTH + 130))),
         ("quote: cut", "malformed", lambda: edit_quote(lambda q: q[:-1])),
         ("quote: cut in its body", "malformed", lambda: edit_quote(lambda q: q[:300])),
+        ("quote: 5 bytes", "malformed", lambda: edit_quote(lambda q: q[:5])),
+        ("quote: lengths that disagree", "malformed", lambda: edit_quote(lengthen)),
         ("quote: header alone", "malformed", lambda: edit_quote(lambda q: q[:48])),
         ("quote: bytes behind", "malformed", lambda: edit_quote(lambda q: q + b"x")),
         ("quote: too long", "malformed", lambda: edit_quote(lambda q: q + bytes(40_000))),
@@ -208,6 +210,12 @@ def list_quote_cases() -> list[Case]:
         ),
     ]
     return [Case(name, "attestation_" + code, make) for name, code, make in rows]
+
+
+def lengthen(quote: bytes) -> bytes:
+    """As long as it says, with room that nothing inside claims."""
+    (size,) = struct.unpack_from("<I", quote, 632)
+    return quote[:632] + struct.pack("<I", size + 100) + quote[636:] + bytes(100)
 
 
 def body_type() -> Made:
@@ -460,6 +468,11 @@ def list_binding_cases() -> list[Case]:
         ("document: version 2", "malformed", lambda: edit(version=2)),
         ("document: a field more", "malformed", lambda: edit(verified=True)),
         ("document: too large", "malformed", lambda: edit(boot_log="A" * 5_000_000)),
+        (
+            "document: too large, in allowed parts",
+            "malformed",
+            lambda: edit(events=[{"name": "x", "payload": "00" * 4_000}] * 1_000),
+        ),
         ("document: nested", "malformed", lambda: edit(more=json.loads("[" * 200 + "]" * 200))),
         ("document: nonce is no hash", "malformed", lambda: edit(nonce="0x00")),
         ("document: no base64", "malformed", lambda: edit(quote="a quote")),
@@ -625,6 +638,13 @@ def list_gpu_cases() -> list[Case]:
             "GPU: nested",
             "invalid",
             lambda: Made(gpu=b"[" * 200 + b"]" * 200, policy=make_gpu_policy()),
+        ),
+        (
+            "GPU: a bundle of something else",
+            "invalid",
+            lambda: Made(
+                gpu=make_bundle().replace(b'"JWT"', b'"JWX"', 1), policy=make_gpu_policy()
+            ),
         ),
         ("GPU: no GPU", "invalid", lambda: with_gpu(swap=lambda _: {})),
         ("GPU: another key signed all", "invalid", lambda: with_gpu(key=OTHER_GPU_KEY)),

@@ -5,7 +5,7 @@ import pytest
 import hanse.verification.attestation as verifier
 from hanse.protocol.attestation.codes import ATTESTATION_CODES
 from hanse.protocol.errors import HanseError
-from tests.verification.attestation.cases import list_cases
+from tests.verification.attestation.cases import edit_collateral, list_cases
 from tests.verification.attestation.made_attestations import (
     Made,
     make_bundle,
@@ -15,11 +15,20 @@ from tests.verification.attestation.made_attestations import (
 from tests.verification.attestation.made_platform import NOW, level, make_platform
 
 
+def get_chain() -> str:
+    platform = make_platform()
+    return platform.pck.pem() + platform.pck_ca.pem() + platform.root.pem()
+
+
 @pytest.mark.parametrize(
     "made",
     [
         pytest.param(lambda: Made(), id="version 4 with boot log and events"),
         pytest.param(lambda: Made(quote={"version": 5}), id="version 5"),
+        pytest.param(
+            lambda: edit_collateral("pck_certificate_chain", lambda _: get_chain()),
+            id="with the platform's chain beside it",
+        ),
         pytest.param(
             lambda: Made(boot_log=b"", policy={"boot_log": "optional"}), id="events alone"
         ),

@@ -24,9 +24,7 @@ from dataclasses import dataclass
 
 from hanse.protocol.errors import VerificationError
 from hanse.verification.attestation.evidence import (
-    BOOT_LOG_BYTES_MAX,
     EVENT_BYTES_MAX,
-    EVENTS_MAX,
     ApplicationEvent,
 )
 from hanse.verification.attestation.quotes import VerifiedQuote
@@ -98,8 +96,6 @@ def verify_event_log(
     Raises:
         VerificationError: `attestation_log_malformed`, `attestation_log_mismatch`.
     """
-    if len(events) > EVENTS_MAX:
-        raise _broken(f"{len(events)} application events, at most {EVENTS_MAX} are read")
     boot_events = read_boot_log(boot_log)
     registers = replay(boot_events, events)
     for number in range(4) if boot_log else (3,):
@@ -133,8 +129,6 @@ def read_boot_log(log: bytes) -> tuple[BootEvent, ...]:
     """
     if not log:
         return ()
-    if len(log) > BOOT_LOG_BYTES_MAX:
-        raise _broken(f"{len(log)} bytes, at most {BOOT_LOG_BYTES_MAX} are read")
     found = tuple(event for _, event in _scan(log) if event is not None)
     if len(found) > BOOT_EVENTS_MAX:
         raise _broken(f"more than {BOOT_EVENTS_MAX} events")

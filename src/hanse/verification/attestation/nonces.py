@@ -77,8 +77,11 @@ class NonceBook:
     def _sweep(self) -> None:
         """Forget what expired a lifetime ago: until then it is told apart from what never was."""
         until = self._clock() - 2 * self._lifetime_s
-        for nonce, issued_at in list(self._issued.items()):
+        gone = []
+        for nonce, issued_at in self._issued.items():  # oldest first
             if issued_at >= until:
                 break
+            gone.append(nonce)
+        for nonce in gone:
             del self._issued[nonce]
             self._used.discard(nonce)

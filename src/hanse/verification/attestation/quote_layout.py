@@ -21,9 +21,6 @@ from hanse.verification.attestation.evidence import QUOTE_BYTES_MAX, malformed
 TDX = 0x81
 """TEE type of a trust domain; 0 would be an SGX enclave."""
 
-ECDSA_P256 = 2
-"""Kind of attestation key; P-384 is defined and used by nobody yet."""
-
 HEADER_BYTES = 48
 BODY_BYTES = {4: 584, 5: 648}
 """Of the TD report: TDX 1.0 in a version 4 quote, TDX 1.5 in version 5."""
@@ -71,13 +68,11 @@ def read_quote(quote: bytes) -> QuoteBody:
     """
     if not HEADER_BYTES < len(quote) <= QUOTE_BYTES_MAX:
         raise malformed(f"a quote of {len(quote)} bytes, {QUOTE_BYTES_MAX} are read")
-    version, key_type, tee_type = struct.unpack_from("<HHI", quote)
+    version, _, tee_type = struct.unpack_from("<HHI", quote)  # dcap-qvl judges the key type
     if tee_type != TDX:
         raise _unsupported(f"TEE type {tee_type:#x}, TDX is {TDX:#x}")
     if version not in BODY_BYTES:
         raise _unsupported(f"version {version}, known are 4 and 5")
-    if key_type != ECDSA_P256:
-        raise _unsupported(f"attestation key type {key_type}, known is {ECDSA_P256}")
     begin, size = HEADER_BYTES, BODY_BYTES[version]
     try:
         if version == 5:
