@@ -47,6 +47,7 @@ from hanse.provider.attesting import Attesting
 from hanse.provider.finishing import Failpoint
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
+from hanse.settlement.openings.opening_book import open_opening_book
 from hanse.store import Transaction, is_shared, open_database
 from hanse.store.leases import LeaseTerms, join_group
 from tests.provider.offer_parts import put_on_offer
@@ -89,6 +90,7 @@ async def run_broker_here(
     funds: int = FUNDS,
     port: int = 0,
     attesting: Attesting | None = None,
+    engine: type[EchoEngine] = EchoEngine,
     **engine_settings: Any,
 ) -> AsyncIterator[BrokerHere]:
     database = await open_database(path)
@@ -101,9 +103,9 @@ async def run_broker_here(
     beating = asyncio.create_task(beat(book)) if membership else None
     view = StaticChainView()
     view.set_funds(USER, SIGNER_KEY.address, SubAccountFunds(funds, 0))
-    engine = EchoEngine(Settings(**engine_settings))
-    await engine.start()
-    service = Service(1, engine, PRICES)
+    running = engine(Settings(**engine_settings))
+    await running.start()
+    service = Service(1, running, PRICES)
     offers = OfferBook(time.time)
     await put_on_offer(
         offers,
@@ -124,15 +126,16 @@ async def run_broker_here(
         limits=limits,
         failpoint=failpoint,
         attesting=attesting,
+        openings=await open_opening_book(database),
     )
     server = HttpServer.bind("127.0.0.1", port)
     await server.start(broker)
     broker.admitting = True
     try:
-        yield BrokerHere(broker, book, view, engine, current.signed.offer, server.url)
+        yield BrokerHere(broker, book, view, running, current.signed.offer, server.url)
     finally:
         await server.stop()
-        await engine.close()
+        await running.close()
         if beating is not None and membership is not None:
             beating.cancel()
             await membership.leave()

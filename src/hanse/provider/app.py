@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 
 from hanse.protocol.attestation.binding import ATTESTATION_PATH
+from hanse.protocol.commitments.tree import OPENINGS_PATH
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.signatures import Address
@@ -43,6 +44,7 @@ from hanse.provider.serve import PaidService
 from hanse.provider.settings import ServingLimits
 from hanse.serving import ABORT
 from hanse.settlement import ReceiptBook
+from hanse.settlement.openings.opening_book import OpeningBook
 from hanse.settlement.traces.writer import TraceWriter
 from hanse.store.leases import Membership
 
@@ -83,6 +85,7 @@ class Broker:
         failpoint: Failpoint = no_failpoint,
         traces: TraceWriter | None = None,
         attesting: Attesting | None = None,
+        openings: OpeningBook | None = None,
     ) -> None:
         self.parts = ServingParts(
             provider,
@@ -96,6 +99,7 @@ class Broker:
             monotonic,
             failpoint,
             traces,
+            openings,
         )
         if traces is not None:
             self.parts.metrics.watch_traces(traces)
@@ -139,7 +143,10 @@ class Broker:
         """Finish what the store refused earlier, and let go of old answers."""
         await self._paid.finisher.retry_unfinished()
         await self._paid.close_lost()
-        await self.parts.book.sweep_answers(int(self.parts.now_s()))
+        now_s = int(self.parts.now_s())
+        await self.parts.book.sweep_answers(now_s)
+        if self.parts.openings is not None:
+            await self.parts.openings.sweep(now_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP exchange."""
@@ -184,6 +191,9 @@ class Broker:
         elif path.startswith(ANSWERS_PATH):
             _check_method(method, "GET", path)
             await self._queries.send_answer(scope, send, path.removeprefix(ANSWERS_PATH))
+        elif path.startswith(OPENINGS_PATH):
+            _check_method(method, "GET", path)
+            await self._queries.send_opening(scope, send, path.removeprefix(OPENINGS_PATH))
         elif path.startswith(ATTESTATION_PATH):
             _check_method(method, "GET", path)
             await send_attestation(self._attesting, send, path.removeprefix(ATTESTATION_PATH))

@@ -4,17 +4,18 @@ Used by both ways of answering (`serve` for whole answers, `streaming` for strea
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from hanse.engines import CheckedFields, Operation
+from hanse.protocol.commitments.tree import POSITIONS_MAX, Entry, get_commitment_root
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, TransientError
 from hanse.protocol.hashing import EMPTY_RESPONSE_HASH, hash_response
 from hanse.protocol.messages import FinishReason, SignedVoucher, Usage
-from hanse.protocol.signatures import Address, Hash32
+from hanse.protocol.signatures import ZERO_HASH, Address, Hash32
 from hanse.protocol.wire import RECEIPT_HEADER, to_base64url
 from hanse.provider.chain_view import ChainView
 from hanse.provider.http import Header, Send, encode_error, send_error
@@ -24,6 +25,7 @@ from hanse.provider.paid_body import PaidBody
 from hanse.provider.sealing import seal_answer
 from hanse.provider.settings import ServingLimits
 from hanse.settlement import Admission, FinishedRequest, Outcome, ReceiptBook
+from hanse.settlement.openings.opening_book import OpeningBook
 from hanse.settlement.traces.capture import TraceCapture
 from hanse.settlement.traces.writer import TraceWriter
 
@@ -48,6 +50,7 @@ class ServingParts:
     monotonic: Callable[[], float]
     failpoint: Failpoint
     traces: TraceWriter | None = None
+    openings: OpeningBook | None = None
 
 
 class PaidRequest(msgspec.Struct, frozen=True):
@@ -85,8 +88,11 @@ class Finisher:
         response_hash: Hash32,
         reason: FinishReason,
         answer: bytes = b"",
+        proof: Sequence[Entry] = (),
     ) -> FinishedRequest:
         """Store the receipt; durable on return. `answer` is kept sealed, unless empty.
+
+        `proof` is committed to, and its opening durable before the receipt that names its root.
 
         Raises:
             TransientError: `store_unavailable`; `retry_unfinished` will finish it with fee 0.
@@ -95,7 +101,8 @@ class Finisher:
         sealed = seal_answer(request.answer_key, request.request_id, answer) if answer else None
         fee = get_fee(request, usage)
         now_s = int(parts.now_s())
-        outcome = Outcome(usage, fee, response_hash, reason, now_s, sealed)
+        root = await self._commit_to(request, proof, now_s)
+        outcome = Outcome(usage, fee, response_hash, reason, now_s, sealed, root)
         parts.failpoint("finishing")
         try:
             finished = await parts.book.finish(admission, outcome)
@@ -159,6 +166,22 @@ class Finisher:
             outcome = Outcome(Usage(), 0, EMPTY_RESPONSE_HASH, FinishReason.ERROR, now_s)
             await self.parts.book.finish(self._unfinished[0], outcome)
             self._unfinished.pop(0)
+
+    async def _commit_to(self, request: PaidRequest, proof: Sequence[Entry], now_s: int) -> Hash32:
+        """The root over an answer's tokens; zero for none, and where nothing can be kept.
+
+        A receipt does not wait for it in vain: without an opening it promises none.
+        """
+        openings = self.parts.openings
+        if not proof or openings is None or len(proof) > POSITIONS_MAX:
+            return ZERO_HASH
+        user, signer = request.signed.voucher.user, request.signed.signer
+        try:
+            await openings.keep(user, signer, request.request_id, proof, now_s)
+        except TransientError:
+            self.parts.metrics.count_refusal("store_unavailable")
+            return ZERO_HASH
+        return get_commitment_root(proof)
 
     def _get_shown(self, error: Exception) -> HanseError:
         if isinstance(error, HanseError):

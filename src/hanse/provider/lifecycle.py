@@ -45,6 +45,7 @@ from hanse.settlement.netting.round_storage import open_round_storage
 from hanse.settlement.netting.scheduler import Scheduler, fetch_gas_market
 from hanse.settlement.netting.settled import SettlementBatch
 from hanse.settlement.netting.settler import Settler
+from hanse.settlement.openings.opening_book import open_opening_book
 from hanse.settlement.records.sides import Seams, open_provider_submitter
 from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side
@@ -224,6 +225,7 @@ class BrokerProcess(ServingProcess):
             monotonic=self.monotonic,
             failpoint=failpoint,
             traces=traces,
+            openings=await open_opening_book(database),
             attesting=open_attesting(settings.attesting, settings.provider, keys.receipt.address),
         )
         self.scheduler = Scheduler(

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from hanse.protocol.books import ProviderBook
+from hanse.protocol.commitments.tree import OPENING_RETAINED_S
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import RECEIPTS_PER_PAGE_MAX
 from hanse.protocol.messages import Query
@@ -71,6 +72,22 @@ class QueryService:
                 "was",
             )
         await send_bytes(send, 200, sealed, (OCTETS, NO_STORE))
+
+    async def send_opening(self, scope: Scope, send: Send, request_id: str) -> None:
+        """`GET /hanse/v1/openings/<request id>`: what its receipt's commitment root stands for."""
+        query = self._verify(scope)
+        wanted = parse_hash32(request_id, "request_id")
+        book, opening = self._parts.openings, None
+        if book is not None:
+            now_s = int(self._parts.now_s())
+            opening = await book.find(query.user, query.signer, wanted, now_s)
+        if opening is None:
+            raise RequestError(
+                "not_found",
+                f"no opening of request {wanted} is kept: its receipt has no commitment root, or "
+                f"is older than {OPENING_RETAINED_S} s",
+            )
+        await send_bytes(send, 200, opening, (OCTETS, NO_STORE))
 
     def _verify(self, scope: Scope) -> Query:
         parts = self._parts

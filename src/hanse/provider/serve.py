@@ -14,6 +14,7 @@ import logging
 
 from hanse.engines import CheckedFields, EngineRequest, Operation
 from hanse.engines.parameters import check_request
+from hanse.protocol.commitments.seeds import get_sampling_seed
 from hanse.protocol.errors import RequestError, Shortfall
 from hanse.protocol.hashing import hash_body, hash_response
 from hanse.protocol.messages import SignedVoucher
@@ -176,6 +177,7 @@ class PaidService:
                 answer_id=_get_answer_id(request),
                 sold_at=request.offer.signed.offer.prices,
                 checked=request.checked,
+                sampling_seed=_find_seed(request, parts.provider),
             )
             if request.body.streams:
                 answer = StreamedAnswer(self.finisher, request, admission, send, watch)
@@ -238,10 +240,17 @@ class PaidService:
             response_hash=hash_response(answer.body),
             reason=answer.finish_reason,
             answer=answer.body,
+            proof=answer.proof,
         )
         kind = request.operation.get_content_type(request.body.fields).encode()
         headers = ((b"content-type", kind), NO_STORE, get_receipt_header(finished))
         await send_bytes(send, 200, answer.body, headers)
+
+
+def _find_seed(request: PaidRequest, provider: Address) -> int | None:
+    """The sampler's, for an engine that proves; what nobody checks needs none."""
+    proves = request.checked[0].proves
+    return get_sampling_seed(b"", request.request_id, provider) if proves else None
 
 
 def _get_answer_id(request: PaidRequest) -> str:

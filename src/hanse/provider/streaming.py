@@ -21,6 +21,7 @@ from contextlib import aclosing
 from types import TracebackType
 
 from hanse.engines import Chunk
+from hanse.protocol.commitments.tree import Entry
 from hanse.protocol.errors import TransientError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import FinishReason, Usage
@@ -145,6 +146,7 @@ class StreamedAnswer:
         self._watch = watch
         self._sent = SentBytes(request.trace.add if request.trace else None)
         self._usage = Usage()
+        self._proof: list[Entry] = []
         self._held: list[Chunk] = []
         self._started = False
         self._sends_begun = 0
@@ -233,11 +235,14 @@ class StreamedAnswer:
             response_hash=self._sent.get_hash(),
             reason=reason,
             answer=self._sent.get_tail(),
+            proof=self._proof,
         )
 
     def _take(self, chunk: Chunk) -> None:
         self._sent.add(chunk.data)
         self._usage = chunk.usage
+        if chunk.proof:
+            self._proof += chunk.proof
 
     async def _start(self) -> None:
         self._started = True

@@ -1,0 +1,146 @@
+"""A commitment in the receipt, and its opening for whoever bought the answer, over HTTP."""
+
+import hashlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import msgspec
+
+from hanse.engines import Answer, Capabilities, Chunk, EngineRequest
+from hanse.engines.echo_engine import EchoEngine
+from hanse.protocol.commitments.seeds import get_sampling_seed
+from hanse.protocol.commitments.tree import Entry, decode_opening
+from hanse.protocol.messages import SignedReceipt
+from hanse.protocol.signatures import ZERO_HASH
+from tests.provider.broker_parts import (
+    PROVIDER,
+    STRANGER_KEY,
+    Caller,
+    Signed,
+    chat_body,
+    selling,
+    until,
+)
+
+
+def prove(request: EngineRequest, start: int, end: int) -> tuple[Entry, ...]:
+    """Made up, but by request and seed, so that mixed-up ones show."""
+    name = f"{request.answer_id} {request.sampling_seed}".encode()
+    return tuple(
+        Entry(place, hashlib.sha256(name + bytes((place,))).digest()[:16])
+        for place in range(start, end)
+    )
+
+
+class ProvingEcho(EchoEngine):
+    """An echo that gives a proof, of nothing."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return msgspec.structs.replace(super().capabilities, proves=True)
+
+    async def answer(self, request: EngineRequest) -> Answer:
+        answer = await super().answer(msgspec.structs.replace(request, checked=None))
+        proof = prove(request, 0, answer.usage.output_tokens)
+        return msgspec.structs.replace(answer, proof=proof)
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        told = 0
+        chunks = super().stream(msgspec.structs.replace(request, checked=None))
+        try:
+            async for chunk in chunks:
+                proof = prove(request, told, chunk.usage.output_tokens)
+                told = chunk.usage.output_tokens
+                yield msgspec.structs.replace(chunk, proof=proof)
+        finally:
+            await chunks.aclose()
+
+
+def expect(signed: Signed, tokens: int) -> tuple[Entry, ...]:
+    request_id = signed.voucher.request.request_id
+    seed = get_sampling_seed(b"", request_id, PROVIDER)
+    request = EngineRequest(
+        operation="chat/completions",  # type: ignore[arg-type]
+        body={},
+        answer_id="chatcmpl-" + request_id[2:34],
+        sampling_seed=seed,
+    )
+    return prove(request, 0, tokens)
+
+
+async def fetch_opening(caller: Caller, signed: Signed) -> bytes | None:
+    request_id = signed.voucher.request.request_id
+    reply = await caller.get(f"/hanse/v1/openings/{request_id}", caller.sign_query())
+    assert reply.status in (200, 404)
+    return reply.body if reply.status == 200 else None
+
+
+async def test_a_receipt_commits_and_its_buyer_gets_the_opening() -> None:
+    async with selling(engine=ProvingEcho) as (_, caller):
+        for stream in (False, True):
+            signed = caller.sign(chat_body(stream=stream))
+            reply = await caller.send(signed)
+            caller.check(signed, reply)
+            assert reply.receipt is not None
+            caller.acknowledge(reply.receipt)
+            receipt = reply.receipt.receipt
+            opening = await fetch_opening(caller, signed)
+            assert opening is not None
+            entries = decode_opening(opening, receipt.commitment_root)
+            assert len(entries) == receipt.usage.output_tokens == 8
+            assert entries == expect(signed, 8)
+
+
+async def test_a_stream_that_is_left_is_committed_to_as_far_as_it_was_sent() -> None:
+    async with selling(engine=ProvingEcho, token_delay_s=0.02) as (_, caller):
+        signed = caller.sign(chat_body(stream=True))
+        await caller.send(signed, stop_after=3)
+
+        async def find_receipt() -> SignedReceipt | None:
+            _, receipts = await caller.fetch_receipts()
+            return receipts[0] if receipts else None
+
+        receipt = (await until(find_receipt)).receipt
+        opening = await fetch_opening(caller, signed)
+        assert opening is not None
+        entries = decode_opening(opening, receipt.commitment_root)
+        assert 3 <= len(entries) == receipt.usage.output_tokens < 8
+
+
+async def test_nobody_else_gets_an_opening() -> None:
+    async with selling(engine=ProvingEcho) as (_, caller):
+        signed = caller.sign(chat_body())
+        await caller.send(signed)
+        path = f"/hanse/v1/openings/{signed.voucher.request.request_id}"
+        assert (await caller.get(path)).status == 401
+        assert (await caller.get(path, caller.sign_query(key=STRANGER_KEY))).status == 401
+        assert (await caller.get(path, caller.sign_query(provider="0x" + "b3" * 20))).status >= 400
+        unknown = await caller.get("/hanse/v1/openings/0x" + "ab" * 32, caller.sign_query())
+        assert unknown.status == 404
+        odd = await caller.get("/hanse/v1/openings/0x12", caller.sign_query())
+        assert odd.status == 400
+        own = Caller(caller.url, caller.offer)
+        own.key = STRANGER_KEY  # with a sub-account of the same user, but another signer
+        async with own as stranger:
+            assert (await stranger.get(path, stranger.sign_query())).status == 404
+
+
+async def test_openings_outlive_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "book.sqlite"
+    async with selling(path, engine=ProvingEcho) as (_, caller):
+        signed = caller.sign(chat_body())
+        reply = await caller.send(signed)
+        assert reply.receipt is not None
+    async with selling(path, engine=ProvingEcho) as (_, again):
+        opening = await fetch_opening(again, signed)
+    assert opening is not None
+    assert decode_opening(opening, reply.receipt.receipt.commitment_root) == expect(signed, 8)
+
+
+async def test_an_engine_that_proves_nothing_commits_to_nothing() -> None:
+    async with selling() as (_, caller):
+        signed = caller.sign(chat_body())
+        reply = await caller.send(signed)
+        assert reply.receipt is not None
+        assert reply.receipt.receipt.commitment_root == ZERO_HASH
+        assert await fetch_opening(caller, signed) is None
