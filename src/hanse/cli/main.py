@@ -46,7 +46,7 @@ COMMANDS = {
         "hanse.cli.proving.commands:zk",
         "Prove what a small classifier answers (zero knowledge).",
     ),
-    "models": ("hanse.cli.commands.models:models", "Check, show and shrink model files."),
+    "models": ("hanse.cli.commands.models:models", "Check, show, shrink and copy model files."),
     "top": ("hanse.cli.commands.top:top", "Watch a gateway: requests, spend, limits."),
     "keys": ("hanse.cli.commands.keys:keys", "Create and list keys."),
 }

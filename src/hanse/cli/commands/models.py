@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "trace": (
         "hanse.cli.modelling.copies.tracing:trace",
-        "Name whose copy a file or an endpoint is.",
+        "Name whose copy a leaked file or an endpoint is.",
     ),
 }
 """Command -> (where it is, its line in the help)."""
@@ -37,7 +37,7 @@ COMMANDS = {
 
 @click.pass_context
 def _models(_: click.Context) -> None:
-    """Check, show, compare and shrink model files (GGUF, safetensors).
+    """Check, show, compare, shrink and copy model files (GGUF, safetensors).
 
     A model is a file or a folder; `packaged` is the SmolLM2-135M that comes with Hanse.
     """
@@ -47,7 +47,7 @@ models = LazyGroup(
     "models",
     callback=_models,
     help=_models.__doc__,
-    short_help="Check, show and shrink model files.",
+    short_help="Check, show, shrink and copy model files.",
     lazy=COMMANDS,
     examples=(
         ("What is in the packaged model", "hanse models inspect packaged"),
