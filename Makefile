@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-audit bench-budgets bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-audit bench-budgets bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, o
 bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups and refunds; REQUESTS=100000
 	@$(BIN)/python -m benchmarks.bench_utilisation --requests $(or $(REQUESTS),100000)
 
+bench-copies: .venv/dev.stamp ## what copies of the packaged model cost and give away, one JSON line a case; COPIES=100
+	@nice -n 10 $(BIN)/python -m benchmarks.bench_copies --copies $(or $(COPIES),100)
+
 bench-proving: .venv/dev.stamp ## what carrying the proof costs the engine, one JSON line a case; COPY=copy.gguf ROUNDS=9
 	@$(BIN)/python -m benchmarks.bench_proving --copy '$(COPY)' --rounds $(or $(ROUNDS),9)
 
@@ -94,8 +97,8 @@ bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats,
 bench-zk: .venv/dev.stamp ## what a zero-knowledge proof of a small classifier costs, one JSON line; PROOFS=5
 	@$(BIN)/python -m benchmarks.bench_zk --proofs $(or $(PROOFS),5)
 
-sim-cheats: .venv/dev.stamp ## what each cheat earns in a month at audit rates from 0.1 to 10 %, JSON lines; SEED=1, PLOT=f.svg
-	@$(BIN)/python -m benchmarks.sim_cheats --seed $(or $(SEED),1) $(if $(PLOT),--plot $(PLOT))
+sim-cheats: .venv/dev.stamp ## what each cheat earns in a month at audit rates from 0.1 to 10 %, JSON lines; SEED=1, DETECTIONS=lines of bench-audit, PLOT=f.svg
+	@$(BIN)/python -m benchmarks.sim_cheats --seed $(or $(SEED),1) $(if $(PLOT),--plot $(PLOT)) $(if $(DETECTIONS),--detections $(DETECTIONS))
 
 day: .venv/dev.stamp ## a day of ten users and two providers to its settlements, checked by a stranger; one JSON line
 	@$(BIN)/python -m benchmarks.local_day

@@ -2,11 +2,15 @@
 
 All amounts are parts of the price of one request. Nothing here is a measurement of its own: a
 figure is quoted (`design` is verification.md, measured once on a 2-core CPU with SmolLM2-135M), or
-computed from quoted ones (`arithmetic`), or assumed. When `make bench-audit` prints a detection for
-a cheat, it belongs here in place of the quoted one.
+computed from quoted ones (`arithmetic`), or assumed. Detections that `make bench-audit` printed
+take the place of the quoted ones (`take_detections`, `make sim-cheats DETECTIONS=file`).
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from hanse.verification.audits.bounds import get_rate_bound
 
 COST = 0.7
 """What an honest answer costs its provider. Assumed: a margin of 30 %."""
@@ -138,6 +142,46 @@ CHEATS = (
     ),
 )
 """The cheats of issue 5, in its order."""
+
+ANSWER_TOKENS_MEASURED = 64
+"""Tokens of one audited answer that `bench-audit` is asked for: it measures 64 and 300."""
+
+CONFIDENCE = 0.95
+
+RUNGS = {"stake": "V3", "record": "V2"}
+"""What has to find a cheat: fingerprints are evidence for a penalty, draws count in the record."""
+
+
+def take_detections(cheats: Sequence[Cheat], lines: Iterable[str]) -> tuple[Cheat, ...]:
+    """The table with what bench-audit measured; the lower bound at 95 % of each share.
+
+    Raises:
+        ValueError: a line is none of bench-audit's.
+    """
+    measured: dict[tuple[str, str], tuple[int, int]] = {}
+    for line in lines:
+        document = json.loads(line)
+        if document.get("tokens") == ANSWER_TOKENS_MEASURED:
+            groups = int(document["groups"])
+            found = round(document["detected"] * groups)
+            measured[document["cheat"], document["rung"]] = (found, groups)
+    taken = []
+    for cheat in cheats:
+        counts = measured.get((cheat.name, RUNGS[cheat.penalty]))
+        if counts is None or cheat.found_by != "audit":
+            taken.append(cheat)
+            continue
+        found, groups = counts
+        taken.append(
+            replace(
+                cheat,
+                detection=1 - get_rate_bound(groups - found, groups, CONFIDENCE),
+                detection_source=f"measured: bench-audit, {found} of {groups} answers of "
+                f"{ANSWER_TOKENS_MEASURED} tokens, lower bound at 95 %",
+            )
+        )
+    return tuple(taken)
+
 
 FALSE_POSITIVE_MAX = 3e-4
 """Of an honest answer, by one audit: what 0 of 10,000 (the bar) still allows at 95 % (3/n)."""

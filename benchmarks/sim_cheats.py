@@ -1,6 +1,6 @@
 """What cheating earns in a month, for every cheat and audit rate. JSON lines; a table on stderr.
 
-    make -s sim-cheats          SEED=1
+    make -s sim-cheats          SEED=1; DETECTIONS=file takes what `make bench-audit` printed
 
 Simulated, not measured: providers that cheat on every request among honest ones at the same price,
 1,000 requests a day each, for 30 days. Inputs are `benchmarks.cheat_table`, each with its source.
@@ -26,7 +26,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from benchmarks.cheat_table import (
     COST,
     FALSE_POSITIVE_MAX,
     Cheat,
+    take_detections,
 )
 from benchmarks.sim_cheats_plot import draw_plot
 from hanse.market.reputation import Testimony, Word, compute_reputation, get_risk_step
@@ -221,10 +222,12 @@ def summarise(seed: int, cheat: Cheat, stake: int, lines: list[dict[str, Any]]) 
     return document
 
 
-def simulate_all(seed: int, runs: int) -> Iterator[dict[str, Any]]:
+def simulate_all(
+    seed: int, runs: int, cheats: Sequence[Cheat] = CHEATS
+) -> Iterator[dict[str, Any]]:
     """Every document, in the order in which it is printed."""
     for stake in STAKES:
-        for cheat in CHEATS:
+        for cheat in cheats:
             if cheat.penalty == "record" and stake != STAKES[-1]:
                 continue  # its stake is never touched
             shares = (WEIGHING_SHARE, 1.0) if cheat.penalty == "record" else (WEIGHING_SHARE,)
@@ -235,7 +238,7 @@ def simulate_all(seed: int, runs: int) -> Iterator[dict[str, Any]]:
                 summary = summarise(seed, cheat, stake, lines)
                 yield {**summary, "weighing_share": share if len(shares) > 1 else None}
     for a_day in TRAFFIC:
-        quantise = CHEATS[0]
+        quantise = cheats[0]
         lines = [simulate(seed, quantise, rate, STAKES[-1], runs, a_day=a_day) for rate in RATES]
         yield {
             "cheat": None,
@@ -287,10 +290,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=int, default=1_000)
+    parser.add_argument("--detections", type=Path, help="lines that bench-audit printed")
     parser.add_argument("--plot", type=Path, help="where an SVG goes")
     options = parser.parse_args()
-    documents = []
-    for document in simulate_all(options.seed, options.runs):
+    documents, cheats = [], CHEATS
+    if options.detections is not None:
+        cheats = take_detections(CHEATS, options.detections.read_text().splitlines())
+    for document in simulate_all(options.seed, options.runs, cheats):
         documents.append(document)
         print(json.dumps(document), flush=True)
     print_table(documents)

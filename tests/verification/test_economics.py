@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.cheat_table import CHEATS
+from benchmarks.cheat_table import CHEATS, take_detections
 from benchmarks.sim_cheats import RATES, STAKES, find_break_even, simulate
 
 BY_NAME = {cheat.name: cheat for cheat in CHEATS}
@@ -43,3 +43,19 @@ def test_a_cheat_that_only_counts_in_the_record_pays_while_half_the_users_do_not
     half = simulate(1, cheat, 0.01, 1_000, 10, 0.5)
     assert half["profit_over_honest"] > 0
     assert simulate(1, cheat, 0.01, 1_000, 10, 1.0)["profit_over_honest"] < 0
+
+
+def test_measured_detections_take_the_place_of_quoted_ones_by_their_lower_bound():
+    lines = [
+        '{"cheat": "quantise", "rung": "V3", "tokens": 64, "detected": 1.0, "groups": 300}',
+        '{"cheat": "quantise", "rung": "V3", "tokens": 16, "detected": 0.5, "groups": 300}',
+        '{"cheat": "kv4", "rung": "V2", "tokens": 64, "detected": 0.1, "groups": 300}',
+        '{"cheat": "cheap-text-prefill", "rung": "V2", "tokens": 64, "detected": 0.8, "groups": 9}',
+        '{"prover_overhead": 0.03}',
+    ]
+    taken = {cheat.name: cheat for cheat in take_detections(CHEATS, lines)}
+    assert taken["quantise"].detection == pytest.approx(1 - 3 / 300, abs=1e-3)
+    assert taken["quantise"].detection_source.startswith("measured: bench-audit, 300 of 300")
+    assert 0.4 < taken["cheap-text-prefill"].detection < 0.8
+    for name in ("kv4", "swap", "overclaim"):  # the draws penalise nobody; not measured
+        assert taken[name] == BY_NAME[name]
