@@ -12,7 +12,6 @@ from hanse.market.reputation import (
     Word,
     compute_reputation,
     get_risk_step,
-    parse_testimony,
 )
 from hanse.market.reputation.computing import (
     FIRST_TOKEN_MS_USUAL,
@@ -24,7 +23,6 @@ from hanse.market.reputation.computing import (
 )
 from hanse.market.reputation.fading import ONE, fade
 from hanse.market.scoring import RISK_USUAL
-from hanse.protocol.errors import RequestError
 from tests.market.market_parts import ALPHA, BETA, MadeMarket, list_offer
 
 PROVIDER, AUDITOR, OTHER = ("0x" + digit * 40 for digit in "abc")
@@ -189,36 +187,6 @@ def test_a_long_history_is_computed_from_its_parts():
     found = compute_reputation(PROVIDER, told, {PROVIDER: 10**9, AUDITOR: 10**9}, 0, NOW_S)
     shares = sum(part.share_ppm for part in found.parts)
     assert shares + PPM // 3 == pytest.approx(PPM, abs=2_100)  # two full words and the prior
-
-
-def test_a_line_of_json_is_a_testimony():
-    said = say(at_s=5)
-    line = (
-        f'{{"provider": "{PROVIDER}", "witness": "{AUDITOR}", "word": "audit_failed", '
-        f'"evidence_hash": "{said.evidence_hash}", "at_s": 5}}'
-    )
-    assert parse_testimony(line) == said
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{}",
-        "[" * 900,
-        "x" * 2_000,
-        f'{{"provider": "0xAA", "witness": "{AUDITOR}", "word": "audit_failed", '
-        f'"evidence_hash": "0x{0:064x}", "at_s": 5}}',
-        f'{{"provider": "{PROVIDER}", "witness": "{AUDITOR}", "word": "praise", '
-        f'"evidence_hash": "0x{0:064x}", "at_s": 5}}',
-        f'{{"provider": "{PROVIDER}", "witness": "{AUDITOR}", "word": "audit_failed", '
-        f'"evidence_hash": "0x{0:064x}", "at_s": -5}}',
-        f'{{"provider": "{PROVIDER}", "witness": "{AUDITOR}", "word": "first_token", '
-        f'"evidence_hash": "0x{0:064x}", "at_s": 5, "first_token_ms": 600001}}',
-    ],
-)
-def test_anything_else_is_refused(line):
-    with pytest.raises(RequestError):
-        parse_testimony(line)
 
 
 def test_matching_takes_the_nearest_of_few_steps():

@@ -21,7 +21,7 @@ from hanse.market.reputation.computing import (
     compute_reputation,
     get_risk_step,
 )
-from hanse.market.reputation.testimony import Testimony, Word, parse_testimony
+from hanse.market.reputation.testimony import Testimony, Word
 
 __all__ = [
     "Part",
@@ -30,5 +30,4 @@ __all__ = [
     "Word",
     "compute_reputation",
     "get_risk_step",
-    "parse_testimony",
 ]
