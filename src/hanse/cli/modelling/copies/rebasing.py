@@ -49,7 +49,7 @@ from hanse.cli.session import Session
 @click.option("-t", "--type", "quantisation", default="Q8_0", help="Type, as of `quantise`.")
 @click.option("--epoch", type=click.IntRange(0), default=0, help="Which of this provider's copies.")
 @click.option("--canaries", type=click.IntRange(1, 20), default=16, help="Rows of the fingerprint.")
-@click.option("--lift", type=click.FloatRange(0, 80), default=56.0, help="Of the canaries' logits.")
+@click.option("--lift", type=click.FloatRange(0, 60), default=56.0, help="Of the canaries' logits.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads. [default: one a core]")
 @pass_session
 def rebase(

@@ -1,0 +1,137 @@
+"""`hanse models rebase`, `attack` and `trace`: what they write, print and refuse."""
+
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from click.testing import CliRunner
+
+from hanse.cli.main import hanse
+from hanse.models.converting import convert_folder
+from hanse.models.copies import read_copy_description
+from hanse.protocol.manifests import decode_manifest
+from tests.models.tiny_models import write_tiny_folder
+
+PROVIDER, OTHER = "0x" + "aa" * 20, "0x" + "bb" * 20
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    write_tiny_folder(folder / "tiny", hidden_size=128, intermediate_size=192)
+    convert_folder(folder / "tiny", folder / "base.gguf", None, "F32")
+    return folder / "base.gguf"
+
+
+@pytest.fixture(scope="module")
+def made(base, tmp_path_factory):
+    """A folder with two providers' copies and their master key."""
+    folder = tmp_path_factory.mktemp("made")
+    master, common = str(folder / "master.key"), ["models", "rebase", str(base), "--json"]
+    for name, *chosen in (
+        ("first.gguf", "--provider", PROVIDER, "--new-master", master),
+        ("second.gguf", "--provider", OTHER, "--master", master),
+    ):
+        ran = CliRunner().invoke(hanse, [*common, *chosen, "-o", str(folder / name)])
+        assert ran.exit_code == 0, ran.stderr
+    return folder
+
+
+@pytest.fixture
+def copies(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "copies")
+
+
+def test_a_copy_comes_with_description_and_manifest(run, base, copies):
+    description = read_copy_description(copies / "first.gguf")
+    manifest = decode_manifest((copies / "first.json").read_bytes())
+    root = run("models", "import", str(base), "--json").document["root"]
+    assert (description.provider, description.quantisation) == (PROVIDER, "Q8_0")
+    assert description.base_root == manifest.derived_from == root
+    assert (copies / "master.key").stat().st_mode & 0o077 == 0
+    master = (copies / "master.key").read_text().strip()
+    written = [path for path in copies.iterdir() if path.suffix == ".json"]
+    assert len(written) == 4
+    assert not any(master in path.read_text() for path in written)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--provider", "0x12", "--new-master", "{folder}/new.key"), "invalid_request"),
+        (("--provider", PROVIDER), "usage"),
+        (("--provider", PROVIDER, "--master", "{folder}/none.key"), "not_found"),
+        (("--provider", PROVIDER, "--new-master", "{folder}/master.key"), "usage"),
+        (("--provider", PROVIDER, "--master", "{folder}/first.json"), "keystore_permissions"),
+        (("--provider", PROVIDER, "--master", "{folder}/master.key", "-t", "Q9"), "usage"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_and_leaves_nothing(run, base, copies, arguments, code):
+    (copies / "first.json").chmod(0o644)
+    before = sorted(copies.iterdir())
+    filled = [argument.format(folder=copies) for argument in arguments]
+    ran = run("models", "rebase", str(base), *filled, "-o", str(copies / "new.gguf"), "--json")
+    assert (ran.exit_code != 0, ran.error["code"]) == (True, code)
+    assert sorted(copies.iterdir()) == before
+
+
+def test_the_attack_prints_what_it_recovers(run, base, copies):
+    arguments = ("models", "attack", str(copies / "first.gguf"), "--base", str(base))
+    document = run(*arguments, "--json").document
+    assert (document["canaries_found"], document["hidden_matched"]) == (16, 1.0)
+    assert "16 found" in run(*arguments).stdout
+    ran = run("models", "attack", str(base), "--base", str(copies / "first.gguf"), "--json")
+    assert ran.error["code"] == "model_unsupported"
+
+
+def test_a_leaked_file_names_its_provider(run, base, copies, tmp_path):
+    leaked = (copies / "second.gguf").rename(tmp_path / "leaked.gguf")
+    arguments = ("models", "trace", str(leaked), "--base", str(base), "--copies", str(copies))
+    master = ("--master", str(copies / "master.key"))
+    document = run(*arguments, *master, "--json").document
+    assert document["named"] == [OTHER]
+    assert [row["provider"] for row in document["candidates"]] == [OTHER, PROVIDER]
+    assert run(*arguments, "--json").error["code"] == "usage"
+    (copies / "second.gguf.copy.json").unlink()
+    ran = run(*arguments, *master)
+    assert "Nobody is named" in ran.stderr
+
+
+class Server(BaseHTTPRequestHandler):
+    """An endpoint that lists what it was given to list."""
+
+    answer = b""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_endpoint_is_asked_and_compared(run, base, copies, endpoint):
+    listed = [{"id": token, "logprob": -1.0 - token / 7} for token in range(20)]
+    content = [{"id": 5, "top_logprobs": listed}] * 8
+    Server.answer = json.dumps({"choices": [{"logprobs": {"content": content}}]}).encode()
+    arguments = ("models", "trace", "--endpoint", endpoint, "--base", str(base))
+    document = run(*arguments, "--copies", str(copies), "--json").document
+    assert document["named"] == []  # what it listed has nothing to do with any copy
+    assert len(document["candidates"]) == 2
+    Server.answer = b'{"choices": []}'
+    ran = run(*arguments, "--copies", str(copies), "--json")
+    assert ran.error["code"] == "response_malformed"
