@@ -15,7 +15,13 @@ from hanse.models.copies.weight_files import WeightFile
 from hanse.models.quantising.scoring import LlamaRun
 from hanse.protocol.errors import RequestError, VerificationError
 from tests.models.forward import compute_logits
-from tests.models.tiny_models import VOCABULARY, write_tiny_folder
+from tests.models.tiny_models import (
+    VOCABULARY,
+    make_config,
+    make_weights,
+    write_folder,
+    write_tiny_folder,
+)
 
 ROOT, PROVIDER, OTHER = "0x" + "11" * 32, "0x" + "aa" * 20, "0x" + "bb" * 20
 ORDER = CopyOrder(bytes(range(32)), ROOT, PROVIDER)
@@ -24,7 +30,9 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
+WIDE_HEADS = "heads that are not width / heads"
 KINDS = {
+    WIDE_HEADS: ("LlamaForCausalLM", {}),
     "llama": ("LlamaForCausalLM", {}),
     "llama, head tied": ("LlamaForCausalLM", {"tie_word_embeddings": True}),
     "llama 3.1": ("LlamaForCausalLM", {"rope_scaling": LLAMA3}),
@@ -35,10 +43,23 @@ KINDS = {
 def write_source(folder: Path, kind: str) -> Path:
     architecture, changed = KINDS[kind]
     source = folder / "source.gguf"
-    convert_folder(
-        write_tiny_folder(folder / "model", architecture, **changed), source, None, "F32"
-    )
+    if kind == WIDE_HEADS:
+        model = write_narrow_folder(folder / "model")
+    else:
+        model = write_tiny_folder(folder / "model", architecture, **changed)
+    convert_folder(model, source, None, "F32")
     return source
+
+
+def write_narrow_folder(folder: Path) -> Path:
+    """Heads of 32 in a stream of 64: a model of width 128 whose stream is cut to its half."""
+    config = make_config(hidden_size=128, intermediate_size=96)
+    written = ("o_proj.weight", "down_proj.weight", "norm.weight")
+    weights = {
+        name: np.ascontiguousarray(values[:64] if name.endswith(written) else values[:, :64])
+        for name, values in make_weights(config).items()
+    }
+    return write_folder(folder, {**config, "hidden_size": 64, "head_dim": 32}, weights)
 
 
 def run_llama(path: Path, tokens: list[int]) -> np.ndarray:
@@ -64,7 +85,7 @@ def test_a_copy_has_the_logits_of_its_source_in_numpy_and_in_llama_cpp(
     # and the canaries are what the plain weights and the key say they are
     gains = SourceModel(source).read("output_norm.weight")
     rows = draw_canaries(ORDER.get_key(), gains, 16)
-    assert description.carrier == (UNLIFTED if kind == "llama 3.1" else OUTPUT_BIAS)
+    assert description.carrier == (UNLIFTED if kind in ("llama 3.1", WIDE_HEADS) else OUTPUT_BIAS)
     canaries = logits[:, VOCABULARY:] - description.lift
     plain = compute_logits(source, TOKENS, rows)
     np.testing.assert_allclose(canaries, plain, atol=1e-3)
