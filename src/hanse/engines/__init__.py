@@ -20,6 +20,7 @@ llama_engine   llama.cpp in a process of its own, with the packaged SmolLM2
 llama          what that is made of
 upstream_engine  any OpenAI-compatible server by URL
 wire           OpenAI's HTTP API as these two speak it
+proving        the proof of a provider's own copy beside each answer, and prefills for audits
 whisper_engine   transcriptions by faster-whisper
 hibari_engine  English speech
 audio          what these two share
