@@ -24,7 +24,7 @@ from hanse.models.copies.leaks.tracing import (
 from hanse.models.copies.stream_basis import draw_stream_basis, rank_coordinates
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.quantising.scoring import LlamaRun
-from hanse.protocol.errors import RequestError, VerificationError
+from hanse.protocol.errors import VerificationError
 from tests.models.tiny_models import write_tiny_folder
 
 MASTER, ROOT = bytes(range(32)), "0x" + "11" * 32
@@ -162,14 +162,20 @@ def test_an_endpoint_without_logprobs_by_token_id_is_refused(body: dict[str, obj
         parse_told(body, [1])
 
 
-def test_a_file_of_another_model_and_a_type_that_mixes_several_are_refused(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_file_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
     convert_folder(write_tiny_folder(tmp_path / "other"), tmp_path / "other.gguf", None, "F32")
     base = SourceModel(folder / "base.gguf")
     with pytest.raises(VerificationError, match="no copy of this base"):
         attack(base, WeightFile(tmp_path / "other.gguf"))
-    leaked = WeightFile(get_copy(folder, PROVIDERS[0], "Q8_0"))
-    mixed = replace_struct(describe(folder, PROVIDERS[0], "Q8_0"), quantisation="Q4_K_M")
-    with pytest.raises(RequestError, match="Q4_K_M cannot be rounded"):
-        trace_file(base, leaked, MASTER, [mixed])
+
+
+def test_a_copy_of_a_type_that_only_llama_cpp_rounds_names_its_provider(
+    folder: Path, tmp_path: Path
+) -> None:
+    base, leaked = SourceModel(folder / "base.gguf"), tmp_path / "leaked.gguf"
+    made = rebase(base.path, leaked, CopyOrder(MASTER, ROOT, PROVIDERS[1]), "Q4_K_M")
+    candidates = [replace_struct(made, provider=provider) for provider in PROVIDERS[:2]]
+    first, other = trace_file(base, WeightFile(leaked), MASTER, candidates)
+    assert first.copy.provider == PROVIDERS[1]
+    assert first.score > 0.8
+    assert not other.is_named

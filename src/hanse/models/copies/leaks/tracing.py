@@ -12,19 +12,21 @@ Of the leaker it is near 1 for the file itself; of anybody else's near 0, by the
 `docs/measurements.md`, "Copies". Rounding by another version of the quantiser does not matter.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hanse.models.copies.architectures import SourceModel
 from hanse.models.copies.keys import derive_copy_key
 from hanse.models.copies.leaks.aligning import Alignment
 from hanse.models.copies.leaks.attacking import match_rows
+from hanse.models.copies.rebasing import CopyOrder, rebase
 from hanse.models.copies.stream_basis import draw_stream_basis, rank_coordinates
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.tensors import Progress
 from hanse.protocol.commitments.copies import CopyDescription
-from hanse.protocol.errors import RequestError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +45,8 @@ SCORE_MIN = 0.05
 """A leaker is named from here on. See `docs/measurements.md` for what others reach."""
 
 KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F16", "F32")
-"""Types that round every probed matrix alike, and that can be rounded without llama.cpp."""
+"""Types that round every probed matrix alike, and that numpy can round: a candidate takes a second.
+Of other types the whole copy is made again."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ def trace_file(
 
     Raises:
         VerificationError: `model_invalid`, the leaked file is no copy of this base.
-        RequestError: `usage`, a candidate's quantisation cannot be made again here.
     """
     found = read_residues(base, leaked)
     ranked = rank_coordinates(base)
@@ -85,8 +87,12 @@ def trace_file(
     for index, copy in enumerate(candidates):
         if progress:
             progress("comparing with each copy", index / len(candidates))
-        key = derive_copy_key(master, copy.base_root, copy.provider, copy.epoch)
-        parts = compare_residues(found, make_residues(base, key, ranked, copy.quantisation))
+        if copy.quantisation in KINDS:
+            key = derive_copy_key(master, copy.base_root, copy.provider, copy.epoch)
+            own = make_residues(base, key, ranked, copy.quantisation)
+        else:
+            own = _copy_again(base, master, copy)
+        parts = compare_residues(found, own)
         result.append(Suspicion(copy, sum(parts.values()) / len(parts), parts))
     return sorted(result, key=lambda suspicion: -suspicion.score)
 
@@ -148,23 +154,28 @@ def list_layers(base: SourceModel) -> list[int]:
 
 
 def round_weights(rows: "Matrix", quantisation: str) -> "Matrix":
-    """Weights as they come back from a quantised file.
-
-    Raises:
-        RequestError: `usage`, a type that mixes several or needs llama.cpp.
-    """
+    """Weights as they come back from a quantised file; of a type of KINDS."""
     import numpy as np
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
-    if quantisation not in KINDS:
-        raise RequestError(
-            "usage",
-            f"A copy of type {quantisation} cannot be rounded again here; of these it can: "
-            f"{', '.join(KINDS)}.",
-        )
     kind = GGMLQuantizationType[quantisation]
     return np.asarray(dequantize(quantize(rows, kind), kind), dtype=np.float32)
+
+
+def _copy_again(base: SourceModel, master: bytes, copy: CopyDescription) -> "dict[str, Matrix]":
+    """The residues of a copy that only llama.cpp can round; its file is thrown away."""
+    order = CopyOrder(
+        master=master,
+        base_root=copy.base_root,
+        provider=copy.provider,
+        epoch=copy.epoch,
+        canaries=copy.canary_count,
+    )
+    with tempfile.TemporaryDirectory(prefix="hanse-trace-") as folder:
+        target = Path(folder) / "copy.gguf"
+        rebase(base.path, target, order, copy.quantisation)
+        return read_residues(base, WeightFile(target))
 
 
 def _thin(rows: "Matrix") -> "Matrix":
