@@ -222,6 +222,10 @@ def test_a_match_goes_by_reputations_if_there_is_evidence(provider, user, run, t
     (ranked,) = document["ranked"]
     assert ranked["parts"]["reliability"] == pytest.approx(0.4)  # twice as doubtful as usual
     (tmp_path / "broken.json").write_text("{}")
+    seen = ("observe", provider, "--failed", "--key", "user", "-o", str(tmp_path / "seen.json"))
+    assert run(*seen, "--json").document["observation"]["provider"] == provider
+    told = run(*asked, "--json").document["reputations"][provider]
+    assert (told["parts"], told["unheard"]) == ([], 1)  # the user stakes nothing
     shown = run(*asked, "--explain")
     assert f"{provider} is expected to fail" in shown.stderr.replace("\n", " ")
     assert "no evidence: broken.json" in shown.stderr

@@ -13,6 +13,7 @@ from hanse.market import HealthBook
 from hanse.market.reputation import Reputation, Word
 from hanse.market.reputation import testimony as words
 from hanse.market.reputation.computing import NEW_PPM, PPM, PRIOR_PPM
+from hanse.market.reputation.observation import Observation, sign_observation
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
 from hanse.verification.audits.judging import Verdict
@@ -67,6 +68,32 @@ def test_a_folder_of_evidence_is_read_once_and_only_what_holds_counts(tmp_path):
     assert "another market" in elsewhere.refused["honest.json"]
     with pytest.raises(RequestError, match="no folder"):
         EvidenceFolder(tmp_path / "none", DOMAIN).read()
+
+
+def test_an_observation_is_signed_and_told(tmp_path):
+    witness = AUDITOR
+    seen = Observation(OFFER.provider, witness.address, Word.FIRST_TOKEN, 350, "0x" + "7" * 64, 5)
+    raw = sign_observation(seen, DOMAIN, witness)
+    (tmp_path / "seen.json").write_bytes(raw)
+    changes = {
+        "slower.json": raw.replace(b":350", b":9350"),
+        "other-word.json": raw.replace(b'first_token"', b'request_failed"', 1),
+        "other-witness.json": raw.replace(witness.address.encode(), BROKER.address.encode()),
+        "audit.json": raw.replace(b'"first_token"', b'"audit_failed"', 1),
+        "other-market.json": raw.replace(b":31337", b":1"),
+        "field.json": raw.replace(b'{"format"', b'{"x":1,"format"'),
+    }
+    for name, data in changes.items():
+        assert data != raw
+        (tmp_path / name).write_bytes(data)
+    folder = EvidenceFolder(tmp_path, DOMAIN)
+    (told,) = folder.read()
+    assert sorted(folder.refused) == sorted(changes)
+    said = told.testimony
+    assert (said.provider, said.witness, said.word, said.first_token_ms) == (
+        OFFER.provider, witness.address, Word.FIRST_TOKEN, 350,
+    )  # fmt: skip
+    assert told.receipt_key is None
 
 
 def test_own_audits_count_once_as_own_experience():

@@ -16,6 +16,10 @@ COMMANDS = {
     "offers": ("hanse.cli.commands.offers:offers", "List what is on offer, and from whom."),
     "quote": ("hanse.cli.budgeting.quote:quote", "Price a request before it is made."),
     "match": ("hanse.cli.commands.match:match", "Show who would be asked for a request, and why."),
+    "observe": (
+        "hanse.cli.reputation.command:observe",
+        "Sign that a provider failed, or how long it took.",
+    ),
     "account": ("hanse.cli.commands.account:account", "Deposit, fund, refund, withdraw."),
     "money": ("hanse.cli.commands.money:money", "Show every unit of a wallet, by place."),
     "receipts": (

@@ -159,6 +159,14 @@ def test_slow_is_bad_in_proportion_and_prompt_is_good():
     assert get(11_000) == get(60_000) < get_risk(say())  # slow is no fraud
 
 
+def test_observations_that_nobody_can_run_again_make_a_quarter_of_a_word():
+    many = [say(Word.REQUEST_FAILED, n) for n in range(1_000)]
+    slow = [say(Word.FIRST_TOKEN, n + 1_000, first_token_ms=60_000) for n in range(1_000)]
+    quarter = (4 * PRIOR_PPM + PPM) // 5
+    assert get_risk(*many) == get_risk(*many, *slow) == quarter
+    assert quarter < get_risk(say())
+
+
 def test_it_says_which_testimony_gave_what():
     stakes = {PROVIDER: 600, AUDITOR: 300, OTHER: 100}
     told = [
@@ -186,7 +194,7 @@ def test_a_long_history_is_computed_from_its_parts():
     ]
     found = compute_reputation(PROVIDER, told, {PROVIDER: 10**9, AUDITOR: 10**9}, 0, NOW_S)
     shares = sum(part.share_ppm for part in found.parts)
-    assert shares + PPM // 3 == pytest.approx(PPM, abs=2_100)  # two full words and the prior
+    assert shares + PPM * 4 // 9 == pytest.approx(PPM, abs=2_100)  # a word, a quarter, the prior
 
 
 def test_matching_takes_the_nearest_of_few_steps():

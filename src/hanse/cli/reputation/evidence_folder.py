@@ -1,6 +1,7 @@
 """A folder of evidence files, as testimonies: each file is checked once, to its signatures.
 
-`hanse audit` writes such files; how anybody gets hold of others' is left open. Evidence of another
+`hanse audit` writes evidence of audits, `hanse observe` observations of failures and times; how
+anybody gets hold of others' files is left open. Evidence of another
 market, and of an audit that says nothing about the provider, is no testimony.
 """
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hanse.market.reputation import Testimony, Word
+from hanse.market.reputation.observation import is_observation, verify_observation
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, to_hex
@@ -27,10 +29,10 @@ calibrated) say nothing about the provider."""
 
 @dataclass(frozen=True)
 class Told:
-    """A testimony, and the receipt key that has to be its provider's."""
+    """A testimony, and the receipt key that has to be its provider's; None without a receipt."""
 
     testimony: Testimony
-    receipt_key: Address
+    receipt_key: Address | None
 
 
 @dataclass
@@ -68,10 +70,15 @@ class EvidenceFolder:
         return [told for told in found if told is not None]
 
     def _check(self, path: Path) -> Told | None:
-        from hanse.cli.auditing.files import read_evidence
+        from hanse.cli.auditing.files import read_bytes
+        from hanse.sdk.receipt_file import verify_receipt_document
+        from hanse.verification.evidence.files import FILE_BYTES_MAX, verify_evidence
 
         try:
-            evidence, _ = read_evidence(path)
+            raw = read_bytes(path, FILE_BYTES_MAX)
+            if is_observation(raw):
+                return Told(verify_observation(raw, self.domain), None)
+            evidence = verify_evidence(raw, verify_receipt_document)
             if evidence.receipt.domain != self.domain:
                 raise RequestError("invalid_request", "it is of another market")
         except HanseError as error:

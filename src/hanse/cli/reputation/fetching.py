@@ -58,6 +58,9 @@ async def fetch_reputations(
     for one in told:
         if one.testimony.provider not in about:
             continue
+        if one.receipt_key is None:
+            heard.append(one.testimony)
+            continue
         if one.receipt_key not in owners:
             owners[one.receipt_key] = await registry.find_provider_of_key(
                 one.receipt_key, block=at.number

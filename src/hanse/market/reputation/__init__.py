@@ -1,6 +1,7 @@
 """What providers are worth trusting with, computed alike by everybody from public evidence.
 
     testimony   one staked witness's word on a provider: an audit, a failure, a time
+    observation a signed word on a failure or a time, which nobody can run again
     fading      how the weight of a word halves, in integers
     computing   `compute_reputation`: the share of requests and audits that is expected to fail
 

@@ -12,6 +12,7 @@ long ago (`HALF_LIFE_S`). What follows:
 - one witness alone lifts no risk above (prior + 1) / 2, whatever it stakes;
 - witnesses who stake T together lift it to (base * prior + T) / (base + T) at most, however many
   names they spread it over: a name without stake says nothing;
+- observations that nobody can run again, however many, make a quarter of a word at most;
 - to defame a provider takes stake of the order of its own; to praise it, likewise.
 
 A word that is false can be shown: audits are run again from their evidence (V5 of the ladder), and
@@ -50,6 +51,12 @@ MASSES = {
     Word.FIRST_TOKEN: ONE // 40,
 }
 """How much of a word each testimony fills when it is fresh."""
+
+OBSERVED = frozenset({Word.REQUEST_FAILED, Word.FIRST_TOKEN})
+"""What nobody can run again: a witness may have seen it, or say so."""
+
+OBSERVED_MAX = ONE // 4
+"""Most of a word that these fill together, however many: being down costs requests, no name."""
 
 FIRST_TOKEN_MS_USUAL = 1_000
 """Up to here a time is a good word; what people call prompt, as in `hanse.market.scoring`."""
@@ -144,15 +151,15 @@ def compute_reputation(
     """
     unique, told = _keep_one_each(provider, testimonies)
     base = max(1, stakes.get(provider, 0))
-    masses: dict[tuple[Address, bool], int] = {}
+    masses: dict[tuple[Address, bool], _Masses] = {}
     heard: list[tuple[Testimony, bool, int]] = []
     for said in unique:
         is_bad, mass = _weigh(said, now_s)
         if mass and said.witness != provider and stakes.get(said.witness, 0) > 0:
-            masses[said.witness, is_bad] = masses.get((said.witness, is_bad), 0) + mass
+            masses.setdefault((said.witness, is_bad), _Masses()).add(said, mass)
             heard.append((said, is_bad, mass))
     words = {
-        key: min(stakes[key[0]], base) * min(ONE, mass) for key, mass in masses.items()
+        key: min(stakes[key[0]], base) * held.get_full() for key, held in masses.items()
     }  # base units times ONE
     bad = sum(word for (_, is_bad), word in words.items() if is_bad)
     total = base * ONE + sum(words.values())
@@ -160,7 +167,7 @@ def compute_reputation(
     prior_ppm = PRIOR_PPM + NEW_PPM * newness_ppm // PPM
     risk_ppm = (base * ONE * prior_ppm + bad * PPM) // total
     parts = [
-        _make_part(said, is_bad, words[said.witness, is_bad] * mass, masses, total)
+        _make_part(said, is_bad, mass, masses[said.witness, is_bad], words, total)
         for said, is_bad, mass in heard
     ]
     parts.sort(key=lambda part: (-part.share_ppm, part.testimony))
@@ -213,16 +220,43 @@ def _weigh(said: Testimony, now_s: int) -> tuple[bool, int]:
     return is_bad, fresh * fade(now_s - said.at_s, HALF_LIFE_S) // ONE
 
 
+@dataclass(slots=True)
+class _Masses:
+    """What one witness has seen for a provider, or against it."""
+
+    shown: int = 0
+    observed: int = 0
+
+    def add(self, said: Testimony, mass: int) -> None:
+        if said.word in OBSERVED:
+            self.observed += mass
+        else:
+            self.shown += mass
+
+    def get_full(self) -> int:
+        """How full the word is, `ONE` at most."""
+        return min(ONE, self.shown + min(self.observed, OBSERVED_MAX))
+
+    def get_part(self, said: Testimony, mass: int) -> tuple[int, int]:
+        """One testimony's part of the word, as a fraction."""
+        counted = min(self.observed, OBSERVED_MAX)
+        if said.word in OBSERVED:
+            return mass * counted, self.observed * (self.shown + counted)
+        return mass, self.shown + counted
+
+
 def _make_part(
     said: Testimony,
     is_bad: bool,
-    scaled: int,
-    masses: Mapping[tuple[Address, bool], int],
+    mass: int,
+    held: _Masses,
+    words: Mapping[tuple[Address, bool], int],
     total: int,
 ) -> Part:
     """One testimony's part of its witness's word, by its part of what the witness has seen."""
-    mass = masses[said.witness, is_bad]
-    return Part(said, is_bad, scaled // mass // ONE, scaled * PPM // mass // total)
+    part, whole = held.get_part(said, mass)
+    scaled = words[said.witness, is_bad] * part
+    return Part(said, is_bad, scaled // whole // ONE, scaled * PPM // whole // total)
 
 
 def _percent(ppm: int) -> str:
