@@ -38,6 +38,15 @@ class Load:
     concurrent: int
 
 
+@dataclass(frozen=True)
+class Questions:
+    """How many answers, how long, and how long the longer prompts (0 for short ones only)."""
+
+    answers: int
+    output_tokens: int
+    prompt_tokens: int = 0
+
+
 @dataclass
 class Sample:
     """What was measured.
@@ -86,13 +95,13 @@ def rescore(served: Served, model: OpenedModel) -> Rescored | tuple[str, ...]:
 async def measure_noise(
     model: OpenedModel,
     served_path: Path,
-    answers: int,
-    output_tokens: int,
+    order: Questions,
     loads: Sequence[Load],
     cache_dir: Path,
     progress: Progress,
 ) -> Sample:
     """Serve honest answers under each load in turn and measure how far the auditor's lie apart."""
+    answers = order.answers
     sample, done = Sample(), 0
     shares = [answers // len(loads) + (at < answers % len(loads)) for at in range(len(loads))]
     for load, share in zip(loads, shares, strict=True):
@@ -101,7 +110,10 @@ async def measure_noise(
         await engine.start()
         try:
             for numbers in _split(range(done, done + share)):
-                questions = [make_request(number, output_tokens) for number in numbers]
+                questions = [
+                    make_request(number, order.output_tokens, order.prompt_tokens)
+                    for number in numbers
+                ]
                 told = f"{load.concurrent} at once, {load.threads} threads"
                 for served in await serve_all(engine, questions, load.concurrent):
                     take(sample, served, rescore(served, model))

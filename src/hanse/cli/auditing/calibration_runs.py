@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.cli.auditing.auditors import OpenedModel, open_model
-from hanse.cli.auditing.calibrating import Load, Sample, calibrate, measure_noise
+from hanse.cli.auditing.calibrating import Load, Questions, Sample, calibrate, measure_noise
 from hanse.cli.modelling.places import find_model
 from hanse.cli.modelling.progress import show_progress
 from hanse.cli.session import Session
@@ -69,8 +69,7 @@ async def make(session: Session, order: Order) -> tuple[dict[str, Any], list[tup
             sample = await measure_noise(
                 model,
                 find_model(options["served"] or options["model"]),
-                options["answers"],
-                options["tokens"],
+                Questions(options["answers"], options["tokens"], options["prompt_tokens"]),
                 order.loads,
                 cache_dir,
                 progress,

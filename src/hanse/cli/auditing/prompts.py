@@ -43,10 +43,23 @@ SAMPLERS: tuple[dict[str, Any], ...] = (
 """What requests ask for in turn; the last names nothing and gets the engine's defaults."""
 
 
-def make_request(number: int, output_tokens: int) -> tuple[str, dict[str, Any]]:
-    """The kind and the body of question `number`; 400 subjects and forms, each with any sampler."""
+LONG_EVERY = 4
+"""Of so many questions one has a long prompt, where these are asked for."""
+
+WORDS_PER_NOTE = 11
+
+
+def make_request(
+    number: int, output_tokens: int, prompt_tokens: int = 0
+) -> tuple[str, dict[str, Any]]:
+    """The kind and the body of question `number`; 400 subjects and forms, each with any sampler.
+
+    With `prompt_tokens` every fourth is preceded by notes of about so many tokens.
+    """
     kind, form = FORMS[number % len(FORMS)]
     subject = SUBJECTS[number // len(FORMS) % len(SUBJECTS)]
+    if number % LONG_EVERY == LONG_EVERY - 1:
+        form = _make_notes(number, prompt_tokens) + form
     system = SYSTEMS[number // 7 % len(SYSTEMS)]
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": form.format(subject)})
@@ -58,3 +71,11 @@ def make_request(number: int, output_tokens: int) -> tuple[str, dict[str, Any]]:
         "stream": True,
         **sampler,
     }
+
+
+def _make_notes(number: int, tokens: int) -> str:
+    """Sentences of which no two are alike, so that nothing of them is in a cache."""
+    places = (SUBJECTS[(number + 3 * at) % len(SUBJECTS)] for at in range(tokens // WORDS_PER_NOTE))
+    return "".join(
+        f"Note {number}-{at}: somebody wrote of {name}. " for at, name in enumerate(places)
+    )

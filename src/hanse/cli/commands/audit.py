@@ -240,6 +240,9 @@ async def replay(session: Session, /, file: Path, **options: Any) -> None:
               help="Honest answers to measure. [default: 300]")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(4, 1_024), default=64,
               help="Of one answer. [default: 64]")  # fmt: skip
+@click.option("--prompt-tokens", type=click.IntRange(0, 1_000_000), default=512,
+              help="Of every fourth question's prompt, about; audits of longer ones are not "
+                   "covered. [default: 512]")  # fmt: skip
 @click.option("--load", "loads", multiple=True, metavar="THREADSxCONCURRENT",
               help="How answers are served, again for more. [default: 1x1, 2x4]")  # fmt: skip
 @click.option("--quantile", type=click.FloatRange(0, 1, min_open=True, max_open=True),
