@@ -1,16 +1,22 @@
 """Offers of class `tee` are asked only while their machine is verified, whatever they claim."""
 
+import asyncio
+import secrets
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hanse.market import ListedOffer, OfferIndex
+from hanse.market.attested import AttestedBook
+from hanse.market.attested.book import UNVERIFIED
 from hanse.protocol.attestation.binding import ATTESTATION_PATH
 from hanse.protocol.errors import TransientError
 from hanse.provider.attesting import Attesting
 from hanse.provider.attesting.service import send_attestation
 from hanse.provider.http import send_json
 from hanse.sdk import Hanse
+from hanse.sdk.attesting import Attestations
 from hanse.sdk.choosing import Choosing
 from hanse.sdk.transport.asgi import AsgiTransport
 from hanse.verification.attestation import decode_policy
@@ -41,6 +47,14 @@ class Front:
             await send_attestation(self.attesting, send, nonce)
         else:
             await send_json(send, self.status, {})
+
+
+class Forever:
+    """A source of quotes that never gives one."""
+
+    async def fetch_quote(self, report_data: bytes) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody ends it")
 
 
 class TeeWorld(World):
@@ -181,3 +195,25 @@ async def test_a_new_receipt_key_is_a_new_machine(world):
         world.chain.services = [to_service(other)]
         await hanse.discover()
         assert "attestation_key_mismatch" in get_reason(hanse)
+
+
+async def test_a_machine_that_keeps_us_waiting_holds_up_nobody_else(world):
+    slow = FakeBroker(
+        DOMAIN, b"\x22" * 32, world.clock, url="http://slow", prices=CHEAP, verifiability="tee"
+    )
+    front = Front(slow, make_attesting(world.folder, slow.provider, slow.key.address, Forever()))
+    transport = AsgiTransport({world.cheap.url: world.front, slow.url: front})
+    offers, book = OfferIndex(), AttestedBook(world.clock)
+    listed = [
+        ListedOffer(broker.offer, broker.offer_hash, broker.key.address)
+        for broker in (slow, world.cheap)
+    ]
+    offers.replace_all(listed)
+    machines = Attestations(
+        transport, offers, book, world.choosing.attestation, world.clock, secrets.token_bytes
+    )
+    await machines.verify_due(0.05)
+    await machines.verify_due(0.05)
+    assert front.asked == 1, "it is asked once, and goes on behind"
+    assert [book.find_problem(one) for one in listed] == [UNVERIFIED, ""]
+    await machines.stop()

@@ -259,6 +259,7 @@ class Hanse:
                 task.cancel()
             await asyncio.gather(*hanse._loops, return_exceptions=True)
             await hanse._background.stop()
+            await hanse._attestations.stop()
 
     # buying
 

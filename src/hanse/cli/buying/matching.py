@@ -31,6 +31,7 @@ from hanse.protocol.errors import HanseError
 from hanse.protocol.limits import AMOUNT_MAX
 from hanse.protocol.signatures import Address
 from hanse.sdk.attesting import Attestations
+from hanse.sdk.attesting.rounds import ANSWER_S
 from hanse.sdk.heartbeats import Heartbeats
 
 
@@ -85,9 +86,11 @@ async def match_market(
             for provider, reputation in reputations.items():
                 market.health.take_reputation(provider, reputation.risk_ppm)
         policy = find_attestation_policy(session.home)
-        await Attestations(
+        machines = Attestations(
             *(market.transport, offers, board.attested, policy, time.time, secrets.token_bytes)
-        ).verify_due()
+        )
+        await machines.verify_due(ANSWER_S)
+        await machines.stop()
     chooser = Chooser(board, lambda _: AMOUNT_MAX, lambda: providers, lambda: 1.0)
     now = time.time()
     found = chooser.rank(shape, needs, now)

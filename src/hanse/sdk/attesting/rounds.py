@@ -30,11 +30,14 @@ from hanse.verification.attestation import (
     verify_attestation,
 )
 
-ROUND_MAX = 256
-"""Machines asked in one round; of more, the others have their turn in the next."""
+AT_WORK_MAX = 1_024
+"""Machines asked or waiting to be; of more, the others have their turn later."""
 
-AT_ONCE_MAX = 16
-"""Machines asked at once."""
+AT_ONCE_MAX = 32
+"""Machines asked at once; each may send 4 MB."""
+
+WAIT_S = 5.0
+"""How long a look at the market waits for its machines; most answer within milliseconds."""
 
 ANSWER_S = 30.0
 """A quote takes milliseconds; a GPU's token comes from a service and takes some seconds."""
@@ -66,35 +69,54 @@ class Attestations:
         self._nonces = NonceBook(clock, random_bytes)
         self._due_at: dict[_Machine, float] = {}
         self._failures: dict[_Machine, int] = {}
+        self._at_work: dict[_Machine, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE_MAX)
 
-    async def verify_due(self) -> None:
-        """Verify every machine that is new, or due again."""
+    async def verify_due(self, wait_s: float = WAIT_S) -> None:
+        """Begin to verify every machine that is new or due again, and wait a while for them.
+
+        What takes longer goes on behind: a machine that keeps us waiting keeps nobody else out.
+        """
         if self._policy is None:
             return
-        machines: dict[_Machine, ListedOffer] = {}
-        for listed in self._offers.list_all():
-            if listed.offer.verifiability == TEE:
-                machines.setdefault((listed.provider, listed.receipt_key), listed)
         now = self._clock()
-        due = [one for key, one in machines.items() if self._due_at.get(key, now) <= now]
-        slots = asyncio.Semaphore(AT_ONCE_MAX)
-        await asyncio.gather(*(self._verify(slots, one, self._policy) for one in due[:ROUND_MAX]))
+        for listed in self._offers.list_all():
+            machine = listed.provider, listed.receipt_key
+            is_due = self._due_at.get(machine, now) <= now and machine not in self._at_work
+            if listed.offer.verifiability != TEE or not is_due:
+                continue
+            if len(self._at_work) >= AT_WORK_MAX:
+                break
+            task = asyncio.create_task(self._verify(machine, listed, self._policy))
+            self._at_work[machine] = task
+        if self._at_work:
+            await asyncio.wait(set(self._at_work.values()), timeout=wait_s)
 
-    async def _verify(self, slots: asyncio.Semaphore, listed: ListedOffer, policy: Policy) -> None:
-        machine = listed.provider, listed.receipt_key
+    async def stop(self) -> None:
+        """Give up what is being verified."""
+        tasks = list(self._at_work.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _verify(self, machine: _Machine, listed: ListedOffer, policy: Policy) -> None:
         try:
-            async with slots, asyncio.timeout(ANSWER_S):
+            async with self._slots, asyncio.timeout(ANSWER_S):
                 attestation = await self._fetch(listed, policy)
         except VerificationError as error:
             self._refuse(machine, f"{error.code}: {error.message}")
         except (HanseError, TimeoutError) as error:
             reason = error.message if isinstance(error, HanseError) else f"silent {ANSWER_S:g} s"
             self._miss(machine, reason)
+        except Exception as error:  # a defect of ours must not let a machine stand
+            self._refuse(machine, f"attestation_malformed: {type(error).__name__}")
         else:
             now = self._clock()
             self._failures.pop(machine, None)
             self._due_at[machine] = now + RENEW_SHARE * (attestation.valid_until - now)
             self._book.verify_until(*machine, attestation.image, attestation.valid_until)
+        finally:
+            del self._at_work[machine]
 
     async def _fetch(self, listed: ListedOffer, policy: Policy) -> Attestation:
         nonce = self._nonces.issue()

@@ -76,7 +76,7 @@ def verify_pck_crl_chain(collateral: Collateral, root_der: bytes) -> None:
         VerificationError: `attestation_crl_invalid`, `attestation_chain_invalid`.
     """
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     issuer, *above = read_chain(collateral.pck_crl_issuer_chain)
     root = x509.load_der_x509_certificate(root_der)
@@ -86,7 +86,7 @@ def verify_pck_crl_chain(collateral: Collateral, root_der: bytes) -> None:
         )
     try:
         issuer.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         raise VerificationError(
             "attestation_chain_invalid", "the PCK revocation list's issuer is not the root's"
         ) from None
