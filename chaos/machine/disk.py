@@ -23,8 +23,15 @@ from typing import Any, TypeVar
 from chaos.bugs import Bug
 from chaos.machine.loop import get_process
 from hanse.protocol.errors import TransientError
-from hanse.store.database import Row, Transaction
-from hanse.store.group_commit import SqliteTransaction, Write, run_shared
+from hanse.store.database import Begun, Row, Transaction
+from hanse.store.group_commit import (
+    HeldCommit,
+    SharedTransaction,
+    SqliteTransaction,
+    Write,
+    do_nothing,
+    has_urgent,
+)
 from hanse.store.migrations import apply_steps
 
 ResultT = TypeVar("ResultT")
@@ -64,28 +71,35 @@ class ChaosDatabase:
             self._connection.execute(f"PRAGMA {pragma}")
         self._waiting: list[Write] = []
         self._is_due = False
+        self._held: SharedTransaction | None = None  # left open behind writes that were only begun
         process = get_process()
         assert process is not None
         process.on_death.append(self._connection.close)
 
     async def write(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[ResultT] = loop.create_future()
-        self._waiting.append(Write(self._exchange(function), loop, future))
-        if not self._is_due:
-            self._is_due = True
-            loop.call_later(self._disk.get_wait_s(), self._commit)
+        future: asyncio.Future[ResultT] = self._enqueue(function, is_begun=False).future
         try:
             return await future
         finally:
             future.cancel()
+
+    async def begin(self, function: Callable[[Transaction], ResultT]) -> Begun[ResultT]:
+        """See `Database`."""
+        write = self._enqueue(function, is_begun=True)
+        try:
+            result: ResultT = await write.future
+        finally:
+            write.future.cancel()
+        return Begun(result, HeldCommit(self, write.transaction) if write.transaction else None)
 
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database`."""
         wait_s = self._disk.get_wait_s()
         if wait_s:
             await asyncio.sleep(wait_s)
+        if self._held is not None:
+            await self.write(do_nothing)
         return function(self._open())
 
     async def migrate(self, component: str, steps: Sequence[str]) -> None:
@@ -94,9 +108,18 @@ class ChaosDatabase:
 
     async def close(self) -> None:
         """See `Database`."""
-        if self._waiting:
-            await self.write(lambda tx: None)  # shares the commit that is due, or comes after it
+        if self._waiting or self._held:
+            await self.write(do_nothing)  # shares the commit that is due, or comes after it
         self._connection.close()
+
+    def _enqueue(self, function: Callable[[Transaction], Any], *, is_begun: bool) -> Write:
+        loop = asyncio.get_running_loop()
+        write = Write(self._exchange(function), loop, loop.create_future(), is_begun)
+        self._waiting.append(write)
+        if not self._is_due:
+            self._is_due = True
+            loop.call_later(self._disk.get_wait_s(), self._commit)
+        return write
 
     def _commit(self) -> None:
         self._is_due = False
@@ -109,8 +132,14 @@ class ChaosDatabase:
         if self._disk.bug is Bug.VOLATILE_STORE and not self._disk.is_shared:
             self._commit_late(batch)
             return
-        connection.execute("BEGIN IMMEDIATE")
-        results, _ = run_shared(batch, connection)
+        transaction = self._held or SharedTransaction(connection)
+        self._held = None
+        results = transaction.run(batch)
+        is_held = transaction.is_open and batch and not has_urgent(batch)
+        if is_held and not self._disk.is_shared:  # PostgreSQL leaves nothing open either
+            self._hold(transaction, batch, results)
+            return
+        results, _ = transaction.commit(batch, results)
         if self._disk.full and any(isinstance(error, TransientError) for _, _, error in results):
             self._disk.counts["disk_full"] += 1
         wait_s = self._disk.get_wait_s()
@@ -118,6 +147,16 @@ class ChaosDatabase:
             asyncio.get_running_loop().call_later(wait_s, _deliver, results)
         else:
             _deliver(results)
+
+    def _hold(self, transaction: SharedTransaction, batch: list[Write], results: list[Any]) -> None:
+        """Leave it open until a write waits for it, or for a wait of the disk's."""
+        self._held = transaction
+        for write in batch:
+            write.transaction = transaction
+        _deliver(results)
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(self._disk.get_wait_s(), self._commit)
 
     def _commit_late(self, batch: list[Write]) -> None:
         """The injected bug: callers go on at once, the commit comes half a second later."""

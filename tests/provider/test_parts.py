@@ -176,10 +176,10 @@ async def test_book_that_contradicts_itself_stops_the_selling():
         async def broken(*args, **kwargs):
             raise InvariantError("invariant_broken", "the sums disagree")
 
-        here.book.admit = broken
+        here.book.begin_admission = broken
         reply = await caller.send(caller.sign())
         assert (reply.status, reply.error["code"]) == (500, "invariant_broken")
-        del here.book.admit
+        del here.book.begin_admission
         again = await caller.send(caller.sign())
         assert (again.status, again.error["code"]) == (500, "invariant_broken")
         assert (await caller.get("/health")).status == 500

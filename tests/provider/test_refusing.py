@@ -274,10 +274,17 @@ class _FailingDatabase:
         self.admit = self.finish = True
 
     async def write(self, function):
-        name = function.__qualname__
-        if not (self.finish if "finish" in name else self.admit or "admit" not in name):
-            raise TransientError("store_unavailable", "the disk is full")
+        self._fill(function)
         return await self.inner.write(function)
+
+    async def begin(self, function):
+        self._fill(function)
+        return await self.inner.begin(function)
+
+    def _fill(self, function):
+        name = function.__qualname__
+        if not (self.finish if "finish" in name else self.admit or "admi" not in name):
+            raise TransientError("store_unavailable", "the disk is full")
 
     async def read(self, function):
         return await self.inner.read(function)

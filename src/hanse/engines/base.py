@@ -120,12 +120,14 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
             `stream_options.include_usage`, that chunk holds the usage frame too.
         proof: of an engine that proves, the tokens that `usage` counts beyond the chunk before,
             each with its fingerprint.
+        ends_next: whether the last chunk is there already and follows without waiting.
     """
 
     data: bytes
     usage: Usage
     finish_reason: FinishReason | None = None
     proof: tuple[Entry, ...] = ()
+    ends_next: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -91,10 +91,11 @@ class HttpConnection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._response: HttpResponse | None = None
         self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # the parser's: one part of the body, of many
+        self._parser = httptools.HttpResponseParser(self)
         self._size = 0
         self._idle_bytes = 0
         self._is_complete = False
@@ -207,11 +208,15 @@ class HttpConnection(asyncio.Protocol):
             return
         self._heard_at = self._loop.time()
         self._idle_bytes += len(data)
+        parts_before = len(self._parts)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
             self._fail(HttpBrokenError(f"not a well-formed answer ({type(error).__name__})"))
             return
+        if len(self._parts) > parts_before:
+            self._idle_bytes = 0
+            self._size += len(data)  # with what frames the parts, which is little
         if self._idle_bytes > HEAD_BYTES_MAX and not self._is_complete:
             self._fail(HttpBrokenError(f"a head of more than {HEAD_BYTES_MAX} bytes"))
         elif self._size > BUFFER_BYTES_MAX and not self._is_paused and self._transport is not None:
@@ -237,12 +242,6 @@ class HttpConnection(asyncio.Protocol):
             "content-length" not in headers and "transfer-encoding" not in headers
         )
         self._response = HttpResponse(self, status, headers)
-
-    def on_body(self, body: bytes) -> None:
-        """The parser's: a part of the body."""
-        self._idle_bytes = 0
-        self._parts.append(body)
-        self._size += len(body)
 
     def on_message_complete(self) -> None:
         """The parser's: the answer is complete."""

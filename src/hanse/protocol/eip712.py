@@ -61,6 +61,18 @@ def hash_word(hash32: str) -> bytes:
     return bytes.fromhex(hash32[2:])
 
 
+def number_words(template: str, *values: int | str) -> bytes:
+    """Several words at once, in one call of C: numbers by `%064x`, hashes without 0x by `%s`.
+
+    Raises:
+        OverflowError: a number is outside 0 .. 2**256 - 1.
+    """
+    text = template % values
+    if "-" in text or len(text) != 64 * len(values):
+        raise OverflowError("a number does not fit a word")
+    return bytes.fromhex(text)
+
+
 def string_word(text: str) -> bytes:
     """A string's word: the hash of its UTF-8 bytes."""
     return keccak(text.encode())

@@ -28,6 +28,7 @@ from hanse.settlement import Admission, FinishedRequest, Outcome, ReceiptBook
 from hanse.settlement.openings.opening_book import OpeningBook
 from hanse.settlement.traces.capture import TraceCapture
 from hanse.settlement.traces.writer import TraceWriter
+from hanse.store.database import Begun
 
 Failpoint = Callable[[str], None]
 """Told the name of each step that a crash test may want to die at; nothing in production."""
@@ -77,12 +78,12 @@ class Finisher:
 
     def __init__(self, parts: ServingParts) -> None:
         self.parts = parts
-        self._unfinished: list[Admission] = []
+        self._unfinished: list[Begun[Admission]] = []
 
     async def finish(
         self,
         request: PaidRequest,
-        admission: Admission,
+        admitted: Begun[Admission],
         *,
         usage: Usage,
         response_hash: Hash32,
@@ -95,7 +96,8 @@ class Finisher:
         `proof` is committed to, and its opening durable before the receipt that names its root.
 
         Raises:
-            TransientError: `store_unavailable`; `retry_unfinished` will finish it with fee 0.
+            TransientError: `store_unavailable`; `retry_unfinished` will finish it with fee 0,
+                unless its admission was lost with the same commit or before.
         """
         parts = self.parts
         sealed = seal_answer(request.answer_key, request.request_id, answer) if answer else None
@@ -104,10 +106,12 @@ class Finisher:
         root = await self._commit_to(request, proof, now_s)
         outcome = Outcome(usage, fee, response_hash, reason, now_s, sealed, root)
         parts.failpoint("finishing")
+        if admitted.is_lost:
+            raise TransientError("store_unavailable", "the commit of this admission failed")
         try:
-            finished = await parts.book.finish(admission, outcome)
+            finished = await parts.book.finish(admitted.result, outcome)
         except TransientError:
-            self._unfinished.append(admission)
+            self._unfinished.append(admitted)
             raise
         parts.failpoint("finished")
         if request.trace is not None:
@@ -119,7 +123,7 @@ class Finisher:
     async def finish_failed(
         self,
         request: PaidRequest,
-        admission: Admission,
+        admitted: Begun[Admission],
         send: Send,
         error: Exception | asyncio.CancelledError,
     ) -> None:
@@ -130,7 +134,7 @@ class Finisher:
         if isinstance(error, asyncio.CancelledError):
             await self.finish(
                 request,
-                admission,
+                admitted,
                 usage=Usage(),
                 response_hash=EMPTY_RESPONSE_HASH,
                 reason=FinishReason.CANCELLED,
@@ -142,7 +146,7 @@ class Finisher:
             request.trace.add(body)
         finished = await self.finish(
             request,
-            admission,
+            admitted,
             usage=Usage(),
             response_hash=hash_response(body),
             reason=FinishReason.ERROR,
@@ -164,7 +168,8 @@ class Finisher:
         while self._unfinished:
             now_s = int(self.parts.now_s())
             outcome = Outcome(Usage(), 0, EMPTY_RESPONSE_HASH, FinishReason.ERROR, now_s)
-            await self.parts.book.finish(self._unfinished[0], outcome)
+            if not self._unfinished[0].is_lost:
+                await self.parts.book.finish(self._unfinished[0].result, outcome)
             self._unfinished.pop(0)
 
     async def _commit_to(self, request: PaidRequest, proof: Sequence[Entry], now_s: int) -> Hash32:

@@ -1,7 +1,9 @@
 """The path of one paid request, from its head to its stored receipt.
 
-    header -> body -> signature -> offer -> maximum fee -> funded -> slot -> admission (durable)
-    -> engine -> answer -> receipt (durable) -> the answer's end
+    header -> body -> signature -> offer -> maximum fee -> funded -> slot -> admission -> engine
+    -> admission durable -> the answer's first bytes -> receipt durable -> the answer's end
+
+An answer that is complete before its first byte leaves has both made durable by one commit.
 
 Everything before the admission refuses without a trace in the books. After it there is a receipt,
 whatever happens: 0 for an error, the delivered prefix for a stream that was cut.
@@ -41,6 +43,7 @@ from hanse.serving import Looks
 from hanse.settlement import Admission, SubAccountFunds, decode_stored_receipt
 from hanse.settlement.traces.capture import TraceCapture
 from hanse.settlement.traces.sealing import read_encryption_key
+from hanse.store.database import Begun
 
 MISSED_RECEIPTS_MAX = 100
 """Receipts inside a 402: about 70 kB. A caller that misses more reads the rest page by page."""
@@ -169,7 +172,7 @@ class PaidService:
         self._at_work[name] = self._at_work.get(name, 0) + 1
         try:
             parts.failpoint("admitting")
-            admission = await self._admit(request, funds)
+            admitted = await self._admit(request, funds)
             parts.failpoint("admitted")
             engine_request = EngineRequest(
                 operation=request.operation,
@@ -180,10 +183,10 @@ class PaidService:
                 sampling_seed=_find_seed(request, parts.provider),
             )
             if request.body.streams:
-                answer = StreamedAnswer(self.finisher, request, admission, send, watch)
+                answer = StreamedAnswer(self.finisher, request, admitted, send, watch)
                 await answer.run(service.engine.stream(engine_request))
             else:
-                await self._answer_whole(request, admission, engine_request, send, watch)
+                await self._answer_whole(request, admitted, engine_request, send, watch)
         finally:
             left = self._at_work.pop(name) - 1
             if left:  # of replays, all but one are refused at once
@@ -191,10 +194,10 @@ class PaidService:
             parts.metrics.in_flight -= 1
             self.slots.give_back(service, user, signer)
 
-    async def _admit(self, request: PaidRequest, funds: SubAccountFunds) -> Admission:
+    async def _admit(self, request: PaidRequest, funds: SubAccountFunds) -> Begun[Admission]:
         parts, signed = self.parts, request.signed
         try:
-            return await parts.book.admit(
+            return await parts.book.begin_admission(
                 signed, funds, acknowledged=request.acknowledged, now_s=int(parts.now_s())
             )
         except RequestError as error:
@@ -217,7 +220,7 @@ class PaidService:
     async def _answer_whole(
         self,
         request: PaidRequest,
-        admission: Admission,
+        admitted: Begun[Admission],
         engine_request: EngineRequest,
         send: Send,
         watch: CallerWatch,
@@ -227,7 +230,7 @@ class PaidService:
             async with watch:
                 answer = await engine.answer(engine_request)
         except (Exception, asyncio.CancelledError) as error:
-            await self.finisher.finish_failed(request, admission, send, error)
+            await self.finisher.finish_failed(request, admitted, send, error)
             if isinstance(error, asyncio.CancelledError) and not watch.left:
                 raise
             return
@@ -235,7 +238,7 @@ class PaidService:
             request.trace.add(answer.body)
         finished = await self.finisher.finish(
             request,
-            admission,
+            admitted,
             usage=answer.usage,
             response_hash=hash_response(answer.body),
             reason=answer.finish_reason,

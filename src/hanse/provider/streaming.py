@@ -1,9 +1,10 @@
 """One streamed answer: frames out, hash along, and an end that waits for the receipt.
 
-Frames go out as the engine makes them. The engine's last chunk, the one that says why the answer
-ended, is held back until the receipt is durable; then it leaves with the receipt's comment and
-`[DONE]` in one write. So a caller that has seen the end can always get the receipt, and a caller
-that has seen less owes for no more than it was sent.
+Frames go out as the engine makes them, once the admission is durable. The engine's last chunk, the
+one that says why the answer ended, is held back until the receipt is durable; then it leaves with
+the receipt's comment and `[DONE]` in one write. So a caller that has seen the end can always get
+the receipt, and a caller that has seen less owes for no more than it was sent. An answer that is
+all there before its admission is durable leaves in one piece, and one commit does for both.
 
 | what happens | frames | receipt |
 | --- | --- | --- |
@@ -41,6 +42,7 @@ from hanse.provider.http import (
 from hanse.provider.sealing import SentBytes
 from hanse.serving import Looks, watch_departure
 from hanse.settlement import Admission, FinishedRequest
+from hanse.store.database import Begun
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -135,13 +137,13 @@ class StreamedAnswer:
         self,
         finisher: Finisher,
         request: PaidRequest,
-        admission: Admission,
+        admitted: Begun[Admission],
         send: Send,
         watch: CallerWatch,
     ) -> None:
         self._finisher = finisher
         self._request = request
-        self._admission = admission
+        self._admitted = admitted
         self._send = send
         self._watch = watch
         self._sent = SentBytes(request.trace.add if request.trace else None)
@@ -180,7 +182,7 @@ class StreamedAnswer:
             elif self._started:
                 await self._end_cut(cut)
             else:
-                await self._finisher.finish_failed(self._request, self._admission, self._send, cut)
+                await self._finisher.finish_failed(self._request, self._admitted, self._send, cut)
         except TransientError as error:
             if self._started:
                 raise AnswerCutError(error.code) from error
@@ -193,13 +195,12 @@ class StreamedAnswer:
     async def _pass_on(self, chunks: AsyncGenerator[Chunk, None]) -> None:
         parts = self._finisher.parts
         async for chunk in chunks:
-            if chunk.finish_reason is not None or self._held:
+            if chunk.finish_reason is not None or self._held or self._can_wait(chunk):
                 self._held.append(chunk)
                 continue
             if not self._started:
                 await self._start()
-            if self._usage.output_tokens == 0 and chunk.usage.output_tokens:
-                parts.metrics.count_first_frame(parts.monotonic() - self._request.begun)
+            self._time_first(chunk)
             self._sends_begun += 1
             await self._send({"type": "http.response.body", "body": chunk.data, "more_body": True})
             self._sends_done += 1
@@ -207,12 +208,17 @@ class StreamedAnswer:
             self._take(chunk)
             parts.failpoint("frame")
 
+    def _can_wait(self, chunk: Chunk) -> bool:
+        """Whether the whole answer is there before the admission is durable: one commit does."""
+        return chunk.ends_next and not self._started and not self._admitted.is_durable
+
     async def _end_whole(self) -> None:
         for chunk in self._held:
+            self._time_first(chunk)
             self._take(chunk)
         self._sent.add(DONE_FRAME)
-        reasons = [chunk.finish_reason for chunk in self._held]
-        finished = await self._finish((reasons or [None])[0] or FinishReason.STOP)
+        reasons = [chunk.finish_reason for chunk in self._held if chunk.finish_reason]
+        finished = await self._finish(reasons[0] if reasons else FinishReason.STOP)
         if not self._started:
             await self._start()
         held = b"".join(chunk.data for chunk in self._held)
@@ -230,7 +236,7 @@ class StreamedAnswer:
     async def _finish(self, reason: FinishReason) -> FinishedRequest:
         return await self._finisher.finish(
             self._request,
-            self._admission,
+            self._admitted,
             usage=self._usage,
             response_hash=self._sent.get_hash(),
             reason=reason,
@@ -244,9 +250,16 @@ class StreamedAnswer:
         if chunk.proof:
             self._proof += chunk.proof
 
+    def _time_first(self, chunk: Chunk) -> None:
+        if self._usage.output_tokens == 0 and chunk.usage.output_tokens:
+            parts = self._finisher.parts
+            parts.metrics.count_first_frame(parts.monotonic() - self._request.begun)
+
     async def _start(self) -> None:
-        self._started = True
-        await self._send(_START)
+        await self._admitted.commit()
+        if not self._started:  # by a comment, meanwhile
+            self._started = True
+            await self._send(_START)
 
     async def _send_end(self, body: bytes) -> None:
         message = {"type": "http.response.body", "body": body}

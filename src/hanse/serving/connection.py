@@ -64,10 +64,22 @@ class _GatheringTransport:
     before the loop looks at the network again.
     """
 
-    __slots__ = ("_loop", "_parts", "_size", "_transport")
+    __slots__ = (
+        "_loop",
+        "_parts",
+        "_size",
+        "_transport",
+        "is_closing",
+        "pause_reading",
+        "resume_reading",
+    )
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        # asked several times a request: bound here, they cost no call of `__getattr__`
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
         self._loop = loop
         self._parts: list[bytes] = []
         self._size = 0

@@ -3,7 +3,9 @@
 A write is a function over a transaction. The store runs it, alone in a savepoint of its own, inside
 a transaction that it may share with other writes waiting at the same time (group commit), and
 returns the function's result only once that transaction is durable. A function that raises undoes
-its own statements and no one else's.
+its own statements and no one else's. A write that is only begun gives its result before that, so
+that its commit may be shared with what follows from it; nobody outside may see anything of it until
+`Begun.commit` has returned.
 
 SQL is the common subset of SQLite and PostgreSQL, with `?` placeholders. Columns are TEXT, INTEGER
 (64 bits) or BLOB, on both. Amounts are stored as text: both engines' integers end at 63 bits,
@@ -15,7 +17,7 @@ catch an error of a statement and go on, since PostgreSQL ends its savepoint wit
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 ResultT = TypeVar("ResultT")
 Row = tuple[Any, ...]
@@ -40,6 +42,58 @@ class Transaction(Protocol):
         ...
 
 
+class OpenCommit(Protocol):
+    """A commit that is still to come."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has neither happened nor failed."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Begun.is_lost`."""
+        ...
+
+    async def wait(self) -> None:
+        """See `Begun.commit`."""
+        ...
+
+
+class Begun(Generic[ResultT]):
+    """A write that has run, and is durable at the latest some milliseconds later.
+
+    Attributes:
+        result: what its function returned.
+    """
+
+    __slots__ = ("_open", "result")
+
+    def __init__(self, result: ResultT, open_commit: OpenCommit | None = None) -> None:
+        self.result = result
+        self._open = open_commit
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether its commit has happened."""
+        return self._open is None or not (self._open.is_open or self._open.is_lost)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the commit has failed: nothing of it happened."""
+        return self._open is not None and self._open.is_lost
+
+    async def commit(self) -> None:
+        """Return once it is durable; at once if it is.
+
+        Raises:
+            TransientError: `store_unavailable` if the commit failed: nothing of it happened.
+        """
+        if self._open is not None:
+            await self._open.wait()
+            self._open = None
+
+
 class Database(Protocol):
     """A store that is open."""
 
@@ -53,8 +107,18 @@ class Database(Protocol):
         """
         ...
 
+    async def begin(self, function: Callable[[Transaction], ResultT]) -> Begun[ResultT]:
+        """Run `function` and return before the commit, where the store can; later writes see it.
+
+        Every write that comes after it is committed with it or after it.
+
+        Raises:
+            as `write` does.
+        """
+        ...
+
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
-        """Run `function` over what is committed; it must not change anything."""
+        """Run `function` over what is committed, with what was begun before; it changes nothing."""
         ...
 
     async def migrate(self, component: str, steps: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """Writes that share one commit: run apart, committed together, told each its own result.
 
-Each runs in a savepoint, so that its failure undoes nothing of the others'. One that has a commit
-to itself needs none.
+Each runs in a savepoint, so that its failure undoes nothing of the others'. The first of a
+transaction needs none if it came alone. A transaction may stay open for a moment behind writes
+that were only begun, so that what follows shares their commit.
 
 Used by `hanse.store.sqlite`, on the loop and in its writer thread alike.
 
@@ -16,9 +17,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from hanse.protocol.errors import TransientError
-from hanse.store.database import Row, Transaction
+from hanse.store.database import Database, Row, Transaction
 
 ResultT = TypeVar("ResultT")
+
+WRITES_PER_COMMIT_MAX = 256
+"""Writes that share one commit; bounds how long the first of them waits for the last."""
+
+GATHER_S = 0.003
+"""Under load, when the last commit was shared, the next comes no sooner than this after it: waiting
+for the disk costs more processor time than the wait costs a caller."""
+
+HOLD_S = 0.01
+"""How long a transaction stays open behind a write that was only begun; another process that writes
+waits as long."""
 
 _OF_THE_DISK = (
     sqlite3.SQLITE_FULL,
@@ -55,58 +67,119 @@ Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 class Write:
-    """A write that waits, and the loop and future of its caller."""
+    """A write that waits, and the loop and future of its caller.
 
-    __slots__ = ("function", "future", "loop")
+    Attributes:
+        is_begun: its caller goes on once it has run, before the commit (`Database.begin`).
+    """
+
+    __slots__ = ("function", "future", "is_begun", "loop", "transaction")
 
     def __init__(
         self,
         function: Callable[[Transaction], Any],
         loop: asyncio.AbstractEventLoop,
         future: "asyncio.Future[Any]",
+        is_begun: bool = False,
     ) -> None:
         self.function = function
         self.loop = loop
         self.future = future
+        self.is_begun = is_begun
+        self.transaction: SharedTransaction | None = None  # that was left open behind it
 
 
-def run_shared(batch: list[Write], connection: sqlite3.Connection) -> tuple[list[Result], float]:
-    """Run a batch inside the transaction that was begun, and commit it.
+class SharedTransaction:
+    """One transaction, begun at once, in which batches of writes run until it is committed.
 
-    Returns:
-        One result a write, and the seconds that the commit took (0.0 if it failed: then every
-        result says so, and nothing happened).
+    Attributes:
+        is_open: neither committed nor undone.
+        error: why all of it was undone; None if it was not.
+        begun: writes in it whose callers went on before the commit.
     """
-    if len(batch) == 1:
-        return _run_alone(batch[0], connection)
-    results: list[Result] = []
-    try:
+
+    __slots__ = ("_connection", "_is_fresh", "begun", "error", "is_open")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        self._connection = connection
+        self._is_fresh = True
+        self.is_open = True
+        self.error: TransientError | None = None
+        self.begun = 0
+
+    def run(self, batch: list[Write]) -> list[Result]:
+        """Run a batch.
+
+        Returns:
+            One result a write; refusals where the engine gave up on the whole transaction.
+        """
+        connection = self._connection
+        is_alone = self._is_fresh and len(batch) == 1
+        self._is_fresh = False
+        if is_alone:
+            return [self._run_alone(batch[0])]
+        results: list[Result] = []
         for write in batch:
             try:
                 results.append((write.future, _run_one(connection, write.function), None))
             except Exception as error:
                 if not connection.in_transaction:  # the engine gave up on all of it
-                    raise
+                    return self._undo(batch, error)
                 results.append((write.future, None, error))
+            except BaseException as error:
+                self._undo(batch, error)
+                raise
+        return results
+
+    def commit(self, batch: list[Write], results: list[Result]) -> tuple[list[Result], float]:
+        """Commit what has run.
+
+        Returns:
+            The results of the last batch, and the seconds that the commit took (0.0 if it failed:
+            then every result says so, and nothing happened).
+        """
+        if not self.is_open:
+            return results, 0.0
         started = time.perf_counter()
-        connection.execute("COMMIT")
+        try:
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            return self._undo(batch, error), 0.0
+        self.is_open = False
         return results, time.perf_counter() - started
-    except Exception as error:
+
+    def _run_alone(self, write: Write) -> Result:
+        """For the one write of a fresh transaction: its failure undoes that, without savepoint."""
+        try:
+            return write.future, write.function(SqliteTransaction(self._connection)), None
+        except BaseException as error:
+            is_whole = self._connection.in_transaction  # else the engine gave up on all of it
+            refusal = self._undo([write], error)[0]
+            if not isinstance(error, Exception):
+                raise
+            return (write.future, None, _name_refusal(error) or error) if is_whole else refusal
+
+    def _undo(self, batch: list[Write], error: BaseException) -> list[Result]:
         with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        return refuse(batch, error), 0.0
+            self._connection.execute("ROLLBACK")
+        self.is_open = False
+        self.error = _name_failure(error)
+        return _refuse_with(batch, self.error)
 
 
 def refuse(batch: list[Write], error: Exception) -> list[Result]:
     """Tell every write of a batch that nothing of it happened."""
-    reason = TransientError("store_unavailable", f"the database refused a commit: {error}")
-    return [(write.future, None, reason) for write in batch]
+    return _refuse_with(batch, _name_failure(error))
 
 
 def deliver(
     batch: list[Write], results: list[Result], own_loop: asyncio.AbstractEventLoop | None
 ) -> None:
     """Wake each loop once for all of its results; `own_loop` runs this and needs no waking."""
+    if len(batch) == 1 and batch[0].loop is own_loop:
+        _resolve(results)
+        return
     for loop in {write.loop for write in batch}:
         mine = [result for write, result in zip(batch, results, strict=True) if write.loop is loop]
         if loop is own_loop:
@@ -116,27 +189,52 @@ def deliver(
             loop.call_soon_threadsafe(_resolve, mine)
 
 
-def _run_alone(write: Write, connection: sqlite3.Connection) -> tuple[list[Result], float]:
-    """The same for one write: its failure undoes the transaction, so it needs no savepoint."""
-    try:
-        result = write.function(SqliteTransaction(connection))
-    except BaseException as error:
-        is_whole = connection.in_transaction  # else the engine gave up on all of it
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        if not isinstance(error, Exception):
-            raise
-        if not is_whole:
-            return refuse([write], error), 0.0
-        return [(write.future, None, _name_refusal(error) or error)], 0.0
-    try:
-        started = time.perf_counter()
-        connection.execute("COMMIT")
-        return [(write.future, result, None)], time.perf_counter() - started
-    except Exception as error:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        return refuse([write], error), 0.0
+def _name_failure(error: BaseException) -> TransientError:
+    return TransientError("store_unavailable", f"the database refused a commit: {error}")
+
+
+def _refuse_with(batch: list[Write], reason: TransientError) -> list[Result]:
+    return [(write.future, None, reason) for write in batch]
+
+
+def has_urgent(batch: list[Write]) -> bool:
+    """Whether one of them waits for its commit."""
+    for write in batch:  # noqa: SIM110 - a generator would be made for each commit
+        if not write.is_begun:
+            return True
+    return False
+
+
+def do_nothing(tx: Transaction) -> None:
+    """A write for the sake of the commit that it comes with."""
+
+
+class HeldCommit:
+    """An `OpenCommit`: of a transaction that was left open."""
+
+    __slots__ = ("_database", "_transaction")
+
+    def __init__(self, database: Database, transaction: SharedTransaction) -> None:
+        self._database = database
+        self._transaction = transaction
+
+    @property
+    def is_open(self) -> bool:
+        """See `OpenCommit.is_open`."""
+        return self._transaction.is_open
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Begun.is_lost`."""
+        return self._transaction.error is not None
+
+    async def wait(self) -> None:
+        """See `Begun.commit`."""
+        if self._transaction.is_open:
+            await self._database.write(do_nothing)
+        error = self._transaction.error
+        if error is not None:
+            raise TransientError(error.code, str(error))
 
 
 def _run_one(connection: sqlite3.Connection, function: Callable[[Transaction], ResultT]) -> ResultT:

@@ -33,7 +33,7 @@ from typing import TypeVar
 import psycopg
 
 from hanse.protocol.errors import TransientError
-from hanse.store.database import Transaction
+from hanse.store.database import Begun, Transaction
 from hanse.store.group_commit import Result, Write, deliver, refuse
 from hanse.store.migrations import apply_steps
 from hanse.store.postgres_connection import (
@@ -103,6 +103,10 @@ class PostgresDatabase:
             return await future
         finally:
             future.cancel()  # with nobody left to take it, asyncio would log a failure's text
+
+    async def begin(self, function: Callable[[Transaction], ResultT]) -> Begun[ResultT]:
+        """See `Database.begin`: here it is durable at once."""
+        return Begun(await self.write(function))
 
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database.read`."""

@@ -9,6 +9,10 @@ waking a thread and being woken by it costs more processor time than such a comm
 is above it, or while another process holds the file, the writer thread has them: a disk that is ten
 times slower is noticed at its first commit, one that is a little slower after a dozen.
 
+A write that is only begun (`begin`) has run on the loop and left its transaction open: what follows
+within `HOLD_S` shares its commit. With one request at a time that is the voucher and the receipt of
+an answer that took no longer, and one commit instead of two.
+
 Reads run on a connection and in a thread of their own (WAL: readers see the last commit and block
 nobody). For `:memory:` they run on the writer's connection.
 
@@ -22,25 +26,30 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hanse.protocol.errors import TransientError
-from hanse.store.database import Transaction
-from hanse.store.group_commit import SqliteTransaction, Write, deliver, refuse, run_shared
+from hanse.store.database import Begun, Transaction
+from hanse.store.group_commit import (
+    GATHER_S,
+    HOLD_S,
+    WRITES_PER_COMMIT_MAX,
+    HeldCommit,
+    Result,
+    SharedTransaction,
+    Write,
+    deliver,
+    do_nothing,
+    has_urgent,
+    refuse,
+)
 from hanse.store.migrations import apply_steps
+from hanse.store.sqlite_file import Reader, connect, create_private
 
 ResultT = TypeVar("ResultT")
 
-WRITES_PER_COMMIT_MAX = 256
-"""Writes that share one commit; bounds how long the first of them waits for the last."""
-
 LOOP_COMMIT_S_MAX = 0.004
 """Average commit time up to which commits may run on the loop; a stream's frame waits as long."""
-
-GATHER_S = 0.003
-"""Under load, when the last commit was shared, the next comes no sooner than this after it: waiting
-for the disk costs more processor time than the wait costs a caller."""
 
 COMMITS_PER_CHECKPOINT = 500
 """After so many commits on the loop the writer thread moves the WAL's pages into the file, which
@@ -56,33 +65,84 @@ class SqliteDatabase:
     def __init__(self, path: str, loop_commit_s_max: float = LOOP_COMMIT_S_MAX) -> None:
         self._path = path
         self._queue: deque[Write] = deque()
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()  # over the queue and whose turn it is
+        self._wake = threading.Condition(self._lock)
         self._closing = False
-        self._connection = _connect(path, BUSY_TIMEOUT_MS)
+        self._connection = connect(path, BUSY_TIMEOUT_MS)
         # On the loop nobody waits for another process: a file that is held goes to the thread.
         self._loop_connection = self._connection
         if path != ":memory:":
-            self._loop_connection = _connect(path, 0)
+            self._loop_connection = connect(path, 0)
             self._loop_connection.execute("PRAGMA wal_autocheckpoint=0")
         self._loop_commit_s_max = loop_commit_s_max
         self._commit_s = 0.0
         self._turn = threading.Lock()  # held by whoever runs a transaction
         self._next_flush_at = 0.0  # loop time; in the past unless commits are being shared
         self._flush_loop: asyncio.AbstractEventLoop | None = None  # where a flush is due
+        self._held: SharedTransaction | None = None  # left open; it keeps the turn
+        self._held_loop: asyncio.AbstractEventLoop | None = None
+        self._hold_timer: asyncio.TimerHandle | None = None
         self._commits_since_checkpoint = 0
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="hanse-store-read")
-        self._reader: sqlite3.Connection | None = None
+        self._reader = Reader(path, BUSY_TIMEOUT_MS)
         self._writer = threading.Thread(target=self._run, name="hanse-store-write", daemon=True)
         self._writer.start()
 
     async def write(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database.write`."""
+        future: asyncio.Future[ResultT] = self._enqueue(function, is_begun=False).future
+        # A caller that is cancelled stops waiting; what it queued runs to its end all the same.
+        try:
+            return await future
+        finally:
+            # With nobody left to take it, asyncio would log a failure with its text.
+            future.cancel()
+
+    async def begin(self, function: Callable[[Transaction], ResultT]) -> Begun[ResultT]:
+        """See `Database.begin`."""
+        write = self._enqueue(function, is_begun=True)
+        try:
+            result: ResultT = await write.future
+        finally:
+            write.future.cancel()
+        if write.transaction is None:
+            return Begun(result)
+        return Begun(result, HeldCommit(self, write.transaction))
+
+    async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
+        """See `Database.read`."""
+        if self._path == ":memory:":
+            return await self.write(function)
+        if self._held is not None:
+            await self.write(do_nothing)
+        return await self._reader.read(function)
+
+    async def migrate(self, component: str, steps: Sequence[str]) -> None:
+        """See `Database.migrate`."""
+        await self.write(lambda tx: apply_steps(tx, component, steps))
+
+    async def close(self) -> None:
+        """See `Database.close`."""
+        if self._held is not None:
+            if self._held_loop is not None and self._held_loop.is_closed():
+                self._end_hold(self._held_loop)
+            else:
+                await self.write(do_nothing)
+        with self._lock:
+            self._closing = True
+            self._wake.notify()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[ResultT] = loop.create_future()
-        with self._wake:
+        await loop.run_in_executor(None, self._writer.join)
+        await loop.run_in_executor(None, self._reader.close)
+        self._loop_connection.close()
+        self._connection.close()
+
+    def _enqueue(self, function: Callable[[Transaction], Any], *, is_begun: bool) -> Write:
+        loop = asyncio.get_running_loop()
+        write = Write(function, loop, loop.create_future(), is_begun)
+        with self._lock:
             if self._closing:
                 raise TransientError("store_unavailable", "the database is closed")
-            self._queue.append(Write(function, loop, future))
+            self._queue.append(write)
             if self._commit_s >= self._loop_commit_s_max or self._flush_loop not in (None, loop):
                 self._flush_loop = None
                 self._wake.notify()
@@ -92,79 +152,94 @@ class SqliteDatabase:
                     loop.call_at(self._next_flush_at, self._flush, loop)
                 else:
                     loop.call_soon(self._flush, loop)
-        # A caller that is cancelled stops waiting; what it queued runs to its end all the same.
-        try:
-            return await future
-        finally:
-            # With nobody left to take it, asyncio would log a failure with its text.
-            future.cancel()
-
-    async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
-        """See `Database.read`."""
-        if self._path == ":memory:":
-            return await self.write(function)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read, function)
-
-    async def migrate(self, component: str, steps: Sequence[str]) -> None:
-        """See `Database.migrate`."""
-        await self.write(lambda tx: apply_steps(tx, component, steps))
-
-    async def close(self) -> None:
-        """See `Database.close`."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._writer.join)
-        await loop.run_in_executor(None, self._readers.shutdown)
-        if self._reader is not None:
-            self._reader.close()
-        self._loop_connection.close()
-        self._connection.close()
-
-    def _read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
-        if self._reader is None:
-            self._reader = _connect(self._path, BUSY_TIMEOUT_MS)
-            self._reader.execute("PRAGMA query_only=ON")
-        self._reader.execute("BEGIN")
-        try:
-            return function(SqliteTransaction(self._reader))
-        finally:
-            self._reader.execute("ROLLBACK")
+        return write
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Commit on the loop what its tasks wrote since its last turn."""
-        with self._wake:
+        """Run on the loop what its tasks wrote since its last turn; commit it or hold it open."""
+        with self._lock:
             self._flush_loop = None
-            if not self._turn.acquire(blocking=False):
+            transaction = self._held
+            if transaction is None:
+                is_ours = self._turn.acquire(blocking=False)
+            else:
+                is_ours = self._held_loop is loop
+            if not is_ours:
                 self._wake.notify()
                 return
             batch = self._take()
+        if not batch:
+            if transaction is None:
+                self._turn.release()
+            return
+        keeps_turn = False
         try:
-            is_held = not batch or not self._commit(batch, self._loop_connection, loop)
+            if transaction is None:
+                with contextlib.suppress(sqlite3.Error):
+                    transaction = SharedTransaction(self._loop_connection)
+            if transaction is not None:
+                results = transaction.run(batch)
+                keeps_turn = transaction.is_open and not has_urgent(batch)
+                if keeps_turn:
+                    self._hold(transaction, batch, loop)
+                else:
+                    results = self._commit(transaction, batch, results)
+                deliver(batch, results, loop)
         finally:
-            self._turn.release()
+            if not keeps_turn:
+                self._let_go()
+        if keeps_turn:
+            with self._lock:
+                if self._queue and self._flush_loop is None:  # more than one batch holds
+                    self._flush_loop = loop
+                    loop.call_soon(self._flush, loop)
+            return
         self._commits_since_checkpoint += 1
-        self._next_flush_at = loop.time() + GATHER_S if len(batch) > 1 else 0.0
-        with self._wake:
-            if is_held:
+        is_shared = len(batch) > 1 or (transaction is not None and transaction.begun > 1)
+        self._next_flush_at = loop.time() + GATHER_S if is_shared else 0.0
+        with self._lock:
+            if transaction is None:  # another process holds the file: the thread waits for it
                 self._queue.extendleft(reversed(batch))
             if self._queue or self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT:
                 self._wake.notify()
 
+    def _hold(
+        self, transaction: SharedTransaction, batch: list[Write], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        for write in batch:
+            write.transaction = transaction
+        transaction.begun += len(batch)
+        if transaction.begun > 1:
+            self._next_flush_at = loop.time() + GATHER_S
+        if self._held is None:
+            self._held, self._held_loop = transaction, loop
+            self._hold_timer = loop.call_later(HOLD_S, self._end_hold, loop)
+
+    def _end_hold(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit what was held open, for want of a write that does."""
+        if self._held is not None and self._held_loop is loop:
+            self._commit(self._held, [], [])
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """End this turn."""
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
+        self._held = self._held_loop = None
+        self._turn.release()
+
     def _run(self) -> None:
         while True:
-            with self._wake:
+            with self._lock:
                 while not self._has_work() and not self._closing:
                     self._wake.wait()
             with self._turn:
-                with self._wake:
+                with self._lock:
                     batch = self._take()
                     if not batch and self._closing:
                         return
                 if batch:
-                    self._commit(batch, self._connection)
+                    self._run_in_thread(batch)
                 if self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT:
                     self._commits_since_checkpoint = 0
                     with contextlib.suppress(sqlite3.Error):  # the next one will do
@@ -179,29 +254,21 @@ class SqliteDatabase:
         count = min(len(self._queue), WRITES_PER_COMMIT_MAX)
         return [self._queue.popleft() for _ in range(count)]
 
-    def _commit(
-        self,
-        batch: list[Write],
-        connection: sqlite3.Connection,
-        own_loop: asyncio.AbstractEventLoop | None = None,
-    ) -> bool:
-        """Run and commit one batch.
-
-        Returns:
-            False, and nothing happened, if on the loop the file is held by another process.
-        """
+    def _run_in_thread(self, batch: list[Write]) -> None:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            transaction = SharedTransaction(self._connection)
         except sqlite3.Error as error:
-            if own_loop is not None:
-                return False
             deliver(batch, refuse(batch, error), None)
-            return True
-        results, took = run_shared(batch, connection)
+            return
+        deliver(batch, self._commit(transaction, batch, transaction.run(batch)), None)
+
+    def _commit(
+        self, transaction: SharedTransaction, batch: list[Write], results: list[Result]
+    ) -> list[Result]:
+        results, took = transaction.commit(batch, results)
         if took:
             self._commit_s += (took - self._commit_s) / 8
-        deliver(batch, results, own_loop)
-        return True
+        return results
 
 
 async def open_sqlite(
@@ -219,29 +286,7 @@ async def open_sqlite(
     name = os.fspath(path)
     try:
         if name != ":memory:":
-            _create_private(name)
+            create_private(name)
         return SqliteDatabase(name, loop_commit_s_max)
     except (OSError, sqlite3.Error) as error:
         raise TransientError("store_unavailable", f"cannot open {name}: {error}") from None
-
-
-def _connect(path: str, busy_timeout_ms: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
-    connection.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-    return connection
-
-
-def _create_private(name: str) -> None:
-    """Make an empty file of mode 0600, and never touch one that is there.
-
-    POSIX drops all of a process's locks on a file when any of its descriptors is closed. Opened and
-    closed here, a file that SQLite holds in this process would lose its lock, and the next process
-    to close it would delete the log that we go on writing to.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

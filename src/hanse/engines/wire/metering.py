@@ -4,7 +4,8 @@ A frame is decoded into the handful of fields that count (`envelope`) and passed
 that came, but for three things, each done by cutting bytes: the engine's id and model name give way
 to ours (`renaming`), and llama.cpp's `timings`, which are asked for to count tokens exactly, are
 taken out again. Cutting is safe: inside a JSON string a quote is always escaped, so a sequence such
-as `,"timings":{` is never text.
+as `,"timings":{` is never text. A frame that differs from an earlier one in its text only, as most
+do, is not decoded at all.
 
 Metering, in order of preference:
 1. `timings` in the frame (llama.cpp): cumulative, exact at every frame, also when one character
@@ -14,6 +15,7 @@ Metering, in order of preference:
    bounds, so a stream cut before its usage never costs more than it used.
 """
 
+import re
 from typing import Any
 
 from hanse.engines.base import Chunk
@@ -24,6 +26,13 @@ from hanse.protocol.errors import TransientError
 from hanse.protocol.messages import FinishReason, Usage
 
 _TIMINGS = b',"timings":{'
+
+LESSONS_MAX = 4
+"""Frames of a stream from which a pattern is learnt: the first may hold the role, the second the
+first text; after that either one is known, or none of them is like another."""
+
+_PLAIN_TEXT = re.compile(rb"[ !#-\[\]-~]+")
+"""The inside of a JSON string in printable ASCII, without quotes and escapes."""
 
 
 class StreamMeter:
@@ -50,16 +59,23 @@ class StreamMeter:
         self._reasons: dict[int, FinishReason] = {}
         self.usage = Usage()
         self.is_done = False
+        self._lessons = 0
+        self._head = self._tail = self._new_head = self._new_tail = b""
 
     def take(self, payloads: list[bytes]) -> Chunk | None:
         """One chunk from what one read gave; None if there is nothing to send yet."""
         frames: list[bytes] = []
         for payload in payloads:
+            if self._head and self._take_alike(payload, frames):
+                continue
             if payload == DONE:
                 self.is_done = True
                 break
             self._take_one(payload, frames)
-        return Chunk(b"".join(frames), self._sent_usage) if frames else None
+        if not frames:
+            return None
+        ends_next = self.is_done and len(self._reasons) == self._choices
+        return Chunk(b"".join(frames), self._sent_usage, ends_next=ends_next)
 
     def finish(self) -> Chunk:
         """The last chunk, when the engine has ended the stream.
@@ -71,6 +87,37 @@ class StreamMeter:
         if len(self._reasons) < self._choices:
             raise TransientError("engine_unavailable", "The engine broke off amid its answer.")
         return Chunk(b"".join(self._held), self.usage, self._reasons[min(self._reasons)])
+
+    def _take_alike(self, payload: bytes, frames: list[bytes]) -> bool:
+        """Take a frame that differs from an earlier one in its text only; else False.
+
+        What stands between that frame's beginning and end is then the inside of a JSON string,
+        printable and without quotes or escapes, so nothing else can have changed.
+        """
+        if not (payload.startswith(self._head) and payload.endswith(self._tail)):
+            return False
+        text = payload[len(self._head) : len(payload) - len(self._tail)]
+        if _PLAIN_TEXT.fullmatch(text) is None:
+            return False
+        frames.append(self._new_head + text + self._new_tail)
+        if not self._is_metered:
+            self.usage = Usage(self._input_words, 0, self.usage.output_tokens + 1)
+        self._sent_usage = self.usage
+        return True
+
+    def _learn(self, payload: bytes, envelope: Envelope, renamed: bytes) -> None:
+        """Remember what stands around the text of a frame that holds nothing else new."""
+        text = _find_only_text(envelope)
+        if not text or _PLAIN_TEXT.fullmatch(encoded := text.encode()) is None:
+            return
+        mark = b'"' + encoded + b'"'
+        for name in (b'"content":', b'"content": '):
+            if payload.count(name + mark) == 1 and renamed.count(name + mark) == 1:
+                start = payload.index(name + mark) + len(name) + 1
+                self._head, self._tail = payload[:start], payload[start + len(encoded) :]
+                start = renamed.index(name + mark) + len(name) + 1
+                self._new_head = b"data: " + renamed[:start]
+                self._new_tail = renamed[start + len(encoded) :] + b"\n\n"
 
     def _take_one(self, payload: bytes, frames: list[bytes]) -> None:
         envelope = read_envelope(payload)
@@ -87,11 +134,15 @@ class StreamMeter:
             payload = strip_timings(payload)
         if not envelope.choices and envelope.usage is not None and not self._wants_usage:
             return
-        frame = b"data: " + self._renamer.rename(payload, envelope) + b"\n\n"
+        renamed = self._renamer.rename(payload, envelope)
+        frame = b"data: " + renamed + b"\n\n"
         note_reasons(envelope, self._reasons)
         if len(self._reasons) < self._choices:
             frames.append(frame)
             self._sent_usage = self.usage
+            if self._lessons < LESSONS_MAX and not self._is_metered and self._choices == 1:
+                self._lessons += 1
+                self._learn(payload, envelope, renamed)
         else:
             self._held.append(frame)
 
@@ -117,6 +168,17 @@ class StreamMeter:
         # Of choices that were not counted yet, frames were: those stay owed.
         output = max(output, self.usage.output_tokens)
         self.usage = Usage(prompt.input_tokens, prompt.cached_tokens, output)
+
+
+def _find_only_text(envelope: Envelope) -> str | None:
+    """A chat frame's text, if it has one choice and tells nothing besides."""
+    if len(envelope.choices) != 1 or envelope.usage is not None or envelope.timings is not None:
+        return None
+    choice = envelope.choices[0]
+    delta = choice.delta
+    if delta is None or choice.finish_reason or choice.index != 0 or choice.text:
+        return None
+    return None if delta.reasoning_content or delta.tool_calls else delta.content
 
 
 def count_words(body: dict[str, Any]) -> int:

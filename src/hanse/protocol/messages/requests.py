@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
-from hanse.protocol.eip712 import address_word, hash_word, uint_word
+from hanse.protocol.eip712 import address_word, number_words, uint_word
 from hanse.protocol.messages.offers import Usage
 from hanse.protocol.signatures import Address, Hash32, Signature, keccak
 
@@ -50,11 +50,14 @@ class Request(msgspec.Struct, frozen=True):
         """The request hash that voucher and receipt carry."""
         return keccak(
             _REQUEST_TYPEHASH
-            + hash_word(self.offer_hash)
-            + hash_word(self.body_hash)
-            + uint_word(self.maximum_fee)
-            + hash_word(self.request_id)
-            + uint_word(self.deadline)
+            + number_words(
+                "%s%s%064x%s%064x",
+                self.offer_hash[2:],
+                self.body_hash[2:],
+                self.maximum_fee,
+                self.request_id[2:],
+                self.deadline,
+            )
         )
 
 
@@ -90,9 +93,9 @@ class Voucher(msgspec.Struct, frozen=True):
             _VOUCHER_TYPEHASH
             + address_word(self.user)
             + address_word(self.provider)
-            + uint_word(self.cumulative_max)
-            + uint_word(self.sequence_max)
-            + hash_word(self.request_hash)
+            + number_words(
+                "%064x%064x%s", self.cumulative_max, self.sequence_max, self.request_hash[2:]
+            )
         )
 
 
@@ -137,24 +140,23 @@ class Receipt(msgspec.Struct, frozen=True):
     def struct_hash(self) -> bytes:
         """EIP-712 hash of the fields; also the leaf of the records' Merkle trees."""
         return keccak(
-            b"".join(
-                (
-                    _RECEIPT_TYPEHASH,
-                    address_word(self.user),
-                    address_word(self.provider),
-                    address_word(self.signer),
-                    uint_word(self.sequence),
-                    hash_word(self.request_hash),
-                    hash_word(self.response_hash),
-                    uint_word(self.usage.input_tokens),
-                    uint_word(self.usage.cached_tokens),
-                    uint_word(self.usage.output_tokens),
-                    uint_word(self.fee),
-                    uint_word(self.cumulative_fee),
-                    uint_word(self.finish_reason),
-                    uint_word(self.finished_at),
-                    hash_word(self.commitment_root),
-                )
+            _RECEIPT_TYPEHASH
+            + address_word(self.user)
+            + address_word(self.provider)
+            + address_word(self.signer)
+            + number_words(
+                "%064x%s%s%064x%064x%064x%064x%064x%064x%064x%s",
+                self.sequence,
+                self.request_hash[2:],
+                self.response_hash[2:],
+                self.usage.input_tokens,
+                self.usage.cached_tokens,
+                self.usage.output_tokens,
+                self.fee,
+                self.cumulative_fee,
+                self.finish_reason,
+                self.finished_at,
+                self.commitment_root[2:],
             )
         )
 

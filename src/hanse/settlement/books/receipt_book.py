@@ -2,11 +2,12 @@
 
 The rules are `hanse.protocol.books`; this shell gives them rows. Two writes a request:
 
-    admission = await book.admit(signed_voucher, funds, acknowledged=..., now_s=...)
-    ...the engine runs...
-    finished = await book.finish(admission, outcome)
+    begun = await book.begin_admission(signed_voucher, funds, acknowledged=..., now_s=...)
+    ...the engine runs; await begun.commit() before its first token leaves...
+    finished = await book.finish(begun.result, outcome)
 
-`admit` returns once the voucher is durable, so no token leaves before it. `finish` numbers the
+The voucher is durable before a token leaves; an answer that is complete by then shares its commit.
+`finish` numbers the
 request, signs its receipt and stores both in one transaction, so the order of receipts is the order
 of sequences, and a receipt that was not stored has never left the process. After a crash `recover`
 signs a receipt of fee 0 for whatever was at work.
@@ -47,7 +48,7 @@ from hanse.settlement.books.receipt_records import (
     SubAccountFunds,
     SubAccountState,
 )
-from hanse.store.database import Database, Row, Transaction, get_or_insert
+from hanse.store.database import Begun, Database, Row, Transaction, get_or_insert
 from hanse.store.leases import Membership
 
 ANSWERS_PER_SUB_ACCOUNT_MAX = IN_FLIGHT_PER_SUB_ACCOUNT_MAX
@@ -104,7 +105,18 @@ class ReceiptBook:
             TransientError: `store_unavailable`; `book_outdated` if the caller, the chain or this
                 process knows of more than the book holds.
         """
-        return await self._database.write(
+        begun = await self.begin_admission(signed, funds, acknowledged=acknowledged, now_s=now_s)
+        await begun.commit()
+        return begun.result
+
+    async def begin_admission(
+        self, signed: SignedVoucher, funds: SubAccountFunds, *, acknowledged: int, now_s: int
+    ) -> Begun[Admission]:
+        """`admit`, before it is durable: an engine may begin, nobody may be told.
+
+        `finish` makes it durable together with the receipt, `Begun.commit` without one.
+        """
+        return await self._database.begin(
             lambda tx: _admit(tx, signed, funds, acknowledged, now_s, self._hold(tx), self._signed)
         )
 

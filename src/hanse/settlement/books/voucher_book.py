@@ -3,7 +3,7 @@
 The rules are `hanse.protocol.books.UserBook`; this shell gives them rows. Two writes a request:
 
     issued = await book.issue(sub_account, purchase, funds, signer, now_s)   # durable, then send it
-    await book.acknowledge(receipt, Verification.VERIFIED, now_s=now_s)
+    await book.acknowledge(receipt, Verification.VERIFIED, now_s=now_s)      # durable soon
 
 A voucher is signed inside the transaction that stores it, so its two maxima count every voucher
 signed before it, in this process and in others on the same database, and none leaves that a crash
@@ -129,8 +129,9 @@ class VoucherBook:
         reason: str = "",
         now_s: int,
     ) -> UserBook:
-        """Count a receipt; durable on return.
+        """Count a receipt; durable before any later voucher, and some milliseconds later at most.
 
+        A crash before that leaves its request in flight, and resume fetches the receipt again.
         One that is known already changes nothing, except that a better verification replaces
         `unverified`. The caller has checked signature, request and fee (`verify_receipt`);
         sequence and running sum are checked here.
@@ -150,10 +151,12 @@ class VoucherBook:
                 ahead of all that was signed, or contradicts another receipt. The last disputes the
                 sub-account and keeps both.
         """
-        book, objection = await self._database.write(
+        begun = await self._database.begin(
             lambda tx: apply_receipt(tx, signed, verification, reason, now_s)
         )
+        book, objection = begun.result
         if objection:
+            await begun.commit()  # evidence
             raise VerificationError("receipt_invalid", objection)
         return book
 
