@@ -54,7 +54,7 @@ def write_calibration(path: Path, copy: Path) -> Path:
     prefill = GgufPrefill(copy, context_tokens=64, threads=1)
     labels = ("cache", "concurrent=4", "made for a test")
     conditions = Conditions(
-        description.base_root, "F32", "llama test", prefill.runtime, 512, labels
+        description.base_root, "F32", "llama test", prefill.runtime, 512, 64, labels
     )
     prefill.close()
     values = [{"fingerprint/4": 20_000 + 200 * at, "fingerprint/16": 20_000} for at in range(60)]

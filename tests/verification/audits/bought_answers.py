@@ -122,7 +122,7 @@ def calibrate(answers: int = 240, quantile: float = 0.97) -> Calibration:
         measured = measure(own, Task(tuple(prompt), tokens, chain, number))
         found.append(get_statistics(entries, measured, chain))
     labels = ("cache", "concurrent=8", "threads=2")
-    conditions = Conditions(MANIFEST, "Q8_0", "llama 1", "toy 1", 4_096, labels)
+    conditions = Conditions(MANIFEST, "Q8_0", "llama 1", "toy 1", 4_096, 1_024, labels)
     return make_calibration(conditions, found, quantile, 0.95)
 
 

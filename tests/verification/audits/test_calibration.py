@@ -17,7 +17,7 @@ from hanse.verification.audits.calibration import (
 )
 
 CONDITIONS = Conditions(
-    "0x" + "5a" * 32, "Q8_0", "llama 1", "toy 1", 4_096, ("concurrent=8", "threads=2")
+    "0x" + "5a" * 32, "Q8_0", "llama 1", "toy 1", 4_096, 64, ("concurrent=8", "threads=2")
 )
 
 

@@ -155,6 +155,19 @@ def test_another_calibration_says_nothing(calibration: Calibration) -> None:
         assert reason in judgement.reasons
 
 
+def test_of_a_longer_answer_no_more_is_audited_than_was_calibrated(
+    calibration: Calibration,
+) -> None:
+    conditions = msgspec.structs.replace(calibration.conditions, answer_tokens=20)
+    short = msgspec.structs.replace(calibration, conditions=conditions)
+    found = audit(sell(HONEST, 80), short)
+    assert found.measured is not None
+    assert len(found.measured.misses) == 20
+    assert {one.statistic for one in found.judgement.findings} == {
+        "fingerprint/4", "fingerprint/16", "sampling"
+    }  # fmt: skip
+
+
 def test_without_a_threshold_nothing_is_judged(calibration: Calibration) -> None:
     kept = tuple(one for one in calibration.thresholds if one.statistic == "sampling")
     bare = msgspec.structs.replace(calibration, thresholds=kept)

@@ -156,6 +156,7 @@ def replace_judgement(statement: Statement, **fields: Any) -> Statement:
         (lambda s: replace_judgement(s, reasons=()), "the numbers give cheat"),
         (lambda s: replace_judgement(s, findings=()), "the numbers give cheat"),
         (lambda s: msgspec.structs.replace(s, known_tokens=1_000), "1000 known"),
+        (lambda s: msgspec.structs.replace(s, known_tokens=39), "takes 39"),
         (lambda s: msgspec.structs.replace(s, misfits=("text_differs",)), "give inconclusive"),
         (
             lambda s: msgspec.structs.replace(

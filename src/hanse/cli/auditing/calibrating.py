@@ -56,6 +56,7 @@ class Sample:
         misfits: answers that were left out, by reason.
         labels: what they were made under.
         longest: prompt and answer, in tokens.
+        longest_answer: alone.
         tokens: that were compared.
     """
 
@@ -63,6 +64,7 @@ class Sample:
     misfits: dict[str, int] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
     longest: int = 0
+    longest_answer: int = 0
     tokens: int = 0
 
 
@@ -140,6 +142,7 @@ def calibrate(
         f"llama xllamacpp-{version('xllamacpp')} cpu",
         model.auditor.prefill.runtime,
         sample.longest,
+        sample.longest_answer,
         tuple(sorted(sample.labels)),
     )
     return make_calibration(conditions, sample.statistics, quantile, confidence)
@@ -169,6 +172,7 @@ def take(sample: Sample, served: Served, found: Rescored | tuple[str, ...]) -> N
     if served.usage.cached_tokens:
         sample.labels.add("cache")
     sample.longest = max(sample.longest, len(found.prompt_tokens) + len(found.entries))
+    sample.longest_answer = max(sample.longest_answer, len(found.entries))
     sample.tokens += len(found.entries)
 
 

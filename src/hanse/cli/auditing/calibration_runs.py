@@ -102,6 +102,7 @@ def _describe(
         "tokens": sample.tokens,
         "left_out": sample.misfits,
         "context_tokens": sample.longest,
+        "answer_tokens": sample.longest_answer,
         "quantile": made.quantile_ppm / 1e6,
         "confidence": made.confidence_ppm / 1e6,
         "thresholds": [
@@ -115,7 +116,8 @@ def _describe(
         ("of", f"{len(sample.statistics)} honest answers, {sample.tokens} tokens; "
                f"{left_out} left out"),
         ("justifies", f"the quantile {made.quantile_ppm / 1e6} at confidence "
-                      f"{made.confidence_ppm / 1e6}, contexts to {sample.longest} tokens"),
+                      f"{made.confidence_ppm / 1e6}, contexts to {sample.longest} tokens, "
+                      f"answers to {sample.longest_answer}"),
         *((one.statistic, f"{one.limit_ppm / 1e6:.4f} (worst of {one.answers}: "
                           f"{one.largest_ppm[0] / 1e6:.4f})") for one in made.thresholds),
     ]  # fmt: skip

@@ -126,18 +126,20 @@ def audit_answer(
     if not found.prompt_tokens or not found.count:
         empty = Measured(auditor.prefill.runtime, (), (), ())
         return Audited(found, None, judge_answer(bought, entries, found, empty, calibration))
-    measured = measure(auditor.prefill, get_task(bought, entries, found, auditor.scale))
+    most = min(POSITIONS_AUDITED_MAX, calibration.conditions.answer_tokens)
+    task = get_task(bought, entries[: min(found.count, most)], found, auditor.scale)
+    measured = measure(auditor.prefill, task)
     judgement = judge_answer(bought, entries, found, measured, calibration)
     return Audited(found, measured, judgement)
 
 
 def get_task(bought: Bought, entries: tuple[Entry, ...], found: Alignment, scale: float) -> Task:
-    """What the model is to run: the prompt, and the first known tokens of the answer."""
+    """What the model is to run: the prompt, and these first known tokens of the answer."""
     body = read_body(bought.body)
     seed = body.get("seed")
     return Task(
         found.prompt_tokens,
-        tuple(entry.token for entry in entries[: min(found.count, POSITIONS_AUDITED_MAX)]),
+        tuple(entry.token for entry in entries),
         get_chain(body),
         get_request_seed(
             seed if isinstance(seed, int) else None,

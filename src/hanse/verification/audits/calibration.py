@@ -58,6 +58,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         served_by: runtime that served; an offer's engine name is its first word.
         audited_by: runtime of the prefill, as `Prefill.runtime` says.
         context_tokens: longest prompt and answer in the sample.
+        answer_tokens: longest answer in it; of a longer one so many are audited.
         labels: what the answers were made under, each once: `threads=1`, `concurrent=8`, `cache`,
             `chat`, `json` and so on.
     """
@@ -67,6 +68,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     served_by: str
     audited_by: str
     context_tokens: int
+    answer_tokens: int
     labels: tuple[str, ...]
 
 
@@ -184,6 +186,8 @@ def verify_calibration(found: Calibration) -> None:
         raise _refuse(f"the format is {found.format!r:.40}, not {FORMAT}")
     if not (0 < found.quantile_ppm < PPM and 0 < found.confidence_ppm < PPM):
         raise _refuse("quantile and confidence lie between 0 and 1")
+    if found.conditions.answer_tokens < 1:
+        raise _refuse("its longest answer has no token")
     if found.margin_ppm < PPM or len(found.conditions.labels) > LABELS_MAX:
         raise _refuse(f"the margin is below 1, or there are more than {LABELS_MAX} labels")
     names = [one.statistic for one in found.thresholds]

@@ -47,6 +47,9 @@ ROWS = (
         "a grammar may reject a draw and take another, so draws and tokens are out of step"),
     Row("long contexts", CALIBRATED, CALIBRATED,
         "noise grows with the context; only up to the longest one of the calibration"),
+    Row("long answers", CALIBRATED, CALIBRATED,
+        "of more blocks the worst is worse by chance; the first tokens are audited, as many as the "
+        "calibration's longest answer has"),
     Row("LoRA adapters", NOT, NOT,
         "the adapter is in neither manifest nor copy, so the auditor cannot run it"),
     Row("prompt caching", CALIBRATED, CALIBRATED,

@@ -36,6 +36,7 @@ from hanse.protocol.signatures import (
 from hanse.verification.audits.alignment import Alignment
 from hanse.verification.audits.answers import Bought, judge_answer, open_commitment
 from hanse.verification.audits.calibration import verify_calibration
+from hanse.verification.audits.measuring import POSITIONS_AUDITED_MAX
 from hanse.verification.evidence.statement import Content, Statement
 
 FORMAT = "hanse-evidence-1"
@@ -191,11 +192,7 @@ def _verify_content(content: Content, statement: Statement, receipt: VerifiedRec
     )
     try:
         entries = open_commitment(bought, content.opening)
-        if not len(statement.measured.misses) <= statement.known_tokens <= len(entries):
-            raise _refuse(
-                f"{len(statement.measured.misses)} positions measured, {statement.known_tokens} "
-                f"known, {len(entries)} committed"
-            )
+        _verify_count(content, statement, len(entries))
         found = Alignment(content.prompt_tokens, statement.known_tokens, statement.misfits)
         judgement = judge_answer(bought, entries, found, statement.measured, statement.calibration)
     except RequestError as error:
@@ -208,6 +205,18 @@ def _verify_content(content: Content, statement: Statement, receipt: VerifiedRec
             f" the auditor says {statement.judgement.verdict}"
         )
     return bought
+
+
+def _verify_count(content: Content, statement: Statement, committed: int) -> None:
+    """An auditor measures all that an audit covers, or it could leave out what it does not like."""
+    known, measured = statement.known_tokens, len(statement.measured.misses)
+    most = min(POSITIONS_AUDITED_MAX, statement.calibration.conditions.answer_tokens)
+    expected = min(known, most) if content.prompt_tokens else 0
+    if not 0 <= known <= committed or measured != expected:
+        raise _refuse(
+            f"{measured} positions measured where an audit takes {expected}; {known} known, "
+            f"{committed} committed"
+        )
 
 
 def _refuse(reason: str) -> VerificationError:
