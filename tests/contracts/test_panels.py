@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from hanse.protocol.ledger.panels.sealing import Verdict, name_challenge, seal_answer, seal_vote
 from hanse.protocol.signatures import to_bytes, to_hex
+from tests.contracts.dispute_parts import make_receipt
 from tests.contracts.local_evm import Key, key_of, reverts
 from tests.contracts.panel_parts import (
     ABSENCE,
@@ -27,6 +29,7 @@ from tests.contracts.panel_parts import (
     USER,
     Court,
     open_court,
+    sign,
     to_arguments,
 )
 
@@ -338,6 +341,52 @@ def test_no_party_sits_on_its_own_panel(court: Court) -> None:
     assert not closed["opened"]
     assert court.credit(AUDITORS[1]) == before + DEPOSIT
     court.assert_conserved()
+
+
+@pytest.mark.parametrize("role", ["user", "challenger", "provider"])
+def test_a_party_that_is_an_auditor_is_passed_over(court: Court, role: str) -> None:
+    """Four are in, one of them a party: the panel is the three others."""
+    for auditor in AUDITORS[4:]:
+        court.call(auditor, "retire")
+    party, made = AUDITORS[3], make_receipt(USER, PROVIDER, USER, 1, 70)
+    if role == "provider":
+        key = key_of("party's receipt key")
+        court.hanse.register(party, key)
+        signed = sign(court.hanse, msgspec.structs.replace(made, provider=party.address), key)
+    else:
+        user = party if role == "user" else USER
+        signed = sign(court.hanse, msgspec.structs.replace(made, user=user.address))
+    challenger = party if role == "challenger" else CHALLENGER
+    name = court.challenge(signed=signed, challenger=challenger)
+    assert court.draw(name) == AUDITORS[:3]
+
+
+def test_an_appellant_that_is_an_auditor_is_passed_over(court: Court) -> None:
+    name = court.challenge()
+    first = court.decide(name, NO, NO, NO)
+    others = [auditor for auditor in AUDITORS if auditor not in first]
+    court.appeal(name, others[0])
+    assert court.draw(name) == others[1:]
+
+
+def test_a_fined_auditor_is_drawn_again_when_it_has_filled_up(court: Court) -> None:
+    for auditor in AUDITORS[4:]:
+        court.call(auditor, "retire")
+    name = court.challenge()
+    panel = court.decide(name, NO, NO, AWAY)
+    court.open_answer(name)
+    whole = [auditor for auditor in AUDITORS[:4] if auditor != panel[2]]
+    again = court.challenge(evidence="0x" + "e2" * 32)
+    # Filling up now must not put it on a panel whose seed could be known by then.
+    court.call(panel[2], "join", 0)
+    assert court.draw(again) == whole
+    court.hanse.chain.advance(1)
+    seen = {
+        auditor
+        for n in range(3, 6)
+        for auditor in court.draw(court.challenge(evidence=f"0x{n:064x}"))
+    }
+    assert panel[2] in seen
 
 
 def test_lots_weigh(court: Court) -> None:
