@@ -1,6 +1,8 @@
 """`hanse attest`: a good attestation, bad ones, a policy to begin with, and collateral."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -72,6 +74,21 @@ def test_a_home_without_a_policy_says_so(files, run):
     ran = run("attest", "verify", files[0], "--nonce", NONCE)
     assert ran.exit_code == 2
     assert "attestation-policy.json" in ran.stderr
+
+
+def test_without_the_extra_one_line_says_how_to_install_it(files):
+    """In a process of its own, where the package cannot be imported."""
+    program = "import sys; sys.modules['dcap_qvl'] = None; from hanse.cli.main import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "attest", "verify", files[0], "--policy", files[1]]
+        + ["--nonce", NONCE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert len(ran.stderr.strip().splitlines()) == 1, ran.stderr
+    assert "pip install 'hanse[attest]'" in ran.stderr
 
 
 def test_a_policy_of_a_real_quote(run, tmp_path):

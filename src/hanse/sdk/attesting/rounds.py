@@ -67,6 +67,10 @@ class Attestations:
         self._transport, self._offers, self._book = transport, offers, book
         self._policy, self._clock = policy, clock
         self._nonces = NonceBook(clock, random_bytes)
+        if policy is not None and policy.root:
+            _log.warning(
+                "the attestation policy names a root of its own, not Intel's: for tests alone"
+            )
         self._due_at: dict[_Machine, float] = {}
         self._failures: dict[_Machine, int] = {}
         self._at_work: dict[_Machine, asyncio.Task[None]] = {}
