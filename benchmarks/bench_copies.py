@@ -32,7 +32,7 @@ from hanse.models.copies.keys import derive_copy_key
 from hanse.models.copies.leaks import tracing
 from hanse.models.copies.leaks.answer_tracing import Told, compare_answers, parse_told
 from hanse.models.copies.leaks.attacking import attack
-from hanse.models.copies.stream_basis import draw_stream_basis, rank_coordinates
+from hanse.models.copies.stream_basis import draw_stream_basis, list_turned, rank_coordinates
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.quantising.costs import read_text
 from hanse.models.quantising.files import quantise_file
@@ -208,14 +208,14 @@ def measure_trace(folder: Path, source: Path, count: int) -> None:
             key = derive_copy_key(MASTER, ROOT, provider, 0)
             own = tracing.make_residues(base, key, ranked, kind)
             for leak, stolen in leaks.items():
-                parts = tracing.compare_residues(stolen, own)
+                parts = tracing.compare_residues(stolen, own, list_turned(ranked))
                 scores[leak].append((provider, sum(parts.values()) / len(parts)))
         seconds = (time.process_time() - begun) / len(providers)
         for (leaker, how), rows in scores.items():
             strangers = np.array([score for provider, score in rows if provider != leaker])
             say("trace", type=kind, leaked=how, leaker=leaker[2:4],
                 score=round(dict(rows)[leaker], 4), strangers=len(strangers),
-                strangers_max=round(float(strangers.max()), 4),
+                strangers_max=round(float(strangers.max()), 5),
                 strangers_sd=round(float(strangers.std()), 5),
                 false_attributions=int((strangers >= tracing.SCORE_MIN).sum()),
                 candidate_cpu_s=round(seconds, 2))  # fmt: skip

@@ -91,11 +91,16 @@ def rank_coordinates(source: SourceModel) -> "NDArray[np.int64]":
     return np.argsort(np.median(relative, axis=0), kind="stable").astype(np.int64)
 
 
+def list_turned(ranked: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """The coordinates that copies turn: all but those that keep their gains."""
+    return ranked[_count_kept(len(ranked)) :]
+
+
 def draw_stream_basis(copy_key: bytes, ranked: "NDArray[np.int64]") -> StreamBasis:
     """The basis of this key: signs and orders of the sections, their rotations, their order."""
     stream = KeyStream(copy_key, "residual")
     width = len(ranked)
-    kept = max(BLOCK, width // KEPT_SHARE // BLOCK * BLOCK)
+    kept = _count_kept(width)
     sections = []
     for start in (0, *range(kept, width, GROUP)):
         columns = ranked[start : start + GROUP] if start else ranked[:kept]
@@ -104,6 +109,10 @@ def draw_stream_basis(copy_key: bytes, ranked: "NDArray[np.int64]") -> StreamBas
         rotation = draw_rotation(stream, len(columns)) if start else None
         sections.append(Section(columns, signs, rotation))
     return StreamBasis(tuple(sections[index] for index in stream.draw_permutation(len(sections))))
+
+
+def _count_kept(width: int) -> int:
+    return max(BLOCK, width // KEPT_SHARE // BLOCK * BLOCK)
 
 
 def _get_section_gains(section: Section, gains: "NDArray[np.float32]") -> "NDArray[np.float32]":
