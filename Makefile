@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audit bench-budgets bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ bench-budgets: .venv/dev.stamp ## what limits cost a request in processor time, 
 
 bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
 	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)
+
+bench-compare: .venv/dev.stamp ## the paid path of another checkout beside this one's; BEFORE=../before WHOLE=1
+	$(if $(BEFORE),,$(error say which checkout to compare with: make bench-compare BEFORE=../before))
+	@$(BIN)/python -m benchmarks.bench_compare "$(BEFORE)" $(if $(WHOLE),--whole) --pairs $(or $(PAIRS),14)
 
 bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; PEERS=0 for Hanse alone
 	$(BIN)/python -m benchmarks.bench_gateway --peers $(or $(PEERS),1)
