@@ -20,7 +20,7 @@ IN_JUNE_2025 = 1_750_400_000
 IN_FEBRUARY_2026 = 1_771_500_000
 QUOTE = (DATA / "tdx_quote").read_bytes()
 BOOT_LOG = (DATA / "cos-113-ccel.dat").read_bytes()
-HUNDREDS = random.Random(5)
+CHANCE = random.Random(5)
 
 
 def get_collateral(name: str = "tdx_quote_collateral.json") -> Collateral:
@@ -134,11 +134,34 @@ def test_real_quotes_that_must_be_refused(name, collateral, now_s, code):
     ],
 )
 def test_a_flipped_bit_is_noticed_wherever_it_is(begin, end, codes):
-    places = HUNDREDS.sample(range(begin, end), min(12, end - begin))
-    found = {
-        get_code(flip(QUOTE, at, 1 << HUNDREDS.randrange(8)), get_collateral()) for at in places
-    }
-    assert found <= codes
+    assert get_codes_of_flips(QUOTE, get_collateral(), IN_JUNE_2025, begin, end) <= codes
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "codes"),
+    [
+        pytest.param(0, 8, {"unsupported", "malformed"}, id="version, key type, TEE"),
+        pytest.param(48, 54, {"unsupported"}, id="kind and size of the body"),
+        pytest.param(54, 702, {"signature_invalid"}, id="body"),
+        pytest.param(702, 706, {"malformed"}, id="length"),
+        pytest.param(706, 770, {"signature_invalid"}, id="signature"),
+        pytest.param(770, 834, {"qe_invalid"}, id="attestation key"),
+        pytest.param(840, 1_288, {"qe_invalid"}, id="QE report and its signature"),
+    ],
+)
+def test_so_it_is_in_a_quote_of_version_5(begin, end, codes):
+    quote = (DATA / "tdx_quote_v5").read_bytes()
+    collateral = get_collateral("tdx_quote_outdated_collateral.json")
+    assert get_codes_of_flips(quote, collateral, IN_FEBRUARY_2026, begin, end) <= codes
+
+
+def get_codes_of_flips(
+    quote: bytes, collateral: Collateral, now_s: int, begin: int, end: int
+) -> set[str]:
+    """The codes of a dozen quotes with one bit flipped in this range."""
+    places = CHANCE.sample(range(begin, end), min(12, end - begin))
+    spoilt = [flip(quote, at, 1 << CHANCE.randrange(8)) for at in places]
+    return {get_code(one, collateral, now_s) for one in spoilt}
 
 
 @pytest.mark.parametrize("field", Collateral.__struct_fields__[:-1])
