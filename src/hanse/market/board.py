@@ -327,7 +327,11 @@ def is_within(region: str, wanted: str) -> bool:
 
 
 def _differs(new: Features, old: Features) -> bool:
-    return new != old and any(abs(a - b) > CHANGE_MIN * b for a, b in zip(new, old, strict=True))
+    if new != old:
+        for a, b in zip(new, old, strict=True):  # a generator would be made for each answer
+            if abs(a - b) > CHANGE_MIN * b:
+                return True
+    return False
 
 
 def _number(labels: dict[str, int], label: str) -> int:

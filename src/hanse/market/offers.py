@@ -6,7 +6,7 @@ receipt key's gets in here; `hanse.sdk.discovery` sees to that.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hanse.protocol.messages import Offer, SignedOffer
 from hanse.protocol.signatures import Address, Hash32
@@ -35,21 +35,23 @@ class PublishedService:
 
 @dataclass(frozen=True, slots=True)
 class ListedOffer:
-    """A verified offer with its hash and the key that its receipts are checked with."""
+    """A verified offer with its hash and the key that its receipts are checked with.
+
+    Attributes:
+        offer: without its signature.
+        provider: who offers it.
+    """
 
     signed: SignedOffer
     offer_hash: Hash32
     receipt_key: Address
+    offer: Offer = field(init=False, repr=False, compare=False)
+    provider: Address = field(init=False, repr=False, compare=False)
 
-    @property
-    def offer(self) -> Offer:
-        """The offer without its signature."""
-        return self.signed.offer
-
-    @property
-    def provider(self) -> Address:
-        """Who offers it."""
-        return self.signed.offer.provider
+    def __post_init__(self) -> None:
+        # each is read a dozen times for one request
+        object.__setattr__(self, "offer", self.signed.offer)
+        object.__setattr__(self, "provider", self.signed.offer.provider)
 
     @property
     def endpoint(self) -> str:
