@@ -6,10 +6,10 @@ neither the tokens nor the frames but for the logprobs in them, which are cut ou
 a caller's answer is byte for byte what it would have been.
 
 Of some tokens the server tells nothing: those that end inside a character (the last one of the
-character is told), what its chat parser holds back (the fence before JSON, a tool call's head), and
-the end of the text. They are counted by `predicted_n` and take their places in the ledger. Which
-they were is found again by tokenising the piece of text that came with the next token, if that
-gives so many tokens with that one at the end.
+character is told), what its chat parser drops (the fence around JSON, a tool call's head), and the
+end of the text. They are counted by `predicted_n` and take their places in the ledger. Which they
+were is found again by tokenising the piece of text that came with the next token, if that gives so
+many tokens with that one at the end; what the parser dropped is in no text, and stays unknown.
 
 `post_sampling_probs`, which would replace the raw logits, is no field that a caller can send
 (`hanse.engines.parameters`). Of several choices nothing is proven: see
@@ -33,12 +33,9 @@ Tokenise = Callable[[str], Awaitable[list[int]]]
 """A text's tokens, as the server sees them."""
 
 UNTOLD_MAX = 8
-"""So many untold tokens in a row are looked for: a character has at most four bytes, and a fence
-before JSON is two or three tokens. Longer ones are tool calls.
+"""So many untold tokens in a row are looked for: a character has at most four bytes, and the text
+of a token may begin with a few others. Longer ones are tool calls.
 """
-
-FENCES = ("", "json\n")
-"""What llama.cpp's parser may have dropped before a piece of text."""
 
 _CHAT_TOPS_DEFAULT = 20
 """llama.cpp's number of alternatives where a chat asks for logprobs without saying how many."""
@@ -151,11 +148,9 @@ class ProofReader:
     async def _find_untold(self, token: _Token, missing: int) -> list[int]:
         if missing > UNTOLD_MAX:
             return []
-        for fence in FENCES:
-            tokens = await self._tokenise(fence + token.token)
-            if len(tokens) == missing + 1 and tokens[-1] == token.id:
-                return tokens[:-1]
-        return []
+        tokens = await self._tokenise(token.token)
+        is_found = len(tokens) == missing + 1 and tokens[-1] == token.id
+        return tokens[:-1] if is_found else []
 
     def _clean(self, payload: bytes) -> bytes:
         frame = msgspec.json.decode(payload)
