@@ -56,7 +56,7 @@ class Size:
     quantile: float
 
 
-QUICK = Size(calibration=280, held_out=60, cheating=20, tokens=64, quantile=0.95)
+QUICK = Size(calibration=128, held_out=32, cheating=12, tokens=40, quantile=0.9)
 WHOLE = Size(calibration=2_400, held_out=10_000, cheating=400, tokens=64, quantile=0.99)
 
 
