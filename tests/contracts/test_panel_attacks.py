@@ -155,8 +155,8 @@ def test_a_vote_of_another_round_or_challenge_cannot_be_replayed() -> None:
         court.reveal(second, both[0], UP)
 
 
-def test_fines_never_take_more_than_the_stake() -> None:
-    """Five missed votes at once, each a sixteenth; sixteen would take all, and no more."""
+def test_each_missed_vote_is_fined_and_nobody_else_pays() -> None:
+    """Four at once, as many as one lot may have open: each takes a sixteenth of it."""
     court = open_court(auditors=3)
     names = [court.challenge(evidence=f"0x{n:064x}") for n in range(1, 5)]
     for name in names:

@@ -541,6 +541,7 @@ def test_upheld_the_provider_is_condemned_and_pays(court: Court) -> None:
     assert [court.stake(auditor) for auditor in panel] == [PANELS.lot_stake] * 3
     assert court.provider()["stake"] == 0
     court.assert_conserved()
+    assert court.call(panel[2], "leave", 1).event("Left")["amount"] == PANELS.lot_stake
     with reverts("condemned"):
         challenge_with(court)
     with reverts("stage"):
