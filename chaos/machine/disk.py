@@ -30,7 +30,6 @@ from hanse.store.group_commit import (
     SqliteTransaction,
     Write,
     do_nothing,
-    has_urgent,
 )
 from hanse.store.migrations import apply_steps
 
@@ -135,7 +134,7 @@ class ChaosDatabase:
         transaction = self._held or SharedTransaction(connection)
         self._held = None
         results = transaction.run(batch)
-        is_held = transaction.is_open and batch and not has_urgent(batch)
+        is_held = transaction.is_open and batch and all(write.is_begun for write in batch)
         if is_held and not self._disk.is_shared:  # PostgreSQL leaves nothing open either
             self._hold(transaction, batch, results)
             return

@@ -171,6 +171,36 @@ async def test_another_process_waits_until_it_is_committed(database, tmp_path):
     assert await count(database) == 2
 
 
+async def test_another_process_is_not_starved_by_writes_that_are_begun(database, tmp_path):
+    """Each leaves the file open for a moment; what is written in between must get through."""
+    is_done = False
+
+    async def keep_writing(name: str) -> None:
+        number = 0
+        while not is_done:
+            number += 1
+            await database.begin(put(f"{name} {number}"))
+            await asyncio.sleep(0.001)
+            await database.write(put(f"{name} {number} ends"))
+
+    def write_beside() -> None:
+        other = sqlite3.connect(tmp_path / "store.sqlite3", isolation_level=None, timeout=30)
+        for number in range(20):
+            other.execute("INSERT INTO facts VALUES (?, '1')", (f"beside {number}",))
+        other.close()
+
+    busy = [asyncio.create_task(keep_writing(name)) for name in ("one", "two", "three")]
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.to_thread(write_beside)
+    finally:
+        is_done = True
+        await asyncio.gather(*busy)
+    assert await database.read(
+        lambda tx: tx.find_one("SELECT COUNT(*) FROM facts WHERE name LIKE 'beside %'")
+    ) == (20,)
+
+
 async def test_another_loop_writes_while_one_is_held(database):
     await database.begin(put("begun"))
     async with asyncio.timeout(10):

@@ -95,10 +95,9 @@ class SharedTransaction:
     Attributes:
         is_open: neither committed nor undone.
         error: why all of it was undone; None if it was not.
-        begun: writes in it whose callers went on before the commit.
     """
 
-    __slots__ = ("_connection", "_is_fresh", "begun", "error", "is_open")
+    __slots__ = ("_connection", "_is_fresh", "error", "is_open")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -106,7 +105,6 @@ class SharedTransaction:
         self._is_fresh = True
         self.is_open = True
         self.error: TransientError | None = None
-        self.begun = 0
 
     def run(self, batch: list[Write]) -> list[Result]:
         """Run a batch.
@@ -195,14 +193,6 @@ def _name_failure(error: BaseException) -> TransientError:
 
 def _refuse_with(batch: list[Write], reason: TransientError) -> list[Result]:
     return [(write.future, None, reason) for write in batch]
-
-
-def has_urgent(batch: list[Write]) -> bool:
-    """Whether one of them waits for its commit."""
-    for write in batch:  # noqa: SIM110 - a generator would be made for each commit
-        if not write.is_begun:
-            return True
-    return False
 
 
 def do_nothing(tx: Transaction) -> None:

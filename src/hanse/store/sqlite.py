@@ -9,9 +9,9 @@ waking a thread and being woken by it costs more processor time than such a comm
 is above it, or while another process holds the file, the writer thread has them: a disk that is ten
 times slower is noticed at its first commit, one that is a little slower after a dozen.
 
-A write that is only begun (`begin`) has run on the loop and left its transaction open: what follows
-within `HOLD_S` shares its commit. With one request at a time that is the voucher and the receipt of
-an answer that took no longer, and one commit instead of two.
+A write that is only begun (`begin`), and came alone, has run on the loop and left its transaction
+open: what follows within `HOLD_S` shares its commit. With one request at a time that is the voucher
+and the receipt of an answer that took no longer, and one commit instead of two.
 
 Reads run on a connection and in a thread of their own (WAL: readers see the last commit and block
 nobody). For `:memory:` they run on the writer's connection.
@@ -40,7 +40,6 @@ from hanse.store.group_commit import (
     Write,
     deliver,
     do_nothing,
-    has_urgent,
     refuse,
 )
 from hanse.store.migrations import apply_steps
@@ -171,6 +170,7 @@ class SqliteDatabase:
             if transaction is None:
                 self._turn.release()
             return
+        is_lone = transaction is None and len(batch) == 1 and batch[0].is_begun
         keeps_turn = False
         try:
             if transaction is None:
@@ -178,9 +178,9 @@ class SqliteDatabase:
                     transaction = SharedTransaction(self._loop_connection)
             if transaction is not None:
                 results = transaction.run(batch)
-                keeps_turn = transaction.is_open and not has_urgent(batch)
+                keeps_turn = is_lone and transaction.is_open
                 if keeps_turn:
-                    self._hold(transaction, batch, loop)
+                    self._hold(transaction, batch[0], loop)
                 else:
                     results = self._commit(transaction, batch, results)
                 deliver(batch, results, loop)
@@ -188,14 +188,9 @@ class SqliteDatabase:
             if not keeps_turn:
                 self._let_go()
         if keeps_turn:
-            with self._lock:
-                if self._queue and self._flush_loop is None:  # more than one batch holds
-                    self._flush_loop = loop
-                    loop.call_soon(self._flush, loop)
             return
         self._commits_since_checkpoint += 1
-        is_shared = len(batch) > 1 or (transaction is not None and transaction.begun > 1)
-        self._next_flush_at = loop.time() + GATHER_S if is_shared else 0.0
+        self._next_flush_at = loop.time() + GATHER_S if len(batch) > 1 else 0.0
         with self._lock:
             if transaction is None:  # another process holds the file: the thread waits for it
                 self._queue.extendleft(reversed(batch))
@@ -203,21 +198,22 @@ class SqliteDatabase:
                 self._wake.notify()
 
     def _hold(
-        self, transaction: SharedTransaction, batch: list[Write], loop: asyncio.AbstractEventLoop
+        self, transaction: SharedTransaction, write: Write, loop: asyncio.AbstractEventLoop
     ) -> None:
-        for write in batch:
-            write.transaction = transaction
-        transaction.begun += len(batch)
-        if transaction.begun > 1:
-            self._next_flush_at = loop.time() + GATHER_S
-        if self._held is None:
-            self._held, self._held_loop = transaction, loop
-            self._hold_timer = loop.call_later(HOLD_S, self._end_hold, loop)
+        """Leave it open behind one write that was begun.
+
+        Only behind one that came alone: under load commits are shared anyway, and transactions that
+        are always open would let no other process write.
+        """
+        write.transaction = transaction
+        self._held, self._held_loop = transaction, loop
+        self._hold_timer = loop.call_later(HOLD_S, self._end_hold, loop)
 
     def _end_hold(self, loop: asyncio.AbstractEventLoop) -> None:
         """Commit what was held open, for want of a write that does."""
         if self._held is not None and self._held_loop is loop:
             self._commit(self._held, [], [])
+            self._commits_since_checkpoint += 1
             self._let_go()
 
     def _let_go(self) -> None:
