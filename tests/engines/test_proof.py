@@ -211,6 +211,14 @@ async def test_a_canary_cannot_be_put_into_a_prompt(
     assert caught.value.param == "prompt"
 
 
+@pytest.mark.parametrize("field", ["post_sampling_probs", "n_probs", "return_tokens", "samplers"])
+async def test_the_servers_own_fields_are_refused(proving: LlamaEngine, field: str) -> None:
+    """By one of them a caller would turn the proof off, or see more than is told."""
+    with pytest.raises(RequestError) as caught:
+        await collect(proving, make_chat(**{field: True}))
+    assert caught.value.code == "unsupported_parameter"
+
+
 async def test_a_server_that_chooses_a_canary_is_not_passed_on(copy: CopyInService) -> None:
     ledger = Ledger(copy.description)
     with pytest.raises(TransientError, match="no text"):
