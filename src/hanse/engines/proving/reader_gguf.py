@@ -104,6 +104,9 @@ class GgufReader:
 
         if not self._template or len(self._template) > TEMPLATE_CHARS_MAX:
             raise _refuse("the model has no chat template that can be used")
+        if "strftime_now" in self._template:
+            # another day has as many tokens, so nothing would show that the prompt is another
+            raise _refuse("the model's chat template writes the date into the prompt")
         world = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
