@@ -11,13 +11,14 @@ from hanse.engines.llama_engine import LlamaEngine
 from hanse.engines.proving.prefill_gguf import STEP_TOKENS, GgufPrefill
 from hanse.engines.proving.prefill_torch import TorchPrefill
 from hanse.engines.proving.reader_gguf import GgufReader
+from hanse.engines.proving.weights import load_weights
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error, quantise
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import RequestError
 from tests.engines.conftest import open_llama
 from tests.engines.test_contract import collect, make_chat, make_completion
 from tests.engines.test_proof import get_proof
-from tests.engines.tiny_copy import make_copy
+from tests.engines.tiny_copy import CANARIES, LIFT, make_copy
 
 # Weights made by chance would write halves of characters without end, of which little is told.
 PLAIN = {str(3 + byte): -100 for byte in range(128, 256)}
@@ -99,6 +100,23 @@ def test_both_runtimes_give_the_same_logits(gguf: GgufPrefill, torch_prefill: To
     assert one.canaries.shape == two.canaries.shape == (len(answer), 16)
     assert float(np.abs(one.logits - two.logits).max()) < 2e-2
     assert float(np.abs(one.canaries - two.canaries).max()) < 2e-2
+
+
+def test_plain_weights_and_the_canary_rows_do_for_the_copy(
+    folder: Path, torch_prefill: TorchPrefill
+) -> None:
+    plain = make_copy(folder / "plain.gguf", canaries=0)
+    _, weights = load_weights(folder / "copy.gguf")
+    rows = weights["output.weight"][-CANARIES:].numpy()
+    prefill = TorchPrefill(plain, context_tokens=512, threads=1, canaries=rows)
+    prompt, answer = list(range(10, 30)), list(range(40, 60))
+    one, two = prefill.score(prompt, answer), torch_prefill.score(prompt, answer)
+    assert np.allclose(one.logits, two.logits, atol=1e-4)
+    assert np.allclose(one.canaries + LIFT, two.canaries, atol=1e-4)
+    bare = TorchPrefill(plain, context_tokens=512, threads=1).score(prompt, answer)
+    assert bare.canaries.shape == (20, 0)
+    with pytest.raises(RequestError):  # no canary is a token that could be scored
+        prefill.score(prompt, [266])
 
 
 def test_what_does_not_fit_is_refused(gguf: GgufPrefill, torch_prefill: TorchPrefill) -> None:

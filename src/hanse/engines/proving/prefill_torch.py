@@ -15,18 +15,36 @@ Implements `hanse.verification.audits.prefill.Prefill`, which it does not import
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.engines.proving.scores import CopyScores, check_length, join_rows
 from hanse.protocol.errors import RequestError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 class TorchPrefill:
     """A loaded model; not safe for several threads at once."""
 
-    def __init__(self, path: Path, *, context_tokens: int = 4_096, threads: int = 2) -> None:
-        """Load the model; a copy has its description beside it.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context_tokens: int = 4_096,
+        threads: int = 2,
+        canaries: "NDArray[Any] | None" = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            path: a copy, which has its description beside it, or a plain model.
+            context_tokens: prompt and answer together, at most.
+            threads: processor threads.
+            canaries: of a plain model the rows [K, width] of the copy that is audited, in the basis
+                of the model: what an auditor with the copy's key computes them to be
+                (`hanse.models.copies.canaries`). So an audit needs no copy.
 
         Raises:
             RequestError: torch is not installed, or the model is of a kind that is not run here.
@@ -44,8 +62,11 @@ class TorchPrefill:
         self._shape, self._weights = load_weights(path)
         copy = None if path.is_dir() else find_copy(path)
         rows = len(self._head())
+        self._added = None if canaries is None else torch.from_numpy(canaries).float()
         self._vocabulary = copy.description.vocabulary if copy else rows
-        self._canaries = copy.description.canary_count if copy else 0
+        self._canaries = (
+            copy.description.canary_count if copy else 0 if canaries is None else len(canaries)
+        )
         self._context_tokens = min(context_tokens, self._shape.context_tokens)
         self.runtime = f"torch {torch.__version__} cpu float32"
 
@@ -57,14 +78,16 @@ class TorchPrefill:
         """
         import torch
 
-        limit = self._vocabulary + self._canaries
+        limit = len(self._weights["token_embd.weight"])
         check_length(prompt_tokens, answer_tokens, self._context_tokens, limit)
         tokens = [*prompt_tokens, *answer_tokens[:-1]]
         with torch.inference_mode():
-            hidden = self._run(torch.tensor(tokens))
-            logits = hidden[len(prompt_tokens) - 1 :] @ self._head().T
+            chosen_by = self._run(torch.tensor(tokens))[len(prompt_tokens) - 1 :]
+            logits = chosen_by @ self._head().T
             if (bias := self._weights.get("output.bias")) is not None:
                 logits = logits + bias
+            if self._added is not None:
+                logits = torch.cat((logits, chosen_by @ self._added.T), -1)
         return join_rows(list(logits.numpy()), self._vocabulary, self._canaries)
 
     def _head(self) -> Any:
