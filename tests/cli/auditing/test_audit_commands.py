@@ -81,6 +81,8 @@ def test_a_report_counts_by_provider_and_names_what_does_not_count(run, folder):
     assert provider["provider"] == OFFER.provider
     counts = (provider["audits"], provider["honest"], provider["cheat"])
     assert counts == (7, 5, 2)  # the same file again is no audit more
+    assert provider["detected_by_sampling"] == 2
+    assert provider["sampling_by_chance"] == pytest.approx(1 - 0.97**7 - 7 * 0.03 * 0.97**6)
     assert provider["cheat_rate_at_most"] == pytest.approx(0.658739)  # Clopper-Pearson, 2 of 7
     assert [Path(one["file"]).name for one in ran.document["refused"]] == ["broken.json"]
     shown = run("audit", "report", str(folder))

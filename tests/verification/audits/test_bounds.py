@@ -8,6 +8,7 @@ from hanse.verification.audits.bounds import (
     find_rank,
     find_upper_bound,
     get_carried_quantile,
+    get_chance,
     get_count_needed,
     get_rate_bound,
 )
@@ -55,3 +56,11 @@ def test_a_bound_holds_as_often_as_it_says() -> None:
         assert bound is not None
         kept += bound >= 900_000
     assert kept >= 368  # 380 expected, three standard deviations are 13
+
+
+def test_many_findings_that_prove_nothing_alone_are_no_chance() -> None:
+    assert get_chance(0, 20, 0.05) == pytest.approx(1)
+    assert get_chance(1, 20, 0.05) == pytest.approx(1 - 0.95**20)
+    assert get_chance(10, 20, 0.05) < 1e-7
+    with pytest.raises(ValueError, match="no share"):
+        get_chance(21, 20, 0.05)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.sdk.receipt_file import verify_receipt_document
-from hanse.verification.audits.bounds import get_rate_bound
+from hanse.verification.audits.bounds import get_chance, get_rate_bound
 from hanse.verification.audits.calibration import (
     DOCUMENT_BYTES_MAX,
     Calibration,
@@ -82,6 +82,7 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
         RequestError: `not_found` without any file.
     """
     providers: dict[str, Counter[str]] = {}
+    rates: dict[str, float] = {}
     broken, seen = [], set()
     for path in _list_files(paths):
         try:
@@ -96,19 +97,22 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
         seen.add(name)
         counts = providers.setdefault(receipt.provider, Counter())
         counts[evidence.statement.judgement.verdict.value] += 1
+        rate = 1 - evidence.statement.calibration.quantile_ppm / 1e6
+        rates[receipt.provider] = max(rate, rates.get(receipt.provider, 0.0))
         counts.update(f"detected {rung}" for rung in evidence.statement.judgement.detected)
     if not seen and not broken:
         raise RequestError("not_found", "no evidence files there; hanse audit run writes them")
     return {
         "providers": [
-            {"provider": provider, **_describe(counts)}
+            {"provider": provider, **_describe(counts, rates[provider])}
             for provider, counts in sorted(providers.items())
         ],
         "refused": broken,
     }
 
 
-def _describe(counts: Counter[str]) -> dict[str, Any]:
+def _describe(counts: Counter[str], rate: float) -> dict[str, Any]:
+    """Of one provider; `rate` is how often an honest answer's sampling is above its threshold."""
     audits = sum(counts[verdict.value] for verdict in Verdict)
     cheats = counts[Verdict.CHEAT.value]
     return {
@@ -118,6 +122,7 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
         "inconclusive": counts[Verdict.INCONCLUSIVE.value],
         "detected_by_fingerprint": counts["detected fingerprint"],
         "detected_by_sampling": counts["detected sampling"],
+        "sampling_by_chance": get_chance(counts["detected sampling"], audits, rate),
         "cheat_rate_at_most": round(get_rate_bound(cheats, audits, CONFIDENCE), 6),
         "confidence": CONFIDENCE,
     }

@@ -21,15 +21,18 @@ from hanse.cli.session import Session
 def report(session: Session, /, paths: tuple[Path, ...]) -> None:
     """Check evidence files (or folders of them) and count verdicts by provider.
 
-    The last column bounds the share of cheats among all answers, if these were drawn at random.
+    "by chance" is how probable so many findings of sampling are with an honest provider: one proves
+    nothing, many do. The last column bounds the share of cheats, if audits were drawn at random.
     """
     from hanse.cli.auditing.files import sum_up
 
     document, output = sum_up(paths), session.output
-    columns = ("provider", "audits>", "honest>", "cheat>", "inconclusive>", "sampling>", "at most>")
+    columns = ("provider", "audits>", "honest>", "cheat>", "inconclusive>", "sampling>",
+               "by chance>", "at most>")  # fmt: skip
     rows = [
         (one["provider"], one["audits"], one["honest"], one["cheat"], one["inconclusive"],
-         one["detected_by_sampling"], f"{one['cheat_rate_at_most']:.2%}")
+         one["detected_by_sampling"], f"{one['sampling_by_chance']:.1e}",
+         f"{one['cheat_rate_at_most']:.2%}")
         for one in document["providers"]
     ]  # fmt: skip
     for one in document["refused"]:

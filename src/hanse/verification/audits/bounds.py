@@ -8,6 +8,8 @@
 - **Rates by Clopper and Pearson.** Of n honest answers k were found wanting: the largest rate at
   which so few would still come with probability 1 - confidence. 0 of n is about 3 / n at 95 %.
 
+`get_chance` is the same question the other way round, for many audits of one provider.
+
 Both are exact and conservative; both assume that the sample was drawn as future answers will be.
 Noise of a kind that the sample lacks (another runtime, longer contexts) is not in them.
 
@@ -64,6 +66,17 @@ def get_rate_bound(found: int, count: int, confidence: float) -> float:
         likely = math.fsum(_get_probability(count, k, middle) for k in range(found + 1))
         low, high = (middle, high) if likely > 1 - confidence else (low, middle)
     return high
+
+
+def get_chance(found: int, count: int, rate: float) -> float:
+    """How probable it is that at least `found` of `count` are, by chance, at this rate each.
+
+    Of audits in which sampling differed, each of which proves nothing: many of them do.
+    """
+    _check(count, 0.5, 0.5)
+    if not (0 <= found <= count and 0 < rate < 1):
+        raise ValueError(f"{found} of {count} at a rate of {rate} is no share")
+    return min(1.0, math.fsum(_get_probability(count, k, rate) for k in range(found, count + 1)))
 
 
 def _get_probability(count: int, successes: int, rate: float) -> float:
