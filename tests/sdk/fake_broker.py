@@ -249,6 +249,7 @@ class FakeBroker:
             "usage": {"usage": msgspec.structs.replace(receipt.usage, output_tokens=7)},
             "tokens": {"usage": msgspec.structs.replace(receipt.usage, output_tokens=900)},
             "user": {"user": "0x" + "99" * 20},
+            "back-dated": {"finished_at": receipt.finished_at - 600},
         }.get(self.lie, {})
         if self.lie == "other-request" and self.receipts:
             return next(iter(self.receipts.values())).receipt

@@ -27,7 +27,7 @@ async def assert_loss_is_bounded(world: World, hanse: Hanse, requests: int = 1) 
         assert sub_account.book.highest_cumulative_max <= requests * MAXIMUM_FEE
 
 
-COUNTED = ("response-hash", "usage", "tokens")
+COUNTED = ("response-hash", "usage", "tokens", "back-dated")
 """Lies in receipts that the provider can claim on anyway: counted, and held against it."""
 
 
@@ -45,6 +45,7 @@ COUNTED = ("response-hash", "usage", "tokens")
         ("response-hash", "response_mismatch"),
         ("usage", "response_mismatch"),
         ("tokens", "response_mismatch"),
+        ("back-dated", "response_mismatch"),
     ],
 )
 async def test_a_false_receipt_is_caught(world: World, lie: str, code: str, body: bytes) -> None:

@@ -338,6 +338,7 @@ class Buyer:
             listed.receipt_key,
             len(ask.body),
             candidate.output_tokens_max,
+            now_s,
         )
         return terms, header
 

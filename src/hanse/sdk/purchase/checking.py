@@ -21,6 +21,7 @@ import msgspec
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import VerificationError
 from hanse.protocol.hashing import EMPTY_RESPONSE_HASH
+from hanse.protocol.limits import CLOCK_SKEW_S_MAX
 from hanse.protocol.messages import (
     FinishReason,
     Offer,
@@ -82,13 +83,14 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What was agreed for one request."""
+    """What was agreed for one request; `issued_at` is our clock's, in unix seconds."""
 
     voucher: SignedVoucher
     offer: Offer
     receipt_key: Address
     body_bytes: int
     output_tokens_max: int
+    issued_at: int
 
 
 class CheckedReceipt(msgspec.Struct, frozen=True):
@@ -165,6 +167,12 @@ def _find_objection(signed: SignedReceipt, terms: Terms, received: Received) -> 
         return (
             f"received bytes hash to {received.response_hash}, "
             f"the receipt says {receipt.response_hash}"
+        )
+    if receipt.fee and receipt.finished_at < terms.issued_at - CLOCK_SKEW_S_MAX:
+        # dated back, it would be too old for an audit's consequences before anyone looks
+        return (
+            f"the receipt says that the answer ended at {receipt.finished_at}, "
+            f"its request was signed at {terms.issued_at}"
         )
     most = get_maximum_usage(terms.offer, terms.body_bytes, terms.output_tokens_max)
     input_tokens = usage.input_tokens + usage.cached_tokens

@@ -281,6 +281,7 @@ class Resumer:
             voucher.receipt_key,
             voucher.body_bytes,
             voucher.output_tokens_max,
+            voucher.issued_at,
         )
         received = Received(voucher.response_hash, voucher.response_bytes, voucher.is_complete)
         try:
