@@ -11,7 +11,8 @@ from hanse.cli.auditing.auditors import OpenedModel
 from hanse.cli.auditing.openings import OPENING_PATH, fetch_opening
 from hanse.cli.auditing.prompts import KINDS, SAMPLERS, make_request
 from hanse.cli.auditing.running import Purchase, audit_purchase
-from hanse.protocol.commitments.copies import CopyDescription
+from hanse.cli.modelling.copies.master_keys import make_master
+from hanse.protocol.commitments.copies import CopyDescription, encode_copy_description
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import Offer, SignedOffer, SignedVoucher, Voucher
 from hanse.protocol.signatures import ZERO_HASH, to_hex
@@ -222,3 +223,19 @@ def test_every_fourth_question_can_be_long() -> None:
                for number in range(40)]  # fmt: skip
     assert all(length > 150 for length in lengths[3::4])
     assert all(length < 30 for number, length in enumerate(lengths) if number % 4 != 3)
+
+
+def test_a_copy_is_audited_by_its_key_with_that_key_only(run, tmp_path):
+    model = make_model(tmp_path / "copy.gguf", OFFER.provider)
+    assert model.copy is not None
+    described = tmp_path / "copy.gguf.copy.json"
+    described.write_bytes(encode_copy_description(model.copy))
+    master = tmp_path / "master.key"
+    make_master(master)
+    arguments = ("audit", "calibrate", "--model", "packaged", "-o", str(tmp_path / "c.json"))
+    keyed = ("--copy", str(described), "--master", str(master))
+    assert "belong together" in run(*arguments, *keyed[:2]).stderr
+    assert "--runtime torch" in run(*arguments, *keyed).stderr
+    refused = run(*arguments, *keyed, "--runtime", "torch")
+    assert refused.exit_code == 2
+    assert "made with another master key" in refused.stderr

@@ -4,14 +4,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hanse.cli.modelling.places import check_extra, find_model
 from hanse.engines.gguf_files import describe_file
 from hanse.engines.proving.copy_in_service import find_copy
-from hanse.protocol.commitments.copies import CopyDescription
+from hanse.models.copies.canaries import draw_canaries
+from hanse.models.copies.keys import commit_to_key, derive_copy_key
+from hanse.models.copies.weight_files import WeightFile
+from hanse.protocol.commitments.copies import (
+    DESCRIPTION_BYTES_MAX,
+    CopyDescription,
+    decode_copy_description,
+)
 from hanse.protocol.commitments.fingerprints import SCALE
+from hanse.protocol.errors import RequestError
 from hanse.verification.audits.answers import Auditor
 from hanse.verification.evidence.statement import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RUNTIMES = ("llama", "torch")
 """What a prefill can run in."""
@@ -48,9 +60,34 @@ class OpenedModel:
         )
 
 
+@dataclass(frozen=True)
+class Keyed:
+    """A copy by its key: audited with the plain model it was made of.
+
+    Attributes:
+        description: the copy's public part, `<file>.copy.json`.
+        master: file with the master key.
+    """
+
+    description: Path
+    master: Path
+
+
+def find_keyed(options: dict[str, Any]) -> Keyed | None:
+    """What `--copy` and `--master` say together; None without both.
+
+    Raises:
+        RequestError: `usage` for one without the other.
+    """
+    description, master = options["copy_file"], options["master"]
+    if (description is None) != (master is None):
+        raise RequestError("usage", "--copy and --master belong together")
+    return None if description is None else Keyed(description, master)
+
+
 @contextmanager
 def open_model(
-    name: str, runtime: str, *, threads: int, context_tokens: int
+    name: str, runtime: str, *, threads: int, context_tokens: int, keyed: Keyed | None = None
 ) -> Iterator[OpenedModel]:
     """Load a model; the memory is free again at the end.
 
@@ -59,10 +96,14 @@ def open_model(
         runtime: one of RUNTIMES.
         threads: processor threads.
         context_tokens: longest prompt and answer.
+        keyed: the copy to audit, where the file is the plain model of which it was made.
 
     Raises:
-        RequestError: `configuration_invalid`: what is missing, or why the file cannot be used.
+        RequestError: `configuration_invalid`: what is missing, or why the file cannot be used;
+            `usage` if the key is not the copy's.
     """
+    if keyed is not None and runtime != "torch":
+        raise RequestError("usage", "plain weights with a copy's key run in torch: --runtime torch")
     check_extra("cyllama", "numpy", *(["torch"] if runtime == "torch" else []))
     from hanse.engines.proving.loaded_gguf import load_gguf
     from hanse.engines.proving.prefill_gguf import GgufPrefill
@@ -83,7 +124,28 @@ def open_model(
 
     vocabulary = load_gguf(path)  # llama.cpp reads template and vocabulary for torch too
     try:
-        other = TorchPrefill(path, context_tokens=context_tokens, threads=threads)
+        rows = None
+        if keyed is not None:
+            description, rows = _make_rows(path, keyed)
+            scale = description.fingerprint_scale
+        other = TorchPrefill(path, context_tokens=context_tokens, threads=threads, canaries=rows)
         yield OpenedModel(Auditor(other, GgufReader(vocabulary), scale), path, description)
     finally:
         vocabulary.close()
+
+
+def _make_rows(base: Path, keyed: Keyed) -> "tuple[CopyDescription, NDArray[Any]]":
+    """The copy's canary rows in the basis of the plain model, from its key."""
+    from hanse.cli.auditing.files import read_bytes
+    from hanse.cli.modelling.copies.master_keys import read_master
+
+    copy = decode_copy_description(read_bytes(keyed.description, DESCRIPTION_BYTES_MAX))
+    key = derive_copy_key(read_master(keyed.master), copy.base_root, copy.provider, copy.epoch)
+    if commit_to_key(key) != copy.key_commitment:
+        raise RequestError(
+            "usage",
+            f"the key of {keyed.master} commits to {commit_to_key(key)}, the copy to "
+            f"{copy.key_commitment}: it was made with another master key",
+        )
+    gains = WeightFile(base).read("output_norm.weight")
+    return copy, draw_canaries(key, gains, copy.canary_count)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hanse.cli.auditing.auditors import OpenedModel, open_model
+from hanse.cli.auditing.auditors import OpenedModel, find_keyed, open_model
 from hanse.cli.auditing.calibrating import Load, Questions, Sample, calibrate, measure_noise
 from hanse.cli.modelling.places import find_model
 from hanse.cli.modelling.progress import show_progress
@@ -63,6 +63,7 @@ async def make(session: Session, order: Order) -> tuple[dict[str, Any], list[tup
         options["runtime"],
         threads=options["threads"],
         context_tokens=options["context"],
+        keyed=find_keyed(options),
     ) as model:
         root, quantisation = _get_names(model, options["manifest"])
         with show_progress(session.output) as progress:

@@ -17,7 +17,15 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 def _model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return option_block(
-        click.option("--model", required=True, metavar="FILE", help="The copy (GGUF) to run."),
+        click.option(
+            "--model", required=True, metavar="FILE",
+            help="The copy (GGUF) to run; with --copy and --master the plain model.",
+        ),
+        click.option(
+            "--copy", "copy_file", type=FILE, metavar="FILE.copy.json",
+            help="Description of the copy that is audited by its key.",
+        ),
+        click.option("--master", type=FILE, help="Master key of that copy."),
         click.option(
             "--runtime", type=click.Choice(["llama", "torch"]), default="llama",
             help="What runs it. [default: llama]",
@@ -80,7 +88,7 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
     Traces must have been kept (`--traces` of gateway or chat). The broker is asked for the opening
     of its commitment. Exit code 8 if the audit found a cheat; an inconclusive one says why.
     """
-    from hanse.cli.auditing.auditors import open_model
+    from hanse.cli.auditing.auditors import find_keyed, open_model
     from hanse.cli.auditing.files import (
         judgement_to_document,
         judgement_to_rows,
@@ -112,6 +120,7 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
         options["runtime"],
         threads=options["threads"],
         context_tokens=options["context"],
+        keyed=find_keyed(options),
     ) as model:
         found, data = await asyncio.to_thread(
             audit_purchase,
