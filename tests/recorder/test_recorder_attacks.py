@@ -437,7 +437,9 @@ async def test_one_provider_fills_its_share_of_the_backlog_and_no_more(tmp_path)
 def test_a_node_that_falls_silent_makes_no_promise_late_before_it_is_made(tmp_path):
     """With a minute of silence and blocks of a second, the promised block could be over already."""
     place = "0x" + "e5" * 20
-    deployment = Deployment(31_337, "0x" + "00" * 32, place, place, place, 3_600, 1, 0, place, place)
+    deployment = Deployment(
+        31_337, "0x" + "00" * 32, place, place, place, 3_600, 1, 0, place, place
+    )
     settings = RecorderSettings(tmp_path, "http://node.test", deployment, interval_blocks=1)
     unseen_blocks = settings.limits.chain_silence_s
     least = 2 * settings.interval_blocks + 2 * deployment.confirmations + 5
