@@ -56,7 +56,7 @@ class Size:
     quantile: float
 
 
-QUICK = Size(calibration=128, held_out=32, cheating=12, tokens=40, quantile=0.9)
+QUICK = Size(calibration=240, held_out=80, cheating=12, tokens=40, quantile=0.95)
 WHOLE = Size(calibration=2_400, held_out=10_000, cheating=400, tokens=64, quantile=0.99)
 
 
