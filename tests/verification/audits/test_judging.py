@@ -51,6 +51,33 @@ def test_a_coarser_model_is_a_cheat(calibration: Calibration, damage: float) -> 
     assert "fingerprint" in judgement.detected
 
 
+@pytest.mark.parametrize(
+    ("share", "verdict", "reason"),
+    [
+        (1.5, Verdict.INCONCLUSIVE, "fingerprint_doubtful"),
+        (2.5, Verdict.CHEAT, "fingerprint_differs"),
+    ],
+)
+def test_what_honest_answers_might_be_is_never_punished(
+    calibration: Calibration, share: float, verdict: Verdict, reason: str
+) -> None:
+    """The same answer under thresholds that it is above, by less and by more than twice."""
+    sold = sell(HONEST)
+    worst = {one.statistic: one.value_ppm for one in audit(sold, calibration).judgement.findings}
+    strict = msgspec.structs.replace(
+        calibration,
+        thresholds=tuple(
+            msgspec.structs.replace(one, limit_ppm=int(worst[one.statistic] / share))
+            if one.statistic.startswith("fingerprint") and one.statistic in worst
+            else one
+            for one in calibration.thresholds
+        ),
+    )
+    judgement = audit(sold, strict).judgement
+    assert (judgement.verdict, judgement.reasons) == (verdict, (reason,))
+    assert judgement.detected == ("fingerprint",)
+
+
 def test_another_copy_is_a_cheat_within_four_tokens(calibration: Calibration) -> None:
     sold = sell(ToyModel(weights=2), 4)
     judgement = audit(sold, calibration).judgement

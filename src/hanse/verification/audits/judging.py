@@ -2,7 +2,8 @@
 
 | fingerprint | sampling | verdict | reason |
 | --- | --- | --- | --- |
-| above its threshold | any | cheat | `fingerprint_differs` |
+| above twice its threshold | any | cheat | `fingerprint_differs` |
+| above its threshold | any | inconclusive | `fingerprint_doubtful` |
 | within | above its threshold | inconclusive | `sampling_differs` |
 | within | within | honest | - |
 | within | not covered | honest | the kinds that are not covered are named |
@@ -12,7 +13,8 @@ Tokens that do not fit answer or prompt, another model or another pair of runtim
 inconclusive, whatever the numbers say. Only `cheat` may cost anybody stake. `sampling_differs`
 alone never does: its noise has heavy tails, and an engine's own sampler may differ for harmless
 reasons. It is what cheap text behind a full prefill looks like, so it counts against a provider's
-record.
+record. So does a fingerprint that is further off than honest ones were, by less than twice: an
+honest answer in a hundred may be, by the quantile of its calibration, and none may be punished.
 
 `detected` says which checks found something, for statistics over many audits.
 """
@@ -34,8 +36,13 @@ from hanse.verification.audits.statistics import (
     get_sampling_statistics,
 )
 
+PENALTY_FACTOR = 2
+"""How far above its threshold a fingerprint must be to make a cheat. The largest honest one of 304
+was at 0.8 of it over four tokens, another quantisation at 3.7 and more, another copy at 7."""
+
 REASONS = {
     "fingerprint_differs": "the committed fingerprints are not those of this copy's full run",
+    "fingerprint_doubtful": "the committed fingerprints are further off than honest ones were",
     "sampling_differs": "the tokens are not those that the request's seed gives",
     "fingerprint_not_covered": "fingerprints say nothing about this kind of answer",
     "not_calibrated": "the calibration has no threshold for this length of answer",
@@ -70,6 +77,11 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def is_above(self) -> bool:
         """Whether it is more than an honest answer's."""
         return self.value_ppm > self.limit_ppm
+
+    @property
+    def is_far_above(self) -> bool:
+        """Whether it is so much more that no honest answer can be meant."""
+        return self.value_ppm > PENALTY_FACTOR * self.limit_ppm
 
 
 class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,8 +144,10 @@ def judge(case: Case, calibration: Calibration) -> Judgement:
         if threshold is not None and not kinds:
             findings.append(Finding(name, value, threshold.limit_ppm))
     prints = [one for one in findings if one.statistic in FINGERPRINT]
-    if any(one.is_above for one in prints):
+    if any(one.is_far_above for one in prints):
         reasons.add("fingerprint_differs")
+    elif any(one.is_above for one in prints):
+        reasons.add("fingerprint_doubtful")
     elif not prints:
         reasons.add("fingerprint_not_covered" if case.coverage.fingerprint else "not_calibrated")
     if any(one.is_above for one in findings if one not in prints):
