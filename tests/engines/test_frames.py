@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.engines.wire.envelope import read_envelope
-from hanse.engines.wire.metering import StreamMeter, strip_timings
+from hanse.engines.wire.metering import LESSONS_MAX, StreamMeter, strip_timings
 from hanse.engines.wire.renaming import Renamer
 from hanse.engines.wire.sse import FrameSplitter
 from hanse.protocol.errors import TransientError
@@ -175,3 +175,32 @@ def test_more_cached_than_prompt_never_goes_negative() -> None:
     envelope = read_envelope(encode({"choices": [], "usage": details}))
     assert envelope.usage is not None
     assert envelope.usage.to_usage() == Usage(0, 3, 0)
+
+
+FRAMES = st.one_of(
+    st.builds(lambda text: {"choices": [{"index": 0, "delta": {"content": text}}]}, TRICKY),
+    st.sampled_from(["a", " word", "b c", ""]).map(
+        lambda text: {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+    ),
+    st.sampled_from(
+        [
+            {"choices": [{"index": 0, "delta": {"role": "assistant"}}]},
+            {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0}]}}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 9_000}},
+        ]
+    ),
+)
+
+
+@given(st.lists(FRAMES, min_size=1, max_size=12), st.integers(1, 3))
+def test_frames_that_are_alike_are_taken_as_if_each_were_decoded(
+    frames: list[dict[str, Any]], times: int
+) -> None:
+    """What a stream owes and what leaves of it, at each of its frames."""
+    alike, decoded = make_meter(1), make_meter(1)
+    for frame in frames * times:
+        payload = encode({"id": "x", "model": "y", **frame})
+        decoded._lessons = LESSONS_MAX  # learns nothing
+        assert alike.take([payload]) == decoded.take([payload])
+    assert alike.usage == decoded.usage

@@ -93,7 +93,7 @@ async def run_broker_here(
     engine: type[EchoEngine] = EchoEngine,
     **engine_settings: Any,
 ) -> AsyncIterator[BrokerHere]:
-    database = await open_database(path)
+    database = await open_database(path, is_served=True)
     membership = None
     if is_shared(path):
         name = f"broker-{os.urandom(4).hex()}"

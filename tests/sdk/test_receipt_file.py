@@ -47,6 +47,19 @@ def test_every_change_is_found(document: dict[str, Any]) -> None:
     assert changed > 40
 
 
+def test_a_byte_that_moves_from_one_field_to_another_is_found(document: dict[str, Any]) -> None:
+    """The signed words stay the same as text; what they say does not."""
+    lie = copy.deepcopy(document)
+    voucher = lie["voucher"]
+    fee = f"{int(voucher['maximum_fee']):064x}"
+    voucher["body_hash"] += fee[:2]
+    moved = fee[2:] + voucher["request_id"][2:4]
+    voucher["maximum_fee"] = type(voucher["maximum_fee"])(int(moved, 16))
+    voucher["request_id"] = "0x" + voucher["request_id"][4:]
+    with pytest.raises(VerificationError):
+        verify_receipt_document(json.dumps(lie).encode())
+
+
 def _change(value: Any) -> Any:
     if isinstance(value, int):
         return value + 1

@@ -19,7 +19,9 @@ ALWAYS = 1_000.0
 
 @pytest_asyncio.fixture
 async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS)
+    database = await open_sqlite(
+        tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS, is_served=True
+    )
     await database.migrate("test", TABLES)
     yield database
     await database.close()
@@ -76,7 +78,9 @@ async def test_a_reader_sees_it(database):
 
 
 async def test_closing_commits_it(tmp_path):
-    database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS)
+    database = await open_sqlite(
+        tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS, is_served=True
+    )
     await database.migrate("test", TABLES)
     await database.begin(put("begun"))
     await database.close()
@@ -85,7 +89,9 @@ async def test_closing_commits_it(tmp_path):
 
 def test_closing_commits_what_a_loop_left_that_has_ended(tmp_path):
     async def leave() -> SqliteDatabase:
-        database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS)
+        database = await open_sqlite(
+            tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS, is_served=True
+        )
         await database.migrate("test", TABLES)
         await database.begin(put("begun"))
         return database
@@ -208,8 +214,28 @@ async def test_another_loop_writes_while_one_is_held(database):
     assert await count(database) == 2
 
 
+async def test_outside_a_server_it_is_durable_at_once(tmp_path):
+    """An application may stop its loop for as long as it likes."""
+    database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS)
+    await database.migrate("test", TABLES)
+    begun = await database.begin(put("begun"))
+    assert begun.is_durable
+    assert look(tmp_path) == 1
+    await database.close()
+
+
+async def test_a_transaction_that_has_ended_takes_no_more_writes(database, tmp_path):
+    begun = await database.begin(put("begun"))
+    database._loop_connection.execute("ROLLBACK")
+    with pytest.raises(TransientError):
+        await database.write(put("behind it"))
+    assert begun.is_lost
+    assert look(tmp_path) == 0
+    assert await database.write(put("after")) == 1
+
+
 async def test_in_the_thread_it_is_durable_at_once(tmp_path):
-    database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=0.0)
+    database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=0.0, is_served=True)
     await database.migrate("test", TABLES)
     begun = await database.begin(put("begun"))
     assert begun.is_durable

@@ -70,6 +70,9 @@ def number_words(template: str, *values: int | str) -> bytes:
     text = template % values
     if "-" in text or len(text) != 64 * len(values):
         raise OverflowError("a number does not fit a word")
+    for value in values:  # one too long could make up for another that is too short
+        if len(value) != 64 if isinstance(value, str) else value >> 256:
+            raise OverflowError("a number does not fit a word, or a hash is none")
     return bytes.fromhex(text)
 
 

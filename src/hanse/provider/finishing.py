@@ -113,6 +113,10 @@ class Finisher:
         except TransientError:
             self._unfinished.append(admitted)
             raise
+        except HanseError:
+            if admitted.is_lost:  # meanwhile
+                raise TransientError("store_unavailable", "this admission was lost") from None
+            raise
         parts.failpoint("finished")
         if request.trace is not None:
             request.trace.end(finished.signed)

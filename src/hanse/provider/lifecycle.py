@@ -271,7 +271,8 @@ class BrokerProcess(ServingProcess):
         return secrets.token_bytes(count)
 
     async def _open_database(self) -> Database:
-        return await open_database(self.settings.database or self.settings.data_dir / DATABASE_NAME)
+        place = self.settings.database or self.settings.data_dir / DATABASE_NAME
+        return await open_database(place, is_served=True)
 
     def _connect(self) -> Rpc:
         return Rpc.connect(self.settings.rpc_url)

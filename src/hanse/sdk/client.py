@@ -189,7 +189,7 @@ class Hanse:
             HanseError: `chain_unavailable`, `configuration_invalid`, `store_unavailable`.
         """
         async with contextlib.AsyncExitStack() as stack:
-            database = await open_database(settings.database)
+            database = await open_database(settings.database, is_served=settings.is_served)
             stack.push_async_callback(database.close)
             rpc = await stack.enter_async_context(settings.connect())
             deployment = settings.deployment

@@ -17,7 +17,13 @@ import msgspec
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.messages import Offer, Request, SignedReceipt, SignedVoucher, Voucher
-from hanse.protocol.signatures import Address, parse_address, recover_signer, verify_signature
+from hanse.protocol.signatures import (
+    Address,
+    parse_address,
+    parse_hash32,
+    recover_signer,
+    verify_signature,
+)
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
 from hanse.protocol.wire import offer_from_json, offer_to_json, receipt_from_json, receipt_to_json
 from hanse.settlement.books.voucher_records import StoredReceipt, StoredVoucher
@@ -160,7 +166,13 @@ def verify_receipt_document(content: bytes) -> VerifiedReceipt:
 
 
 def _to_voucher(v: _Voucher) -> SignedVoucher:
-    request = Request(v.offer_hash, v.body_hash, v.maximum_fee, v.request_id, v.deadline)
+    request = Request(
+        parse_hash32(v.offer_hash, "offer_hash"),
+        parse_hash32(v.body_hash, "body_hash"),
+        v.maximum_fee,
+        parse_hash32(v.request_id, "request_id"),
+        v.deadline,
+    )
     voucher = Voucher(
         parse_address(v.user, "user"),
         parse_address(v.provider, "provider"),

@@ -46,6 +46,7 @@ class Settings:
             needs the wallet's key.
         auto_dispute: whether a proven cheat is brought to the chain at once, with the wallet's key
             or else the signer's; it takes native coin.
+        is_served: whether the loop is a server's, see `hanse.store.open_sqlite`.
     """
 
     rpc_url: str
@@ -66,6 +67,7 @@ class Settings:
     heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     upkeep: UpkeepSettings | None = None
     auto_dispute: bool = True
+    is_served: bool = False
 
     def get_user(self) -> Address:
         """Whose money it is."""

@@ -113,6 +113,8 @@ class SharedTransaction:
             One result a write; refusals where the engine gave up on the whole transaction.
         """
         connection = self._connection
+        if not connection.in_transaction:  # undone by the engine since, or by an interruption
+            return self._undo(batch, sqlite3.OperationalError("the transaction was ended"))
         is_alone = self._is_fresh and len(batch) == 1
         self._is_fresh = False
         if is_alone:

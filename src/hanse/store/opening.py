@@ -27,8 +27,10 @@ SCHEMA = re.compile(r"([?&])schema=([A-Za-z0-9._-]{1,63})(?:&|$)")
 """The one parameter of a URL that is ours and not libpq's."""
 
 
-async def open_database(url_or_path: str | os.PathLike[str]) -> Database:
-    """Open the store that a setting names.
+async def open_database(
+    url_or_path: str | os.PathLike[str], *, is_served: bool = False
+) -> Database:
+    """Open the store that a setting names; `is_served` as in `open_sqlite`.
 
     Raises:
         RequestError: `configuration_invalid` for a URL of another kind, or without the extra that
@@ -45,7 +47,7 @@ async def open_database(url_or_path: str | os.PathLike[str]) -> Database:
                 "PostgreSQL needs an extra: pip install 'hanse[postgres]'",
             ) from None
         return await open_postgres(text)
-    return await open_sqlite(get_sqlite_path(text))
+    return await open_sqlite(get_sqlite_path(text), is_served=is_served)
 
 
 async def open_memory() -> Database:

@@ -5,12 +5,11 @@ make that the ceiling of a whole broker, so all writes that wait are run, each u
 fails, and committed together: under load the disk is waited for once for dozens of requests.
 
 While commits take less than `LOOP_COMMIT_S_MAX` on average they run on the event loop itself:
-waking a thread and being woken by it costs more processor time than such a commit. Once the average
-is above it, or while another process holds the file, the writer thread has them: a disk that is ten
-times slower is noticed at its first commit, one that is a little slower after a dozen.
+waking a thread costs more processor time. Above it, or while another process holds the file, the
+writer thread has them: a disk ten times slower is noticed at its first commit.
 
-A write that is only begun (`begin`), and came alone, has run on the loop and left its transaction
-open: what follows within `HOLD_S` shares its commit. With one request at a time that is the voucher
+In a server (`is_served`) a write that is only begun, and came alone, leaves its transaction open:
+what follows within `HOLD_S` shares its commit. With one request at a time that is the voucher
 and the receipt of an answer that took no longer, and one commit instead of two.
 
 Reads run on a connection and in a thread of their own (WAL: readers see the last commit and block
@@ -21,6 +20,7 @@ Source: SQLite's documentation on WAL, savepoints and `synchronous`.
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -47,6 +47,8 @@ from hanse.store.sqlite_file import Reader, connect, create_private
 
 ResultT = TypeVar("ResultT")
 
+_log = logging.getLogger(__name__)
+
 LOOP_COMMIT_S_MAX = 0.004
 """Average commit time up to which commits may run on the loop; a stream's frame waits as long."""
 
@@ -61,8 +63,11 @@ BUSY_TIMEOUT_MS = 10_000
 class SqliteDatabase:
     """A `Database` over one SQLite file. Open it with `open_sqlite`."""
 
-    def __init__(self, path: str, loop_commit_s_max: float = LOOP_COMMIT_S_MAX) -> None:
+    def __init__(
+        self, path: str, loop_commit_s_max: float = LOOP_COMMIT_S_MAX, *, is_served: bool = False
+    ) -> None:
         self._path = path
+        self._is_served = is_served
         self._queue: deque[Write] = deque()
         self._lock = threading.Lock()  # over the queue and whose turn it is
         self._wake = threading.Condition(self._lock)
@@ -93,8 +98,7 @@ class SqliteDatabase:
         try:
             return await future
         finally:
-            # With nobody left to take it, asyncio would log a failure with its text.
-            future.cancel()
+            future.cancel()  # with nobody left to take it, asyncio would log a failure's text
 
     async def begin(self, function: Callable[[Transaction], ResultT]) -> Begun[ResultT]:
         """See `Database.begin`."""
@@ -178,7 +182,7 @@ class SqliteDatabase:
                     transaction = SharedTransaction(self._loop_connection)
             if transaction is not None:
                 results = transaction.run(batch)
-                keeps_turn = is_lone and transaction.is_open
+                keeps_turn = self._is_served and is_lone and transaction.is_open
                 if keeps_turn:
                     self._hold(transaction, batch[0], loop)
                 else:
@@ -200,10 +204,9 @@ class SqliteDatabase:
     def _hold(
         self, transaction: SharedTransaction, write: Write, loop: asyncio.AbstractEventLoop
     ) -> None:
-        """Leave it open behind one write that was begun.
+        """Leave it open behind one write that was begun and came alone.
 
-        Only behind one that came alone: under load commits are shared anyway, and transactions that
-        are always open would let no other process write.
+        Under load commits are shared anyway, and files that are always held would starve others.
         """
         write.transaction = transaction
         self._held, self._held_loop = transaction, loop
@@ -212,9 +215,13 @@ class SqliteDatabase:
     def _end_hold(self, loop: asyncio.AbstractEventLoop) -> None:
         """Commit what was held open, for want of a write that does."""
         if self._held is not None and self._held_loop is loop:
-            self._commit(self._held, [], [])
+            try:
+                self._commit(self._held, [], [])
+            finally:
+                if self._held.error is not None:
+                    _log.warning("what was begun is lost: %s", self._held.error.message)
+                self._let_go()
             self._commits_since_checkpoint += 1
-            self._let_go()
 
     def _let_go(self) -> None:
         """End this turn."""
@@ -268,13 +275,18 @@ class SqliteDatabase:
 
 
 async def open_sqlite(
-    path: str | os.PathLike[str], *, loop_commit_s_max: float = LOOP_COMMIT_S_MAX
+    path: str | os.PathLike[str],
+    *,
+    loop_commit_s_max: float = LOOP_COMMIT_S_MAX,
+    is_served: bool = False,
 ) -> SqliteDatabase:
     """Open a database file, or create it with mode 0600.
 
     Args:
         path: the file; `:memory:` is one that ends with the process.
         loop_commit_s_max: average commit time up to which commits run on the loop; 0 for never.
+        is_served: whether its loop is a server's, which always turns. Only then is a transaction
+            left open behind what is begun: a loop that stands still would hold the file.
 
     Raises:
         TransientError: `store_unavailable` if the file cannot be opened.
@@ -283,6 +295,6 @@ async def open_sqlite(
     try:
         if name != ":memory:":
             create_private(name)
-        return SqliteDatabase(name, loop_commit_s_max)
+        return SqliteDatabase(name, loop_commit_s_max, is_served=is_served)
     except (OSError, sqlite3.Error) as error:
         raise TransientError("store_unavailable", f"cannot open {name}: {error}") from None

@@ -55,7 +55,7 @@ def _serve_market(
         signer=options["signer"],
         use_keyring=options["keyring"],
     )
-    buyer = replace(buyer, auto_dispute=options["auto_dispute"])
+    buyer = replace(buyer, auto_dispute=options["auto_dispute"], is_served=True)
     buyer = keep_traces_of_user(session, options, buyer)
     buyer = with_upkeep(session, network, options, buyer)
     user, signer = buyer.get_user(), buyer.signer.address

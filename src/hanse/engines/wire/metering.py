@@ -66,7 +66,7 @@ class StreamMeter:
         """One chunk from what one read gave; None if there is nothing to send yet."""
         frames: list[bytes] = []
         for payload in payloads:
-            if self._head and self._take_alike(payload, frames):
+            if self._head and not self._reasons and self._take_alike(payload, frames):
                 continue
             if payload == DONE:
                 self.is_done = True

@@ -6,7 +6,7 @@
     answer.receipt
 
 The bytes are hashed as they pass, never decoded and encoded again. A stream's `[DONE]` is handed on
-once the receipt before it was verified and stored, so whoever sees the end can rely on it. Leaving
+once the receipt before it was verified and counted, so whoever sees the end can rely on it. Leaving
 early hangs up; the receipt of what was delivered is fetched behind (`hanse.sdk.purchase.resume`).
 
 Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".

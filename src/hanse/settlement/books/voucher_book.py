@@ -155,8 +155,9 @@ class VoucherBook:
             lambda tx: apply_receipt(tx, signed, verification, reason, now_s)
         )
         book, objection = begun.result
+        if objection or verification is Verification.MISMATCHED:
+            await begun.commit()  # what is held against a provider
         if objection:
-            await begun.commit()  # evidence
             raise VerificationError("receipt_invalid", objection)
         return book
 
