@@ -23,6 +23,7 @@ from hanse.protocol.wire import HEARTBEATS_PATH, OPERATIONS_BY_PATH, offer_to_js
 from hanse.provider.attesting import Attesting
 from hanse.provider.attesting.service import send_attestation
 from hanse.provider.chain_view import ChainView
+from hanse.provider.cheating import HONEST, BrokerCheats
 from hanse.provider.finishing import Failpoint, ServingParts
 from hanse.provider.heartbeats import Heartbeats
 from hanse.provider.http import (
@@ -86,6 +87,7 @@ class Broker:
         traces: TraceWriter | None = None,
         attesting: Attesting | None = None,
         openings: OpeningBook | None = None,
+        cheats: BrokerCheats = HONEST,
     ) -> None:
         self.parts = ServingParts(
             provider,
@@ -100,6 +102,7 @@ class Broker:
             failpoint,
             traces,
             openings,
+            cheats,
         )
         if traces is not None:
             self.parts.metrics.watch_traces(traces)

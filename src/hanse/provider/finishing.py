@@ -18,6 +18,7 @@ from hanse.protocol.messages import FinishReason, SignedVoucher, Usage
 from hanse.protocol.signatures import ZERO_HASH, Address, Hash32
 from hanse.protocol.wire import RECEIPT_HEADER, to_base64url
 from hanse.provider.chain_view import ChainView
+from hanse.provider.cheating import HONEST, BrokerCheats
 from hanse.provider.http import Header, Send, encode_error, send_error
 from hanse.provider.metrics import BrokerMetrics
 from hanse.provider.offers import OfferBook, OfferInForce
@@ -52,6 +53,7 @@ class ServingParts:
     failpoint: Failpoint
     traces: TraceWriter | None = None
     openings: OpeningBook | None = None
+    cheats: BrokerCheats = HONEST
 
 
 class PaidRequest(msgspec.Struct, frozen=True):
@@ -101,6 +103,8 @@ class Finisher:
         """
         parts = self.parts
         sealed = seal_answer(request.answer_key, request.request_id, answer) if answer else None
+        if parts.cheats.usage is not None:
+            usage = parts.cheats.usage(usage)
         fee = get_fee(request, usage)
         now_s = int(parts.now_s())
         root = await self._commit_to(request, proof, now_s)

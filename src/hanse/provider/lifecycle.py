@@ -27,6 +27,7 @@ from hanse.protocol.signatures import Address
 from hanse.provider.app import Broker, no_failpoint
 from hanse.provider.attesting import open_attesting
 from hanse.provider.chain_view import IndexedChainView
+from hanse.provider.cheating import open_broker_cheats
 from hanse.provider.finishing import Failpoint
 from hanse.provider.offers import OfferBook, Service, list_engines
 from hanse.provider.publishing import Publisher, fetch_confirmed_block, register_if_needed
@@ -210,9 +211,11 @@ class BrokerProcess(ServingProcess):
                 self._get_record_seams(),
             )
         )
+        cheats = open_broker_cheats(settings.cheats, keys.receipt, domain)
         settler = Settler(
             *(book, escrow, outbox, storage, settings.provider, view, failpoint),
             records_head=self.records.get_head,
+            change_claim=cheats.claim,
         )
         self.broker = Broker(
             provider=settings.provider,
@@ -227,6 +230,7 @@ class BrokerProcess(ServingProcess):
             traces=traces,
             openings=await open_opening_book(database),
             attesting=open_attesting(settings.attesting, settings.provider, keys.receipt.address),
+            cheats=cheats,
         )
         self.scheduler = Scheduler(
             settler,

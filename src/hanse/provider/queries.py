@@ -6,6 +6,7 @@ the signer could, and change nothing.
 Source: `docs/protocol.md`, sections "On the wire" and "Resume".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from hanse.protocol.commitments.tree import OPENING_RETAINED_S
 from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import RECEIPTS_PER_PAGE_MAX
 from hanse.protocol.messages import Query
-from hanse.protocol.signatures import parse_hash32
+from hanse.protocol.signatures import Hash32, parse_hash32
 from hanse.protocol.verify import verify_query
 from hanse.protocol.wire import decode_query_header
 from hanse.provider.finishing import ServingParts
@@ -47,11 +48,15 @@ class QueryService:
             empty = {"receipts": [], "in_flight": [], "more": False}
             await send_json(send, 200, {"state": self._to_json(query, None), **empty})
             return
+        receipts: Sequence[tuple[Hash32, bytes]] = page.receipts
+        cheat = self._parts.cheats.receipts
+        if cheat is not None:
+            receipts = await cheat.falsify(self._parts.book, query, receipts)
         data = {
             "state": self._to_json(query, page.state),
             "receipts": [
                 {"request_id": request_id, "receipt": msgspec.Raw(json)}
-                for request_id, json in page.receipts
+                for request_id, json in receipts
             ],
             "in_flight": page.in_flight,
             "more": page.more,

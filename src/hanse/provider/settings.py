@@ -79,6 +79,7 @@ class BrokerSettings:
             its own; it may hold a password, so it is not shown.
         records: to which recorders receipts are submitted, and how often; none by default.
         lease: how soon brokers that share a database notice that one of them has died.
+        cheats: what it does on purpose against its users; on a development chain only.
     """
 
     provider: Address
@@ -108,6 +109,7 @@ class BrokerSettings:
     database: str = field(default="", repr=False)
     records: RecordsSettings = field(default_factory=RecordsSettings)
     lease: LeaseTerms = field(default_factory=LeaseTerms)
+    cheats: tuple[str, ...] = ()
 
     @property
     def settlement_rules(self) -> SettlementRules:
