@@ -15,14 +15,12 @@ What stands for what, since SmolLM2-135M is the only packaged model of its vocab
     cheap-text-prefill  text of `swap`, fingerprints by one honest prefill over it
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from gguf import GGUFReader
 
 from hanse.cli.auditing.auditors import OpenedModel
 from hanse.cli.auditing.calibrating import Load, get_engine_settings
@@ -31,7 +29,7 @@ from hanse.engines import open_engine
 from hanse.engines.gguf_files import find_packaged_model
 from hanse.engines.proving.prefill_gguf import STEP_TOKENS, GgufPrefill
 from hanse.models.copies import CopyOrder, rebase
-from hanse.models.copies.rebasing import get_description_path
+from hanse.models.skipping import skip_layers
 from hanse.protocol.commitments.fingerprints import quantise
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.messages import Usage
@@ -70,7 +68,7 @@ def make_files(folder: Path) -> dict[str, Path]:
         rebase(source, files[name], CopyOrder(MASTER, ROOT, provider), kind, threads=1)
     for name, layers in SKIPPED.items():
         files[name] = folder / f"{name}.gguf"
-        _skip_layers(files["own"], files[name], layers)
+        skip_layers(files["own"], files[name], layers)
     return files
 
 
@@ -155,23 +153,3 @@ def _claim(served: Served, body: dict[str, Any], honest: OpenedModel) -> Served:
 
 def _without_system(body: dict[str, Any]) -> dict[str, Any]:
     return body | {"messages": [one for one in body["messages"] if one["role"] != "system"]}
-
-
-def _skip_layers(source: Path, target: Path, layers: Sequence[int]) -> None:
-    """Zero what these layers add to the stream: zero blocks of Q8_0 are zero bytes."""
-    shutil.copyfile(source, target)
-    shutil.copyfile(get_description_path(source), get_description_path(target))
-    places = {
-        f"blk.{layer}.{part}" for layer in layers
-        for part in ("attn_output.weight", "ffn_down.weight", "ffn_down.bias", "attn_output.bias")
-    }  # fmt: skip
-    found = {
-        tensor.name: (int(tensor.data_offset), int(tensor.n_bytes))
-        for tensor in GGUFReader(source).tensors
-        if tensor.name in places
-    }
-    assert len(found) >= 2 * len(layers), "the copy has other names for its layers' outputs"
-    with target.open("r+b") as file:
-        for offset, size in found.values():
-            file.seek(offset)
-            file.write(bytes(size))

@@ -39,7 +39,14 @@ def get_vocabulary() -> tuple[list[str], list[int], list[str]]:
     return tokens, types, merges
 
 
-def make_copy(path: Path, *, canaries: int = CANARIES, seed: int = 1, lift: float = LIFT) -> Path:
+def make_copy(
+    path: Path,
+    *,
+    canaries: int = CANARIES,
+    seed: int = 1,
+    lift: float = LIFT,
+    heads: int = HEADS,
+) -> Path:
     """Write the model; with its description beside it if it has canaries."""
     tokens, types, merges = get_vocabulary()
     size = len(tokens)
@@ -51,8 +58,8 @@ def make_copy(path: Path, *, canaries: int = CANARIES, seed: int = 1, lift: floa
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(HEADS)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10_000.0)
     writer.add_file_type(0)

@@ -293,6 +293,7 @@ class LlamaEngine:
             threads=s.threads or os.cpu_count() or 1,
             batch_tokens=s.batch_tokens,
             prompt_cache_mib=s.prompt_cache_mib if s.shared_cache else 0,
+            cache_type=s.cache_type,
             embeddings=self._serves_embeddings(),
             memory_max_mib=s.memory_max_mib or self._get_memory_mib(),
             parent_pid=parent_pid,

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from hanse.cli.cheating.names import cheat_options
 from hanse.cli.framework import group, pass_session
 from hanse.cli.selling.selling_options import selling_options
 from hanse.cli.session import Session
@@ -77,6 +78,7 @@ def provider() -> None:
     metavar="FILE",
     help="Offer as class tee; FILE says where this machine's quotes come from.",
 )
+@cheat_options
 @selling_options
 @pass_session
 async def start(session: Session, /, **options: Any) -> None:

@@ -11,6 +11,7 @@ import click
 
 from hanse.chain import Rpc
 from hanse.chain.registry import Registry
+from hanse.cli.cheating.names import check_cheats
 from hanse.cli.control import hold_folder, serve_control
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import Network, load_network
@@ -39,6 +40,7 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
         HanseError: a key, the registration, the engine or the chain is not in order.
     """
     network, name = load_network(session.home), str(options["name"])
+    check_cheats(network, options)
     folder = session.get_provider_folder(name)
     with hold_folder(folder):
         settings, keys = await prepare(session, network, options, folder)
@@ -151,6 +153,7 @@ def describe_broker(process: BrokerProcess, receipt_key: Address) -> dict[str, A
         "endpoint": settings.endpoints[0] if settings.endpoints else process.url,
         "in_flight": process.broker.in_flight,
         "sub_accounts": len(parts.chain_view.list_funds()),
+        **({"cheats": list(settings.cheats)} if settings.cheats else {}),
         "offers": [
             {
                 "service_id": found.signed.offer.service_id,
@@ -208,6 +211,7 @@ async def prepare(
         records=RecordsSettings(network.recorders),
         encryption_key=encryption_key,
         traces=get_trace_settings(options, encryption_key),
+        cheats=tuple(options.get("cheat", ())),
         attesting=read_attesting_settings(options["attest"]) if options.get("attest") else None,
     )
     return settings, BrokerKeys(receipt=receipt, owner=owner)

@@ -8,9 +8,10 @@ import json
 from typing import Any
 
 from hanse.cli.amounts import AssetUnits
+from hanse.cli.cheating.engines import open_cheating_engine
 from hanse.cli.network import Network
 from hanse.cli.session import Session
-from hanse.engines import Operation, open_engine
+from hanse.engines import Operation
 from hanse.protocol.errors import RequestError
 from hanse.protocol.messages import Prices
 from hanse.provider import Service
@@ -25,7 +26,8 @@ def open_services(session: Session, network: Network, options: dict[str, Any]) -
     Raises:
         RequestError: an option does not fit the engine, or an amount is malformed.
     """
-    engine = open_engine(options["engine"], _get_engine_settings(session, options))
+    settings, cheats = _get_engine_settings(session, options), options["cheat"]
+    engine = open_cheating_engine(options["engine"], settings, cheats, options["cheat_with"])
     number, model, units = options["service_id"], options["model"], network.units
     prices, price = _get_prices(units, options), options["embeddings_price"]
     label = "tee" if options.get("attest") else "reputation"

@@ -34,6 +34,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         threads: for decoding and for prompts.
         batch_tokens: prompt tokens in one step; also the longest text that can be embedded.
         prompt_cache_mib: memory for prompts of idle slots.
+        cache_type: of keys and values, GGML's name.
         embeddings: serve them too, by the mean over tokens.
         memory_max_mib: of this process, the model's file not counted; Linux only.
         parent_pid: whose end is ours.
@@ -49,6 +50,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     batch_tokens: int
     prompt_cache_mib: int
+    cache_type: str
     embeddings: bool
     memory_max_mib: int
     parent_pid: int
@@ -93,6 +95,10 @@ def _make_params(xllamacpp: Any, config: ServerConfig) -> Any:
     # A stream holds one HTTP thread; counting tokens and health must find another.
     params.n_threads_http = 4 * config.parallel + 16
     params.cache_ram_mib = config.prompt_cache_mib
+    if config.cache_type != "f16":
+        kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config.cache_type.upper()}")
+        params.cache_type_k = params.cache_type_v = kind
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.cont_batching = True
     params.endpoint_slots = True
     params.ui = False

@@ -1,5 +1,7 @@
 """Settings of engine `llama`; its operator's, never a caller's."""
 
+from typing import Literal
+
 import msgspec
 
 from hanse.engines.wire.http import Timeouts
@@ -26,6 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             cheaper, but the cached tokens of a receipt then tell every user whether some user has
             sent a certain beginning before. False reads each prompt anew.
         embeddings: serve embeddings.
+        cache_type: how keys and values lie in memory. Anything coarser than f16 saves memory and
+            changes what is answered: under a copy, audits find it.
         grammar: take GBNF grammars and JSON schemas with a `pattern`. Both are programs that
             llama.cpp runs without a bound: forty short lines took 20 GB and never ended. For
             callers that are trusted only.
@@ -50,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_tokens: int = 256
     prompt_cache_mib: int = 256
     shared_cache: bool = True
+    cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     embeddings: bool = True
     grammar: bool = False
     memory_max_mib: int = 0

@@ -22,8 +22,6 @@ from hanse.provider.cheating.equivocating import Equivocator
 from hanse.provider.cheating.overbilling import overbill
 from hanse.provider.cheating.overclaiming import overclaim
 
-BROKER_CHEATS = ("overbill", "equivocate", "overclaim")
-
 
 @dataclass(frozen=True)
 class BrokerCheats:
