@@ -320,7 +320,7 @@ def test_another_model_of_the_same_name_gets_a_file_of_its_own(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_command_cheats_says_so_and_shows_it(anvil, tmp_path: Path) -> None:
+def test_the_command_cheats_says_so_and_shows_it(anvil, run, tmp_path: Path) -> None:
     with open_market(tmp_path, anvil) as market:
         market.add_key("provider", units=200)
         market.add_key("provider-receipt")
@@ -329,6 +329,8 @@ def test_the_command_cheats_says_so_and_shows_it(anvil, tmp_path: Path) -> None:
             *("--cheat", "overbill", "--cheat", "drop-system"),
         )
         assert document["cheats"] == ["overbill", "drop-system"]
+        shown = run("provider", "status", HANSE_HOME=str(tmp_path))
+        assert shown.stdout.count("CHEATS its users") == 2, shown
         process.terminate()
         _, errors = process.communicate(timeout=30)
     assert "CHEATS its users on purpose: overbill, drop-system" in errors

@@ -124,6 +124,7 @@ async def show_status(session: Session, name: str) -> None:
         ("receipt key", info.receipt_key if info.receipt_key != ZERO_ADDRESS else "none"),
         ("paid to", info.payee if info.payee != ZERO_ADDRESS else "nobody yet"),
         ("broker", f"{report.facts.health}, {broker['endpoint']}" if broker else "not running"),
+        *(("CHEATS its users", cheat) for cheat in (broker or {}).get("cheats", ())),
         *(
             ("offer", describe_offer(offer, network))
             for offer in (broker or {"offers": []})["offers"]

@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from hanse.chain import Key
-from hanse.contracts import Claim
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Usage
 from hanse.provider.cheating.equivocating import Equivocator
 from hanse.provider.cheating.overbilling import overbill
 from hanse.provider.cheating.overclaiming import overclaim
+from hanse.settlement.books.receipt_records import DueClaim
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BrokerCheats:
 
     usage: Callable[[Usage], Usage] | None = None
     receipts: Equivocator | None = None
-    claim: Callable[[Claim], Claim] | None = None
+    claim: Callable[[DueClaim], DueClaim] | None = None
 
 
 HONEST = BrokerCheats()

@@ -6,9 +6,9 @@ that the claim names says less, and is the proof.
 
 from dataclasses import replace
 
-from hanse.contracts import Claim
+from hanse.settlement.books.receipt_records import DueClaim
 
 
-def overclaim(claim: Claim) -> Claim:
+def overclaim(claim: DueClaim) -> DueClaim:
     """The same claim for all that its voucher allows."""
-    return replace(claim, claimed=claim.cumulative_max)
+    return replace(claim, cumulative_fee=claim.cumulative_max)

@@ -92,7 +92,7 @@ class Settler:
         failpoint: Callable[[str], None] = lambda name: None,
         records_head: RecordsHead = no_records_head,
         view_wait_s: float = VIEW_WAIT_S,
-        change_claim: Callable[[Claim], Claim] | None = None,
+        change_claim: Callable[[DueClaim], DueClaim] | None = None,
     ) -> None:
         self._book = book
         self._escrow = escrow
@@ -138,10 +138,10 @@ class Settler:
         """
         claims = [item.claim for item in planned.claims]
         head = await self.records_head()
-        asked = [_to_claim(claim) for claim in claims]
+        asked = claims
         if self._change_claim is not None:  # a provider that cheats, see hanse.provider.cheating
-            asked = [self._change_claim(claim) for claim in asked]
-        call = self._escrow.settle(self._provider, asked, head)
+            asked = [self._change_claim(claim) for claim in claims]
+        call = self._escrow.settle(self._provider, [_to_claim(claim) for claim in asked], head)
         call = replace(call, fee_cap_wei=planned.fee_cap_wei)
         self._failpoint("settling")
         entry = await self._enqueue_new(call)
