@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hanse.cli.framework import option_block
-from hanse.cli.network import Network
 from hanse.cli.output import clean
 from hanse.protocol.errors import RequestError
+
+if TYPE_CHECKING:
+    from hanse.cli.network import Network
 
 REPLACING = (
     "quantise",
@@ -51,7 +53,7 @@ cheat_options = option_block(
 )
 
 
-def check_cheats(network: Network, options: dict[str, Any]) -> tuple[str, ...]:
+def check_cheats(network: "Network", options: dict[str, Any]) -> tuple[str, ...]:
     """The cheats that were asked for, in order, each once; says so loudly if there are any.
 
     Raises:
