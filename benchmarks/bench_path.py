@@ -10,6 +10,10 @@ metering, receipt, its checks, and both durable books. `baseline_cpu_us_per_requ
 engine's own, asked directly in the same run; the added first-token times are over that baseline, on
 the same machine, with the load generator beside it. LiteLLM runs in an environment of its own, with
 one worker, no database and no logging, which is its cheapest form.
+
+All stand at once and take turns, a fifth of the load at a time: a machine whose speed changes
+within a minute (others on the same host) changes it for each. `ratio_to_litellm` is of the sums,
+`ratio_of_rounds` the lowest and the highest of a round.
 """
 
 import argparse
@@ -27,13 +31,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import LoadResult, run_load
+from benchmarks.load import LoadResult, join_results, run_load
 from benchmarks.mock_engine import MODEL
 from benchmarks.peers import Target, run_litellm
 from hanse.cli.first_round import fund_user, get_api_key
 from hanse.cli.local_network import LocalNetwork, ProviderPlan, find_free_port
 
 CONCURRENCIES = (1, 16, 64)
+ROUNDS = 5
+"""Turns of each side."""
+
 RATIO_BAR = 0.1
 """At most this part of LiteLLM's processor time a request; the benchmark fails above it."""
 
@@ -42,34 +49,51 @@ ROOT = Path(__file__).resolve().parent.parent
 
 async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[dict[str, Any]]:
     """Run every case; rows as they are printed."""
-    with run_mock() as (mock_url, mock_pid):
-        bare = await run_series(Target(mock_url, {}, [mock_pid]), requests)
-        async with run_hanse(mock_url) as target:
-            paid = await run_series(target, requests)
-        peer: dict[int, LoadResult] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        mock_url, mock_pid = stack.enter_context(run_mock())
+        sides = [Side(Target(mock_url, {}, [mock_pid]), requests // ROUNDS)]
+        sides.append(Side(await stack.enter_async_context(run_hanse(mock_url)), requests // ROUNDS))
         if with_peers:
-            async with run_litellm(mock_url) as target:
-                peer = await run_series(target, peer_requests)
-    return [get_row(c, bare[c], paid[c], peer.get(c)) for c in CONCURRENCIES]
+            litellm = await stack.enter_async_context(run_litellm(mock_url))
+            sides.append(Side(litellm, peer_requests // ROUNDS))
+        for _ in range(ROUNDS):
+            for side in sides:
+                await side.run_round()
+    bare, paid, *peers = (side.rounds for side in sides)
+    return [get_row(c, bare[c], paid[c], peers[0][c] if peers else None) for c in CONCURRENCIES]
 
 
-async def run_series(target: Target, requests: int) -> dict[int, LoadResult]:
-    """Warm up, then one load for each concurrency."""
-    results = {}
-    for concurrency in CONCURRENCIES:
-        await run_load(target, requests=max(20, concurrency), concurrency=concurrency)
-        results[concurrency] = await run_load(target, requests=requests, concurrency=concurrency)
-        print(
-            f"  {target.url} at {concurrency}: {results[concurrency].cpu_us_per_request:.0f} us",
-            file=sys.stderr,
-        )
-    return results
+class Side:
+    """One of those that take turns, with what each of its rounds cost by concurrency."""
+
+    def __init__(self, target: Target, requests: int) -> None:
+        self._target = target
+        self._requests = requests
+        self.rounds: dict[int, list[LoadResult]] = {c: [] for c in CONCURRENCIES}
+
+    async def run_round(self) -> None:
+        """Warm up, then one load for each concurrency."""
+        for concurrency, results in self.rounds.items():
+            await run_load(self._target, requests=max(20, concurrency), concurrency=concurrency)
+            result = await run_load(self._target, requests=self._requests, concurrency=concurrency)
+            results.append(result)
+            cost = f"{result.cpu_us_per_request:.0f} us"
+            print(f"  {self._target.url} at {concurrency}: {cost}", file=sys.stderr)
 
 
 def get_row(
-    concurrency: int, bare: LoadResult, paid: LoadResult, peer: LoadResult | None
+    concurrency: int,
+    bare_rounds: list[LoadResult],
+    paid_rounds: list[LoadResult],
+    peer_rounds: list[LoadResult] | None,
 ) -> dict[str, Any]:
     """One line of output."""
+    bare, paid = join_results(bare_rounds), join_results(paid_rounds)
+    peer = join_results(peer_rounds) if peer_rounds else None
+    ratios = [
+        ours.cpu_us_per_request / theirs.cpu_us_per_request
+        for ours, theirs in zip(paid_rounds, peer_rounds or (), strict=False)
+    ]
     row: dict[str, Any] = {
         "case": "paid",
         "concurrency": concurrency,
@@ -80,6 +104,7 @@ def get_row(
         "ratio_to_litellm": (
             round(paid.cpu_us_per_request / peer.cpu_us_per_request, 4) if peer else None
         ),
+        "ratio_of_rounds": [round(f(ratios), 4) for f in (min, max)] if ratios else None,
         "requests_per_s": round(paid.requests / paid.wall_s, 1),
     }
     for name, q in (("p50", 0.5), ("p99", 0.99)):

@@ -43,6 +43,14 @@ class LoadResult:
         ]
 
 
+def join_results(results: list[LoadResult]) -> LoadResult:
+    """Several runs of the same load as one."""
+    requests = sum(result.requests for result in results)
+    cpu_us = sum(result.cpu_us_per_request * result.requests for result in results)
+    times_ms = sorted(time_ms for result in results for time_ms in result.first_token_ms)
+    return LoadResult(requests, cpu_us / requests, times_ms, sum(r.wall_s for r in results))
+
+
 def get_cpu_s(pids: list[int]) -> float:
     """User and system time of these processes and their children that live, in seconds.
 
