@@ -10,6 +10,7 @@ from hanse.chain import Asset, Registry, Rpc, create_key
 from hanse.cli.reputation.evidence_folder import EvidenceFolder, Told
 from hanse.cli.reputation.fetching import fetch_reputations, report_own_audits
 from hanse.market import HealthBook
+from hanse.market.health import BARRED_S
 from hanse.market.reputation import Reputation, Word
 from hanse.market.reputation import testimony as words
 from hanse.market.reputation.computing import NEW_PPM, PPM, PRIOR_PPM
@@ -111,6 +112,11 @@ def test_own_audits_count_once_as_own_experience():
     assert health.get_risk(OTHER) == usual  # nobody of ours said so
     assert usual < health.get_risk(STRANGER) < health.get_risk(OFFER.provider)
     assert health.get(OFFER.provider).audit_share == pytest.approx(0.3)  # once
+    caught = health.get(STRANGER)
+    assert caught.is_down(now=6.0), "who was caught is not asked, whatever others say"
+    assert f"0x{1:064x}" in caught.barred_reason
+    assert not caught.is_down(now=5.0 + BARRED_S)
+    assert not health.get(OTHER).is_down(now=6.0)
 
 
 @pytest.mark.slow

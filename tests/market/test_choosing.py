@@ -52,7 +52,7 @@ def make_offer(chance: random.Random, number: int):
 
 def change_something(market: MadeMarket, chance: random.Random, count: int) -> None:
     provider = make_provider(chance.randrange(count))
-    happening = chance.randrange(8)
+    happening = chance.randrange(9)
     if happening == 0:
         market.health.report_failure(provider, "gone")
     elif happening == 1:
@@ -79,6 +79,8 @@ def change_something(market: MadeMarket, chance: random.Random, count: int) -> N
         market.clock.now += chance.random() * 3
     elif happening == 6:
         market.funds[provider] = chance.choice((0, 10**15))
+    elif happening == 7:
+        market.health.bar(provider, "caught", market.clock.now + chance.random() * 5)
     else:
         chance.choice((market.presence.begin, market.presence.end))((provider, 1))
 
@@ -159,6 +161,7 @@ def check_last_resort(market: MadeMarket, needs: Needs, shape) -> None:
         if (state := known.get(one.row.listed.provider)).failures
         and not (state.is_probed or state.is_dishonest)
         and now - state.failed_at >= BACKOFF_S_MIN
+        and now >= state.barred_until
     }
     if not probes:
         with pytest.raises(HanseError):
@@ -342,7 +345,9 @@ def test_one_request_at_a_time_finds_out_and_what_it_finds_counts():
     assert market.choose_why() == (ALPHA, "best")
 
 
-@pytest.mark.parametrize("obstacle", ["lied", "lied long ago", "absent", "full", "unfunded"])
+@pytest.mark.parametrize(
+    "obstacle", ["lied", "lied long ago", "absent", "full", "unfunded", "barred"]
+)
 def test_nobody_is_asked_in_the_last_resort_whom_more_than_failures_stands_against(obstacle: str):
     market = MadeMarket([list_offer(ALPHA, valid_until=int(NOW) + 10_000)])
     if obstacle.startswith("lied"):
@@ -356,6 +361,8 @@ def test_nobody_is_asked_in_the_last_resort_whom_more_than_failures_stands_again
         market.presence.take([make_heartbeat(ALPHA, free_slots=0, queued=8, queue_free=0)])
     elif obstacle == "unfunded":
         market.funds[ALPHA] = 1
+    elif obstacle == "barred":
+        market.health.bar(ALPHA, "it ran something else", market.clock.now + 1_000)
     market.clock.now += BACKOFF_S_MIN if obstacle != "lied long ago" else 0
     with pytest.raises(HanseError):
         market.choose()
@@ -387,3 +394,19 @@ def test_a_fresh_provider_that_comes_and_goes_has_no_more_than_its_one_chance():
     asked = Counter(market.choose_why() for _ in range(4_000))
     assert asked[BETA, "trial"] == pytest.approx(asked[GAMMA, "trial"], rel=0.2)
     assert asked[BETA, "trial"] > 500
+
+
+def test_who_is_barred_by_an_audit_is_passed_over_and_an_explanation_says_so():
+    market = MadeMarket([list_offer(ALPHA, 1), list_offer(BETA, 2)])
+    assert market.choose() == ALPHA
+    market.health.bar(ALPHA, "it ran something else", market.clock.now + 10)
+    told: list[str] = []
+    needs = Needs(explain_to=lambda choice: told.append(choice.to_text()))
+    assert market.choose(needs) == BETA
+    assert told[0].endswith(f"barred-by-audit={ALPHA}")
+    (left_out,) = market.rank().exclusions
+    assert (left_out.listed.provider, left_out.kind) == (ALPHA, "down")
+    assert left_out.reason == f"{ALPHA} is left out: it ran something else"
+    market.clock.now += 10
+    assert market.choose(needs) == ALPHA, "it comes back by itself"
+    assert "barred" not in told[1]

@@ -159,3 +159,20 @@ def test_a_probe_that_is_refused_for_its_own_fault_has_found_it_back():
     assert not is_down(book, clock)
     assert book.get(PROVIDER).failures == 0
     assert book.get_risk(PROVIDER) > RISK_USUAL  # it failed all the same
+
+
+def test_one_that_an_audit_caught_stays_barred_whatever_it_answers():
+    book, clock = make_book()
+    changed: list[str] = []
+    book.watch(changed.append)
+    book.bar(PROVIDER, "it ran something else", clock.now + 100)
+    assert changed == [PROVIDER], "the board hears of it at once"
+    book.begin(PROVIDER)
+    book.report_success(PROVIDER, 0.1)  # it was at work when it was caught
+    book.bar(PROVIDER, "an older finding", clock.now + 50)
+    assert is_down(book, clock)
+    assert book.get(PROVIDER).is_out(clock.now), "its sub-account is not filled up"
+    assert not book.get(PROVIDER).is_worth_a_probe(clock.now), "not even where nobody else is left"
+    assert book.get(PROVIDER).barred_reason == "it ran something else"
+    clock.now += 100
+    assert not is_down(book, clock)

@@ -124,6 +124,10 @@ class Session:
         path = self._get_existing(name)
         return read_keystore_address(path)
 
+    def list_addresses(self) -> set[str]:
+        """The addresses of all keys of this home, without their passwords."""
+        return {self.get_key_address(path.stem) for path in self.keys_folder.glob("*.json")}
+
     def _get_existing(self, name: str) -> Path:
         path = self.get_key_path(name)
         if not path.is_file():

@@ -236,8 +236,9 @@ class Board:
         if provider not in self._funded or self.presence.find_absence(provider) is not None:
             return False
         state, now = self.health.get(provider), self._clock()
-        if state.retry_at > now or (state.failures and state.retry_at + FORGET_S > now):
-            later = state.retry_at if state.retry_at > now else state.retry_at + FORGET_S + 1
+        back_at = max(state.retry_at, state.barred_until)
+        if back_at > now or (state.failures and state.retry_at + FORGET_S > now):
+            later = back_at if back_at > now else state.retry_at + FORGET_S + 1
             if self._wake_of.get(provider) != later:
                 self._wake_of[provider] = later
                 heapq.heappush(self._wakes, (later, provider))

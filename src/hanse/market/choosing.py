@@ -40,6 +40,9 @@ TRIAL_FEE_FACTOR_MAX = 1.5
 TRIALS_LOOKED_AT_MAX = 4
 """Fresh providers that are looked at for one trial; then there is none this time."""
 
+BARRED_SHOWN_MAX = 4
+"""Addresses in one header of those that audits keep out."""
+
 
 class Choice(msgspec.Struct, frozen=True):
     """Who is asked, and why.
@@ -50,6 +53,7 @@ class Choice(msgspec.Struct, frozen=True):
         policy: by whose weights.
         ranked: its score; None unless the request asked for an explanation.
         pool: providers among which a session was placed.
+        barred: of the same model, that audits of ours keep out; empty without an explanation.
     """
 
     candidate: Candidate
@@ -57,6 +61,7 @@ class Choice(msgspec.Struct, frozen=True):
     policy: Policy
     ranked: Ranked | None = None
     pool: int = 1
+    barred: tuple[Address, ...] = ()
 
     def to_text(self) -> str:
         """For a header: one line of names and values."""
@@ -66,6 +71,7 @@ class Choice(msgspec.Struct, frozen=True):
             fields.append(("score", f"{self.ranked.score:.4g}"))
             parts = zip(WEIGHTS, self.ranked.parts, strict=True)
             fields += [(name, f"{part:.4g}") for name, part in parts]
+        fields += [("barred-by-audit", provider) for provider in self.barred[:BARRED_SHOWN_MAX]]
         return ", ".join(f"{name}={value}" for name, value in fields)
 
 
@@ -120,6 +126,7 @@ class Chooser:
         policy = needs.policy or self.policy
         choice = Choice(judge.to_candidate(row), why, policy, ranked, pool)
         if explain_to is not None:
+            choice = msgspec.structs.replace(choice, barred=self._list_barred(group, now))
             explain_to(choice)
         return choice
 
@@ -137,6 +144,14 @@ class Chooser:
             self._funded_count = len(funded)
             self.board.keep_funded(frozenset(funded))
         return self.board.find_group(shape.service_type, shape.model)
+
+    def _list_barred(self, group: Group, now: float) -> tuple[Address, ...]:
+        barred = self.board.health.list_barred(now)
+        return tuple(
+            provider
+            for provider in barred
+            if any(of_group is group for of_group, _ in self.board.list_rows(provider))
+        )
 
     def _find(
         self, group: Group, judge: Judge, coefficients: Coefficients

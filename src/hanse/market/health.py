@@ -6,10 +6,11 @@ request: until its head is there, or `PROBE_S` are over, nobody else asks. A suc
 failures in a row, and so does a quarter of an hour without one. One that takes requests and breaks
 them off succeeds and fails by turns: it is left alone by its running share of failures, which fades
 by half in a minute. One whose answer did not verify is left alone for an hour: money is safer
-elsewhere.
+elsewhere. One that an audit of our own caught is barred for `BARRED_S`: nothing that it answers
+meanwhile lifts that.
 
-All but the last is for the sake of others that can be asked. Where nobody else can, one that failed
-is asked as soon as `BACKOFF_S_MIN` is over since (`ProviderHealth.is_worth_a_probe`).
+All but the last two is for the sake of others that can be asked. Where nobody else can, one that
+failed is asked as soon as `BACKOFF_S_MIN` is over since (`ProviderHealth.is_worth_a_probe`).
 
 Nothing here is durable: after a restart everybody gets a fresh chance, except the sub-accounts that
 the voucher book holds disputed.
@@ -60,6 +61,10 @@ BUSY_S = 0.1
 PROBE_S = 10.0
 """How long the one request may take that finds out whether a provider is back."""
 
+BARRED_S = 14 * 86_400.0
+"""How long a provider is not asked after an audit of our own caught it: as long as others take to
+halve what it says of it (`hanse.market.reputation`). A card that was replaced is forgiven."""
+
 AUDIT_WEIGHT = 0.3
 """Of the newest audit: audits are few, and each says more than an answer that came."""
 
@@ -78,6 +83,8 @@ class ProviderHealth(Struct, frozen=True):
         failed_at: when `failure_share` was last told.
         is_probed: whether a request is finding out if it is back.
         is_dishonest: whether one of the failures in a row was an answer that did not verify.
+        barred_until: before this it is not asked whatever it does; an audit of ours caught it.
+        barred_reason: what it was caught in, for people.
     """
 
     failures: int = 0
@@ -90,14 +97,17 @@ class ProviderHealth(Struct, frozen=True):
     failed_at: float = 0.0
     is_probed: bool = False
     is_dishonest: bool = False
+    barred_until: float = 0.0
+    barred_reason: str = ""
 
     def is_down(self, now: float) -> bool:
         """Whether it should be left alone now."""
-        return now < self.retry_at
+        return now < self.retry_at or now < self.barred_until
 
     def is_out(self, now: float) -> bool:
         """Whether it failed again and again, or was dishonest: no moment's trouble."""
-        return self.is_down(now) and (self.failures >= FAILURES_OUT or self.is_dishonest)
+        is_lasting = self.failures >= FAILURES_OUT or self.is_dishonest or now < self.barred_until
+        return self.is_down(now) and is_lasting
 
     def is_worth_a_probe(self, now: float) -> bool:
         """Whether one that is left alone may be asked where nobody else can be.
@@ -107,6 +117,7 @@ class ProviderHealth(Struct, frozen=True):
         return (
             self.failures > 0
             and not (self.is_probed or self.is_dishonest)
+            and now >= self.barred_until
             and now - self.failed_at >= BACKOFF_S_MIN
         )
 
@@ -118,6 +129,7 @@ class HealthBook:
         self._clock = clock
         self._providers: dict[Address, ProviderHealth] = {}
         self._doubts: dict[Address, float] = {}  # what others say, beyond the usual risk
+        self._barred: set[Address] = set()
         self._on_change: Callable[[Address], None] = _ignore
 
     def watch(self, on_change: Callable[[Address], None]) -> None:
@@ -170,6 +182,8 @@ class HealthBook:
                 audit_share=known.audit_share,
                 failed_at=self._clock(),
                 retry_at=0.0 if known.is_probed else known.retry_at,
+                barred_until=known.barred_until,
+                barred_reason=known.barred_reason,
             ),
             is_news=is_news,
         )
@@ -180,6 +194,17 @@ class HealthBook:
         share = known.audit_share
         share += AUDIT_WEIGHT * ((0.0 if is_passed else 1.0) - share)
         self._put(provider, replace(known, audit_share=share))
+
+    def bar(self, provider: Address, reason: str, until: float) -> None:
+        """An audit of ours caught it: it is not asked before `until` (unix seconds)."""
+        known = self.get(provider)
+        if until > known.barred_until:
+            self._barred.add(provider)
+            self._put(provider, replace(known, barred_until=until, barred_reason=reason))
+
+    def list_barred(self, now: float) -> list[Address]:
+        """Whom audits of ours keep out now, by address."""
+        return sorted(one for one in self._barred if now < self.get(one).barred_until)
 
     def report_failure(
         self, provider: Address, reason: str, retry_after_s: float | None = None

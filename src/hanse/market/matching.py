@@ -255,6 +255,8 @@ class Judge(msgspec.Struct, frozen=True):
                 f"(no heartbeat: {absence.reason})"
             )
         state = self.board.health.get(provider)
+        if self.now < state.barred_until:
+            return f"{provider} is left out: {state.barred_reason}"
         return f"{provider} is down since {_format_time(state.down_since)} ({state.reason})"
 
     def _explain_balance(self, row: Row) -> Exclusion:

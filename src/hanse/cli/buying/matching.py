@@ -14,7 +14,7 @@ from hanse.cli.buying.attestation_policy import find_attestation_policy
 from hanse.cli.buying.market import open_market
 from hanse.cli.network import Network
 from hanse.cli.reputation.evidence_folder import EvidenceFolder
-from hanse.cli.reputation.fetching import fetch_reputations
+from hanse.cli.reputation.fetching import fetch_reputations, report_own_audits
 from hanse.cli.session import Session
 from hanse.market import (
     Board,
@@ -61,6 +61,8 @@ async def match_market(
 ) -> MatchReport:
     """Rank every offer of a model for one request, as if everybody had a sub-account.
 
+    Evidence that a key of this home signed bars whom it caught, as in a gateway of this home.
+
     Raises:
         RequestError: `not_found`, if `evidence` is no folder.
         TransientError: the chain's node does not answer.
@@ -81,6 +83,7 @@ async def match_market(
         if evidence is not None:
             folder = EvidenceFolder(evidence, market.domain)
             told, refused = folder.read(), folder.refused
+            report_own_audits(market.health, told, session.list_addresses(), set())
             async with Rpc.connect(network.rpc_url) as rpc:
                 reputations = await fetch_reputations(rpc, network.deployment, told, providers)
             for provider, reputation in reputations.items():

@@ -1,7 +1,9 @@
 """Reputations at a confirmed block, and a gateway that keeps them up to date.
 
     reputations = await fetch_reputations(rpc, deployment, folder.read(), providers)
-    keeping = keep_reputations(client, rpc_url, deployment, path)    a context; anew every 5 minutes
+    keeping = keep_reputations(client, rpc_url, deployment, path)
+
+which is a context; it looks anew every 5 minutes, and when a file has come.
 
 Stakes, receipt keys and times of registration come from the chain at one confirmed block; evidence
 signed by a receipt key that is not the provider's is left out. The rest is arithmetic that
@@ -18,8 +20,10 @@ from typing import TYPE_CHECKING
 
 from hanse.chain import Deployment, Registry, Rpc
 from hanse.chain.deployment import open_disputes
+from hanse.cli.moments import format_time
 from hanse.cli.reputation.evidence_folder import EvidenceFolder, Told
 from hanse.market import HealthBook
+from hanse.market.health import BARRED_S
 from hanse.market.reputation import Reputation, Testimony, Word, compute_reputation
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError
@@ -33,6 +37,10 @@ PROVIDERS_MAX = 512
 
 LOOK_S = 300.0
 """Between two looks of a gateway; a word halves in two weeks."""
+
+NEWS_S = 1.0
+"""Between two looks at the folder's own time, for files that have come: what an audit of ours found
+should cost no further answers."""
 
 REGISTRATIONS_AT_ONCE = 100
 """Providers of one query for events; nodes bound its length."""
@@ -92,7 +100,8 @@ def report_own_audits(
 ) -> None:
     """Tell of this side's own audits, oldest first and each once, whatever its stake.
 
-    Everybody else weighs them by a stake, which a user has none of; the user itself need not.
+    Everybody else weighs them by a stake, which a user has none of; the user itself need not. One
+    that was caught is not asked for `BARRED_S` from the audit on, also after a restart.
     """
     for said in sorted((one.testimony for one in told), key=lambda said: (said.at_s, said)):
         if said.witness not in own or said.evidence_hash in reported:
@@ -100,6 +109,12 @@ def report_own_audits(
         reported.add(said.evidence_hash)
         if said.word in (Word.AUDIT_PASSED, Word.AUDIT_FAILED):
             health.report_audit(said.provider, is_passed=said.word is Word.AUDIT_PASSED)
+        if said.word is Word.AUDIT_FAILED:
+            found = (
+                f"an audit of ours found at {format_time(said.at_s)} that it did not run its copy "
+                f"(evidence {said.evidence_hash})"
+            )
+            health.bar(said.provider, found, said.at_s + BARRED_S)
 
 
 @asynccontextmanager
@@ -134,16 +149,32 @@ async def _look_for_ever(
 ) -> None:
     health, reported = client.chooser.board.health, set[str]()
     while True:
+        seen = _get_time_ns(folder.path)
         try:
             told = await asyncio.to_thread(folder.read)
+            report_own_audits(health, told, own, reported)
             providers = {offer.listed.provider for offer in client.get_offers()}
             found = await fetch_reputations(rpc, deployment, told, providers)
             for provider, reputation in found.items():
                 health.take_reputation(provider, reputation.risk_ppm)
-            report_own_audits(health, told, own, reported)
         except HanseError as error:
             _log.warning("reputations wait: %s", error.message)
-        await asyncio.sleep(LOOK_S)
+        await _wait_for_news(folder.path, seen)
+
+
+async def _wait_for_news(folder: Path, seen: int) -> None:
+    """Until a file has come or gone since, at most `LOOK_S`."""
+    for _ in range(int(LOOK_S / NEWS_S)):
+        await asyncio.sleep(NEWS_S)
+        if _get_time_ns(folder) != seen:
+            return
+
+
+def _get_time_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0  # the look itself says what is wrong with it
 
 
 async def _read_stake(rpc: Rpc, deployment: Deployment, address: Address, block: int) -> int:
