@@ -24,7 +24,7 @@ from hanse.protocol.commitments.copies import COPY_SUFFIX
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error, quantise
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import RequestError
-from hanse.provider.cheating import HONEST, open_broker_cheats
+from hanse.provider.cheating import HONEST, BrokerCheats, open_broker_cheats
 from tests.cli.local_market import open_market
 from tests.engines.openai_front import UPSTREAM_KEY, UPSTREAM_MODEL, make_front, serve
 from tests.engines.tiny_copy import make_copy
@@ -153,11 +153,16 @@ def test_cheats_that_do_not_fit_together_are_refused(
         check_cheats(network, asked)
 
 
+BILLING = BrokerCheats(breaks_promises=True)
+"""No hook of a broker's, but what another engine answers is billed as it is."""
+
+
 def test_every_cheat_of_a_broker_sets_a_hook_and_no_other_does() -> None:
     for name in BROKER_CHEATS:
-        assert open_broker_cheats([name], RECEIPT_KEY, DOMAIN) != HONEST
+        assert open_broker_cheats([name], RECEIPT_KEY, DOMAIN) != BILLING
     others = [name for name in CHEATS if name not in BROKER_CHEATS]
-    assert open_broker_cheats(others, RECEIPT_KEY, DOMAIN) == HONEST
+    assert open_broker_cheats(others, RECEIPT_KEY, DOMAIN) == BILLING
+    assert open_broker_cheats([], RECEIPT_KEY, DOMAIN) == HONEST
 
 
 # engines

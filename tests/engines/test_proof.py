@@ -225,14 +225,43 @@ async def test_a_server_that_chooses_a_canary_is_not_passed_on(copy: CopyInServi
         ledger.add(copy.description.canary_ids[-1], (), 1)
 
 
-async def test_several_choices_are_answered_without_a_commitment(
-    proving: LlamaEngine, copy: CopyInService
+@pytest.mark.parametrize("stream", [True, False])
+async def test_several_choices_are_committed_to_token_for_token(
+    proving: LlamaEngine, copy: CopyInService, stream: bool
 ) -> None:
+    """No kind of answer is billed for without a commitment of as many positions."""
     request = make_chat(max_tokens=8, n=2, logprobs=True, top_logprobs=5)
-    chunks = await collect(proving, request)
-    assert not get_proof(chunks)
-    assert read_ids(chunks)
-    assert copy.canaries.isdisjoint(read_ids(chunks))
+    if stream:
+        chunks = await collect(proving, request)
+        for before in range(1, len(chunks) + 1):  # cut anywhere
+            told = get_proof(chunks[:before])
+            assert len(told) == chunks[before - 1].usage.output_tokens
+        proof = get_proof(chunks)
+        assert copy.canaries.isdisjoint(read_ids(chunks))
+        told_of = [choice for frame in read_frames(chunks) for choice in frame["choices"]]
+        written = [
+            entry["id"]
+            for choice in told_of
+            for entry in (choice.get("logprobs") or {}).get("content") or ()
+        ]
+        assert sorted(entry.token for entry in proof if entry != UNTOLD) == sorted(written)
+    else:
+        answer = await proving.answer(request)
+        assert answer.usage.output_tokens == 16
+        proof = list(answer.proof)
+    assert len(proof) == 16
+    assert sum(entry.fingerprint != ABSENT for entry in proof) > 8
+
+
+async def test_tokens_of_several_choices_take_places_once(copy: CopyInService) -> None:
+    ledger = Ledger(copy.description)
+    ledger.add(5, (), 1, choice=0)
+    ledger.add(6, (), 1, choice=1)
+    assert len(ledger.take(3)) == 3  # of one of them a third was metered that nobody told of
+    assert ledger.get_missing(2, choice=0) == 0
+    ledger.add(7, (), 3, choice=1)  # its second was that one
+    ledger.add(8, (), 2, choice=0)
+    assert [entry.token for entry in ledger.take(5)] == [7, 8]
 
 
 async def test_what_a_copy_offers(proving: LlamaEngine, folder: Path) -> None:

@@ -184,7 +184,7 @@ async def test_what_vllm_is_asked(vllm: FakeVllm, copy_path: Path, tmp_path: Pat
     assert (asked["logprobs"], asked["top_logprobs"], asked["seed"]) == (True, 20, 77)
     assert asked["return_tokens_as_token_ids"] is True
     assert several["logit_bias"] == dict.fromkeys(canaries, -100)
-    assert "logprobs" not in several
+    assert several["top_logprobs"] == 20, "what is billed is committed to, however many answers"
 
 
 async def test_a_canary_or_a_server_without_numbers_breaks_the_answer_off(

@@ -44,6 +44,7 @@ from hanse.provider import (
     StaticChainView,
 )
 from hanse.provider.attesting import Attesting
+from hanse.provider.cheating import HONEST, BrokerCheats
 from hanse.provider.finishing import Failpoint
 from hanse.serving import HttpServer
 from hanse.settlement import ReceiptBook, SubAccountFunds, open_receipt_book
@@ -91,6 +92,7 @@ async def run_broker_here(
     port: int = 0,
     attesting: Attesting | None = None,
     engine: type[EchoEngine] = EchoEngine,
+    cheats: BrokerCheats = HONEST,
     **engine_settings: Any,
 ) -> AsyncIterator[BrokerHere]:
     database = await open_database(path, is_served=True)
@@ -127,6 +129,7 @@ async def run_broker_here(
         failpoint=failpoint,
         attesting=attesting,
         openings=await open_opening_book(database),
+        cheats=cheats,
     )
     server = HttpServer.bind("127.0.0.1", port)
     await server.start(broker)

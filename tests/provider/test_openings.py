@@ -5,13 +5,17 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from hanse.engines import Answer, Capabilities, Chunk, EngineRequest
 from hanse.engines.echo_engine import EchoEngine
+from hanse.protocol.commitments.promises import Breach, find_breach
 from hanse.protocol.commitments.seeds import get_sampling_seed
-from hanse.protocol.commitments.tree import Entry, decode_opening
+from hanse.protocol.commitments.tree import POSITIONS_MAX, Entry, decode_opening
 from hanse.protocol.messages import SignedReceipt
+from hanse.protocol.pricing import get_maximum_fee
 from hanse.protocol.signatures import ZERO_HASH
+from hanse.provider.cheating import HONEST, BrokerCheats
 from tests.provider.broker_parts import (
     PROVIDER,
     STRANGER_KEY,
@@ -135,6 +139,60 @@ async def test_openings_outlive_the_process(tmp_path: Path) -> None:
         opening = await fetch_opening(again, signed)
     assert opening is not None
     assert decode_opening(opening, reply.receipt.receipt.commitment_root) == expect(signed, 8)
+
+
+class Forgetful(ProvingEcho):
+    """Loses a part of its proof: the last position, or all of it."""
+
+    lost = 1
+
+    async def answer(self, request: EngineRequest) -> Answer:
+        answer = await super().answer(request)
+        return msgspec.structs.replace(answer, proof=answer.proof[: -self.lost])
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        held = [chunk async for chunk in super().stream(request)]
+        told = tuple(entry for chunk in held for entry in chunk.proof)
+        for chunk in held[:-1]:
+            yield msgspec.structs.replace(chunk, proof=())
+        yield msgspec.structs.replace(held[-1], proof=told[: -self.lost])
+
+
+class Silent(Forgetful):
+    lost = 8
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("engine", [Forgetful, Silent])
+async def test_what_could_be_held_against_it_an_honest_broker_gives_away(
+    engine: type[Forgetful], stream: bool
+) -> None:
+    """A defect of an engine must never become a receipt that costs stake."""
+    for cheats, is_free in ((HONEST, True), (BrokerCheats(breaks_promises=True), False)):
+        async with selling(engine=engine, cheats=cheats) as (_, caller):
+            signed = caller.sign(chat_body(stream=stream))
+            reply = await caller.send(signed)
+            assert reply.status == 200
+            assert reply.receipt is not None
+            receipt, offer = reply.receipt.receipt, caller.offer
+            opening = await fetch_opening(caller, signed)
+            positions = len(decode_opening(opening, receipt.commitment_root)) if opening else None
+            assert (receipt.fee == 0) is is_free
+            assert receipt.usage.output_tokens == 8, "what the answer states stays true"
+            assert (find_breach(offer, receipt, positions) is None) is is_free
+    assert find_breach(offer, receipt) is (Breach.UNCOMMITTED if engine is Silent else None)
+
+
+async def test_more_than_a_commitment_holds_is_refused_beforehand() -> None:
+    async with selling(engine=ProvingEcho, context_tokens=2**18, output_tokens_max=2**17) as (
+        _,
+        caller,
+    ):
+        half = POSITIONS_MAX // 2
+        for tokens, status in ((half, 200), (half + 1, 400)):
+            fee = get_maximum_fee(caller.offer, 1_000, 2 * tokens)
+            signed = caller.sign(chat_body(max_tokens=tokens, n=2, stream=True), maximum_fee=fee)
+            assert (await caller.send(signed, stop_after=1)).status == status
 
 
 async def test_an_engine_that_proves_nothing_commits_to_nothing() -> None:

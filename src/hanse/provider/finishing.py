@@ -4,12 +4,14 @@ Used by both ways of answering (`serve` for whole answers, `streaming` for strea
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from hanse.engines import CheckedFields, Operation
+from hanse.protocol.commitments.promises import EMBEDDED
 from hanse.protocol.commitments.tree import POSITIONS_MAX, Entry, get_commitment_root
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, TransientError
@@ -35,6 +37,8 @@ Failpoint = Callable[[str], None]
 """Told the name of each step that a crash test may want to die at; nothing in production."""
 
 _RECEIPT_HEADER = RECEIPT_HEADER.encode()
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ class Finisher:
         fee = get_fee(request, usage)
         now_s = int(parts.now_s())
         root = await self._commit_to(request, proof, now_s)
+        if fee and not parts.cheats.breaks_promises and _is_breach(request, usage, proof, root):
+            _log.error("an answer is given away: it could not be committed to as its offer says")
+            parts.metrics.count_defect()
+            fee = 0
         outcome = Outcome(usage, fee, response_hash, reason, now_s, sealed, root)
         parts.failpoint("finishing")
         if admitted.is_lost:
@@ -183,7 +191,8 @@ class Finisher:
     async def _commit_to(self, request: PaidRequest, proof: Sequence[Entry], now_s: int) -> Hash32:
         """The root over an answer's tokens; zero for none, and where nothing can be kept.
 
-        A receipt does not wait for it in vain: without an opening it promises none.
+        A receipt does not wait for it in vain: without an opening it promises none. Where the offer
+        is of class `embedded` the answer then costs nothing (`protocol.commitments.promises`).
         """
         openings = self.parts.openings
         if not proof or openings is None or len(proof) > POSITIONS_MAX:
@@ -206,6 +215,13 @@ class Finisher:
             )
         self.parts.metrics.count_defect()
         return HanseError("internal_error", "a defect of this broker; please report it")
+
+
+def _is_breach(request: PaidRequest, usage: Usage, proof: Sequence[Entry], root: Hash32) -> bool:
+    """Whether a bill for this answer could be held against us: see `find_breach`."""
+    if request.offer.signed.offer.verifiability != EMBEDDED:
+        return False
+    return root == ZERO_HASH or len(proof) < usage.output_tokens
 
 
 def get_fee(request: PaidRequest, usage: Usage) -> int:

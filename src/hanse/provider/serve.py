@@ -16,7 +16,9 @@ import logging
 
 from hanse.engines import CheckedFields, EngineRequest, Operation
 from hanse.engines.parameters import check_request
+from hanse.protocol.commitments.promises import EMBEDDED
 from hanse.protocol.commitments.seeds import get_sampling_seed
+from hanse.protocol.commitments.tree import POSITIONS_MAX
 from hanse.protocol.errors import RequestError, Shortfall
 from hanse.protocol.hashing import hash_body, hash_response
 from hanse.protocol.messages import SignedVoucher
@@ -136,6 +138,13 @@ class PaidService:
                 f"the maximum fee is {given} base units, this request can cost {needed}: "
                 "authorise as much or ask for fewer tokens",
                 details=Shortfall(needed, given).to_details(),
+            )
+        if offer.verifiability == EMBEDDED and paid_body.output_tokens > POSITIONS_MAX:
+            raise RequestError(
+                "invalid_request",
+                f"{paid_body.output_tokens} output tokens are asked for in all; an answer that is "
+                f"committed to has at most {POSITIONS_MAX}: ask for fewer, or for fewer choices",
+                param="max_tokens",
             )
         # Engines check it too, but an error after admission would cost us rows and them nothing.
         asked = EngineRequest(operation=operation, body=paid_body.fields, answer_id="")

@@ -12,8 +12,8 @@ were is found again by tokenising the piece of text that came with the next toke
 many tokens with that one at the end; what the parser dropped is in no text, and stays unknown.
 
 `post_sampling_probs`, which would replace the raw logits, is no field that a caller can send
-(`hanse.engines.parameters`). Of several choices nothing is proven: see
-`hanse.engines.proving.copy_in_service`.
+(`hanse.engines.parameters`). Several choices are committed to in the order in which their tokens
+came; their seeds stay their own, and no audit covers them.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -60,6 +60,7 @@ class _Logprobs(msgspec.Struct, gc=False):
 
 
 class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
     logprobs: _Logprobs | None = None
 
 
@@ -97,9 +98,8 @@ class ProofReader:
         self._copy = copy
         self._tokenise = tokenise
         self._asked_top = _take_asked_top(body)
-        is_proven = copy.is_told and count_choices(body) == 1
-        self._ledger = Ledger(copy.description) if is_proven else None
-        if self._ledger is not None and seed is not None:
+        self._ledger = Ledger(copy.description) if copy.is_told else None
+        if self._ledger is not None and seed is not None and count_choices(body) == 1:
             set_seed(body, seed)
         if self._asked_top or self._ledger:
             tops = TOPS + WIDE if self._asked_top else TOPS
@@ -138,12 +138,12 @@ class ProofReader:
             raise TransientError(
                 "engine_unavailable", "The engine's frame has no count."
             ) from error
-        logprobs = frame.choices[0].logprobs if frame.choices else None
-        for token in logprobs.content if logprobs else ():
+        choice = frame.choices[0] if frame.choices else _Choice()
+        for token in choice.logprobs.content if choice.logprobs else ():
             count = frame.timings.predicted_n
-            missing = count - 1 - ledger.count
+            missing = ledger.get_missing(count, choice.index)
             untold = await self._find_untold(token, missing) if missing > 0 else []
-            ledger.add(token.id, token.top_logprobs, count, untold)
+            ledger.add(token.id, token.top_logprobs, count, untold, choice.index)
 
     async def _find_untold(self, token: _Token, missing: int) -> list[int]:
         if missing > UNTOLD_MAX:

@@ -5,9 +5,9 @@
     body["logit_bias"] = copy.mask(body.get("logit_bias"), never)
     ledger = Ledger(copy.description)       # of one answer
 
-What is not covered, and has no commitment: several answers to one request (`n`), whose tokens would
-need a sequence each, and embeddings, which a copy does not serve at all: its vectors lie in its own
-secret basis, so those of two providers could not be compared.
+Several answers to one request (`n`) are committed to in the order in which their tokens came; no
+audit covers that. Embeddings a copy does not serve at all: its vectors lie in its own secret basis,
+so those of two providers could not be compared.
 """
 
 from pathlib import Path

@@ -9,6 +9,9 @@ entry and position always agree, and nobody is judged by a shifted sequence.
     ledger.add(token, tops, count)       # the server told of its count-th token
     entries = ledger.take(count)         # everything up to there that was not taken yet
 
+Of several choices each has a count of its own, and their tokens stand in the order in which they
+were told: who billed for them has committed to them, and no audit tells them apart.
+
 Pure but for its own state; used by `hanse.engines.proving.frames`.
 """
 
@@ -37,27 +40,40 @@ class Told(Protocol):
 
 
 class Ledger:
-    """Collects the entries of one choice."""
+    """Collects the entries of one answer."""
 
     def __init__(self, copy: CopyDescription) -> None:
         self._first = copy.canary_ids[0]
         self._scale = copy.fingerprint_scale
         self._entries: list[Entry] = []
         self._taken = 0
+        self._counts: dict[int, int] = {}
 
-    @property
-    def count(self) -> int:
-        """Tokens so far, told or untold."""
-        return len(self._entries)
+    def get_count(self, choice: int = 0) -> int:
+        """Up to which token of this choice the server has told."""
+        return self._counts.get(choice, 0)
 
-    def add(self, token: int, tops: Iterable[Told], count: int, untold: Iterable[int] = ()) -> None:
-        """Note the answer's `count`-th token with the raw logprobs of the most likely ones.
+    def get_missing(self, count: int, choice: int = 0) -> int:
+        """How many tokens before a choice's `count`-th have no entry yet."""
+        others = sum(self._counts.values()) - self.get_count(choice)
+        return max(0, others + count - 1 - len(self._entries))
+
+    def add(
+        self,
+        token: int,
+        tops: Iterable[Told],
+        count: int,
+        untold: Iterable[int] = (),
+        choice: int = 0,
+    ) -> None:
+        """Note a choice's `count`-th token with the raw logprobs of the most likely ones.
 
         Args:
             token: its id.
             tops: the most likely ids with their logprobs, the canaries among them.
-            count: tokens up to and with this one.
+            count: tokens of its choice up to and with this one.
             untold: ids of the tokens before it of which nothing was told, where they are known.
+            choice: whose it is, of several.
 
         Raises:
             TransientError: it is a canary, which must not reach anybody.
@@ -67,7 +83,8 @@ class Ledger:
             raise TransientError("engine_unavailable", "The engine chose a token that is no text.")
         for known in untold:
             self._entries.append(Entry(known, ABSENT))
-        self._pad(count - 1)
+        self._counts[choice] = count
+        self._pad(sum(self._counts.values()) - 1)
         logits: list[float | None] = [None] * CANARIES
         found = 0
         for top in tops:

@@ -56,6 +56,7 @@ class _Logprobs(msgspec.Struct, gc=False):
 
 
 class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
     logprobs: _Logprobs | None = None
 
 
@@ -101,10 +102,8 @@ class OpenAIProof:
         """
         copy.refuse_canaries(body)
         body["logit_bias"] = copy.mask(body.get("logit_bias"), BIAS_MIN)
-        self._ledger = Ledger(copy.description) if count_choices(body) == 1 else None
-        if self._ledger is None:
-            return
-        if seed is not None:
+        self._ledger = Ledger(copy.description)
+        if seed is not None and count_choices(body) == 1:
             set_seed(body, seed)
         is_chat = operation is Operation.CHAT
         asked: dict[str, Any] = (
@@ -114,7 +113,7 @@ class OpenAIProof:
 
     def read(self, payload: bytes) -> bytes:
         """A frame, or a whole answer, as it is without the proof."""
-        if self._ledger is None or _START not in payload:
+        if _START not in payload:
             return payload
         try:
             frame = _decode_frame(payload)
@@ -124,27 +123,28 @@ class OpenAIProof:
             ) from error
         for choice in frame.choices:
             if choice.logprobs is not None:
-                self._note(self._ledger, choice.logprobs)
+                self._note(choice.logprobs, choice.index)
         return _cut(payload)
 
     def prove(self, chunk: Chunk) -> Chunk:
         """The chunk with the proof of its tokens."""
-        if self._ledger is None:
-            return chunk
         proof = self._ledger.take(chunk.usage.output_tokens)
         return msgspec.structs.replace(chunk, proof=proof)
 
     def take(self, output_tokens: int) -> tuple[Entry, ...]:
         """The proof of a whole answer."""
-        return self._ledger.take(output_tokens) if self._ledger else ()
+        return self._ledger.take(output_tokens)
 
-    def _note(self, ledger: Ledger, logprobs: _Logprobs) -> None:
+    def _note(self, logprobs: _Logprobs, choice: int) -> None:
+        ledger = self._ledger
         for told in logprobs.content or ():
             tops = [_Top(_read_id(top.token), top.logprob) for top in told.top_logprobs]
-            ledger.add(_read_id(told.token), tops, ledger.count + 1)
+            count = ledger.get_count(choice) + 1
+            ledger.add(_read_id(told.token), tops, count, choice=choice)
         for token, likely in zip(logprobs.tokens, logprobs.top_logprobs, strict=False):
             tops = [_Top(_read_id(text), logprob) for text, logprob in (likely or {}).items()]
-            ledger.add(_read_id(token), tops, ledger.count + 1)
+            count = ledger.get_count(choice) + 1
+            ledger.add(_read_id(token), tops, count, choice=choice)
 
 
 def _read_id(text: str) -> int:

@@ -25,17 +25,20 @@ from hanse.settlement.books.receipt_records import DueClaim
 
 @dataclass(frozen=True)
 class BrokerCheats:
-    """The hooks of a broker's path; None for what it does honestly.
+    """The hooks of a broker's path; None (and False) for what it does honestly.
 
     Attributes:
         usage: what is billed instead of what was delivered.
         receipts: what answers a query for receipts instead of those that are stored.
         claim: what is settled instead of what is owed.
+        breaks_promises: whether an answer is billed that is not committed to as its offer says; an
+            honest broker gives it away, and under a cheat's engine nothing else can be billed.
     """
 
     usage: Callable[[Usage], Usage] | None = None
     receipts: Equivocator | None = None
     claim: Callable[[DueClaim], DueClaim] | None = None
+    breaks_promises: bool = False
 
 
 HONEST = BrokerCheats()
@@ -47,4 +50,5 @@ def open_broker_cheats(names: Collection[str], key: Key, domain: Domain) -> Brok
         overbill if "overbill" in names else None,
         Equivocator(key, domain) if "equivocate" in names else None,
         overclaim if "overclaim" in names else None,
+        bool(names),
     )
