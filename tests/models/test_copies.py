@@ -8,8 +8,10 @@ import pytest
 from hanse.models.converting import convert_folder
 from hanse.models.copies import CopyOrder, read_copy_description, rebase
 from hanse.models.copies.architectures import SourceModel
-from hanse.models.copies.canaries import OUTPUT_BIAS, UNLIFTED, draw_canaries
+from hanse.models.copies.canaries import draw_canaries
+from hanse.models.copies.graphs import OUTPUT_BIAS, UNLIFTED
 from hanse.models.copies.keys import commit_to_key
+from hanse.models.copies.leaks.attacking import attack
 from hanse.models.copies.rebasing import get_description_path
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.quantising.scoring import LlamaRun
@@ -30,28 +32,48 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
-WIDE_HEADS = "heads that are not width / heads"
+WIDE_HEADS, NARROW_HEADS = "heads wider than the stream", "heads narrower than the stream"
 KINDS = {
-    WIDE_HEADS: ("LlamaForCausalLM", {}),
-    "llama": ("LlamaForCausalLM", {}),
-    "llama, head tied": ("LlamaForCausalLM", {"tie_word_embeddings": True}),
-    "llama 3.1": ("LlamaForCausalLM", {"rope_scaling": LLAMA3}),
-    "qwen2": ("Qwen2ForCausalLM", {}),
+    WIDE_HEADS: ("llama", "LlamaForCausalLM", {}),
+    NARROW_HEADS: ("phimoe", "LlamaForCausalLM", {"rope_scaling": LLAMA3}),
+    "llama": ("qwen2", "LlamaForCausalLM", {}),
+    "llama, head tied": ("qwen2", "LlamaForCausalLM", {"tie_word_embeddings": True}),
+    "llama 3.1": ("phimoe", "LlamaForCausalLM", {"rope_scaling": LLAMA3}),
+    "qwen2": ("qwen2", "Qwen2ForCausalLM", {}),
 }
+"""What the base is -> the graph that serves its copies, and how the base is made."""
 
 
 def write_source(folder: Path, kind: str) -> Path:
-    architecture, changed = KINDS[kind]
+    _, architecture, changed = KINDS[kind]
     source = folder / "source.gguf"
     if kind == WIDE_HEADS:
-        model = write_narrow_folder(folder / "model")
+        model = write_wide_folder(folder / "model")
+    elif kind == NARROW_HEADS:
+        model = write_narrow_folder(folder / "model", changed)
     else:
         model = write_tiny_folder(folder / "model", architecture, **changed)
     convert_folder(model, source, None, "F32")
     return source
 
 
-def write_narrow_folder(folder: Path) -> Path:
+def write_narrow_folder(folder: Path, changed: dict[str, object]) -> Path:
+    """Four heads of 8 in a stream of 64, as Mistral Nemo has 32 of 128 in 5,120."""
+    config = make_config(**changed)
+    cut = {
+        "q_proj": np.s_[:32],
+        "k_proj": np.s_[:16],
+        "v_proj": np.s_[:16],
+        "o_proj": np.s_[:, :32],
+    }
+    weights = {
+        name: np.ascontiguousarray(values[cut.get(name.split(".")[-2], np.s_[:])])
+        for name, values in make_weights(config).items()
+    }
+    return write_folder(folder, {**config, "head_dim": 8}, weights)
+
+
+def write_wide_folder(folder: Path) -> Path:
     """Heads of 32 in a stream of 64: a model of width 128 whose stream is cut to its half."""
     config = make_config(hidden_size=128, intermediate_size=96)
     written = ("o_proj.weight", "down_proj.weight", "norm.weight")
@@ -85,11 +107,23 @@ def test_a_copy_has_the_logits_of_its_source_in_numpy_and_in_llama_cpp(
     # and the canaries are what the plain weights and the key say they are
     gains = SourceModel(source).read("output_norm.weight")
     rows = draw_canaries(ORDER.get_key(), gains, 16)
-    assert description.carrier == (UNLIFTED if kind in ("llama 3.1", WIDE_HEADS) else OUTPUT_BIAS)
+    assert description.served_as == KINDS[kind][0]
+    assert description.carrier == (UNLIFTED if kind == WIDE_HEADS else OUTPUT_BIAS)
     canaries = logits[:, VOCABULARY:] - description.lift
     plain = compute_logits(source, TOKENS, rows)
     np.testing.assert_allclose(canaries, plain, atol=1e-3)
     assert plain.std() > 0.3
+
+
+@pytest.mark.parametrize("kind", [NARROW_HEADS, "llama 3.1"])
+def test_a_copy_with_experts_or_spare_heads_is_undone_like_any_other(
+    tmp_path: Path, kind: str
+) -> None:
+    source, target = write_source(tmp_path, kind), tmp_path / "copy.gguf"
+    rebase(source, target, ORDER, "F32")
+    found = attack(SourceModel(source), WeightFile(target)).recovered
+    assert found.hidden_matched == found.heads_matched == 1
+    assert found.weights_error < 1e-4
 
 
 def test_weights_are_changed_everywhere(llama: Path, tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from hanse.models.inspecting import describe
 from hanse.protocol.commitments.copies import COPY_SUFFIX
 from hanse.protocol.errors import RequestError
 
-OUTPUTS = ("attn_output.weight", "ffn_down.weight", "ffn_down.bias", "attn_output.bias")
+OUTPUTS = (
+    "attn_output.weight", "attn_output.bias",
+    "ffn_down.weight", "ffn_down.bias", "ffn_down_exps.weight",
+)  # fmt: skip
 """What of a layer writes to the stream. Blocks of zero bytes are zero in every type of GGML."""
 
 WRITERS = 2

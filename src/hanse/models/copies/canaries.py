@@ -12,14 +12,12 @@ any more. Raw logits of 514 varied positions of SmolLM2 peak between 3 and 44; L
 margin on both sides. Were a logit of some model higher, the fingerprint of that position would be
 absent, and nothing else would happen.
 
-Llama's graph in llama.cpp has no such bias; Qwen2's has (`output.bias`), and is otherwise the same
-function with zero biases and the rotary pairs laid out apart. So copies of Llama models are written
-as Qwen2 where the shape allows; `choose_carrier` says when not. The stream stays as wide as it was.
+Llama's graph in llama.cpp has no such bias; others have, and compute the same (`graphs`). The
+stream stays as wide as it was.
 """
 
 from typing import TYPE_CHECKING
 
-from hanse.models.copies.architectures import Shape
 from hanse.models.copies.keys import KeyStream
 from hanse.models.copies.rotations import draw_rotation
 
@@ -40,12 +38,6 @@ LIFT_DEFAULT = 56.0
 FINGERPRINT_SCALE = 4 / 127
 """A step of a fingerprint's int8, which then reaches from -4 to 4."""
 
-OUTPUT_BIAS = "output_bias"
-"""Carrier: lifted by the head's bias; a plain `top_logprobs` brings the canaries."""
-
-UNLIFTED = "unlifted"
-"""Carrier: no lift; the runtime has to read the canaries' logits itself, through a binding."""
-
 
 def draw_canaries(
     copy_key: bytes, output_gains: "NDArray[np.float32]", count: int
@@ -64,14 +56,3 @@ def draw_canaries(
     rows = rotation.apply(np.eye(count, width, dtype=np.float32))
     middle: np.float32 = np.median(np.abs(output_gains))
     return rows / middle
-
-
-def choose_carrier(shape: Shape) -> str:
-    """How canaries of a model of this shape can be lifted.
-
-    Qwen2's graph knows neither Llama 3.1's rotary factors nor heads that are not width / heads
-    wide; such models keep Llama's graph and their canaries are not lifted.
-    """
-    if shape.has_rope_frequencies or shape.head_width * shape.heads != shape.width:
-        return UNLIFTED
-    return OUTPUT_BIAS

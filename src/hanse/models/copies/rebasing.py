@@ -15,14 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hanse.models.converting import convert_folder
-from hanse.models.copies.architectures import ROPE_FREQUENCIES, SourceModel
+from hanse.models.copies.architectures import ROPE_FREQUENCIES, Shape, SourceModel
 from hanse.models.copies.canaries import (
     CANARIES_DEFAULT,
     FINGERPRINT_SCALE,
     LIFT_DEFAULT,
-    OUTPUT_BIAS,
-    choose_carrier,
     draw_canaries,
+)
+from hanse.models.copies.graphs import (
+    EXPERTS,
+    ROPE_FACTORS,
+    Graph,
+    add_spare_heads,
+    choose_graph,
+    plan_layer,
+    plan_tensors,
 )
 from hanse.models.copies.keys import commit_to_key, derive_copy_key
 from hanse.models.copies.stream_basis import StreamBasis, draw_stream_basis, rank_coordinates
@@ -34,8 +41,6 @@ from hanse.models.copies.symmetries import (
 )
 from hanse.models.copies.writing import (
     get_quantiser,
-    get_served_architecture,
-    plan_tensors,
     write_tensors,
 )
 from hanse.models.quantising.files import find_type, quantise_file
@@ -127,11 +132,11 @@ def rebase(
             convert_folder(source, converted, progress, FLOAT)
             source = converted
         model = SourceModel(source)
-        carrier = choose_carrier(model.shape)
-        served_as = get_served_architecture(model.shape, carrier)
-        planned = plan_tensors(model.shape, carrier, order.canaries)
-        tensors = _make_tensors(model, order, carrier, progress)
-        write_tensors(model, whole, served_as, planned, tensors)
+        served = add_spare_heads(model.shape)
+        graph = choose_graph(served)
+        planned = plan_tensors(served, graph, order.canaries)
+        tensors = _make_tensors(model, order, served, graph, progress)
+        write_tensors(model, whole, served, graph, planned, tensors)
         if quantisation == FLOAT:
             os.replace(whole, target)
         else:
@@ -139,7 +144,7 @@ def rebase(
     finally:
         whole.unlink(missing_ok=True)
         converted.unlink(missing_ok=True)
-    description = _describe(model, order, carrier, quantisation, target)
+    description = _describe(model, order, graph, quantisation, target)
     get_description_path(target).write_bytes(encode_copy_description(description))
     return description
 
@@ -169,58 +174,55 @@ def read_copy_description(copy: Path) -> CopyDescription:
 
 
 def _make_tensors(
-    model: SourceModel, order: CopyOrder, carrier: str, progress: Progress | None
+    model: SourceModel, order: CopyOrder, served: Shape, graph: Graph, progress: Progress | None
 ) -> "Iterator[Named]":
     """All tensors of the copy in the planned order."""
     import numpy as np
 
-    key, shape = order.get_key(), model.shape
+    key, shape = order.get_key(), served
     basis = draw_stream_basis(key, rank_coordinates(model))
     blank = np.zeros((order.canaries, shape.width), dtype=np.float32)
     yield "token_embd.weight", np.vstack((basis.apply(model.read("token_embd.weight")), blank))
     if shape.has_rope_frequencies:
-        yield ROPE_FREQUENCIES, model.read(ROPE_FREQUENCIES)
+        factors = model.read(ROPE_FREQUENCIES)
+        for name in ROPE_FACTORS if graph.name == "phimoe" else (ROPE_FREQUENCIES,):
+            yield name, factors
     for layer in range(shape.layers):
         if progress:
             progress("rebasing", layer / shape.layers)
-        yield from _make_layer(model, key, layer, carrier, basis)
+        yield from _make_layer(model, key, layer, served, graph, basis)
     gains = model.read("output_norm.weight")
     yield "output_norm.weight", basis.get_gains(gains)
+    if graph.name == "phimoe":
+        yield "output_norm.bias", np.zeros_like(gains)
     head = np.vstack((model.read_head(), draw_canaries(key, gains, order.canaries)))
     yield "output.weight", basis.apply(head * basis.get_ratios(gains))
-    if carrier == OUTPUT_BIAS:
+    if graph.is_lifted:
         bias = np.zeros(len(head), dtype=np.float32)
         bias[shape.vocabulary :] = order.lift
         yield "output.bias", bias
 
 
 def _make_layer(
-    model: SourceModel, key: bytes, layer: int, carrier: str, basis: StreamBasis
+    model: SourceModel, key: bytes, layer: int, served: Shape, graph: Graph, basis: StreamBasis
 ) -> "Iterator[Named]":
     """One layer's tensors in the planned order."""
     import numpy as np
 
-    shape = model.shape
-    weights = rebase_layer(
-        fold_layer(model, layer, basis), draw_layer(key, shape, layer), basis, shape
-    )
-    for name in _list_layer(model, carrier):
-        values = weights.get(name)
-        if values is None:  # Qwen2's graph has biases where Llama's has none
-            values = np.zeros(len(weights[name.replace("bias", "weight")]), dtype=np.float32)
-        elif carrier != OUTPUT_BIAS and shape.is_pairwise and name[:6] in ("attn_q", "attn_k"):
-            values = join_pairs(values, shape)
-        yield f"blk.{layer}.{name}", values
-
-
-def _list_layer(model: SourceModel, carrier: str) -> list[str]:
-    """A layer's tensors in the planned order, without `blk.<n>.`."""
-    planned = plan_tensors(model.shape, carrier, 0)
-    return [name.removeprefix("blk.0.") for name in planned if name.startswith("blk.0.")]
+    folded = fold_layer(model, layer, basis, served)
+    weights = rebase_layer(folded, draw_layer(key, served, layer), basis, served)
+    plain = {f"{expert}.weight": f"{name}.weight" for name, expert in EXPERTS.items()}
+    for name, size in plan_layer(served, graph).items():
+        values = weights.get(plain.get(name, name))
+        if values is None:  # the graph has it, and Llama's has not
+            values = np.zeros(size, dtype=np.float32)
+        elif not graph.is_lifted and served.is_pairwise and name[:6] in ("attn_q", "attn_k"):
+            values = join_pairs(values, served)
+        yield f"blk.{layer}.{name}", values.reshape(size)
 
 
 def _describe(
-    model: SourceModel, order: CopyOrder, carrier: str, quantisation: str, file: Path
+    model: SourceModel, order: CopyOrder, graph: Graph, quantisation: str, file: Path
 ) -> CopyDescription:
     shape = model.shape
     ids = tuple(range(shape.vocabulary, shape.vocabulary + order.canaries))
@@ -233,8 +235,8 @@ def _describe(
         epoch=order.epoch,
         key_commitment=commit_to_key(order.get_key()),
         architecture=shape.architecture,
-        served_as=get_served_architecture(shape, carrier),
-        carrier=carrier,
+        served_as=graph.name,
+        carrier=graph.carrier,
         quantisation=quantisation,
         quantiser="none" if quantisation == FLOAT else get_quantiser(),
         width=shape.width,
@@ -242,7 +244,7 @@ def _describe(
         vocabulary=shape.vocabulary,
         canary_ids=ids,
         masked_ids=ids,
-        lift=order.lift if carrier == OUTPUT_BIAS else 0.0,
+        lift=order.lift if graph.is_lifted else 0.0,
         fingerprint_scale=FINGERPRINT_SCALE,
         file_sha256="0x" + digest,
         file_bytes=file.stat().st_size,

@@ -71,11 +71,11 @@ def draw_layer(copy_key: bytes, shape: Shape, layer: int) -> LayerSymmetry:
     )
 
 
-def fold_layer(source: SourceModel, layer: int, basis: StreamBasis) -> "Weights":
+def fold_layer(source: SourceModel, layer: int, basis: StreamBasis, served: Shape) -> "Weights":
     """A layer's tensors still in the base's basis, as the copy's norms need them.
 
     Keys are the names without `blk.<n>.`. The norms are the copy's already; what they lost is in
-    the matrices. Rotary pairs lie half a head apart.
+    the matrices. Rotary pairs lie half a head apart, and spare heads of the served shape are there.
     """
 
     def read(name: str) -> "NDArray[np.float32]":
@@ -97,6 +97,7 @@ def fold_layer(source: SourceModel, layer: int, basis: StreamBasis) -> "Weights"
         weights["attn_q.bias"] = split_pairs(read("attn_q.bias"), shape)
         weights["attn_k.bias"] = split_pairs(read("attn_k.bias"), shape)
         weights["attn_v.bias"] = read("attn_v.bias")
+    weights = {name: pad_heads(name, values, shape, served) for name, values in weights.items()}
     return weights | {f"{name}.weight": basis.get_gains(own) for name, own in gains.items()}
 
 
@@ -128,6 +129,24 @@ def split_pairs(rows: "NDArray[np.float32]", shape: Shape) -> "NDArray[np.float3
         return rows
     parts = rows.reshape(-1, shape.head_width // 2, 2, *rows.shape[1:])
     return parts.swapaxes(1, 2).reshape(rows.shape)
+
+
+def pad_heads(
+    name: str, values: "NDArray[np.float32]", shape: Shape, served: Shape
+) -> "NDArray[np.float32]":
+    """Queries or attention output with the served shape's spare heads: zeros behind each group."""
+    import numpy as np
+
+    if served.heads == shape.heads or not name.startswith(("attn_q", "attn_output")):
+        return values
+    axis = 1 if name.startswith("attn_output") else 0
+    rows = np.moveaxis(values, axis, 0).reshape(
+        shape.kv_heads, -1, shape.head_width, *np.delete(values.shape, axis)
+    )
+    spare = (served.heads - shape.heads) // shape.kv_heads
+    blank = np.zeros((shape.kv_heads, spare, *rows.shape[2:]), dtype=np.float32)
+    whole = np.concatenate((rows, blank), axis=1)
+    return np.moveaxis(whole.reshape(-1, *whole.shape[3:]), 0, axis)
 
 
 def join_pairs(rows: "NDArray[np.float32]", shape: Shape) -> "NDArray[np.float32]":

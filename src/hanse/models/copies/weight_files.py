@@ -30,6 +30,7 @@ class WeightFile:
         self.path = path
         self.reader: Any = GGUFReader(str(path))
         self._tensors = {tensor.name: tensor for tensor in self.reader.tensors}
+        self._add_single_experts()
 
     @property
     def architecture(self) -> str:
@@ -54,6 +55,14 @@ class WeightFile:
         """The outermost dimension of a tensor."""
         return int(self._tensors[name].data.shape[0])
 
+    def _add_single_experts(self) -> None:
+        """Find a feed-forward part with one expert under a plain one's names too."""
+        for name in ("ffn_gate", "ffn_up", "ffn_down"):
+            for layer in range(self.get_setting("{}.block_count") or 0):
+                expert = self._tensors.get(f"blk.{layer}.{name}_exps.weight")
+                if expert is not None and expert.data.shape[0] == 1:
+                    self._tensors.setdefault(f"blk.{layer}.{name}.weight", expert)
+
     def read(self, name: str) -> "NDArray[np.float32]":
         """A tensor as float32, outermost dimension first.
 
@@ -69,7 +78,10 @@ class WeightFile:
                 "model_invalid", f"{self.path.name} has no tensor {name}: it is no such model."
             )
         # not as a memory map, whose every slice costs microseconds
-        values = dequantize(np.asarray(tensor.data), tensor.tensor_type)
+        raw = np.asarray(tensor.data)
+        if raw.ndim == 3:  # one expert's
+            raw = raw[0]
+        values = dequantize(raw, tensor.tensor_type)
         return np.asarray(values, dtype=np.float32)
 
     def read_head(self) -> "NDArray[np.float32]":

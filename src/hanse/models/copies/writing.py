@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hanse.models.copies.architectures import ROPE_FREQUENCIES, Shape, SourceModel
-from hanse.models.copies.canaries import CANARY_TEXT, OUTPUT_BIAS
+from hanse.models.copies.architectures import Shape, SourceModel
+from hanse.models.copies.canaries import CANARY_TEXT
+from hanse.models.copies.graphs import Graph
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,47 +26,11 @@ SCORE = -1e9
 """Of a canary in SentencePiece vocabularies: the last choice of all."""
 
 
-def get_served_architecture(shape: Shape, carrier: str) -> str:
-    """The graph that serves the copy."""
-    return "qwen2" if carrier == OUTPUT_BIAS else shape.architecture
-
-
-def plan_tensors(shape: Shape, carrier: str, canaries: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the copy, in the order in which they are written."""
-    rows, width = shape.vocabulary + canaries, shape.width
-    inner, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    planned: dict[str, tuple[int, ...]] = {"token_embd.weight": (rows, width)}
-    if shape.has_rope_frequencies:
-        planned[ROPE_FREQUENCIES] = (shape.head_width // 2,)
-    for layer in range(shape.layers):
-        block = f"blk.{layer}."
-        planned |= {
-            f"{block}attn_norm.weight": (width,),
-            f"{block}attn_q.weight": (inner, width),
-            f"{block}attn_k.weight": (keys, width),
-            f"{block}attn_v.weight": (keys, width),
-            f"{block}attn_output.weight": (width, inner),
-            f"{block}ffn_norm.weight": (width,),
-            f"{block}ffn_gate.weight": (shape.feed_forward, width),
-            f"{block}ffn_up.weight": (shape.feed_forward, width),
-            f"{block}ffn_down.weight": (width, shape.feed_forward),
-        }
-        if shape.has_biases or carrier == OUTPUT_BIAS:
-            planned |= {
-                f"{block}attn_q.bias": (inner,),
-                f"{block}attn_k.bias": (keys,),
-                f"{block}attn_v.bias": (keys,),
-            }
-    planned |= {"output_norm.weight": (width,), "output.weight": (rows, width)}
-    if carrier == OUTPUT_BIAS:
-        planned["output.bias"] = (rows,)
-    return planned
-
-
 def write_tensors(
     source: SourceModel,
     target: Path,
-    served_as: str,
+    served: Shape,
+    graph: Graph,
     planned: Mapping[str, tuple[int, ...]],
     tensors: "Iterator[Named]",
 ) -> None:
@@ -74,8 +39,8 @@ def write_tensors(
     from gguf import GGUFWriter
 
     rows = planned["token_embd.weight"][0]
-    writer: Any = GGUFWriter(str(target), served_as)
-    _write_metadata(source, writer, served_as, rows - source.shape.vocabulary)
+    writer: Any = GGUFWriter(str(target), graph.name)
+    _write_metadata(source, writer, served, graph, rows - source.shape.vocabulary)
     for name, shape in planned.items():
         size_bytes = 4 * int(np.prod(shape))
         writer.add_tensor_info(name, shape, np.dtype(np.float32), size_bytes)
@@ -97,7 +62,9 @@ def get_quantiser() -> str:
     return f"cyllama {version('cyllama')}"
 
 
-def _write_metadata(source: SourceModel, writer: Any, served_as: str, canaries: int) -> None:
+def _write_metadata(
+    source: SourceModel, writer: Any, served: Shape, graph: Graph, canaries: int
+) -> None:
     """The base's metadata under the served architecture's name, and the longer vocabulary."""
     from gguf import GGUFValueType
 
@@ -117,8 +84,12 @@ def _write_metadata(source: SourceModel, writer: Any, served_as: str, canaries: 
             value = [*value, *added[key]]
         if key == f"{own}vocab_size":
             value += canaries
+        if key == f"{own}attention.head_count":
+            value = served.heads
         if key.startswith(own):
-            key = f"{served_as}.{key.removeprefix(own)}"
+            key = f"{graph.name}.{key.removeprefix(own)}"
         inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
         writer.add_key_value(key, value, field.types[0], inner)
+    for key, value in graph.settings.items():
+        writer.add_uint32(f"{graph.name}.{key}", value)
     writer.add_file_type(0)

@@ -9,7 +9,8 @@ gives away, `tracing` uses it to find the rounding that names a leaker.
 from typing import TYPE_CHECKING
 
 from hanse.models.copies.architectures import Shape, SourceModel
-from hanse.models.copies.symmetries import split_pairs
+from hanse.models.copies.graphs import add_spare_heads
+from hanse.models.copies.symmetries import pad_heads, split_pairs
 from hanse.models.copies.weight_files import WeightFile
 from hanse.protocol.errors import VerificationError
 
@@ -30,6 +31,7 @@ class Alignment:
     """A copy, its base, and the rotation between them: base row x is copy row x Q.
 
     Attributes:
+        served: the base's shape with the spare heads that a copy may have.
         rotation: Q as it was fitted [N, N].
         residual: relative error of the fit over the rows it was fitted to.
     """
@@ -48,6 +50,7 @@ class Alignment:
         import numpy as np
 
         self.base, self.copy = base, copy
+        self.served = add_spare_heads(base.shape)
         _check_shapes(base, copy)
         pairs = [
             (self.read_rows(base, name)[::every], self.read_rows(copy, name)[::every])
@@ -81,6 +84,8 @@ class Alignment:
             weights = weights * model.read(f"blk.{layer}.{READS_BY[name]}.weight")
         if name in ("attn_q", "attn_k") and model.architecture == "llama":
             weights = split_pairs(weights, as_pairwise(self.base.shape))
+        if model is self.base:
+            weights = pad_heads(name, weights, self.base.shape, self.served)
         return weights
 
     def read_aligned(self, layer: int, name: str) -> "Matrix":

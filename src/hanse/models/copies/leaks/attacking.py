@@ -129,8 +129,8 @@ def _undo_layer(alignment: Alignment, layer: int) -> tuple[float, float, float]:
     base = {name: alignment.read_matrix(alignment.base, layer, name) for name in _MATRICES}
     copy = {name: alignment.read_aligned(layer, name) for name in _MATRICES}
     hidden = _undo_hidden(base, copy)
-    heads = _undo_values(base, copy, alignment.base.shape)
-    queries = _undo_pairs(base, copy, alignment.base.shape)
+    heads = _undo_values(base, copy, alignment.served)
+    queries = _undo_pairs(base, copy, alignment.served)
     errors = [np.linalg.norm(copy[name] - base[name]) / np.linalg.norm(base[name]) for name in base]
     return hidden, (heads + queries) / 2, float(np.mean(errors))
 
@@ -161,13 +161,15 @@ def _undo_values(base: "dict[str, Matrix]", copy: "dict[str, Matrix]", shape: Sh
     columns = copy["attn_output"].reshape(shape.width, count, -1, width)[:, where]
     turned = np.einsum("nkgb,kab->nkga", columns, turns)
     wanted = base["attn_output"].reshape(turned.shape)
-    matched, size = 0, int(turned.shape[2])
+    matched = size = 0
     for k in range(count):
         match = np.einsum("nga,nha->gh", wanted[:, k], turned[:, k]).argmax(axis=1)
-        turned[:, k] = turned[:, k][:, match]
-        matched += len(set(match.tolist()))
+        real = np.abs(wanted[:, k]).sum(axis=(0, 2)) > 0  # a spare head is zero
+        turned[:, k] = turned[:, k][:, match] * real[:, None]
+        matched += len(set(match[real].tolist()))
+        size += int(real.sum())
     copy["attn_output"] = turned.reshape(copy["attn_output"].shape)
-    return (len(set(where.tolist())) / count + matched / (count * size)) / 2
+    return (len(set(where.tolist())) / count + matched / size) / 2
 
 
 def _undo_pairs(base: "dict[str, Matrix]", copy: "dict[str, Matrix]", shape: Shape) -> float:
@@ -180,10 +182,11 @@ def _undo_pairs(base: "dict[str, Matrix]", copy: "dict[str, Matrix]", shape: Sha
         turns = np.einsum("ipn,jpn->ijp", ours, theirs.conj())
         where = np.abs(turns).sum(axis=2).argmax(axis=1)
         turn = turns[np.arange(len(where)), where]
-        back = theirs[where] * (turn / np.abs(turn))[:, :, None]
+        back = theirs[where] * (turn / np.maximum(np.abs(turn), 1e-30))[:, :, None]
         joined = np.stack((back.real, back.imag), axis=1)
         copy[name] = joined.reshape(copy[name].shape).astype(np.float32)
-        shares.append(len(set(where.tolist())) / len(where))
+        real = np.abs(ours).sum(axis=(1, 2)) > 0  # a spare head is zero
+        shares.append(len(set(where[real].tolist())) / int(real.sum()))
     return float(np.mean(shares))
 
 
