@@ -52,6 +52,8 @@ from hanse.sdk.upkeep.keeper import Keeper, open_keeper
 from hanse.settlement.books.voucher_book import VoucherBook
 from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook
 from hanse.settlement.disputes.dispute_book import StoredDispute
+from hanse.settlement.keeping.keeper import AnswerKeeper
+from hanse.settlement.keeping.kept_answers import KeptAnswers
 from hanse.settlement.records.sides import open_user_submitter, run_behind
 from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side
@@ -79,6 +81,7 @@ class HanseParts:
         random_bytes: for request ids and answer keys.
         disputes: finds cheats and raises them; None to keep no evidence.
         traces: keeps bodies and answers, encrypted; None for no traces.
+        keeper: keeps answers that an auditor may draw; None to keep none.
         choosing: how providers are chosen.
         discover_interval_s, resume_interval_s, dispute_interval_s, heartbeat_interval_s: of the
             rounds behind; 0 for none.
@@ -94,6 +97,7 @@ class HanseParts:
     account: Account | None = None
     disputes: Disputes | None = None
     traces: TraceWriter | None = None
+    keeper: AnswerKeeper | None = None
     choosing: Choosing = field(default_factory=lambda: Choosing(trial_share=0.0))
     clock: Callable[[], float] = time.time
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
@@ -168,6 +172,7 @@ class Hanse:
                 parts.clock,
             ),
             traces=parts.traces,
+            keeper=parts.keeper,
         )
         self._resumer = Resumer(
             buyer_parts, self._background, find_active=lambda: self._buyer.active
@@ -217,6 +222,7 @@ class Hanse:
                 disputes=disputes,
                 dispute_interval_s=settings.dispute_interval_s,
                 traces=await _open_traces(settings, database, stack),
+                keeper=await _open_keeper(settings, stack),
                 choosing=settings.choosing,
                 discover_interval_s=settings.discover_interval_s,
                 resume_interval_s=settings.resume_interval_s,
@@ -516,6 +522,13 @@ async def _open_traces(
         return None
     writer = await open_trace_writer(settings.traces, database, Side.USER, time.time)
     return await stack.enter_async_context(writer)
+
+
+async def _open_keeper(settings: Settings, stack: contextlib.AsyncExitStack) -> AnswerKeeper | None:
+    if settings.kept_answers is None:
+        return None
+    keeper = AnswerKeeper(KeptAnswers(settings.kept_answers))
+    return await stack.enter_async_context(keeper)
 
 
 async def _repeat(work: Callable[[], Any], interval_s: float) -> None:

@@ -35,6 +35,7 @@ class Settings:
         private_endpoints: whether brokers at loopback and private addresses are called. Anybody
             with a stake may publish any endpoint. None: on a development chain only.
         traces: where bodies and answers are kept, encrypted; None for nowhere.
+        kept_answers: folder for answers that an auditor may draw; None to keep none.
         choosing: how providers are chosen.
         records: to which recorders receipts are submitted, and how often; none by default.
         discover_interval_s: between looks at the market; 0 for none.
@@ -59,6 +60,7 @@ class Settings:
     transport: Transport | None = None
     private_endpoints: bool | None = None
     traces: TraceSettings | None = None
+    kept_answers: Path | None = None
     choosing: Choosing = field(default_factory=Choosing)
     records: RecordsSettings = field(default_factory=RecordsSettings)
     discover_interval_s: float = 15.0

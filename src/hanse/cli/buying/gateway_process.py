@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hanse.cli.auditing.places import get_evidence_folder, get_kept_folder
 from hanse.cli.budgeting.upkeep import open_kept, with_upkeep
 from hanse.cli.buying.gateway_options import find_config, make_settings, read_again
 from hanse.cli.buying.gateway_running import show_running
@@ -57,16 +58,20 @@ def _serve_market(
     )
     buyer = replace(buyer, auto_dispute=options["auto_dispute"], is_served=True)
     buyer = keep_traces_of_user(session, options, buyer)
+    evidence = options["evidence"]
+    if options["audit"]:
+        buyer = replace(buyer, kept_answers=get_kept_folder(session))
+        evidence = evidence or get_evidence_folder(session)
     buyer = with_upkeep(session, network, options, buyer)
     user, signer = buyer.get_user(), buyer.signer.address
     rows = (("pays with", f"the account of {user}"), ("signed by", signer))
 
     def open_client() -> AbstractAsyncContextManager[Hanse]:
         opened = open_kept(session, options["key"], buyer)
-        if options["evidence"] is None:
+        if evidence is None:
             return opened
-        own, folder = {user, signer}, options["evidence"]
-        return keep_reputations(opened, network.rpc_url, network.deployment, folder, own)
+        own = {user, signer}
+        return keep_reputations(opened, network.rpc_url, network.deployment, evidence, own)
 
     facts = {"user": user, "signer": signer}
     show = _get_announcement(session, gateway, facts, rows)

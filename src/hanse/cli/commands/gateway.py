@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from hanse.cli.auditing.places import audit_option
 from hanse.cli.budgeting.keys import gateway_keys
 from hanse.cli.budgeting.limits import gateway_ladders, gateway_limits
 from hanse.cli.budgeting.upkeep import fund_gateway, upkeep_options
@@ -49,6 +50,10 @@ def gateway() -> None:
             "In front of servers of one's own, and paying nobody",
             "hanse gateway start --upstream http://127.0.0.1:8000/v1",
         ),
+        (
+            "Audited by itself, beside hanse audit watch",
+            "hanse gateway start --key user --audit",
+        ),
         ("Settings from a file, another port", "hanse gateway start --config g.toml --port 8441"),
     ),
 )
@@ -88,6 +93,7 @@ def gateway() -> None:
 @choosing_options
 @staying_options
 @traces_options
+@audit_option
 @upkeep_options
 @database_option
 @click.option("--access-log/--no-access-log", default=False, help="One line a request.")

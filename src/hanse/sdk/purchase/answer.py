@@ -27,7 +27,7 @@ from hanse.protocol.wire import RECEIPT_COMMENT, RECEIPT_HEADER, decode_receipt
 from hanse.sdk.purchase.checking import USAGE_MARK, CheckedReceipt, Received, Terms
 from hanse.sdk.transport import BrokenError, Response, read_body
 from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
-from hanse.settlement.traces.capture import TraceCapture
+from hanse.settlement.keeping.keeper import Capturing
 
 NOTHING = Received(None, 0, False)
 
@@ -61,7 +61,7 @@ class Answer:
         response: Response,
         *,
         is_stream: bool,
-        trace: TraceCapture | None = None,
+        trace: Capturing | None = None,
     ) -> None:
         self._settler = settler
         self._terms = terms

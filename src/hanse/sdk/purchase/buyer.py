@@ -32,7 +32,13 @@ from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import Ask
 from hanse.sdk.purchase.background import Background
 from hanse.sdk.purchase.capture import Capture
-from hanse.sdk.purchase.checking import CheckedReceipt, Received, Terms, check_receipt
+from hanse.sdk.purchase.checking import (
+    CheckedReceipt,
+    Received,
+    Terms,
+    check_receipt,
+    hold_against,
+)
 from hanse.sdk.purchase.funding import Funding
 from hanse.sdk.purchase.refusals import ERROR_BODY_BYTES_MAX, Refusal, read_refusal
 from hanse.sdk.purchase.underway import UnderWay
@@ -47,6 +53,7 @@ from hanse.sdk.transport import (
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import Purchase, VoucherBook
 from hanse.settlement.books.voucher_records import SubAccountKey
+from hanse.settlement.keeping.keeper import AnswerKeeper, Both, Capturing
 from hanse.settlement.traces.sealing import ENCRYPTION_KEY_HEADER
 from hanse.settlement.traces.writer import TraceWriter
 
@@ -84,6 +91,7 @@ class BuyerParts:
         random_bytes: for request ids and answer keys.
         capture: keeps signed receipts that are refused.
         traces: keeps bodies and answers, encrypted; None for no traces.
+        keeper: keeps answers that an auditor may draw; None to keep none.
     """
 
     domain: Domain
@@ -101,6 +109,18 @@ class BuyerParts:
     capture: Capture
 
     traces: TraceWriter | None = None
+    keeper: AnswerKeeper | None = None
+
+    def begin_capture(self, terms: Terms, ask: Ask) -> Capturing | None:
+        """What takes the bytes of an answer while it comes; None where nothing is kept of it."""
+        capture: Capturing | None = None
+        if self.traces is not None:
+            other_key = terms.offer.encryption_key
+            capture = self.traces.begin(terms.voucher, ask.path, ask.body, other_key)
+        if self.keeper is not None:
+            kept = self.keeper.begin(terms.offer, terms.voucher, ask.path, ask.body)
+            capture = kept if capture is None else capture if kept is None else Both(capture, kept)
+        return capture
 
     def get_key(self, provider: Address) -> SubAccountKey:
         """The sub-account that pays this provider."""
@@ -276,13 +296,7 @@ class Buyer:
             stages.add("head", began_s, provider)
         if response.status == 200:
             parts.health.report_success(provider, self.active.note_head(request_id))
-            trace = (
-                None
-                if parts.traces is None
-                else parts.traces.begin(
-                    terms.voucher, ask.path, ask.body, terms.offer.encryption_key
-                )
-            )
+            trace = parts.begin_capture(terms, ask)
             return Answer(self, terms, response, is_stream=ask.is_stream, trace=trace)
         try:
             return await self._read_refusal(terms, response)
@@ -412,8 +426,8 @@ class Buyer:
             now_s=int(parts.clock()),
         )
         parts.funding.note(provider, book)
-        if checked.reason and checked.verification == "mismatched":
-            parts.health.report_dishonest(provider, checked.reason)
+        if checked.reason:
+            hold_against(parts.health, provider, checked)
 
     async def _release(self, provider: Address, request_id: str, reason: str) -> None:
         self._parts.funding.note(provider, await self._parts.book.release(request_id, reason))

@@ -109,10 +109,13 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def encrypt_trace(
-    trace: Trace, random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    trace: Trace,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    data_key: bytes = b"",
 ) -> EncryptedTrace:
-    """Encrypt a trace under a new random key."""
-    data_key, nonce = random_bytes(DATA_KEY_BYTES), random_bytes(_NONCE_BYTES)
+    """Encrypt a trace under a new random key, or under one that a folder has (`KeptAnswers`)."""
+    data_key = data_key or random_bytes(DATA_KEY_BYTES)
+    nonce = random_bytes(_NONCE_BYTES)
     ahead = MAGIC + get_commitment(data_key) + nonce
     content = ahead + AESGCM(data_key).encrypt(nonce, _encode(trace), ahead)
     return EncryptedTrace(content, data_key, hash_object(content))
