@@ -85,6 +85,7 @@ class FakeBroker:
         self.answer_keys: dict[str, bytes] = {}
         self.receipts: dict[str, SignedReceipt] = {}
         self.answers: dict[str, bytes] = {}
+        self.commitment_root = ZERO_HASH
         self.lie = ""
         self.refuse: tuple[int, str] | None = None
         self.at_frame: Callable[[int], Awaitable[None]] | None = None
@@ -112,6 +113,12 @@ class FakeBroker:
         )
         digest = self.domain.digest(offer.struct_hash())
         return SignedOffer(offer, self.key.sign_digest(digest))
+
+    def offer_embedded(self) -> None:
+        """Offer what is committed to; the root is made up, as nothing here is audited."""
+        self.verifiability, self.commitment_root = "embedded", "0x" + "c0" * 32
+        self.offer = self._sign_offer(self.offer.offer.prices, self.offer.offer.model)
+        self.offer_hash = "0x" + self.offer.offer.struct_hash().hex()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path, method = scope["path"], scope["method"]
@@ -221,7 +228,7 @@ class FakeBroker:
             self.book.cumulative_fee,
             reason,
             int(self.clock()),
-            ZERO_HASH,
+            self.commitment_root,
         )
         made = self._sign(self._lie_receipt(receipt))
         self.receipts[request_id] = made

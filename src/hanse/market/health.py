@@ -65,6 +65,11 @@ BARRED_S = 14 * 86_400.0
 """How long a provider is not asked after an audit of our own caught it: as long as others take to
 halve what it says of it (`hanse.market.reputation`). A card that was replaced is forgiven."""
 
+BREACHES_OUT = 3
+"""Bills without the commitment that their offer promised, after which a provider is barred: its own
+signatures show each, and no noise can make one; a broker in the midst of a change may make one or
+two."""
+
 AUDIT_WEIGHT = 0.3
 """Of the newest audit: audits are few, and each says more than an answer that came."""
 
@@ -128,6 +133,7 @@ class HealthBook:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._providers: dict[Address, ProviderHealth] = {}
+        self._breaches: dict[Address, int] = {}
         self._doubts: dict[Address, float] = {}  # what others say, beyond the usual risk
         self._barred: set[Address] = set()
         self._on_change: Callable[[Address], None] = _ignore
@@ -201,6 +207,15 @@ class HealthBook:
         if until > known.barred_until:
             self._barred.add(provider)
             self._put(provider, replace(known, barred_until=until, barred_reason=reason))
+
+    def report_breach(self, provider: Address, reason: str) -> None:
+        """It billed for what its offer promises a commitment of, without one."""
+        self.report_audit(provider, is_passed=False)
+        count = self._breaches.get(provider, 0) + 1
+        if count >= BREACHES_OUT:
+            self.bar(provider, reason, self._clock() + BARRED_S)
+            count = 0
+        self._breaches[provider] = count
 
     def list_barred(self, now: float) -> list[Address]:
         """Whom audits of ours keep out now, by address."""

@@ -46,7 +46,9 @@ async def list_receipts(session: Session, /, key: str, limit: int) -> None:
     """List the receipts in this home's books, newest first; needs neither network nor password.
 
     "verified" means that the bytes received are the ones signed for; "unverified" that the end of
-    the answer never came; "mismatched" that they differ, which is evidence against the provider.
+    the answer never came; "mismatched" that they differ, which is evidence against the provider;
+    "uncommitted" that the offer promised a commitment with each bill and this bill has none, which
+    is evidence by itself (hanse audit run).
     """
     from hanse.cli.network import load_network
 

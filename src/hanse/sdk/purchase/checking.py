@@ -1,6 +1,6 @@
 """Is a receipt true? What the user's side can find out about one, without I/O.
 
-Two questions with different answers:
+Three questions with different answers:
 
 1. May it be counted? Signed by the provider's receipt key, for this request and sub-account, the
    fee within price and maximum. If not, `VerificationError`: it is no receipt, the request stays in
@@ -8,6 +8,10 @@ Two questions with different answers:
 2. Is what it says true of what was received? The bytes hash to the signed hash; the token counts
    are what the answer states and what can be. If not, the receipt is still counted, since its
    voucher lets the provider claim it, but as `MISMATCHED`, and the provider is not asked again.
+
+3. Does it keep what the offer promised? Who bills for an answer of an `embedded` offer commits to
+   it (`hanse.protocol.commitments.promises`). Else it is counted as `UNCOMMITTED`: the caller gets
+   its answer, and the provider is left after a few of these (`hanse.market.health`).
 
 Recounting without the model's tokenizer: usage in the answer must equal the receipt's; a token of
 text is at least one byte of the answer (tokens that the answer declares as hidden reasoning are
@@ -18,6 +22,8 @@ Source: `docs/protocol.md`; `docs/decisions/0009-user-side.md`.
 
 import msgspec
 
+from hanse.market import HealthBook
+from hanse.protocol.commitments.promises import describe_breach, find_breach
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import VerificationError
 from hanse.protocol.hashing import EMPTY_RESPONSE_HASH
@@ -94,11 +100,15 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class CheckedReceipt(msgspec.Struct, frozen=True):
-    """A receipt that may be counted, with how far it was checked and why no further."""
+    """A receipt that may be counted, with how far it was checked and why no further.
+
+    `is_compared` is False while the answer's end never came, so that its hash says nothing.
+    """
 
     signed: SignedReceipt
     verification: Verification
     reason: str = ""
+    is_compared: bool = True
 
     @property
     def fee(self) -> int:
@@ -111,7 +121,9 @@ class CheckedReceipt(msgspec.Struct, frozen=True):
         return self.signed.receipt.usage
 
     def verify_true(self) -> None:
-        """Raise unless nothing speaks against it; `UNVERIFIED` is no objection.
+        """Raise unless nothing speaks against what was received.
+
+        `UNVERIFIED` is no objection, and `UNCOMMITTED` none to this answer.
 
         Raises:
             VerificationError: `response_mismatch`.
@@ -136,15 +148,32 @@ def check_receipt(
     objection = _find_objection(signed, terms, received)
     if objection:
         return CheckedReceipt(signed, Verification.MISMATCHED, objection)
-    if received.response_hash == signed.receipt.response_hash:
-        return CheckedReceipt(signed, Verification.VERIFIED)
-    if is_free_failure(signed):
+    if is_free_failure(signed) and received.response_hash != signed.receipt.response_hash:
         return CheckedReceipt(signed, Verification.VERIFIED, "it failed and costs nothing")
-    return CheckedReceipt(
-        signed,
-        Verification.UNVERIFIED,
-        f"the answer was cut after {received.length_bytes} bytes, its hash cannot be compared",
+    is_compared = received.response_hash == signed.receipt.response_hash
+    reason = (
+        ""
+        if is_compared
+        else f"the answer was cut after {received.length_bytes} bytes, its hash cannot be compared"
     )
+    breach = find_breach(terms.offer, signed.receipt)
+    if breach is not None:
+        said = describe_breach(breach, signed.receipt)
+        reason = f"{said}; {reason}" if reason else said
+        return CheckedReceipt(signed, Verification.UNCOMMITTED, reason, is_compared)
+    verification = Verification.VERIFIED if is_compared else Verification.UNVERIFIED
+    return CheckedReceipt(signed, verification, reason, is_compared)
+
+
+def hold_against(health: HealthBook, provider: Address, checked: CheckedReceipt) -> bool:
+    """Tell matching what a counted receipt says of its provider; whether it speaks against it."""
+    if checked.verification is Verification.MISMATCHED:
+        health.report_dishonest(provider, checked.reason)
+        return True
+    if checked.verification is Verification.UNCOMMITTED:
+        health.report_breach(provider, checked.reason)
+        return True
+    return False
 
 
 def is_free_failure(signed: SignedReceipt) -> bool:

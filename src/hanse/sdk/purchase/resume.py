@@ -41,7 +41,13 @@ from hanse.protocol.verify import verify_receipt_signature
 from hanse.protocol.wire import encode_query_header, receipt_from_json
 from hanse.sdk.purchase.background import Background
 from hanse.sdk.purchase.buyer import BuyerParts
-from hanse.sdk.purchase.checking import CheckedReceipt, Received, Terms, check_receipt
+from hanse.sdk.purchase.checking import (
+    CheckedReceipt,
+    Received,
+    Terms,
+    check_receipt,
+    hold_against,
+)
 from hanse.sdk.purchase.refusals import read_refusal
 from hanse.sdk.transport import BrokenError, NotSentError, read_body
 from hanse.settlement.books.voucher_records import (
@@ -269,9 +275,8 @@ class Resumer:
         )
         parts.funding.note(provider, book)
         report.counted += 1
-        report.unverified += checked.verification is Verification.UNVERIFIED
-        if checked.verification is Verification.MISMATCHED:
-            parts.health.report_dishonest(provider, checked.reason)
+        report.unverified += not checked.is_compared
+        if hold_against(parts.health, provider, checked):
             report.errors.append(checked.reason)
 
     async def _check(self, voucher: StoredVoucher, signed: SignedReceipt) -> CheckedReceipt:
@@ -297,13 +302,13 @@ class Resumer:
             reason = f"it refused this request, or had none such, and charges {checked.fee} for it"
             return CheckedReceipt(signed, Verification.MISMATCHED, reason)
         is_active = voucher.signed.request.request_id in self._find_active()
-        if checked.verification is not Verification.UNVERIFIED or is_active:
+        if checked.is_compared or is_active:
             return checked
         try:
             body = await self._fetch_sealed(voucher)
         except HanseError as error:
             return CheckedReceipt(
-                signed, Verification.UNVERIFIED, f"{checked.reason}; {error.message}"
+                signed, checked.verification, f"{checked.reason}; {error.message}", False
             )
         if len(body) >= ANSWER_RETAINED_BYTES_MAX:
             return checked  # only its end is kept

@@ -155,7 +155,8 @@ class VoucherBook:
             lambda tx: apply_receipt(tx, signed, verification, reason, now_s)
         )
         book, objection = begun.result
-        if objection or verification is Verification.MISMATCHED:
+        is_held = verification in (Verification.MISMATCHED, Verification.UNCOMMITTED)
+        if objection or is_held:
             await begun.commit()  # what is held against a provider
         if objection:
             raise VerificationError("receipt_invalid", objection)

@@ -56,6 +56,10 @@ class Verification(StrEnum):
     """The received bytes, or the usage that they state, are not what was signed; counted for the
     same reason, and evidence against the provider."""
 
+    UNCOMMITTED = "uncommitted"
+    """The bytes are the signed ones as far as they came, but the offer promised a commitment with
+    each bill, and this bill has none; counted for the same reason, and evidence by itself."""
+
     ADOPTED = "adopted"
     """For a request that this book never saw (a lost database, another machine with the same
     signer); taken on the provider's signature alone, on the user's explicit wish."""

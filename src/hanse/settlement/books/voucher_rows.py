@@ -187,7 +187,11 @@ def _find_objection(book: UserBook, sequence: int, held: _Held) -> str:
 def _improve_verification(
     tx: Transaction, row: BookRow, sequence: int, before: str, now: Verification, reason: str
 ) -> None:
-    known_better = before in (Verification.VERIFIED, Verification.MISMATCHED)
+    known_better = before in (
+        Verification.VERIFIED,
+        Verification.MISMATCHED,
+        Verification.UNCOMMITTED,
+    )
     if now != before and not known_better and now is not Verification.ADOPTED:
         tx.execute(sql.UPDATE_VERIFICATION, (now, reason, row.number, sequence))
 
