@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
+.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audio bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench-copies: .venv/dev.stamp ## what copies of the packaged model cost and give
 
 bench-proving: .venv/dev.stamp ## what carrying the proof costs the engine, one JSON line a case; COPY=copy.gguf ROUNDS=9
 	@$(BIN)/python -m benchmarks.bench_proving --copy '$(COPY)' --rounds $(or $(ROUNDS),9)
+
+bench-audio: .venv/dev.stamp ## what a transcription's process costs and how fast it stops, one JSON line a case
+	@nice -n 10 $(BIN)/python -m benchmarks.bench_audio
 
 bench-audit: .venv/dev.stamp ## cheats against rungs on the packaged model, JSON lines; QUICK=0 takes hours, RUNTIME=torch
 	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama)

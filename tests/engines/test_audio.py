@@ -19,6 +19,8 @@ from hanse.engines.whisper_engine import WhisperEngine
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason, Usage
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 TEXT = "The harbour is quiet tonight."
 
 

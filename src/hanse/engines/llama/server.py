@@ -7,17 +7,14 @@ parent is gone, and so is this process. On Linux the kernel sees to that too, al
 loads.
 """
 
-import ctypes
 import os
-import resource
-import signal
 import sys
 import threading
 from typing import Any
 
 import msgspec
 
-_PR_SET_PDEATHSIG = 1
+from hanse.engines.child_process import bound_memory, follow_parent
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +59,8 @@ def main() -> None:
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=ServerConfig)
-    _die_with_parent(config.parent_pid)
-    _bound_memory(config.memory_max_mib)
+    follow_parent(config.parent_pid)
+    bound_memory(config.memory_max_mib)
     threading.Thread(target=_exit_at_end_of_input, args=(config.socket_path,), daemon=True).start()
     _say(pipe, {"state": "loading"})
     try:
@@ -110,22 +107,6 @@ def _make_params(xllamacpp: Any, config: ServerConfig) -> Any:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return params
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-
-
-def _bound_memory(mib: int) -> None:
-    """A runaway request ends this process, not the machine."""
-    if sys.platform == "linux":
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = mib * 2**20
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def _exit_at_end_of_input(socket_path: str) -> None:
