@@ -1,5 +1,6 @@
 """Disputes over hostile assets, and what a party of a challenge could try."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +9,13 @@ import pytest
 from hanse.protocol.ledger.panels.sealing import Verdict, seal_vote
 from hanse.protocol.signatures import to_bytes
 from tests.contracts.conftest import attack_asset
-from tests.contracts.local_evm import LocalEvm, deploy_hanse, key_of, reverts
+from tests.contracts.local_evm import LocalEvm, Reverted, deploy_hanse, key_of, reverts
 from tests.contracts.panel_parts import (
     APPELLANT,
     AUDITORS,
     CHALLENGER,
     DEPOSIT,
+    FEES,
     PANELS,
     PROVIDER,
     RECEIPT_KEY,
@@ -156,22 +158,82 @@ def test_a_vote_of_another_round_or_challenge_cannot_be_replayed() -> None:
 
 
 def test_each_missed_vote_is_fined_and_nobody_else_pays() -> None:
-    """Four at once, as many as one lot may have open: each takes a sixteenth of it."""
+    """Three at once, as many as there are auditors: each takes a sixteenth of it."""
     court = open_court(auditors=3)
-    names = [court.challenge(evidence=f"0x{n:064x}") for n in range(1, 5)]
+    names = [court.challenge(evidence=f"0x{n:064x}") for n in range(1, 4)]
     for name in names:
         court.decide(name, AWAY, AWAY, AWAY)
     court.hanse.chain.advance(PANELS.appeal_time_s)
     for name in names:
         court.call(STRANGER, "close", to_bytes(name))
     for auditor in AUDITORS[:3]:
-        assert court.stake(auditor) == PANELS.lot_stake - 4 * (PANELS.lot_stake // 16)
-    assert court.credit(CHALLENGER) == 4 * DEPOSIT
+        assert court.stake(auditor) == PANELS.lot_stake - 3 * (PANELS.lot_stake // 16)
+    assert court.credit(CHALLENGER) == 3 * DEPOSIT
     court.assert_conserved()
 
 
-def test_a_lot_sits_on_four_panels_at_most() -> None:
-    """Each seat is backed by a whole fine; the fifth challenge finds nobody, and loses nothing."""
+def test_a_flood_of_challenges_cannot_choose_the_panel() -> None:
+    """Cases of which the answer is known fill the seats of six honest auditors; then three join.
+
+    The fees of such a flood go to the auditors, the bonds come back; were more taken, the next
+    panel would be drawn of the newcomers alone, and condemn whom they like.
+    """
+    court = open_court(auditors=6)
+    with contextlib.suppress(Reverted):
+        for number in range(1, 11):
+            court.draw(court.challenge(answer=NO, evidence=f"0x{number:064x}"))
+    newcomers = AUDITORS[6:]
+    for auditor in newcomers:
+        court.call(auditor, "join", 1)
+    court.hanse.chain.advance(1)
+    panel = court.draw(court.challenge(evidence="0x" + "ee" * 32))
+    assert set(panel) - set(newcomers)
+    free = [auditor for auditor in AUDITORS if court.view("get_auditor", auditor.address)[2] < 32]
+    assert free == AUDITORS
+
+
+def test_as_many_challenges_are_open_as_there_are_auditors() -> None:
     court = open_court(auditors=3)
-    names = [court.challenge(evidence=f"0x{n:064x}") for n in range(1, 6)]
-    assert [len(court.draw(name)) for name in names] == [3, 3, 3, 3, 0]
+    names = [court.challenge(evidence=f"0x{n:064x}") for n in range(1, 4)]
+    with reverts("busy"):
+        court.challenge()
+    for name in names:
+        assert court.draw(name) == court.get_panel(name) != []
+    court.hanse.chain.advance(PANELS.vote_time_s + PANELS.reveal_time_s)
+    court.call(STRANGER, "tally", to_bytes(names[0]))
+    with reverts("busy"):
+        court.challenge()
+    court.hanse.chain.advance(PANELS.appeal_time_s)
+    court.call(STRANGER, "close", to_bytes(names[0]))
+    assert court.view("open_challenges") == 2
+    court.challenge(signed=court.receipt(finished_at=court.hanse.chain.now_s))
+
+
+def test_a_receipt_pays_once_however_many_challenge_it() -> None:
+    """The user's friends repeat its challenge: they get their own back, and nothing of the pool."""
+    court = open_court()
+    friend = key_of("friend")
+    court.hanse.mint(friend.address, RICH, court.hanse.disputes)
+    signed = court.receipt(fee=100)
+    names = [court.challenge(signed=signed, challenger=key) for key in (CHALLENGER, friend)]
+    for name in names:
+        court.decide(name, UP, UP, UP)
+    court.open_answer(names[0])
+    assert court.credit(USER) == 100
+    assert court.credit(CHALLENGER) == DEPOSIT + PANELS.bond
+    closed = court.call(friend, "open_answer", to_bytes(names[1]), AWAY, to_bytes(SALT))
+    assert closed.event("Closed")["compensation"] == 0
+    assert court.credit(USER) == 100
+    assert court.credit(friend) == DEPOSIT
+    assert court.provider()["pool"] == 500 - 100 - PANELS.bond - 2 * FEES
+
+
+def test_another_receipt_of_the_same_provider_is_paid_as_well() -> None:
+    court = open_court()
+    names = [court.challenge(signed=court.receipt(number, fee=50)) for number in (1, 2)]
+    for name in names:
+        court.decide(name, UP, UP, UP)
+    court.hanse.chain.advance(PANELS.appeal_time_s)
+    for name in names:
+        court.call(CHALLENGER, "open_answer", to_bytes(name), AWAY, to_bytes(SALT))
+    assert court.credit(USER) == 100

@@ -456,6 +456,7 @@ class PanelsBesideLedger(RuleBasedStateMachine):
             "lot_count": len(panels.lots),
             "auditor_count": sum(1 for known in panels.auditors.values() if known.lots),
             "pending_draws": panels.pending_draws,
+            "open_challenges": panels.open_challenges,
             "burned": panels.burned,
         }
         assert {name: view(to, name) for name in counts} == counts
@@ -469,6 +470,9 @@ class PanelsBesideLedger(RuleBasedStateMachine):
         for (name, number, auditor), _ in panels.ballots.items():
             ballot = panels.ballots.get((name, number, auditor), NO_BALLOT)
             assert view(to, "get_ballot", to_bytes(name), number, auditor) == _as_row(ballot)
+        for receipt_hash in panels.receipt_hashes.values():
+            is_paid = receipt_hash in panels.paid_receipts
+            assert view(to, "paid_receipts", to_bytes(receipt_hash)) == is_paid
         for key in EVERYBODY:
             assert view(to, "credits", key.address) == panels.credits.get(key.address, 0)
         for provider in PROVIDERS:
@@ -509,6 +513,8 @@ CHECKS: dict[str, Callable[[PanelsBesideLedger], None]] = {
     ),
     "nobody_wins_by_losing": lambda m: named.nobody_wins_by_losing(m.before, m.ledger, m.effects),
     "burned_never_falls": lambda m: named.burned_never_falls(m.before, m.ledger, m.actor.address),
+    "a_receipt_pays_once": lambda m: named.a_receipt_pays_once(m.before, m.ledger, m.effects),
+    "seats_are_left_for_all": lambda m: named.seats_are_left_for_all(m.ledger),
 }
 
 HASH_FIELDS = ("challenge", "receipt_hash", "evidence_hash", "sealed_answer", "sealed_vote")

@@ -23,6 +23,9 @@
      order of lots cannot change between a challenge and its draw: new ones come after those that were
      there, and none leaves while a draw is pending. An auditor has at most one seat on a panel.
 
+     As many challenges are open as there are auditors, and no more. Otherwise a flood of them could fill
+     the seats of all who are honest, and the next panel would be drawn of whoever joined last.
+
      Known answers: every challenge carries a sealed answer. Most seal "none". A planted one seals the
      right verdict, and nobody can tell until it is opened after the last vote. Then the provider is left
      alone, and whoever voted against answer and outcome pays `lot_stake // 4`. A planter cannot fine a
@@ -46,6 +49,9 @@
      only_an_upheld_challenge_condemns: no other step of this contract slashes, a planted one never.
      nobody_wins_by_losing: who loses a challenge or an appeal gets back less than it put in.
      burned_never_falls: and no admin key moves anything.
+     a_receipt_pays_once: its fee and a challenger's reward, however many challenge it.
+     seats_are_left_for_all: as many challenges are open as there are auditors, at most, so that a court
+       of up to `SEATS_PER_LOT` auditors always draws from all of them.
 """
 
 from interfaces import IAsset
@@ -276,8 +282,9 @@ DRAWS_MAX: constant(uint256) = 640
 SEED_DELAY_BLOCKS: constant(uint256) = 2
 # How long the EVM remembers a block's hash.
 BLOCK_HASHES: constant(uint256) = 256
-# So many open seats one lot's stake answers for, each with a full fine.
-SEATS_PER_LOT: constant(uint256) = 4
+# So many open seats an auditor has for each lot, at most. Challenges that are open at once, one for each
+# auditor, ask for half of that when all are appealed: so whoever is honest is still drawn.
+SEATS_PER_LOT: constant(uint256) = 32
 # Fines, as parts of a lot's stake: voting against a known answer, and not revealing a vote.
 MISTAKE_PART: constant(uint256) = 4
 ABSENCE_PART: constant(uint256) = 16
@@ -318,6 +325,12 @@ _challenges: HashMap[bytes32, Challenge]
 _rounds: HashMap[bytes32, HashMap[uint256, Round]]
 _panels: HashMap[bytes32, HashMap[uint256, DynArray[address, SEATS_MAX]]]
 _ballots: HashMap[bytes32, HashMap[uint256, HashMap[address, Ballot]]]
+# Challenges that are not closed yet.
+open_challenges: public(uint256)
+# Challenge -> EIP-712 digest of its receipt.
+_receipt_hashes: HashMap[bytes32, bytes32]
+# Digests of receipts for which user and challenger had their due.
+paid_receipts: public(HashMap[bytes32, bool])
 # Base units that an address can withdraw.
 credits: public(HashMap[address, uint256])
 # Base units that nobody can have any more; they stay here.
@@ -479,7 +492,7 @@ def challenge(
     @dev Anyone may. Reverts "evidence" (zero hash), "answer" (zero seal), "window" (the receipt is too
          old), "signature" (no receipt key that the named provider has or ever had), "condemned",
          "stake" (nothing answers), "known" (the same challenger, receipt and evidence), "auditors" (too
-         few for a panel), "received", "asset".
+         few for a panel), "busy" (as many challenges are open as there are auditors), "received", "asset".
     @param receipt What the provider signed.
     @param r r of its EIP-2098 signature, `vs` the rest.
     @param evidence_hash keccak256 of the evidence file.
@@ -508,6 +521,9 @@ def challenge(
     name: bytes32 = keccak256(abi_encode(digest, msg.sender, evidence_hash))
     assert self._challenges[name].stage == 0, "known"
     assert self.auditor_count >= terms.seats, "auditors"
+    assert self.open_challenges < self.auditor_count, "busy"
+    self.open_challenges += 1
+    self._receipt_hashes[name] = digest
     self._challenges[name] = Challenge(
         challenger=msg.sender,
         provider=receipt.provider,
@@ -847,6 +863,7 @@ def _close(name: bytes32, found: Challenge, answer: uint256, opened: bool):
          right its fees, and the rest the winner.
     """
     self._challenges[name].stage = STAGE_CLOSED
+    self.open_challenges -= 1
     verdict: uint256 = self._get_verdict(name)
     won: bool = verdict == VERDICT_UPHELD if answer == 0 else verdict == answer
     pot: uint256 = 0
@@ -877,11 +894,17 @@ def _close(name: bytes32, found: Challenge, answer: uint256, opened: bool):
     else:
         self._credit_challenger(name, found.challenger, terms.bond, opened)
         if answer == 0:
-            due: uint256 = terms.bond + fees[FIRST_ROUND] + found.fee
+            due: uint256 = fees[FIRST_ROUND]
+            fee: uint256 = 0
+            # Whoever challenges a receipt that was paid for has its own back, and takes from no victim.
+            if not self.paid_receipts[self._receipt_hashes[name]]:
+                self.paid_receipts[self._receipt_hashes[name]] = True
+                fee = found.fee
+                due += terms.bond + fee
             if flipped:
                 due += fees[APPEAL_ROUND]
             slashed = self._slash(found.provider, due)
-            compensation = min(found.fee, slashed)
+            compensation = min(fee, slashed)
             self._credit(name, found.user, compensation)
             pot += slashed - compensation
     if found.round == APPEAL_ROUND:

@@ -67,6 +67,9 @@ REVERT_REASONS: dict[str, Refusal] = {
     "evidence": Refusal("invalid_request", "The evidence's hash is zero."),
     "answer": Refusal("invalid_request", "The answer is not the one that was sealed, or zero."),
     "auditors": Refusal("unprocessable", "There are too few auditors for a panel."),
+    "busy": Refusal(
+        "unprocessable", "As many challenges are open as there are auditors; close one that is due."
+    ),
     "lots": Refusal("invalid_request", "So many lots cannot be bought or given back."),
     "seated": Refusal("unprocessable", "A challenge with the auditor on its panel is open."),
     "drawing": Refusal("unprocessable", "A panel is not drawn yet; anyone may draw it."),

@@ -44,7 +44,8 @@ def apply_challenge(
 ) -> Step:
     """Accuse a provider by a receipt; takes bond and fees.
 
-    Refuses "evidence", "answer", "window", "signature", "condemned", "stake", "known", "auditors".
+    Refuses "evidence", "answer", "window", "signature", "condemned", "stake", "known", "auditors",
+    "busy".
     """
     rules, receipt = get_rules(ledger), signed.receipt
     _check_challenge(ledger, signed, evidence_hash, sealed_answer, now)
@@ -53,6 +54,7 @@ def apply_challenge(
     if name in ledger.panels.challenges:
         raise refuse("known", f"{name} is the same receipt, evidence and challenger")
     _check_auditors(ledger, rules.seats)
+    _check_not_busy(ledger)
     made = Challenge(
         challenger=challenger,
         provider=receipt.provider,
@@ -67,6 +69,8 @@ def apply_challenge(
     after = with_panels(
         opened,
         challenges=put(ledger.panels.challenges, name, made),
+        receipt_hashes=put(ledger.panels.receipt_hashes, name, receipt_hash),
+        open_challenges=ledger.panels.open_challenges + 1,
         held=ledger.panels.held + amount,
     )
     fields = {
@@ -145,3 +149,13 @@ def _check_auditors(ledger: Ledger, needed: int) -> None:
     known = sum(1 for auditor in panels.auditors if get_auditor(panels, auditor).lots)
     if known < needed:
         raise refuse("auditors", f"there are {known} auditors, {needed} are needed")
+
+
+def _check_not_busy(ledger: Ledger) -> None:
+    """As many challenges as auditors: more could fill the seats of all who are honest."""
+    panels = ledger.panels
+    known = sum(1 for auditor in panels.auditors if get_auditor(panels, auditor).lots)
+    if panels.open_challenges >= known:
+        raise refuse(
+            "busy", f"{panels.open_challenges} challenges are open, as many as there are auditors"
+        )

@@ -115,7 +115,8 @@ def _close(
 ) -> Step:
     rules, book = get_rules(ledger), _Account(name, ledger, [])
     challenges = put(ledger.panels.challenges, name, replace(found, stage=Stage.CLOSED))
-    book.ledger = with_panels(ledger, challenges=challenges)
+    left = ledger.panels.open_challenges - 1
+    book.ledger = with_panels(ledger, challenges=challenges, open_challenges=left)
     verdict = get_verdict(ledger.panels, name)
     won, pot, fees = has_won(verdict, answer), 0, {FIRST_ROUND: 0, APPEAL_ROUND: 0}
     for number in range(FIRST_ROUND, found.round + 1):
@@ -135,9 +136,10 @@ def _close(
     else:
         _pay_challenger(book, found, rules.bond, opened)
         if not answer:
-            due = rules.bond + fees[FIRST_ROUND] + found.fee + flipped * fees[APPEAL_ROUND]
+            due, fee = _get_due(book, found)
+            due += fees[FIRST_ROUND] + flipped * fees[APPEAL_ROUND]
             slashed = _slash(book, found.provider, due, now)
-            compensation = min(found.fee, slashed)
+            compensation = min(fee, slashed)
             book.credit(found.user, compensation)
             pot += slashed - compensation
     if found.round == APPEAL_ROUND:
@@ -156,6 +158,17 @@ def _close(
         compensation=compensation,
     )
     return Step(book.ledger, tuple(book.effects))
+
+
+def _get_due(book: _Account, found: Challenge) -> tuple[int, int]:
+    """The user's fee and the challenger's reward, and the fee alone: once for each receipt."""
+    panels = book.ledger.panels
+    receipt_hash = panels.receipt_hashes[book.name]
+    if receipt_hash in panels.paid_receipts:
+        return 0, 0
+    paid = panels.paid_receipts | {receipt_hash}
+    book.ledger = with_panels(book.ledger, paid_receipts=paid)
+    return get_rules(book.ledger).bond + found.fee, found.fee
 
 
 def _pay_seats(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from hanse.protocol.ledger.invariants import require, require_equal
 from hanse.protocol.ledger.panels.closing import get_verdict, has_won
 from hanse.protocol.ledger.panels.drawing import draw_lot, make_seed
-from hanse.protocol.ledger.panels.parts import get_round, get_rules
+from hanse.protocol.ledger.panels.parts import SEATS_PER_LOT, get_round, get_rules
 from hanse.protocol.ledger.panels.sealing import Verdict
 from hanse.protocol.ledger.panels.state import (
     APPEAL_ROUND,
@@ -167,6 +167,33 @@ def burned_never_falls(before: Ledger, after: Ledger, actor: Address) -> None:
     for holder, amount in old.credits.items():
         left = new.credits.get(holder, 0)
         require(left >= amount or holder == actor, f"{actor} took {amount - left} of {holder}")
+
+
+def a_receipt_pays_once(before: Ledger, after: Ledger, effects: Sequence[Effect]) -> None:
+    """Its fee and a challenger's reward, however many challenge it."""
+    rules = get_rules(after)
+    for effect in effects:
+        if not (isinstance(effect, Emitted) and effect.name == "Closed"):
+            continue
+        receipt_hash = after.panels.receipt_hashes[effect.fields["challenge"]]
+        if receipt_hash not in before.panels.paid_receipts:
+            continue
+        slashed, fees = effect.fields["slashed"], sum(rules.get_fees(number) for number in (1, 2))
+        require_equal("paid again", effect.fields["compensation"], "for one receipt", 0)
+        require(slashed <= fees, f"{slashed} slashed again, fees were {fees} at most")
+
+
+def seats_are_left_for_all(ledger: Ledger) -> None:
+    """As many challenges are open as there were auditors; whoever sits has a place for each seat.
+
+    Auditors may leave while challenges are open, so that the number is held by seats.
+    """
+    panels = ledger.panels
+    found = sum(1 for one in panels.challenges.values() if one.stage != Stage.CLOSED)
+    require_equal("open challenges", panels.open_challenges, "counted", found)
+    for auditor, known in panels.auditors.items():
+        most = max(1, known.lots) * SEATS_PER_LOT
+        require(known.open_seats <= most, f"{auditor} has {known.open_seats} seats")
 
 
 def get_deposit(ledger: Ledger, found: Challenge, role: int) -> int:

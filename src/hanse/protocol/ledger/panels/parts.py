@@ -27,7 +27,7 @@ DRAWS_PER_CALL = 64
 DRAWS_MAX = 640
 SEED_DELAY_BLOCKS = 2
 BLOCK_HASHES = 256
-SEATS_PER_LOT = 4
+SEATS_PER_LOT = 32
 MISTAKE_PART = 4
 ABSENCE_PART = 16
 """The contract's, by the same names; a test compares them."""

@@ -151,7 +151,10 @@ class Panels:
         auditors: who ever joined.
         lots: by number: whose it is, and which of the owner's, from 0.
         pending_draws: panels that are not drawn yet.
+        open_challenges: challenges that are not closed yet.
         challenges: by name.
+        receipt_hashes: EIP-712 digest of each challenge's receipt.
+        paid_receipts: digests of receipts for which user and challenger had their due.
         rounds, panels: by name and round.
         ballots: by name, round and auditor.
         credits: base units that can be withdrawn.
@@ -162,7 +165,10 @@ class Panels:
     auditors: Mapping[Address, Auditor] = field(default_factory=_empty)
     lots: tuple[tuple[Address, int], ...] = ()
     pending_draws: int = 0
+    open_challenges: int = 0
     challenges: Mapping[Hash32, Challenge] = field(default_factory=_empty)
+    receipt_hashes: Mapping[Hash32, Hash32] = field(default_factory=_empty)
+    paid_receipts: frozenset[Hash32] = frozenset()
     rounds: Mapping[RoundId, Round] = field(default_factory=_empty)
     panels: Mapping[RoundId, tuple[Address, ...]] = field(default_factory=_empty)
     ballots: Mapping[SeatId, Ballot] = field(default_factory=_empty)
