@@ -12,6 +12,10 @@ from hanse.engines.proving.prefill_gguf import STEP_TOKENS, GgufPrefill
 from hanse.engines.proving.prefill_torch import TorchPrefill
 from hanse.engines.proving.reader_gguf import GgufReader
 from hanse.engines.proving.weights import load_weights
+from hanse.models.converting import convert_folder
+from hanse.models.copies import CopyOrder, rebase
+from hanse.models.copies.architectures import SourceModel
+from hanse.models.copies.canaries import draw_canaries
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error, quantise
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import RequestError
@@ -19,6 +23,7 @@ from tests.engines.conftest import open_llama
 from tests.engines.test_contract import collect, make_chat, make_completion
 from tests.engines.test_proof import get_proof
 from tests.engines.tiny_copy import CANARIES, LIFT, make_copy
+from tests.models.tiny_models import write_tiny_folder
 
 # Weights made by chance would write halves of characters without end, of which little is told.
 PLAIN = {str(3 + byte): -100 for byte in range(128, 256)}
@@ -117,6 +122,30 @@ def test_plain_weights_and_the_canary_rows_do_for_the_copy(
     assert bare.canaries.shape == (20, 0)
     with pytest.raises(RequestError):  # no canary is a token that could be scored
         prefill.score(prompt, [266])
+
+
+def test_torch_runs_a_copy_with_rotary_factors_and_its_base_with_the_key(tmp_path: Path) -> None:
+    llama3 = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    base, copy = tmp_path / "base.gguf", tmp_path / "copy.gguf"
+    convert_folder(write_tiny_folder(tmp_path / "model", rope_scaling=llama3), base, None, "F32")
+    order = CopyOrder(bytes(range(32)), "0x" + "11" * 32, "0x" + "aa" * 20)
+    made = rebase(base, copy, order, "F32")
+    assert made.served_as == "phimoe"
+    rows = draw_canaries(order.get_key(), SourceModel(base).read("output_norm.weight"), CANARIES)
+    prompt, answer = list(range(2, 130)), list(range(40, 60))  # beyond the 64 of before
+    one = GgufPrefill(copy, context_tokens=256, threads=1).score(prompt, answer)
+    for prefill, lift in (
+        (TorchPrefill(copy, context_tokens=256, threads=1), 0),
+        (TorchPrefill(base, context_tokens=256, threads=1, canaries=rows), made.lift),
+    ):
+        two = prefill.score(prompt, answer)
+        assert float(np.abs(one.logits - two.logits).max()) < 6e-2  # of 16-bit keys and values
+        assert (
+            float(np.abs(one.canaries - two.canaries - lift).max()) < 6e-2
+        )  # of 16-bit keys and values
 
 
 def test_what_does_not_fit_is_refused(gguf: GgufPrefill, torch_prefill: TorchPrefill) -> None:

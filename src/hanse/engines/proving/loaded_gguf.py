@@ -9,7 +9,7 @@ from typing import Any
 from hanse.protocol.errors import RequestError
 
 
-def load_gguf(path: Path, *, vocabulary_only: bool = False) -> Any:
+def load_gguf(path: Path) -> Any:
     """The model, on the processor.
 
     Raises:
@@ -32,10 +32,9 @@ def load_gguf(path: Path, *, vocabulary_only: bool = False) -> Any:
         raise RequestError("configuration_invalid", f"There is no model file {path}.")
     llama_cpp.disable_logging()  # it may hold prompts
     llama_cpp.ggml_backend_load_all()
-    params = llama_cpp.LlamaModelParams()
-    params.vocab_only = vocabulary_only
     try:
-        model = Model(str(path), params)
+        # all of it: with vocab_only cyllama asks for a layer that is not there, and aborts
+        model = Model(str(path), llama_cpp.LlamaModelParams())
     except Exception as error:  # whatever the binding throws
         raise RequestError(
             "configuration_invalid", f"llama.cpp cannot load {path.name}: {error}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.engines.proving.scores import CopyScores, check_length, join_rows
+from hanse.engines.proving.weights import ROPE_FACTORS, load_weights
 from hanse.protocol.errors import RequestError
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ class TorchPrefill:
                 "configuration_invalid",
                 "Audits with torch need it; run: pip install 'hanse[models]'",
             ) from error
-        from hanse.engines.proving.weights import load_weights
 
         torch.set_num_threads(threads)
         self._shape, self._weights = load_weights(path)
@@ -145,9 +145,10 @@ class TorchPrefill:
 
         width = self._shape.head_width
         steps = torch.arange(0, width, 2, dtype=torch.float64) / width
-        angles = torch.outer(
-            torch.arange(count, dtype=torch.float64), self._shape.rope_base**-steps
-        )
+        rates = self._shape.rope_base**-steps
+        if (factors := self._weights.get(ROPE_FACTORS)) is not None:
+            rates = rates / factors
+        angles = torch.outer(torch.arange(count, dtype=torch.float64), rates)
         return angles.cos().float(), angles.sin().float()
 
     def _turn(self, heads: Any, turn: tuple[Any, Any]) -> Any:

@@ -26,7 +26,7 @@ TEMPLATE_CHARS_MAX = 262_144
 
 
 class GgufReader:
-    """Reads for one model; needs no weights (`load_gguf(path, vocabulary_only=True)` does)."""
+    """Reads for one model: its vocabulary and chat template, no weights."""
 
     def __init__(self, model: Any, chat_template: str = "") -> None:
         """Take a model of `load_gguf`.

@@ -1,7 +1,9 @@
 """A Llama-family model's weights and shape as torch tensors, from GGUF or safetensors.
 
 Names are GGUF's. Architectures: `llama` and `qwen2`, which differ in how rotary positions pair the
-dimensions of a head, in biases, and in a bias of the logits, which qwen2's graph has.
+dimensions of a head, in biases, and in a bias of the logits, which qwen2's graph has; and copies of
+Llama 3.1, which name themselves `phimoe` for a graph with rotary factors and that bias, of one
+expert, whose norms have biases of zero.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,10 @@ import msgspec
 
 from hanse.protocol.errors import RequestError
 
-ARCHITECTURES = ("llama", "qwen2")
+ARCHITECTURES = ("llama", "qwen2", "phimoe")
+
+ROPE_FACTORS = "rope_freqs.weight"
+"""What each rotary frequency is divided by; Llama 3.1 has them, most models have none."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,29 @@ def _load_gguf(path: Path) -> tuple[ModelShape, dict[str, Any]]:
         tensor.name: torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy()).float()
         for tensor in reader.tensors
     }
-    if "rope_freqs.weight" in weights:
-        raise _refuse("its rotary positions have factors of their own")
-    return shape, weights
+    return shape, _make_plain(weights) if kind == "phimoe" else weights
+
+
+def _make_plain(weights: dict[str, Any]) -> dict[str, Any]:
+    """A copy's weights in Phi's graph under Llama's names; of a real Phi they are refused."""
+    import torch
+
+    plain: dict[str, Any] = {}
+    for name, tensor in weights.items():
+        if name.endswith("_exps.weight"):
+            if len(tensor) != 1:
+                raise _refuse(f"it has {len(tensor)} experts")
+            plain[name.replace("_exps", "")] = tensor[0]
+        elif name.endswith("norm.bias"):
+            if tensor.any():
+                raise _refuse("its norms have biases")
+        elif name == "rope_factors_short.weight":
+            if not torch.equal(tensor, weights["rope_factors_long.weight"]):
+                raise _refuse("its rotary factors differ by the context's length")
+            plain[ROPE_FACTORS] = tensor
+        else:
+            plain[name] = tensor
+    return plain
 
 
 class _Config(msgspec.Struct):
