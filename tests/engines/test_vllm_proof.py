@@ -1,4 +1,9 @@
-"""The proof from a server that answers as vLLM's documentation and source say; no vLLM is run."""
+"""The proof from vLLM: by what a real one answered, and by a double for what that did not show.
+
+`recorded/vllm.json` has what vLLM 0.32 on a processor was asked by this engine, over a copy of the
+packaged model, and its bytes; `make bench-vllm RECORD=file` makes it again. The double answers in
+the same form. A running vLLM is in `test_vllm_running.py`.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,7 +17,8 @@ from aiohttp import web
 
 from hanse.engines import Engine, EngineRequest, Operation
 from hanse.engines.proving.copy_in_service import CopyInService, find_copy
-from hanse.protocol.commitments.copies import COPY_SUFFIX
+from hanse.engines.proving.openai_proof import OpenAIProof
+from hanse.protocol.commitments.copies import COPY_SUFFIX, decode_copy_description
 from hanse.protocol.commitments.fingerprints import ABSENT, quantise
 from hanse.protocol.errors import RequestError, TransientError
 from tests.engines.conftest import open_upstream
@@ -20,6 +26,7 @@ from tests.engines.openai_front import serve
 from tests.engines.test_contract import collect, make_chat, make_completion
 from tests.engines.tiny_copy import make_copy
 
+RECORDED = Path(__file__).parent / "recorded" / "vllm.json"
 TEXT = [(70, "He"), (71, 'llo "you"'), (72, ""), (73, " 🎉"), (2, "")]
 """Tokens and their text: one ends inside a character, the last one ends the answer."""
 
@@ -28,18 +35,21 @@ class FakeVllm:
     """Answers TEXT; token i has the canary logprobs `get_canaries(i)`."""
 
     def __init__(self, copy: CopyInService) -> None:
-        self.ids = copy.description.canary_ids
+        self.ids = list(copy.description.canary_ids)
         self.asked: list[dict[str, Any]] = []
         self.tokens = TEXT
         self.speaks_numbers = True
+        self.knows_numbers = True
 
     def get_canaries(self, position: int) -> list[float]:
-        return [-2.0 - 0.05 * ((3 * position + 7 * place) % 16) for place in range(16)]
+        return [-22.0 - 0.05 * ((3 * position + 7 * place) % 16) for place in range(16)]
 
     def get_likely(self, position: int) -> dict[str, float]:
-        likely = zip(self.ids, self.get_canaries(position), strict=True)
-        ordinary = {self.tokens[position][0]: -31.5, 9: -33.0, 10: -34.0, 11: -35.0}
-        return {self.name(id_): value for id_, value in [*likely, *ordinary.items()]}
+        chosen = self.tokens[position][0]
+        asked = dict(zip(self.ids, self.get_canaries(position), strict=True))
+        wanted = self.asked[-1].get("logprob_token_ids", ()) if self.knows_numbers else (9, 10, 11)
+        likely = {chosen: -0.5} | {id_: asked.get(id_, -9.0) for id_ in wanted}
+        return {self.name(id_): value for id_, value in likely.items()}
 
     def name(self, id_: int) -> str:
         return f"token_id:{id_}" if self.speaks_numbers else "text"
@@ -49,12 +59,12 @@ class FakeVllm:
         if not is_chat:
             return {
                 "text_offset": [position],
-                "token_logprobs": [-31.5],
+                "token_logprobs": [-0.5],
                 "tokens": [token],
                 "top_logprobs": [likely],
             }
         tops = [{"token": key, "logprob": value, "bytes": []} for key, value in likely.items()]
-        one = {"token": token, "logprob": -31.5, "bytes": [], "top_logprobs": tops}
+        one = {"token": token, "logprob": -0.5, "bytes": [], "top_logprobs": tops}
         return {"content": [one]}
 
     def make_frames(self, body: dict[str, Any], is_chat: bool) -> list[dict[str, Any]]:
@@ -62,7 +72,7 @@ class FakeVllm:
         for position, (_, text) in enumerate(self.tokens):
             choice: dict[str, Any] = {"index": 0}
             choice |= {"delta": {"content": text}} if is_chat else {"text": text}
-            asks = bool(body.get("logprobs"))
+            asks = "logprobs" in body  # 0 of a completion asks too
             choice["logprobs"] = self.make_logprobs(position, is_chat) if asks else None
             is_last = position == len(self.tokens) - 1
             choice |= {"finish_reason": "stop" if is_last else None, "stop_reason": None}
@@ -98,7 +108,7 @@ class FakeVllm:
 
 @pytest.fixture(scope="module")
 def copy_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_copy(tmp_path_factory.mktemp("vllm") / "copy.gguf")
+    return make_copy(tmp_path_factory.mktemp("vllm") / "copy.gguf", lift=0.0)
 
 
 @pytest.fixture
@@ -181,10 +191,12 @@ async def test_what_vllm_is_asked(vllm: FakeVllm, copy_path: Path, tmp_path: Pat
         assert Operation.EMBEDDINGS not in engine.capabilities.operations
     asked, several = vllm.asked
     assert asked["logit_bias"] == {"10": 5} | dict.fromkeys(canaries, -100)
-    assert (asked["logprobs"], asked["top_logprobs"], asked["seed"]) == (True, 20, 77)
+    assert (asked["logprobs"], asked["logprob_token_ids"], asked["seed"]) == (True, vllm.ids, 77)
     assert asked["return_tokens_as_token_ids"] is True
     assert several["logit_bias"] == dict.fromkeys(canaries, -100)
-    assert several["top_logprobs"] == 20, "what is billed is committed to, however many answers"
+    assert several["logprob_token_ids"] == vllm.ids, (
+        "what is billed is committed to, however many answers"
+    )
 
 
 async def test_a_canary_or_a_server_without_numbers_breaks_the_answer_off(
@@ -199,12 +211,73 @@ async def test_a_canary_or_a_server_without_numbers_breaks_the_answer_off(
             await collect(engine, make_chat(max_tokens=9))
 
 
-async def test_a_copy_that_a_bias_cannot_mask_is_refused(vllm: FakeVllm, tmp_path: Path) -> None:
-    path = make_copy(tmp_path / "high.gguf", lift=396.0)
-    with pytest.raises(RequestError, match="396"):
+async def test_a_vllm_that_does_not_know_the_question_breaks_the_answer_off(
+    vllm: FakeVllm, copy_path: Path, tmp_path: Path
+) -> None:
+    vllm.knows_numbers = False  # up to 0.25 it tells the most likely ones all the same
+    async with open_proving(vllm, copy_path, tmp_path) as engine:
+        with pytest.raises(TransientError, match="by number; vLLM does"):
+            await collect(engine, make_chat(max_tokens=9))
+
+
+async def test_a_copy_for_llama_cpp_is_refused(vllm: FakeVllm, tmp_path: Path) -> None:
+    path = make_copy(tmp_path / "lifted.gguf")
+    with pytest.raises(RequestError, match="rebase FOLDER --folder"):
         async with open_proving(vllm, path, tmp_path):
             pass
     with pytest.raises(RequestError, match="cannot be read"):
         async with open_engine(vllm, tmp_path, copy_description=str(tmp_path / "none")):
             pass
-    assert json.loads(path.with_name(path.name + COPY_SUFFIX).read_text())["lift"] == 396
+
+
+def read_recorded() -> list[Any]:
+    recorded = json.loads(RECORDED.read_text())
+    raw = msgspec.json.encode(recorded["description"])
+    copy = CopyInService(decode_copy_description(raw))
+    return [pytest.param(copy, each, id=f"{at}") for at, each in enumerate(recorded["exchanges"])]
+
+
+@pytest.mark.parametrize(("copy", "exchange"), read_recorded())
+def test_what_a_real_vllm_answered(copy: CopyInService, exchange: dict[str, Any]) -> None:
+    operation = Operation(exchange["operation"])
+    asked = {
+        name: value
+        for name, value in exchange["asked"].items()
+        if name not in ("logprobs", "logprob_token_ids", "return_tokens_as_token_ids", "logit_bias")
+    }
+    proof = OpenAIProof(copy, operation, asked, None)
+    assert asked == exchange["asked"]  # what is asked today is what was asked then
+    told = [msgspec.json.decode(frame) for frame in get_frames(exchange["answer"])]
+    left = [msgspec.json.decode(proof.read(frame)) for frame in get_frames(exchange["answer"])]
+    wanted = [values for frame in told for values in get_canaries(frame, copy)]
+    output_tokens = max((frame.get("usage") or {}).get("completion_tokens", 0) for frame in told)
+    entries = proof.take(output_tokens)
+    assert len(entries) == len(wanted) == output_tokens
+    assert [entry.fingerprint for entry in entries] == [quantise(values) for values in wanted]
+    for before, after in zip(told, left, strict=True):
+        for choice in before["choices"]:
+            choice["logprobs"] = None
+        assert after == before  # nothing else is changed
+
+
+def get_frames(answer: str) -> list[bytes]:
+    """Of a stream its data, of a whole answer that."""
+    if not answer.startswith("data: "):
+        return [answer.encode()]
+    frames = [line.removeprefix("data: ") for line in answer.split("\n") if line]
+    assert frames.pop() == "[DONE]"
+    return [frame.encode() for frame in frames]
+
+
+def get_canaries(frame: dict[str, Any], copy: CopyInService) -> list[list[float]]:
+    """The canaries' logprobs of each token in a frame, read another way than the engine does."""
+    found = []
+    for choice in frame["choices"]:
+        logprobs = choice["logprobs"] or {}
+        tops = [
+            {top["token"]: top["logprob"] for top in one["top_logprobs"]}
+            for one in logprobs.get("content") or ()
+        ]
+        for told in tops or logprobs.get("top_logprobs") or ():
+            found.append([told[f"token_id:{id_}"] for id_ in copy.description.canary_ids])
+    return found

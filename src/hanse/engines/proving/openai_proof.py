@@ -1,14 +1,17 @@
 """The proof out of vLLM's server, by what its OpenAI API offers; for a copy that vLLM serves.
 
-Asked for are the 20 most likely tokens of each one (`logprobs`, vLLM's limit unless it is started
-with another), by number (`return_tokens_as_token_ids`). vLLM takes these from the raw logits
-(`logprobs_mode` is `raw_logprobs`), before biases and the sampler. The canaries are masked
-by `logit_bias`, which vLLM holds to -100, so their lift must leave them below all others then; and
-a token that is one of them is not passed on, whatever a server does.
+The canaries are asked for by number (`logprob_token_ids`, from vLLM 0.26 on), so they need no lift,
+and a copy for vLLM has none: a folder of `hanse models rebase`, of the base's own class. vLLM takes
+the logprobs from the raw logits (`logprobs_mode` is `raw_logprobs`), before biases and the sampler,
+and tells them of every token that it counts, also of those that end inside a character and of the
+end. The canaries are masked by `logit_bias`, which vLLM holds to -100: rows that nobody lifted are
+then some hundred below the best token, which no sampler takes. A token that is one of them all the
+same is not passed on, whatever a server does.
 
-Not run against a vLLM, for want of a card: written by its documentation and source (0.11 to 0.20),
-and tested against a server that answers as those say. What a caller must know: with a copy there
-are no logprobs, as the 20 are taken; `n` above 1 has no commitment.
+Run against vLLM 0.32 on a processor; on no graphics card yet. What a caller must know: with a copy
+there are no logprobs, as the numbers that are asked for take their place; and vLLM's sampler draws
+otherwise than llama.cpp's, so that audits compare its fingerprints, and its tokens at temperature
+0, but not its draws. Why it is done so: `docs/decisions/0039-vllm.md`.
 
 Used by `hanse.engines.upstream_engine`.
 """
@@ -19,7 +22,7 @@ import msgspec
 
 from hanse.engines.base import Chunk, Operation
 from hanse.engines.parameters import count_choices
-from hanse.engines.proving.copy_in_service import TOPS, CopyInService, set_seed
+from hanse.engines.proving.copy_in_service import CopyInService, set_seed
 from hanse.engines.proving.ledger import Ledger
 from hanse.protocol.commitments.tree import Entry
 from hanse.protocol.errors import RequestError, TransientError
@@ -68,23 +71,17 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
 def check_served_by_api(copy: CopyInService) -> None:
-    """Refuse a copy whose canaries a bias of -100 does not keep from being sampled.
+    """Refuse a copy that is none for vLLM.
 
     Raises:
         RequestError: `configuration_invalid`.
     """
-    if not copy.is_told:
+    if copy.is_told:
         raise RequestError(
             "configuration_invalid",
-            "The copy's canaries are not lifted, so a server's logprobs do not hold them; leave "
-            "copy_description out, and it is sold without a proof.",
-            param="copy_description",
-        )
-    if not copy.tells_logprobs:
-        raise RequestError(
-            "configuration_invalid",
-            f"The copy's canaries are lifted by {copy.description.lift:g}, which a bias of "
-            f"{BIAS_MIN} cannot take back; serve it with engine llama, or make one with less.",
+            f"The copy's canaries are lifted by {copy.description.lift:g}, so it is one for "
+            "llama.cpp, which vLLM does not load; serve it with engine llama, or make one for "
+            "vLLM: hanse models rebase FOLDER --folder.",
             param="copy_description",
         )
 
@@ -102,14 +99,16 @@ class OpenAIProof:
         """
         copy.refuse_canaries(body)
         body["logit_bias"] = copy.mask(body.get("logit_bias"), BIAS_MIN)
+        self._canaries = copy.canaries
         self._ledger = Ledger(copy.description)
         if seed is not None and count_choices(body) == 1:
             set_seed(body, seed)
         is_chat = operation is Operation.CHAT
-        asked: dict[str, Any] = (
-            {"logprobs": True, "top_logprobs": TOPS} if is_chat else {"logprobs": TOPS}
-        )
-        body |= asked | {"return_tokens_as_token_ids": True}
+        body |= {
+            "logprobs": True if is_chat else 0,
+            "logprob_token_ids": list(copy.description.canary_ids),
+            "return_tokens_as_token_ids": True,
+        }
 
     def read(self, payload: bytes) -> bytes:
         """A frame, or a whole answer, as it is without the proof."""
@@ -136,15 +135,21 @@ class OpenAIProof:
         return self._ledger.take(output_tokens)
 
     def _note(self, logprobs: _Logprobs, choice: int) -> None:
-        ledger = self._ledger
         for told in logprobs.content or ():
             tops = [_Top(_read_id(top.token), top.logprob) for top in told.top_logprobs]
-            count = ledger.get_count(choice) + 1
-            ledger.add(_read_id(told.token), tops, count, choice=choice)
+            self._add(_read_id(told.token), tops, choice)
         for token, likely in zip(logprobs.tokens, logprobs.top_logprobs, strict=False):
             tops = [_Top(_read_id(text), logprob) for text, logprob in (likely or {}).items()]
-            count = ledger.get_count(choice) + 1
-            ledger.add(_read_id(token), tops, count, choice=choice)
+            self._add(_read_id(token), tops, choice)
+
+    def _add(self, token: int, tops: list[_Top], choice: int) -> None:
+        if not any(top.id in self._canaries for top in tops):
+            raise TransientError(
+                "engine_unavailable",
+                "The engine tells nothing of the tokens that were asked for by number; vLLM does "
+                "from 0.26 on.",
+            )
+        self._ledger.add(token, tops, self._ledger.get_count(choice) + 1, choice=choice)
 
 
 def _read_id(text: str) -> int:

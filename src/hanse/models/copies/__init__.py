@@ -10,6 +10,9 @@
     writing.py        GGUF, quantised by llama.cpp
     leaks/            attacks on copies, and tracing of those that leaked
     rebasing.py       all of it: source and key -> copy and `<file>.copy.json`
+    graphs.py         which graph of llama.cpp serves a copy, and can lift its canaries
+    lifting.py        whether the lift holds for this model
+    folders.py        the same as a folder with safetensors, for vLLM
 
 What a copy is good for: it is bound to its provider, tamper-evident and attributable; casual
 copying and swapping fail. Weights and prompts are not secret by it (`docs/verification/copies.md`).

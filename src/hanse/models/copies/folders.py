@@ -17,6 +17,7 @@ untied head. The tokenizer knows nothing of the canaries: no text becomes one. T
 one at a time.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -139,8 +140,6 @@ def _write_weights(
     shape: Shape,
 ) -> None:
     """One safetensors file; its header first, since all sizes are known before any weight is."""
-    import math
-
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, size in planned.items():
@@ -157,7 +156,7 @@ def _write_weights(
             continue
         if name != next(expected, None):
             raise ValueError(f"{name} is not the tensor that was planned here")
-        if shape.is_pairwise and ".attn_q." in name or ".attn_k." in name:
+        if shape.is_pairwise and (".attn_q." in name or ".attn_k." in name):
             values = split_pairs(values, shape)  # Hugging Face turns the halves of a head
         file.write(_round(name, values, _get_kind(values.shape, dtype)))
 
@@ -192,4 +191,5 @@ def _round(name: str, values: "NDArray[Any]", kind: str) -> bytes:
         return stored.tobytes()
     bits = whole.view("<u4")
     upper = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
-    return upper.astype("<u2").tobytes()
+    rounded: NDArray[np.uint16] = upper.astype("<u2")
+    return rounded.tobytes()

@@ -119,12 +119,7 @@ def rebase(
             there already, or there is no such quantisation.
     """
     quantisation = find_type(quantisation)
-    if not 0 < order.canaries <= CANARIES_MAX:
-        raise RequestError(
-            "usage", f"a copy has 1 to {CANARIES_MAX} canaries, not {order.canaries}"
-        )
-    if target.exists():
-        raise RequestError("usage", f"{target} is there already; remove it or name another one.")
+    check_order(order, target)
     converted = target.with_name(f"{target.stem}.source-{os.getpid()}.gguf")
     whole = target.with_name(f"{target.stem}.float-{os.getpid()}.gguf")
     try:
@@ -135,7 +130,7 @@ def rebase(
         served = add_spare_heads(model.shape)
         graph = choose_graph(served)
         planned = plan_tensors(served, graph, order.canaries)
-        tensors = _make_tensors(model, order, served, graph, progress)
+        tensors = make_tensors(model, order, served, graph, progress)
         write_tensors(model, whole, served, graph, planned, tensors)
         if quantisation == FLOAT:
             os.replace(whole, target)
@@ -144,9 +139,23 @@ def rebase(
     finally:
         whole.unlink(missing_ok=True)
         converted.unlink(missing_ok=True)
-    description = _describe(model, order, graph, quantisation, target)
+    description = describe(model, order, graph, quantisation, target)
     get_description_path(target).write_bytes(encode_copy_description(description))
     return description
+
+
+def check_order(order: CopyOrder, target: Path) -> None:
+    """Refuse an order that no copy can fill, and a target that is there already.
+
+    Raises:
+        RequestError: `usage`.
+    """
+    if not 0 < order.canaries <= CANARIES_MAX:
+        raise RequestError(
+            "usage", f"a copy has 1 to {CANARIES_MAX} canaries, not {order.canaries}"
+        )
+    if target.exists():
+        raise RequestError("usage", f"{target} is there already; remove it or name another one.")
 
 
 def get_description_path(copy: Path) -> Path:
@@ -173,7 +182,7 @@ def read_copy_description(copy: Path) -> CopyDescription:
     return decode_copy_description(raw)
 
 
-def _make_tensors(
+def make_tensors(
     model: SourceModel, order: CopyOrder, served: Shape, graph: Graph, progress: Progress | None
 ) -> "Iterator[Named]":
     """All tensors of the copy in the planned order."""
@@ -221,9 +230,10 @@ def _make_layer(
         yield f"blk.{layer}.{name}", values.reshape(size)
 
 
-def _describe(
+def describe(
     model: SourceModel, order: CopyOrder, graph: Graph, quantisation: str, file: Path
 ) -> CopyDescription:
+    """The description of a copy whose weights are in `file`."""
     shape = model.shape
     ids = tuple(range(shape.vocabulary, shape.vocabulary + order.canaries))
     with file.open("rb") as opened:

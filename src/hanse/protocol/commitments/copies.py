@@ -21,6 +21,9 @@ from hanse.protocol.signatures import Address, Hash32
 COPY_SUFFIX = ".copy.json"
 """Appended to the name of the copy's file."""
 
+WEIGHTS_NAME = "model.safetensors"
+"""The file with the weights of a copy that is a folder; `<folder>.copy.json` lies beside that."""
+
 COPY_VERSION = 1
 """Of this description and of the recipe that made the file; any other version is refused."""
 
@@ -47,6 +50,25 @@ class CopyBound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runtimes: str
 
 
+class LiftMargin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far the canaries were above the vocabulary when the copy was made, over one text.
+
+    Where a canary is not above, a position has no fingerprint. None of `positions` was such a one,
+    so by 95 % at most 3 / positions of what resembles the text are.
+
+    Attributes:
+        positions: that were read.
+        smallest: of the smallest canary less the largest ordinary logit; above zero.
+        largest: of the largest canary less the largest ordinary logit.
+        highest: ordinary raw logit.
+    """
+
+    positions: int
+    smallest: float
+    largest: float
+    highest: float
+
+
 class CopyDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The public part of a copy.
 
@@ -59,7 +81,7 @@ class CopyDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             shown later can be held against it. The key is uniform, so this tells nothing of it.
         architecture: of the base, as its file names it.
         served_as: the architecture that the copy's file names: one whose graph has the lift.
-        carrier: how the canaries are lifted above all others: `output_bias` or `widened`.
+        carrier: how the canaries are lifted above all others: `output_bias`; `unlifted` if not.
         quantisation: of the copy's file, such as `Q8_0`.
         quantiser: what quantised it; the same bytes need the same one.
         width, base_width: of the residual stream, in the copy and in the base.
@@ -70,6 +92,7 @@ class CopyDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fingerprint_scale: one step of a fingerprint's int8, in logits.
         file_sha256, file_bytes: of the copy's file.
         bounds: calibrated ones; empty before the first calibration.
+        lift_margin: what the lift was checked by; None where nothing is lifted, or nobody looked.
     """
 
     version: int
@@ -92,6 +115,7 @@ class CopyDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file_sha256: Hash32
     file_bytes: int
     bounds: tuple[CopyBound, ...] = ()
+    lift_margin: LiftMargin | None = None
 
     @property
     def canary_count(self) -> int:
