@@ -165,6 +165,9 @@ def test_a_reader_spells_tokens_and_leaves_out_special_ones(gguf: GgufPrefill) -
     tokens = reader.get_prompt_tokens("/v1/completions", b'{"prompt": "' + text.encode() + b'"}')
     assert reader.get_text(tokens) == text.encode()
     assert reader.get_text([2, *tokens[:3], 0]) == text.encode()[:5]
+    beyond = [reader.vocabulary, 2**31 - 1, 2**31, 2**32 - 1, -1]  # llama.cpp aborts for each
+    assert reader.get_text([*beyond, *tokens]) == text.encode()
+    assert GgufReader(gguf.model, vocabulary=tokens[0]).get_text([tokens[0]]) == b""
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,9 @@ def test_a_reader_spells_tokens_and_leaves_out_special_ones(gguf: GgufPrefill) -
         ("/v1/chat/completions", b"{"),
         ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": [1]}]}'),
         ("/v1/chat/completions", b'{"messages": [], "tools": [{}]}'),
+        ("/v1/chat/completions", b'{"messages": 5}'),
+        ("/v1/chat/completions", b'{"messages": ["hello"]}'),
+        ("/v1/chat/completions", b'{"messages": {"role": "user"}}'),
         ("/v1/completions", b'{"prompt": 3}'),
         ("/v1/embeddings", b'{"input": "x"}'),
     ],

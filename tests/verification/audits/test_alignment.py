@@ -7,7 +7,7 @@ from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.messages import Usage
 from hanse.verification.audits.alignment import align, find_text
 from tests.verification.audits.bought_answers import PATH, make_body, make_response
-from tests.verification.audits.toy_model import ToyReader
+from tests.verification.audits.toy_model import VOCABULARY, ToyReader
 
 BODY = make_body("hello")
 ENTRIES = [Entry(token, bytes(16)) for token in (3, 1, 4, 1, 5)]  # spells 31415
@@ -69,3 +69,14 @@ def test_a_stream_s_frames_are_put_together() -> None:
 )
 def test_what_is_delivered_in_parts_has_no_text(response: bytes) -> None:
     assert find_text(response) is None
+
+
+@pytest.mark.parametrize("token", [VOCABULARY, VOCABULARY + 15, 2**31 - 1, 2**31, 2**32 - 2])
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_a_token_that_the_model_lacks_is_never_looked_up(token: int, at: int) -> None:
+    """A canary's number or none at all: committed to so that the auditor's process ends there."""
+    entries = [*ENTRIES]
+    entries[at] = Entry(token, bytes(16))
+    found = align(ToyReader(), PATH, BODY, make_response("31415"), entries, USAGE)
+    assert found.count == at
+    assert "text_differs" in found.reasons

@@ -89,7 +89,9 @@ class ToyModel:
 
 
 class ToyReader:
-    """One letter a token."""
+    """One letter a token; ends the process for a token that it lacks, as llama.cpp does."""
+
+    vocabulary = VOCABULARY
 
     def get_prompt_tokens(self, path: str, body: bytes) -> list[int]:
         try:
@@ -100,4 +102,5 @@ class ToyReader:
         return [ord(letter) % VOCABULARY for letter in text]
 
     def get_text(self, tokens: Sequence[int]) -> bytes:
+        assert all(0 <= token < self.vocabulary for token in tokens), "the process would end here"
         return bytes(FIRST_LETTER + token for token in tokens)

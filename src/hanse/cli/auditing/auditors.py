@@ -116,7 +116,9 @@ def open_model(
     if runtime == "llama":
         prefill = GgufPrefill(path, context_tokens=context_tokens, threads=threads)
         try:
-            yield OpenedModel(Auditor(prefill, GgufReader(prefill.model), scale), path, description)
+            words = description.vocabulary if description else 0
+            reader = GgufReader(prefill.model, vocabulary=words)
+            yield OpenedModel(Auditor(prefill, reader, scale), path, description)
         finally:
             prefill.close()
         return
@@ -129,7 +131,8 @@ def open_model(
             description, rows = _make_rows(path, keyed)
             scale = description.fingerprint_scale
         other = TorchPrefill(path, context_tokens=context_tokens, threads=threads, canaries=rows)
-        yield OpenedModel(Auditor(other, GgufReader(vocabulary), scale), path, description)
+        reader = GgufReader(vocabulary, vocabulary=description.vocabulary if description else 0)
+        yield OpenedModel(Auditor(other, reader, scale), path, description)
     finally:
         vocabulary.close()
 

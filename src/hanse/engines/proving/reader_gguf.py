@@ -28,17 +28,19 @@ TEMPLATE_CHARS_MAX = 262_144
 class GgufReader:
     """Reads for one model: its vocabulary and chat template, no weights."""
 
-    def __init__(self, model: Any, chat_template: str = "") -> None:
+    def __init__(self, model: Any, chat_template: str = "", vocabulary: int = 0) -> None:
         """Take a model of `load_gguf`.
 
         Args:
             model: the loaded file.
             chat_template: in place of the model's own.
+            vocabulary: of a copy, without its canaries; 0 for all of the file's.
 
         Raises:
             RequestError: its vocabulary is of a kind that cannot be spelled.
         """
         self._vocabulary = model.get_vocab()
+        self.vocabulary = vocabulary or int(self._vocabulary.n_vocab)
         kind = int(self._vocabulary.vocab_type)
         if kind not in (_SPM, _BPE):
             raise RequestError(
@@ -65,12 +67,13 @@ class GgufReader:
         return self._tokenise(self._render(request))
 
     def get_text(self, tokens: Sequence[int]) -> bytes:
-        """What tokens spell; special ones spell nothing."""
+        """What tokens spell; special ones, and what is no token, spell nothing."""
         vocabulary = self._vocabulary
         return b"".join(
             self._spell(vocabulary.get_text(token))
             for token in tokens
-            if not (vocabulary.is_control(token) or vocabulary.is_eog(token))
+            if 0 <= token < self.vocabulary  # llama.cpp ends the process for any other
+            and not (vocabulary.is_control(token) or vocabulary.is_eog(token))
         )
 
     def _read_prompt(self, prompt: Any) -> list[int]:
@@ -88,8 +91,10 @@ class GgufReader:
     def _render(self, request: dict[str, Any]) -> str:
         if request.get("tools"):
             raise _refuse("it has tools, whose form in the prompt is the server's own")
-        messages = []
-        for message in request.get("messages") or ():
+        messages, sent = [], request.get("messages") or []
+        if not isinstance(sent, list) or not all(isinstance(message, dict) for message in sent):
+            raise _refuse("its messages are no list of messages")
+        for message in sent:
             content = message.get("content")
             if not isinstance(content, str):
                 raise _refuse("a message's content is not one text")

@@ -86,20 +86,26 @@ def align(
         reasons.append("prompt_differs")
     if len(entries) != usage.output_tokens:
         reasons.append("count_differs")
-    count = next(
-        (at for at, entry in enumerate(entries) if entry.token == UNKNOWN_TOKEN), len(entries)
-    )
+    told = count_told(entries)
+    count = next((at for at in range(told) if entries[at].token >= reader.vocabulary), told)
     text = find_text(response)
     tokens = [entry.token for entry in entries[:count]]
     if text is None:
         reasons.append("answer_parsed")
     else:
         slack = _get_slack(body) if count == len(entries) else None
-        if not _spells(reader.get_text(tokens), text, slack):
+        if count < told or not _spells(reader.get_text(tokens), text, slack):
             reasons.append("text_differs")
     if count == 0:
         reasons.append("nothing_told")
     return Alignment(prompt, count, tuple(reasons))
+
+
+def count_told(entries: Sequence[Entry]) -> int:
+    """Tokens before the first of which the engine's server told nothing."""
+    return next(
+        (at for at, entry in enumerate(entries) if entry.token == UNKNOWN_TOKEN), len(entries)
+    )
 
 
 def find_text(response: bytes) -> bytes | None:

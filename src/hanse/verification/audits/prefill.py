@@ -47,6 +47,13 @@ class Prefill(Protocol):
 class Reader(Protocol):
     """Reads requests and answers as the model does: chat template and vocabulary."""
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens answers are made of; a copy's canaries are none of them.
+
+        What a provider commits to is its own choice: a token from here on is never looked up.
+        """
+
     def get_prompt_tokens(self, path: str, body: bytes) -> Sequence[int]:
         """The prompt of a request, as the served template makes it.
 
