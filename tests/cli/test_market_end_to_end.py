@@ -206,9 +206,13 @@ def test_a_match_says_who_would_be_asked_and_why(provider, user, run):
     assert provider in shown.stdout
     assert "reliability" in shown.stdout
     assert run(*asked, "--region", "eu", "--json").document["provider"] == provider
-    nobody = run("match", "-m", MODEL, "--region", "us", "--explain", "--json").document
-    assert nobody["provider"] is None
-    assert [one["kind"] for one in nobody["left_out"]] == ["region"]
+    nobody = run("match", "-m", MODEL, "--region", "us", "--explain", "--json")
+    assert nobody.document["provider"] is None
+    assert [one["kind"] for one in nobody.document["left_out"]] == ["region"]
+    assert (nobody.exit_code, nobody.error["code"]) == (2, "unprocessable")
+    for more in ((), ("--explain",)):  # as `hanse quote` of it
+        unknown = run("match", "-m", "nobody-has-this", *more, "--json")
+        assert (unknown.exit_code, unknown.error["code"]) == (5, "model_not_found")
     assert run("match", "-m", MODEL, "--region", "us").exit_code != 0
     assert run("match", "-m", MODEL, "--policy", "best", "--json").exit_code == 2
 

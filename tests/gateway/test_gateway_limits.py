@@ -239,6 +239,22 @@ async def test_a_dear_provider_gives_way_to_a_cheaper_one_that_fits(gateway: Gat
         assert (answer.status, answer.headers["hanse-provider"]) == (200, provider)
 
 
+async def test_a_limit_is_told_by_what_the_cheapest_needs(gateway: Gateway) -> None:
+    cheap, dear = gateway.world.cheap.provider, gateway.world.dear.provider
+    for provider, token_s in ((cheap, 0.1), (dear, 0.01)):
+        for _ in range(3):
+            gateway.hanse.chooser.board.measured.report_stream(
+                (provider, 1), token_s, 101 * token_s, 101
+            )
+    body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
+    least = gateway.hanse.quote(CHAT, json.dumps(body).encode())[0].maximum_fee
+    key = await gateway.make_key(limits=Limits(money_per_day=least - 1))
+    refused = await gateway.ask(key, CHAT, body, **{"hanse-policy": "fastest"})
+    assert (refused.status, refused.error["code"]) == (402, "budget_exhausted")
+    assert refused.error["hanse"]["needed"] == str(least)  # the dear one's is twice that
+    assert gateway.world.cheap.paid_requests == gateway.world.dear.paid_requests == 0
+
+
 async def test_each_end_user_has_limits_of_its_own(gateway: Gateway) -> None:
     key = await gateway.make_key(user_limits=Limits(requests_per_day=1))
     for user in ("player-1", "player-2", None):

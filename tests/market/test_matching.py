@@ -155,8 +155,11 @@ def test_no_offer_is_a_404_and_only_unfit_ones_are_the_callers_to_fix():
     with pytest.raises(RequestError) as refused:
         MadeMarket().choose()
     assert refused.value.code == "model_not_found"
-    error = explain(MadeMarket([list_offer(ALPHA)]).rank(Needs(max_fee=1)), "echo")
+    offers = [list_offer(ALPHA, 9_000_000), list_offer(BETA, 1_000_000)]
+    error = explain(MadeMarket(offers).rank(Needs(max_fee=1)), "echo")
     assert error.code == "unprocessable"
+    cheapest = get_maximum_fee(offers[1].offer, 400, 100)
+    assert error.details == {"maximum_fee_least": str(cheapest)}
 
 
 def test_a_full_one_is_passed_over_and_told_apart_from_one_that_is_down():

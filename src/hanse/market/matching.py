@@ -90,12 +90,16 @@ class Candidate(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """An offer that does not fit: `kind` for programs, `reason` for people."""
+    """An offer that does not fit: `kind` for programs, `reason` for people.
+
+    `maximum_fee` is that of one beyond the caller's own limit, of kind `fee`.
+    """
 
     listed: ListedOffer
     kind: str
     reason: str
     shortfall: Shortfall | None = None
+    maximum_fee: int | None = None
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -214,7 +218,8 @@ class Judge(msgspec.Struct, frozen=True):
                 f"{needs.deadline_s:g}"
             ),
         }
-        return Exclusion(row.listed, kind, reasons[kind]())
+        maximum_fee = self._get_maximum_fee(offer) if kind == "fee" else None
+        return Exclusion(row.listed, kind, reasons[kind](), maximum_fee=maximum_fee)
 
     def _find_state_exclusion(self, row: Row, maximum_fee: int) -> str:
         board, provider = self.board, row.listed.provider
@@ -317,6 +322,8 @@ def explain(match: Match, model: str) -> HanseError:
 
     A shortage of money that alone stands in the way is named with its amounts (402); offers that
     will never fit are the caller's to fix (404, 422); anything that may pass is transient (503).
+    Where a limit of the caller's on the fee stands in the way, `maximum_fee_least` is the lowest
+    that would do.
     """
     exclusions = match.exclusions
     if not exclusions:
@@ -330,15 +337,17 @@ def explain(match: Match, model: str) -> HanseError:
         f"{count} provider{'s' if count > 1 else ''} offer{'' if count > 1 else 's'} "
         f"{model}, none can be asked: {shown}"
     )
+    fees = [e.maximum_fee for e in exclusions if e.maximum_fee is not None]
+    least_fee = {"maximum_fee_least": str(min(fees))} if fees else {}
     if any(kinds[kind] for kind in _PASSING):
-        return TransientError("no_provider", message)
+        return TransientError("no_provider", message, details=least_fee)
     short = [(e.shortfall, e.listed.provider) for e in exclusions if e.shortfall is not None]
     if short:
         least, provider = min(short, key=lambda s: (s[0].needed - s[0].available, s[1]))
-        details = {**least.to_details(), "provider": provider}
+        details = {**least.to_details(), "provider": provider, **least_fee}
         return RequestError("insufficient_balance", message, details=details)
     if any(kinds[kind] for kind in _PERMANENT):
-        return RequestError("unprocessable", message)
+        return RequestError("unprocessable", message, details=least_fee)
     return TransientError("no_provider", message)
 
 

@@ -62,7 +62,8 @@ async def match(session: Session, /, **options: Any) -> None:
 
     Offers and heartbeats are fetched now. Speeds and failures are what a running gateway has
     measured; here everybody counts as never asked. Reputations come from `--evidence`. For a
-    gateway's own decision send its request with the header `hanse-explain: 1`. Needs no key.
+    gateway's own decision send its request with the header `hanse-explain: 1`. Needs no key. If
+    nobody can be asked, the exit code says so, also with `--explain`.
     """
     from hanse.cli.buying.matching import match_market
     from hanse.cli.network import load_network
@@ -73,8 +74,7 @@ async def match(session: Session, /, **options: Any) -> None:
         report = await match_market(
             session, network, shape, needs, options["own_region"], options["evidence"]
         )
-    if report.choice is None and not options["explain"]:
-        assert report.error is not None  # one of the two is there
+    if report.error is not None and not options["explain"]:
         raise report.error
     document = _to_document(report)
     output.show(document, lambda: _render(session, report, network, options["explain"]))
@@ -88,8 +88,8 @@ async def match(session: Session, /, **options: Any) -> None:
                 output.note(line)
         for name, reason in report.refused.items():
             output.note(f"no evidence: {name}: {reason}")
-        if report.error is not None:
-            output.note(f"nobody: {report.error.message}")
+    if report.error is not None:
+        raise report.error
 
 
 def _read_request(options: dict[str, Any], network: "Network") -> tuple["RequestShape", "Needs"]:

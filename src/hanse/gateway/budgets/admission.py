@@ -156,7 +156,10 @@ class Budgets:
         self.ledger.settle(held, (1, 0, 0))
 
     async def _sell_within(self, sale: Sale, sell: Sell) -> None:
-        """Sell; where a dear provider is over the limit, once more by a cheaper one."""
+        """Sell; where a dear provider is over the limit, once more by a cheaper one.
+
+        If none of them is within it, the limit is told by what the cheapest would need.
+        """
         try:
             await sell()
         except LimitError as error:
@@ -164,17 +167,25 @@ class Budgets:
             left = refusal.limit - refusal.spent
             if sale.exchange.status or refusal.measure != "money" or left <= 0:
                 raise
-            sale.needs = replace(needs, max_fee=min(left, needs.max_fee or left))
             try:
-                await sell()
-            except LimitError:  # it tells of the cheaper one
-                raise
-            except HanseError:
-                if sale.exchange.status:
-                    raise
-                raise error from None
+                await self._sell_for(min(left, needs.max_fee or left), sale, sell, error)
             finally:
                 sale.needs = needs
+
+    async def _sell_for(self, most: int, sale: Sale, sell: Sell, error: LimitError) -> None:
+        sale.needs = replace(sale.needs, max_fee=most)
+        try:
+            await sell()
+        except LimitError:  # it tells of the cheaper one
+            raise
+        except HanseError as nobody:
+            if sale.exchange.status:
+                raise
+            least = int(nobody.details.get("maximum_fee_least", 0))
+            if most < least < error.refusal.needed:
+                await self._sell_for(least, sale, sell, error)
+                return
+            raise error from None
 
     async def _wait(
         self, sale: Sale, error: LimitError, attempt: Callable[[], Awaitable[ResultT]]
