@@ -46,7 +46,7 @@ async def draw_records(
     async with Rpc.connect(network.rpc_url) as rpc:
         depth = network.deployment.confirmations
         view = ChainRecords(rpc, Records(rpc, network.deployment.records), depth)
-        blocks = [await _find_block(rpc, view, record) for record in records]
+        blocks = [await find_block(rpc, view, record) for record in records]
         confirmed = await view.fetch_block()
         numbers = sorted({get_deciding_block(block) for block in blocks})
         headers = await rpc.fetch_headers_at([one for one in numbers if one <= confirmed])
@@ -58,7 +58,7 @@ async def draw_records(
     return list(zip(records, make_schedule(candidates, hashes), strict=True))
 
 
-async def _find_block(rpc: Rpc, view: ChainRecords, record: VerifiedRecord) -> int:
+async def find_block(rpc: Rpc, view: ChainRecords, record: VerifiedRecord) -> int:
     """The block of a record's commit, from the chain: a recorder's word could choose the draw."""
     await verify_on_chain(view, record.proof)
     found = await rpc.fetch_receipt(record.proof.transaction_hash)

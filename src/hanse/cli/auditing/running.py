@@ -86,7 +86,7 @@ async def load_purchase(
         voucher.offer.offer, trace.request, receipt.signed, trace.path, trace.body, trace.response
     )
     if opening is None:
-        opening = await _ask(session, domain, voucher, signer)
+        opening = await ask_opening(session, domain, voucher, signer)
     return Purchase(bought, opening, export_receipt(domain, voucher, receipt), domain)
 
 
@@ -140,9 +140,15 @@ def audit_purchase(
     return found, data
 
 
-async def _ask(
+async def ask_opening(
     session: Session, domain: Domain, voucher: StoredVoucher, signer: DigestSigner
 ) -> bytes:
+    """The opening of a request's commitment, from its broker.
+
+    Raises:
+        RequestError: `not_found` if it gives none.
+        TransientError: it does not answer.
+    """
     network = load_network(session.home)
     transport = HttpTransport(
         reaches_private=reaches_private(network.private_endpoints, network.deployment)

@@ -10,6 +10,7 @@ import click
 from hanse.cli.auditing.overviews import draw, report
 from hanse.cli.framework import group, option_block, pass_session
 from hanse.cli.session import Session
+from hanse.cli.watching.command import watch
 from hanse.protocol.errors import VerificationError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -49,6 +50,8 @@ def _model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ("Audit one request",
          "hanse audit run 0x5f0c... --model copy.gguf --calibration calibration.json"),
         ("Somebody's evidence, rerun", "hanse audit replay evidence.json --model copy.gguf"),
+        ("What a gateway buys, by itself",
+         "hanse audit watch --copies ./copies --calibration calibration.json"),
         ("All that was found", "hanse audit report ./evidence"),
     ),
 )  # fmt: skip
@@ -275,3 +278,4 @@ async def calibrate(session: Session, /, **options: Any) -> None:
 
 audit.add_command(report)
 audit.add_command(draw)
+audit.add_command(watch)

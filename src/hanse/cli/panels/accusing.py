@@ -4,9 +4,10 @@ from pathlib import Path
 
 import msgspec
 
+from hanse.chain import OutboxEntry
 from hanse.cli.panels.commands import FILE_BYTES_MAX
 from hanse.cli.panels.court import Court, open_court
-from hanse.cli.panels.judging import send_and_show
+from hanse.cli.panels.judging import show_after
 from hanse.cli.panels.sealed import find_sealed, get_path, make_sealed, save_sealed
 from hanse.cli.panels.showing import VERDICTS
 from hanse.cli.session import Session
@@ -30,26 +31,51 @@ async def accuse(
 ) -> None:
     """Check the receipt, seal the answer, keep it, and send the challenge."""
     content = read_file(file)
-    receipt = verify_receipt_file(receipt_file) if receipt_file else _find_receipt(content)
+    receipt = verify_receipt_file(receipt_file) if receipt_file else find_receipt(content)
     if len(uri.encode()) > URI_BYTES_MAX:
         raise RequestError("usage", f"the URI has {len(uri.encode())} bytes, at most 256")
-    evidence_hash = hash_evidence(content)
+    answer = VERDICTS[known_answer] if known_answer else Verdict.NONE
     async with open_court(session, key, can_send=True, use_keyring=keyring) as court:
-        _verify_domain(court, receipt)
-        receipt_hash = to_hex(receipt.domain.digest(receipt.receipt.receipt.struct_hash()))
-        name = name_challenge(receipt_hash, court.address, evidence_hash)
-        answer = VERDICTS[known_answer] if known_answer else Verdict.NONE
-        path = get_path(session.home, name, court.address, "answer")
-        sealed = find_sealed(path)
-        if sealed is None or sealed.verdict != answer:
-            sealed = make_sealed(answer)
-            save_sealed(path, sealed)
-        call = court.disputes.challenge(
-            receipt.receipt, evidence_hash, uri, seal_answer(court.address, answer, sealed.salt)
-        )
-        terms = court.terms
-        fees = terms.seats * terms.seat_fee
-        await send_and_show(session, court, None, call, terms.bond + fees, name)
+        with session.output.wait("challenging, until the transaction is confirmed ..."):
+            name, entry = await bring(session, court, content, receipt, uri, answer)
+        await show_after(session, court, entry, name)
+
+
+async def bring(
+    session: Session,
+    court: Court,
+    content: bytes,
+    receipt: VerifiedReceipt,
+    uri: str,
+    answer: Verdict = Verdict.NONE,
+) -> tuple[Hash32, OutboxEntry]:
+    """Challenge by this evidence against this receipt; its sealed answer is kept beforehand.
+
+    Returns:
+        The challenge's name, and its transaction.
+
+    Raises:
+        RequestError: the receipt is of another market.
+        ChainError: the contract refuses it.
+    """
+    _verify_domain(court, receipt)
+    evidence_hash = hash_evidence(content)
+    name = name_challenge(get_receipt_hash(receipt), court.address, evidence_hash)
+    path = get_path(session.home, name, court.address, "answer")
+    sealed = find_sealed(path)
+    if sealed is None or sealed.verdict != answer:
+        sealed = make_sealed(answer)
+        save_sealed(path, sealed)
+    call = court.disputes.challenge(
+        receipt.receipt, evidence_hash, uri, seal_answer(court.address, answer, sealed.salt)
+    )
+    terms = court.terms
+    return name, await court.send(call, pays=terms.bond + terms.seats * terms.seat_fee)
+
+
+def get_receipt_hash(receipt: VerifiedReceipt) -> Hash32:
+    """What a challenge names a receipt by."""
+    return to_hex(receipt.domain.digest(receipt.receipt.receipt.struct_hash()))
 
 
 def read_file(file: Path) -> bytes:
@@ -67,7 +93,7 @@ def hash_evidence(content: bytes) -> Hash32:
     return to_hex(keccak(content))
 
 
-def _find_receipt(content: bytes) -> VerifiedReceipt:
+def find_receipt(content: bytes) -> VerifiedReceipt:
     """The receipt file inside an evidence file, checked."""
     try:
         document = msgspec.json.decode(content)

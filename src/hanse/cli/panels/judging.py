@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from hanse.chain import Call
+from hanse.chain import Call, OutboxEntry
 from hanse.cli.panels.court import Case, Court, find_next_step, open_court
 from hanse.cli.panels.sealed import Sealed, find_sealed, get_path, make_sealed, save_sealed
 from hanse.cli.panels.showing import VERDICTS, case_to_document, render_case
@@ -87,15 +87,19 @@ async def send_and_show(
     case: Case | None,
     call: Call,
     pays: int = 0,
-    name: Hash32 = "",
 ) -> None:
     """Send, and show what stands afterwards: the challenge, or the key's own seat in the court."""
     with session.output.wait(f"{call.label}, until the transaction is confirmed ..."):
         entry = await court.send(call, pays=pays)
+    await show_after(session, court, entry, case.name if case is not None else "")
+
+
+async def show_after(session: Session, court: Court, entry: OutboxEntry, name: Hash32) -> None:
+    """Show what stands after a transaction: this challenge, or without one the key's own seat."""
     head = await court.rpc.fetch_head()
     later = dataclasses.replace(court, block=head.number, now_s=head.timestamp_s)
-    if case is not None or name:
-        after = await later.get_case(case.name if case else name)
+    if name:
+        after = await later.get_case(name)
         document = case_to_document(later, after) | {"transaction_hash": entry.transaction_hash}
         session.output.show(document, lambda: render_case(session, later, after))
         return
