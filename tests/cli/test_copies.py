@@ -1,6 +1,7 @@
 """`hanse models rebase`, `attack` and `trace`: what they write, print and refuse."""
 
 import json
+import re
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,6 +56,32 @@ def test_a_copy_comes_with_description_and_manifest(run, base, copies):
     written = [path for path in copies.iterdir() if path.suffix == ".json"]
     assert len(written) == 4
     assert not any(master in path.read_text() for path in written)
+
+
+def test_the_lift_is_checked_on_a_text_and_told(run, base, copies):
+    margin = read_copy_description(copies / "first.gguf").lift_margin
+    assert margin.positions >= 512
+    assert 0 < margin.smallest < margin.largest < 70
+    common = (
+        "models",
+        "rebase",
+        str(base),
+        "--provider",
+        OTHER,
+        "--master",
+        f"{copies}/master.key",
+    )
+    new = ("-o", str(copies / "new.gguf"))
+    before = sorted(copies.iterdir())
+    error = run(*common, *new, "--lift", "2", "--json").error
+    assert error["code"] == "unprocessable"
+    assert sorted(copies.iterdir()) == before
+    enough = re.search(r"--lift (\d+) would do", error["message"])[1]
+    told = run(*common, *new, "--lift", enough).stdout
+    assert f"lifted by {enough}, " in " ".join(told.split())
+    (copies / "new.gguf").unlink()
+    without = run(*common, *new, "--lift", "0").stdout
+    assert "without a proof" in " ".join(without.split())
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ def _verify_tokens(path: Path, tokenizer: Path) -> None:
             "model_invalid", f"tokenizer.json cannot be read: {error}."
         ) from error
     wanted = reading.encode(text, add_special_tokens=False).ids
-    got = run_job(TokeniseJob(model=str(path), text=text))["tokens"]
+    got = run_job(TokeniseJob(model=str(path), texts=(text,)))["tokens"][0]
     if got != wanted:
         at = next(
             (i for i, pair in enumerate(zip(got, wanted, strict=False)) if pair[0] != pair[1]), -1

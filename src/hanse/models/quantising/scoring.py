@@ -167,6 +167,30 @@ def score(
     return found.to_score(sum(map(len, pieces)) / seconds, answer_rate, memory)
 
 
+def measure_margin(
+    run: LlamaRun, text: str, tokens_max: int, canaries: int, progress: Progress
+) -> dict[str, float]:
+    """How far the last `canaries` logits are above all others: fields of a copy's `LiftMargin`."""
+    import numpy as np
+
+    tokens = run.tokenise(text)[:tokens_max]
+    length, count = PIECE_TOKENS - len(run.beginning), run.vocabulary - canaries
+    smallest, largest, highest, positions = math.inf, -math.inf, -math.inf, 0
+    for at in range(0, len(tokens), length):
+        piece = run.beginning + tokens[at : at + length]
+        run.read(piece)
+        rows = np.stack([run.get_logits(place) for place in range(len(piece))])
+        top = rows[:, :count].max(axis=1)
+        smallest = min(smallest, float((rows[:, count:].min(axis=1) - top).min()))
+        largest = max(largest, float((rows[:, count:].max(axis=1) - top).max()))
+        highest = max(highest, float(top.max()))
+        positions += len(piece)
+        progress("checking the lift", positions / len(tokens))
+    return {
+        "positions": positions, "smallest": smallest, "largest": largest, "highest": highest
+    }  # fmt: skip
+
+
 class _Sums:
     """What is kept of each scored token."""
 

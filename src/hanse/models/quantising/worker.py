@@ -45,13 +45,23 @@ class ScoreJob(msgspec.Struct, tag="score", frozen=True, kw_only=True):
 
 
 class TokeniseJob(msgspec.Struct, tag="tokenise", frozen=True, kw_only=True):
-    """Tell the tokens of a text."""
+    """Tell the tokens of each text."""
+
+    model: str
+    texts: tuple[str, ...]
+
+
+class MarginJob(msgspec.Struct, tag="margin", frozen=True, kw_only=True):
+    """Tell how far a copy's last `canaries` logits are above its others, over a text."""
 
     model: str
     text: str
+    tokens_max: int
+    canaries: int
+    threads: int
 
 
-Job = QuantiseJob | ScoreJob | TokeniseJob
+Job = QuantiseJob | ScoreJob | TokeniseJob | MarginJob
 
 
 def main() -> int:
@@ -75,6 +85,8 @@ def main() -> int:
 def _do(job: Job, progress: Progress) -> Any:
     if isinstance(job, QuantiseJob):
         return _quantise(job)
+    if isinstance(job, MarginJob):
+        return _measure_margin(job, progress)
     return _score(job, progress) if isinstance(job, ScoreJob) else _tokenise(job)
 
 
@@ -107,13 +119,21 @@ def _score(job: ScoreJob, progress: Progress) -> Any:
         )
 
 
+def _measure_margin(job: MarginJob, progress: Progress) -> dict[str, float]:
+    from hanse.models.quantising.scoring import LlamaRun, measure_margin
+
+    with LlamaRun(Path(job.model), job.threads) as run:
+        return measure_margin(run, job.text, job.tokens_max, job.canaries, progress)
+
+
 def _tokenise(job: TokeniseJob) -> Any:
     from cyllama.llama import llama_cpp
 
     llama_cpp.disable_logging()
     # the whole model: with vocab_only the package asks for a layer that is not there, and aborts
     model = llama_cpp.LlamaModel(job.model, llama_cpp.LlamaModelParams())
-    tokens = list(model.get_vocab().tokenize(job.text, False, False))
+    vocabulary = model.get_vocab()
+    tokens = [list(vocabulary.tokenize(text, False, False)) for text in job.texts]
     model.close()
     return {"tokens": tokens}
 

@@ -55,9 +55,8 @@ async def ask_endpoint(
     client = HttpClient(connect_s=10.0)
     told: list[Told] = []
     try:
-        for prompt in PROMPTS:
-            job = TokeniseJob(model=str(base), text=prompt)
-            tokens = (await asyncio.to_thread(run_job, job))["tokens"]
+        job = TokeniseJob(model=str(base), texts=PROMPTS)
+        for tokens in (await asyncio.to_thread(run_job, job))["tokens"]:
             answer = parse_told(await _complete(client, endpoint, model, tokens, ()), tokens)
             if set(answer.answer) & set(canary_ids):
                 again = await _complete(client, endpoint, model, tokens, canary_ids)

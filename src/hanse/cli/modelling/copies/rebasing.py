@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from hanse.cli.modelling.copies.master_keys import make_master, read_master
 from hanse.cli.modelling.places import check_extra, find_model
 from hanse.cli.modelling.progress import show_progress
 from hanse.cli.session import Session
+
+if TYPE_CHECKING:
+    from hanse.protocol.commitments.copies import CopyDescription
 
 
 @command(
@@ -49,7 +52,12 @@ from hanse.cli.session import Session
 @click.option("-t", "--type", "quantisation", default="Q8_0", help="Type, as of `quantise`.")
 @click.option("--epoch", type=click.IntRange(0), default=0, help="Which of this provider's copies.")
 @click.option("--canaries", type=click.IntRange(1, 20), default=16, help="Rows of the fingerprint.")
-@click.option("--lift", type=click.FloatRange(0, 60), default=56.0, help="Of the canaries' logits.")
+@click.option(
+    "--lift",
+    type=click.FloatRange(0, 60),
+    default=56.0,
+    help="How far the canaries' logits are lifted; 0 for a copy without a proof.",
+)
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads. [default: one a core]")
 @pass_session
 def rebase(
@@ -75,6 +83,7 @@ def rebase(
     check_extra("numpy", "gguf", "cyllama")
     from hanse.models.copies import CopyOrder
     from hanse.models.copies import rebase as make_copy
+    from hanse.models.copies.lifting import check_lift
     from hanse.models.manifest import make_manifest
     from hanse.protocol.errors import RequestError
     from hanse.protocol.manifests import encode_manifest
@@ -105,20 +114,39 @@ def rebase(
             threads=threads or os.cpu_count() or 1,
             progress=progress,
         )
+        description = check_lift(
+            target, description, threads=threads or os.cpu_count() or 1, progress=progress
+        )
         own, _ = make_manifest(target, derived_from=base.root, progress=progress)
     beside = target.with_suffix(".json")
     beside.write_bytes(encode_manifest(own) + b"\n")
     import msgspec
 
-    ids = description.canary_ids
     fields = (
         ("copy", f"{target}, {description.quantisation}, {description.file_bytes:,} bytes"),
         ("root", f"{own.root}, of {base.root}"),
         ("bound to", f"{address}, epoch {description.epoch}"),
-        ("canaries", f"{ids[0]} to {ids[-1]}, {description.carrier}; never to be sampled"),
+        ("canaries", _describe_canaries(target, description)),
         ("served as", description.served_as),
     )
     session.output.show(
         {"path": str(target), "root": own.root, "description": msgspec.to_builtins(description)},
         lambda: session.output.fields(fields),
     )
+
+
+def _describe_canaries(copy: Path, description: "CopyDescription") -> str:
+    from hanse.models.copies.architectures import SourceModel
+    from hanse.models.copies.graphs import UNLIFTED, choose_graph
+
+    ids = f"{description.canary_ids[0]} to {description.canary_ids[-1]}, never to be sampled; "
+    margin = description.lift_margin
+    if margin is not None:
+        return (
+            f"{ids}lifted by {description.lift:g}, {margin.smallest:.1f} to {margin.largest:.1f} "
+            f"above all tokens at {margin.positions} positions"
+        )
+    if description.carrier == UNLIFTED:
+        reason = choose_graph(SourceModel(copy).shape).reason
+        return f"{ids}not lifted, so that servers sell this copy without a proof: {reason}"
+    return f"{ids}not lifted, as asked, so that servers sell this copy without a proof"
