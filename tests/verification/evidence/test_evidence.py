@@ -7,11 +7,14 @@ import msgspec
 import pytest
 
 from hanse.protocol.errors import RequestError, VerificationError
+from hanse.protocol.messages import Usage
 from hanse.protocol.signatures import keccak, to_hex
 from hanse.sdk.receipt_file import verify_receipt_document
-from hanse.verification.audits.answers import Auditor
+from hanse.verification.audits.alignment import Alignment
+from hanse.verification.audits.answers import Auditor, get_task, judge_answer
 from hanse.verification.audits.calibration import Calibration
 from hanse.verification.audits.judging import Verdict
+from hanse.verification.audits.measuring import measure
 from hanse.verification.evidence.files import (
     FILE_BYTES_MAX,
     encode_evidence,
@@ -156,7 +159,7 @@ def replace_judgement(statement: Statement, **fields: Any) -> Statement:
         (lambda s: replace_judgement(s, reasons=()), "the numbers give cheat"),
         (lambda s: replace_judgement(s, findings=()), "the numbers give cheat"),
         (lambda s: msgspec.structs.replace(s, known_tokens=1_000), "1000 known"),
-        (lambda s: msgspec.structs.replace(s, known_tokens=39), "takes 39"),
+        (lambda s: msgspec.structs.replace(s, known_tokens=39), "39 known"),
         (lambda s: msgspec.structs.replace(s, misfits=("text_differs",)), "give inconclusive"),
         (
             lambda s: msgspec.structs.replace(
@@ -184,6 +187,80 @@ def test_a_signed_lie_that_the_file_contradicts_is_refused(
     data = make_evidence(ToyModel(weights=2), calibration, change=change)
     with pytest.raises(VerificationError, match=said):
         verify_evidence(data, verify_receipt_document)
+
+
+def make_lie(
+    calibration: Calibration,
+    *,
+    usage: Usage | None = None,
+    response: bytes | None = None,
+    prompt: tuple[int, ...] | None = None,
+    known: int | None = None,
+    misfits: tuple[str, ...] = (),
+    provider: str = OFFER.provider,
+) -> bytes:
+    """An auditor's file whose judgement follows from what it states, but what it states is false.
+
+    Its numbers are of another model, so that without a misfit the provider looks like a cheat.
+    """
+    sold = sell(ToyModel(noise=SERVED_NOISE), 40, usage=usage, response=response)
+    document = make_receipt_document(sold)
+    bought, entries = sold.bought, tuple(sold.entries)
+    reader = ToyReader()
+    tokens = tuple(reader.get_prompt_tokens(bought.path, bought.body)) if prompt is None else prompt
+    stated = Alignment(tokens, len(entries) if known is None else known, misfits)
+    task = get_task(bought, entries[: stated.count], stated, 4 / 127)
+    measured = measure(ToyModel(weights=3), task)
+    judgement = judge_answer(bought, entries, stated, measured, calibration)
+    content = Content(bought.path, bought.body, bought.response, sold.opening, tokens)
+    statement = Statement(
+        AUDITOR.address, AUDITED_AT, "hanse test",
+        Model(MANIFEST, "0x" + "77" * 32, provider, 1, "0x" + "88" * 32, 4 / 127),
+        content.get_hash(), stated.count, misfits, measured, calibration, judgement,
+    )  # fmt: skip
+    signature = sign_statement(statement, bought.receipt, DOMAIN, AUDITOR)
+    return encode_evidence(document, statement, signature, content)
+
+
+LONG_PROMPT = tuple([1] * 200)
+PARSED = b'{"choices":[{"message":{"content":"","tool_calls":[{}]}}]}'
+
+
+@pytest.mark.parametrize(
+    ("lie", "said"),
+    [
+        ({"prompt": LONG_PROMPT}, "prompt_differs"),
+        ({"usage": Usage(13, 0, 30)}, "count_differs"),
+        ({"usage": Usage(12, 0, 40)}, "prompt_differs"),
+        ({"response": PARSED}, "answer_parsed"),
+        ({"known": 20}, "20 known"),
+        ({"known": 3, "misfits": ("nothing_told",)}, "3 known"),
+        ({"misfits": ("nothing_told",)}, "nothing_told"),
+        ({"misfits": ("prompt_unreadable",)}, "prompt_unreadable"),
+        ({"misfits": ("count_differs",)}, "count_differs"),
+        ({"misfits": ("text_differs", "because"), "known": 20}, "because"),
+        ({"provider": ""}, "no copy"),
+    ],
+)
+def test_a_misfit_that_the_file_itself_shows_cannot_be_left_out_or_made_up(
+    calibration: Calibration, lie: dict[str, Any], said: str
+) -> None:
+    """An honest provider looked like a cheat where an auditor kept silent of what did not fit."""
+    with pytest.raises(VerificationError, match=said):
+        verify_evidence(make_lie(calibration, **lie), verify_receipt_document)
+
+
+def test_a_text_that_differs_is_the_auditors_word(calibration: Calibration) -> None:
+    """Where the tokens stop to spell the answer only a vocabulary can tell; it penalises nobody."""
+    data = make_lie(calibration, known=20, misfits=("text_differs",))
+    evidence = verify_evidence(data, verify_receipt_document)
+    assert evidence.statement.judgement.verdict is Verdict.INCONCLUSIVE
+    assert (
+        "cheat"
+        in verify_evidence(
+            make_lie(calibration), verify_receipt_document
+        ).statement.judgement.verdict
+    )
 
 
 def test_another_s_signature_is_refused(calibration: Calibration) -> None:

@@ -81,24 +81,35 @@ def align(
         prompt = tuple(reader.get_prompt_tokens(path, body))
     except HanseError:
         return Alignment((), 0, ("prompt_unreadable",))
-    reasons = []
-    if len(prompt) != usage.input_tokens + usage.cached_tokens:
-        reasons.append("prompt_differs")
-    if len(entries) != usage.output_tokens:
-        reasons.append("count_differs")
+    reasons = get_plain_misfits(prompt, response, entries, usage)
     told = count_told(entries)
     count = next((at for at in range(told) if entries[at].token >= reader.vocabulary), told)
     text = find_text(response)
     tokens = [entry.token for entry in entries[:count]]
-    if text is None:
-        reasons.append("answer_parsed")
-    else:
+    if text is not None:
         slack = _get_slack(body) if count == len(entries) else None
         if count < told or not _spells(reader.get_text(tokens), text, slack):
             reasons.append("text_differs")
     if count == 0:
         reasons.append("nothing_told")
     return Alignment(prompt, count, tuple(reasons))
+
+
+def get_plain_misfits(
+    prompt: Sequence[int], response: bytes, entries: Sequence[Entry], usage: Usage
+) -> list[str]:
+    """Misfits that whoever has answer, opening and the prompt's tokens sees without a vocabulary.
+
+    So a file of evidence cannot leave them out, or make them up.
+    """
+    reasons = []
+    if len(prompt) != usage.input_tokens + usage.cached_tokens:
+        reasons.append("prompt_differs")
+    if len(entries) != usage.output_tokens:
+        reasons.append("count_differs")
+    if find_text(response) is None:
+        reasons.append("answer_parsed")
+    return reasons
 
 
 def count_told(entries: Sequence[Entry]) -> int:

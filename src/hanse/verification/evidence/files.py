@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hanse.protocol.commitments.tree import Entry
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
@@ -33,7 +34,7 @@ from hanse.protocol.signatures import (
     to_hex,
     verify_signature,
 )
-from hanse.verification.audits.alignment import Alignment
+from hanse.verification.audits.alignment import Alignment, count_told, get_plain_misfits
 from hanse.verification.audits.answers import Bought, judge_answer, open_commitment
 from hanse.verification.audits.calibration import verify_calibration
 from hanse.verification.audits.measuring import POSITIONS_AUDITED_MAX
@@ -119,7 +120,8 @@ def verify_evidence(data: bytes, verify_receipt: Callable[[bytes], VerifiedRecei
     2. The auditor signed the statement about this receipt.
     3. The calibration's thresholds follow from its figures.
     4. The model that was run is the offered one, and a copy is the provider's.
-    5. Body, answer and opening are those that were signed for.
+    5. Body, answer and opening are those that were signed for, and the stated misfits are those
+       that they show.
     6. The verdict follows from the numbers, the answer and the calibration.
 
     The caller still owes: that the receipt key was the provider's, from the Registry; that the
@@ -173,6 +175,8 @@ def _verify_model(statement: Statement, receipt: VerifiedReceipt) -> None:
         raise _refuse(f"the auditor ran {model.manifest_root}, offered was {offer.manifest_root}")
     if model.provider and model.provider != offer.provider:
         raise _refuse(f"the copy is bound to {model.provider}, the provider is {offer.provider}")
+    if statement.measured.fingerprints and not model.provider:
+        raise _refuse("it holds fingerprints of a model that is no copy")
 
 
 def _verify_content(content: Content, statement: Statement, receipt: VerifiedReceipt) -> Bought:
@@ -192,7 +196,8 @@ def _verify_content(content: Content, statement: Statement, receipt: VerifiedRec
     )
     try:
         entries = open_commitment(bought, content.opening)
-        _verify_count(content, statement, len(entries))
+        _verify_fit(content, statement, bought, entries)
+        _verify_count(content, statement)
         found = Alignment(content.prompt_tokens, statement.known_tokens, statement.misfits)
         judgement = judge_answer(bought, entries, found, statement.measured, statement.calibration)
     except RequestError as error:
@@ -207,16 +212,42 @@ def _verify_content(content: Content, statement: Statement, receipt: VerifiedRec
     return bought
 
 
-def _verify_count(content: Content, statement: Statement, committed: int) -> None:
-    """An auditor measures all that an audit covers, or it could leave out what it does not like."""
-    known, measured = statement.known_tokens, len(statement.measured.misses)
-    most = min(POSITIONS_AUDITED_MAX, statement.calibration.conditions.answer_tokens)
-    expected = min(known, most) if content.prompt_tokens else 0
-    if not 0 <= known <= committed or measured != expected:
+def _verify_fit(
+    content: Content, statement: Statement, bought: Bought, entries: tuple[Entry, ...]
+) -> None:
+    """How far the tokens fit is the auditor's word only where it takes a vocabulary to see it.
+
+    An auditor that kept silent of a misfit could make an honest provider look like a cheat, since
+    numbers of other tokens than the served ones differ.
+    """
+    known, said = statement.known_tokens, statement.misfits
+    told = count_told(entries) if content.prompt_tokens else 0
+    is_cut = "text_differs" in said and 0 <= known < told
+    if known != told and not is_cut:
+        raise _refuse(f"{known} known tokens are stated, {told} of {len(entries)} are told")
+    if not content.prompt_tokens:
+        expected = ["prompt_unreadable"]
+    else:
+        usage = bought.receipt.receipt.usage
+        expected = get_plain_misfits(content.prompt_tokens, bought.response, entries, usage)
+        if "text_differs" in said and "answer_parsed" not in expected:
+            expected.append("text_differs")
+        if known == 0:
+            expected.append("nothing_told")
+    if list(said) != expected:
         raise _refuse(
-            f"{measured} positions measured where an audit takes {expected}; {known} known, "
-            f"{committed} committed"
+            f"the file shows these misfits: {', '.join(expected) or 'none'}; "
+            f"the auditor states {', '.join(said)[:200] or 'none'}"
         )
+
+
+def _verify_count(content: Content, statement: Statement) -> None:
+    """An auditor measures all that an audit covers, or it could leave out what it does not like."""
+    measured = len(statement.measured.misses)
+    most = min(POSITIONS_AUDITED_MAX, statement.calibration.conditions.answer_tokens)
+    expected = min(statement.known_tokens, most) if content.prompt_tokens else 0
+    if measured != expected:
+        raise _refuse(f"{measured} positions measured where an audit takes {expected}")
 
 
 def _refuse(reason: str) -> VerificationError:
