@@ -15,7 +15,7 @@ import asyncio
 import logging
 
 from hanse.engines import CheckedFields, EngineRequest, Operation
-from hanse.engines.parameters import check_request
+from hanse.engines.parameters import check_request, count_choices
 from hanse.protocol.commitments.promises import EMBEDDED
 from hanse.protocol.commitments.seeds import get_sampling_seed
 from hanse.protocol.commitments.tree import POSITIONS_MAX
@@ -174,7 +174,8 @@ class PaidService:
     ) -> None:
         parts, service = self.parts, request.offer.service
         user, signer = request.signed.voucher.user, request.signed.signer
-        self.slots.take(service, user, signer)
+        answers = count_choices(request.checked[1])
+        self.slots.take(service, user, signer, answers)
         parts.metrics.in_flight += 1
         name = (request.request_id, signer)
         # Before it is admitted: see `close_lost`.
@@ -201,7 +202,7 @@ class PaidService:
             if left:  # of replays, all but one are refused at once
                 self._at_work[name] = left
             parts.metrics.in_flight -= 1
-            self.slots.give_back(service, user, signer)
+            self.slots.give_back(service, user, signer, answers)
 
     async def _admit(self, request: PaidRequest, funds: SubAccountFunds) -> Begun[Admission]:
         parts, signed = self.parts, request.signed

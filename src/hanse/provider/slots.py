@@ -1,6 +1,8 @@
 """How many requests may be at work, for each service and for each sub-account.
 
-Taken before a request is admitted, so that what is refused has touched no book.
+One that asks for several answers takes a slot for each, as in the engine, so that heartbeats tell
+what is free indeed. Slots are taken before a request is admitted, so that what is refused has
+touched no book.
 """
 
 import asyncio
@@ -24,14 +26,14 @@ class Slots:
     @property
     def taken(self) -> int:
         """Requests at work."""
-        return sum(self._of_service.values())
+        return sum(self._of_sub_account.values())
 
     def get_taken(self, service_id: int) -> int:
-        """Requests of one service that run or wait."""
+        """Slots of one service that are busy or waited for."""
         return self._of_service.get(service_id, 0)
 
-    def take(self, service: Service, user: Address, signer: Address) -> None:
-        """Take a slot.
+    def take(self, service: Service, user: Address, signer: Address, answers: int = 1) -> None:
+        """Take a slot for each answer; one request may go beyond what may wait.
 
         Raises:
             TransientError: `rate_limited`, naming which limit is reached.
@@ -41,7 +43,7 @@ class Slots:
         if of_service >= most:
             raise TransientError(
                 "rate_limited",
-                f"{of_service} requests are at work or waiting for this model, at most {most}",
+                f"{of_service} answers are at work or waiting for this model, at most {most}",
                 retry_after_s=self._limits.retry_after_s,
             )
         names, most = (user, signer), self._limits.sub_account_in_flight_max
@@ -52,13 +54,13 @@ class Slots:
                 f"{of_sub_account} requests of this sub-account are at work, at most {most}",
                 retry_after_s=self._limits.retry_after_s,
             )
-        self._of_service[service.service_id] = of_service + 1
+        self._of_service[service.service_id] = of_service + _count_slots(service, answers)
         self._of_sub_account[names] = of_sub_account + 1
         self._empty.clear()
 
-    def give_back(self, service: Service, user: Address, signer: Address) -> None:
-        """Give a slot back."""
-        self._of_service[service.service_id] -= 1
+    def give_back(self, service: Service, user: Address, signer: Address, answers: int = 1) -> None:
+        """Give back what this request took."""
+        self._of_service[service.service_id] -= _count_slots(service, answers)
         names = (user, signer)
         left = self._of_sub_account[names] - 1
         if left:
@@ -71,3 +73,8 @@ class Slots:
     async def wait_empty(self) -> None:
         """Wait until nothing is at work."""
         await self._empty.wait()
+
+
+def _count_slots(service: Service, answers: int) -> int:
+    """An engine that takes more answers than it has slots makes the rest of them later."""
+    return min(answers, max(1, service.engine.capabilities.parallel))
