@@ -33,6 +33,7 @@ from hanse.models.skipping import skip_layers
 from hanse.protocol.commitments.fingerprints import quantise
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.messages import Usage
+from hanse.verification.audits.prefill import Reader
 
 Question = tuple[str, dict[str, Any]]
 
@@ -55,19 +56,21 @@ BY_FILE = {
 """Cheat -> the file that serves its text."""
 
 
+def find_files(folder: Path) -> dict[str, Path]:
+    """Where the copies are, or will be."""
+    return {name: folder / f"{name}.gguf" for name in ("own", "own-q4", "other", *SKIPPED)}
+
+
 def make_files(folder: Path) -> dict[str, Path]:
     """Write the copies; about a minute on one core."""
-    source = find_packaged_model()
-    files = {}
+    source, files = find_packaged_model(), find_files(folder)
     for name, provider, kind in (
         ("own", OWN, "Q8_0"),
         ("own-q4", OWN, "Q4_0"),
         ("other", OTHER, "Q8_0"),
     ):
-        files[name] = folder / f"{name}.gguf"
         rebase(source, files[name], CopyOrder(MASTER, ROOT, provider), kind, threads=1)
     for name, layers in SKIPPED.items():
-        files[name] = folder / f"{name}.gguf"
         skip_layers(files["own"], files[name], layers)
     return files
 
@@ -83,20 +86,19 @@ async def serve_cheat(
     """What a provider with this cheat would have answered and committed to."""
     asked = list(questions)
     if name == "drop-system":
-        asked = [(kind, _without_system(body)) for kind, body in questions]
+        asked = [(kind, without_system(body)) for kind, body in questions]
     answers = await serve(path, asked, load, cache_dir)
+    reader, scale = honest.auditor.reader, honest.auditor.scale
     if name == "drop-system":
-        return [
-            _claim(one, body, honest) for one, (_, body) in zip(answers, questions, strict=True)
-        ]
+        return [claim(one, body, reader) for one, (_, body) in zip(answers, questions, strict=True)]
     if name == "kv4":
         cache = Kv4Prefill(honest.path, context_tokens=1_024, threads=load.threads)
         try:
-            return [_forge(one, cache, honest) for one in answers]
+            return [forge(one, cache, reader, scale) for one in answers]
         finally:
             cache.close()
     if name == "cheap-text-prefill":
-        return [_forge(one, honest.auditor.prefill, honest) for one in answers]
+        return [forge(one, honest.auditor.prefill, reader, scale) for one in answers]
     return answers
 
 
@@ -129,27 +131,29 @@ class Kv4Prefill(GgufPrefill):
         self._context = llama_cpp.LlamaContext(self.model, params)
 
 
-def _forge(served: Served, prefill: Any, honest: OpenedModel) -> Served:
+def forge(served: Served, prefill: Any, reader: Reader, scale: float) -> Served:
     """The same tokens with fingerprints of another prefill."""
     count = next(
         (at for at, one in enumerate(served.entries) if one.token == UNKNOWN_TOKEN),
         len(served.entries),
     )
+    if not count:
+        return served
     tokens = [entry.token for entry in served.entries[:count]]
-    prompt = honest.auditor.reader.get_prompt_tokens(served.path, served.body)
+    prompt = reader.get_prompt_tokens(served.path, served.body)
     rows = prefill.score(prompt, tokens).canaries.tolist()
-    scale = honest.auditor.scale
     entries = [Entry(token, quantise(row, scale)) for token, row in zip(tokens, rows, strict=True)]
     return replace(served, entries=(*entries, *served.entries[count:]))
 
 
-def _claim(served: Served, body: dict[str, Any], honest: OpenedModel) -> Served:
+def claim(served: Served, body: dict[str, Any], reader: Reader) -> Served:
     """An answer to a shorter prompt, billed and signed for as one to the whole."""
     encoded = msgspec.json.encode(body)
-    tokens = len(honest.auditor.reader.get_prompt_tokens(served.path, encoded))
+    tokens = len(reader.get_prompt_tokens(served.path, encoded))
     usage = Usage(tokens, 0, served.usage.output_tokens)
     return replace(served, body=encoded, usage=usage)
 
 
-def _without_system(body: dict[str, Any]) -> dict[str, Any]:
+def without_system(body: dict[str, Any]) -> dict[str, Any]:
+    """A request as a provider reads it that drops system messages."""
     return body | {"messages": [one for one in body["messages"] if one["role"] != "system"]}

@@ -1,5 +1,8 @@
 """Cheats against rungs, on the packaged model: `make bench-audit` (QUICK=0 for the whole).
 
+What follows is the quick one, of minutes; the whole is `benchmarks.auditing.whole`: 10,000 held-out
+honest answers of two runtimes, thousands of lines that may be stopped and gone on with.
+
 Copies are made, honest answers served and audited for thresholds, more of them (other questions)
 for false positives, then each cheat's. On standard output a JSON line for each cheat, rung and
 number of tokens:
@@ -25,8 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.audit_cheats import BY_FILE, ROOT, make_files, serve, serve_cheat
+from benchmarks.audit_cheats import BY_FILE, ROOT, find_files, make_files, serve, serve_cheat
 from benchmarks.audit_cost import measure_cost
+from benchmarks.auditing.whole import measure_whole, print_report
 from hanse.cli.auditing.auditors import OpenedModel, open_model
 from hanse.cli.auditing.calibrating import Load, Rescored, Sample, calibrate, rescore, take
 from hanse.cli.auditing.prompts import make_request
@@ -57,7 +61,7 @@ class Size:
 
 
 QUICK = Size(calibration=240, held_out=80, cheating=12, tokens=40, quantile=0.95)
-WHOLE = Size(calibration=2_400, held_out=10_000, cheating=400, tokens=64, quantile=0.99)
+WHOLE_FOLDER = Path(".cache/bench-audit")
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,13 @@ async def run(size: Size, runtime: str, folder: Path) -> None:
         print(json.dumps(cost | describe(judge, sample, runtime)), flush=True)
 
 
+async def print_cost(folder: Path) -> None:
+    """The last line of the whole; the quick one has it with its thresholds."""
+    own = find_files(folder)["own"]
+    with open_model(str(own), "llama", threads=1, context_tokens=1_024) as model:
+        print(json.dumps(await measure_cost(own, model, folder)), flush=True)
+
+
 def get_numbers(count: int) -> list[int]:
     """Questions of a cheat: those with a system message, which one of the cheats drops."""
     numbers = [number for number in range(3 * count + 21) if has_system(number)]
@@ -240,9 +251,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", type=int, default=1)
     parser.add_argument("--runtime", choices=("llama", "torch"), default="llama")
+    parser.add_argument("--folder", type=Path, default=WHOLE_FOLDER, help="of the whole")
+    parser.add_argument("--report", type=int, default=0, help="1: only print what was measured")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(run(QUICK if arguments.quick else WHOLE, arguments.runtime, Path(folder)))
+    if arguments.report:
+        print_report(arguments.folder)
+    elif arguments.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(run(QUICK, arguments.runtime, Path(folder)))
+    else:
+        measure_whole(arguments.folder)
+        print_report(arguments.folder)
+        asyncio.run(print_cost(arguments.folder))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.auditing.llama_side import GgufMany
-from benchmarks.auditing.plan import ALSO_EVERY, SAMPLERS_PER_QUESTION, Job, make_plan
+from benchmarks.auditing.plan import SAMPLERS_PER_QUESTION, Job, make_plan
 from benchmarks.auditing.questions import make_questions
 from benchmarks.auditing.records import Record, append, read_done
 from benchmarks.auditing.serving import Numbered, Tools, make_server
@@ -127,17 +127,11 @@ class Lane:
 
     def _audit(self, job: Job, numbers: Sequence[int], served: Sequence[Served]) -> None:
         for number, of_one in zip(numbers, _group(served), strict=True):
-            records: list[Record] = []
-            for place, auditor in enumerate(job.audited_by):
-                if place == 0 or number % ALSO_EVERY == 0:
-                    records += self._audit_question(job, number, of_one, auditor)
-            append(self._path, records)
+            append(self._path, self._audit_question(job, number, of_one))
             self._done.add((job.name, number))
 
-    def _audit_question(
-        self, job: Job, number: int, served: Sequence[Served], auditor: str
-    ) -> list[Record]:
-        model, tools = self._auditors[auditor], self._tools
+    def _audit_question(self, job: Job, number: int, served: Sequence[Served]) -> list[Record]:
+        model, tools = self._auditors[job.audited_by], self._tools
         fitting: dict[int, Task] = {}
         found: list[Record] = []
         for sampler, one in enumerate(served):

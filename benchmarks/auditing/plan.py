@@ -1,0 +1,146 @@
+"""Which answers are served and audited: by which runtimes, how long, under which loads.
+
+Most answers are short: over few tokens the mean error of an honest answer is noisiest, so a penalty
+is likeliest there. Four answers (one question, each sampler) are served for each question.
+
+Two lanes run side by side, a process each, and each goes through its jobs in the order below:
+
+    llama    the embedded engine serves; torch audits
+    torch    torch serves; cyllama audits; then the cheats, served by the embedded engine
+
+Calibration comes first, the held-out answers in slices that change the load.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hanse.cli.auditing.calibrating import Load
+
+SAMPLERS_PER_QUESTION = 4
+LANES = ("llama", "torch")
+CALIBRATION, HELD_OUT = "calibration", "held-out"
+
+CHEATS = (
+    "quantise",
+    "other-copy",
+    "skip-layer",
+    "swap",
+    "drop-system",
+    "kv4",
+    "cheap-text-prefill",
+)
+CHEAT_QUESTIONS = 76
+"""304 answers: with none missed the power is at least 0.99 at 95 %."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A slice of answers that are made alike.
+
+    Attributes:
+        part: `calibration`, `held-out`, or the name of a cheat.
+        served_by: `llama` or `torch`.
+        audited_by: the runtime, `torch` or `llama` (by cyllama, another build).
+        load: threads and answers at once of whoever serves.
+        tokens: of an answer at most.
+        first, questions: which questions, by number.
+    """
+
+    part: str
+    served_by: str
+    audited_by: str
+    load: Load
+    tokens: int
+    first: int
+    questions: int
+
+    @property
+    def name(self) -> str:
+        """What records of it are found by."""
+        return f"{self.part}/{self.served_by}/{self.tokens}/{self.first}"
+
+    @property
+    def answers(self) -> int:
+        """How many it has."""
+        return SAMPLERS_PER_QUESTION * self.questions
+
+    @property
+    def is_cheat(self) -> bool:
+        """Whether its answers are dishonest."""
+        return self.part in CHEATS
+
+
+LLAMA_LOADS = (Load(1, 8), Load(1, 16), Load(2, 8), Load(1, 4))
+TORCH_LOADS = (Load(1, 64), Load(1, 128), Load(2, 32), Load(1, 32))
+SLICE = 32
+"""Questions under one load, before the next."""
+
+CALIBRATED = {16: 120, 64: 10, 300: 3}
+"""Tokens of an answer -> questions, for each runtime that serves."""
+
+ROUNDS = 10
+HELD = {
+    "llama": {16: 115, 32: 4, 64: 2},
+    "torch": {16: 124, 32: 4, 64: 2},
+}
+"""The same of each of ROUNDS rounds of held-out questions."""
+
+LONG = {2: {300: 2}, 4: {1_000: 1}, 6: {300: 3}, 8: {1_000: 1}}
+"""After these rounds, longer ones."""
+
+CHEAT_LOADS = (Load(1, 8), Load(2, 8))
+CHEATS_AFTER = (1, 2)
+"""Rounds of lane `torch` before either half of the cheats."""
+
+
+def make_plan(lane: str) -> list[Job]:
+    """All jobs of a lane, in order."""
+    is_llama = lane == "llama"
+    auditor = "torch" if is_llama else "llama"
+    loads = LLAMA_LOADS if is_llama else TORCH_LOADS
+    jobs: list[Job] = []
+    asked = 0 if is_llama else sum(CALIBRATED.values())
+    for tokens, count in CALIBRATED.items():
+        jobs += _slice(CALIBRATION, lane, auditor, loads, tokens, asked, count)
+        asked += count
+    asked = 0 if is_llama else 1_600
+    for number in range(ROUNDS):
+        if not is_llama and number in CHEATS_AFTER:
+            jobs += _make_cheats(CHEATS_AFTER.index(number))
+        for tokens, count in HELD[lane].items():
+            some = (*loads[number % len(loads) :], *loads[: number % len(loads)])
+            jobs += _slice(HELD_OUT, lane, auditor, some, tokens, asked, count)
+            asked += count
+        for tokens, count in LONG.get(number, {}).items():
+            jobs += _slice(HELD_OUT, lane, auditor, loads, tokens, asked, count)
+            asked += count
+    return jobs
+
+
+def count_answers(jobs: Sequence[Job]) -> int:
+    """Of all jobs together."""
+    return sum(job.answers for job in jobs)
+
+
+def _slice(
+    part: str,
+    lane: str,
+    auditor: str,
+    loads: Sequence[Load],
+    tokens: int,
+    first: int,
+    count: int,
+) -> list[Job]:
+    """One job a load in turn; a short list stays in one."""
+    jobs = []
+    for place, start in enumerate(range(0, count, SLICE)):
+        load = loads[place % len(loads)]
+        size = min(SLICE, count - start)
+        jobs.append(Job(part, lane, auditor, load, tokens, first + start, size))
+    return jobs
+
+
+def _make_cheats(half: int) -> list[Job]:
+    size = CHEAT_QUESTIONS // len(CHEATS_AFTER)
+    load = CHEAT_LOADS[half]
+    return [Job(name, "llama", "torch", load, 16, half * size, size) for name in CHEATS]
