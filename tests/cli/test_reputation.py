@@ -15,6 +15,7 @@ from hanse.market.reputation import Reputation, Word
 from hanse.market.reputation import testimony as words
 from hanse.market.reputation.computing import NEW_PPM, PPM, PRIOR_PPM
 from hanse.market.reputation.observation import Observation, sign_observation
+from hanse.protocol.commitments.tree import OPENING_RETAINED_S
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
 from hanse.verification.audits.judging import Verdict
@@ -43,7 +44,7 @@ def test_a_folder_of_evidence_is_read_once_and_only_what_holds_counts(tmp_path):
         "honest": make_evidence(ToyModel(noise=SERVED_NOISE), calibration),
         "without-content": make_evidence(ToyModel(weights=2), calibration, with_content=False),
         "doubted": make_evidence(
-            ToyModel(noise=SERVED_NOISE), calibration, with_content=False, change=doubt
+            ToyModel(noise=SERVED_NOISE), calibration, with_content=False, change=doubt, number=2
         ),
         "forged": cheat.replace(b'"hanse test"', b'"other test"'),
         "empty": b"",
@@ -55,20 +56,37 @@ def test_a_folder_of_evidence_is_read_once_and_only_what_holds_counts(tmp_path):
     assert sorted(folder.refused) == ["empty.json", "forged.json"]
     assert sorted(one.testimony.word for one in told) == [
         Word.AUDIT_DOUBTED,
-        Word.AUDIT_DOUBTED,  # nobody can run it again without the content
-        Word.AUDIT_FAILED,
+        Word.AUDIT_FAILED,  # beside it the same one without its content says nothing more
         Word.AUDIT_PASSED,
     ]
     assert {one.testimony.provider for one in told} == {OFFER.provider}
     assert {one.testimony.witness for one in told} == {AUDITOR.address}
     assert {one.receipt_key for one in told} == {BROKER.address}
     (tmp_path / "cheat.json").unlink()
-    assert [one for one in folder.read() if one.testimony.word is Word.AUDIT_FAILED] == []
+    left = sorted(one.testimony.word for one in folder.read())
+    assert left == [Word.AUDIT_DOUBTED, Word.AUDIT_DOUBTED, Word.AUDIT_PASSED]  # cannot be rerun
     elsewhere = EvidenceFolder(tmp_path, Domain(1, DOMAIN.escrow))
     assert elsewhere.read() == []
     assert "another market" in elsewhere.refused["honest.json"]
     with pytest.raises(RequestError, match="no folder"):
         EvidenceFolder(tmp_path / "none", DOMAIN).read()
+
+
+def date(at_s):
+    return lambda statement: msgspec.structs.replace(statement, audited_at=at_s)
+
+
+def test_one_auditor_has_one_word_on_one_answer_and_cannot_keep_it_fresh(tmp_path):
+    calibration, finished_at = calibrate(), 1_800_000_000
+    for at_s in (finished_at + 5, finished_at + 9, finished_at + 400 * 86_400):
+        data = make_evidence(ToyModel(weights=2), calibration, change=date(at_s))
+        (tmp_path / f"{at_s}.json").write_bytes(data)
+    (told,) = EvidenceFolder(tmp_path, DOMAIN).read()
+    assert told.testimony.at_s == finished_at + 5
+    (tmp_path / f"{finished_at + 5}.json").unlink()
+    (tmp_path / f"{finished_at + 9}.json").unlink()
+    (told,) = EvidenceFolder(tmp_path, DOMAIN).read()
+    assert told.testimony.at_s == finished_at + OPENING_RETAINED_S
 
 
 def test_an_observation_is_signed_and_told(tmp_path):

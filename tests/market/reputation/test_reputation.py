@@ -56,6 +56,13 @@ STAKES = st.fixed_dictionaries(
 )
 
 
+def test_a_file_that_somebody_stripped_does_not_stand_in_for_the_whole_one():
+    """Without its content evidence of a cheat is a doubt, under the same hash and time."""
+    whole, stripped = say(Word.AUDIT_FAILED), say(Word.AUDIT_DOUBTED)
+    for told in ((whole, stripped), (stripped, whole)):
+        assert get_risk(*told) == get_risk(whole) > get_risk(stripped)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(TESTIMONIES, max_size=40), STAKES, st.randoms(use_true_random=False))
 def test_the_order_and_repetitions_change_nothing(told, stakes, chance):

@@ -6,15 +6,18 @@ market, and of an audit that says nothing about the provider, is no testimony.
 """
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hanse.market.reputation import Testimony, Word
+from hanse.market.reputation.computing import MASSES
 from hanse.market.reputation.observation import is_observation, verify_observation
+from hanse.protocol.commitments.tree import OPENING_RETAINED_S
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError
-from hanse.protocol.signatures import Address, to_hex
+from hanse.protocol.signatures import Address, Hash32, to_hex
 
 if TYPE_CHECKING:
     from hanse.verification.evidence.files import Evidence
@@ -29,10 +32,11 @@ calibrated) say nothing about the provider."""
 
 @dataclass(frozen=True)
 class Told:
-    """A testimony, and the receipt key that has to be its provider's; None without a receipt."""
+    """A testimony, what has to be its provider's receipt key, and the receipt; None without one."""
 
     testimony: Testimony
     receipt_key: Address | None
+    receipt_hash: Hash32 | None = None
 
 
 @dataclass
@@ -67,7 +71,7 @@ class EvidenceFolder:
                 if name not in self._known:
                     self._known[name] = self._check(path)
                 found.append(self._known[name])
-        return [told for told in found if told is not None]
+        return keep_gravest([told for told in found if told is not None])
 
     def _check(self, path: Path) -> Told | None:
         from hanse.cli.auditing.files import read_bytes
@@ -87,11 +91,32 @@ class EvidenceFolder:
         return to_testimony(evidence)
 
 
+def keep_gravest(told: Iterable[Told]) -> list[Told]:
+    """One word of an auditor on an answer: the gravest of its files, and then the earliest.
+
+    Else whoever audits one answer ten times says it ten times, and whoever lays a file without its
+    content beside the whole one would make less of a cheat.
+    """
+    kept: dict[object, Told] = {}
+    for one in told:
+        said = one.testimony
+        name = (one.receipt_hash, said.witness) if one.receipt_hash else said.evidence_hash
+        held = kept.get(name)
+        if held is None or _get_rank(said) < _get_rank(held.testimony):
+            kept[name] = one
+    return list(kept.values())
+
+
+def _get_rank(said: Testimony) -> tuple[int, int, Testimony]:
+    return -MASSES[said.word], said.at_s, said
+
+
 def to_testimony(evidence: "Evidence") -> Told | None:
     """What an audit's evidence says of its provider; None if it says nothing.
 
     It is named by what the auditor signed, not by the file, which may come with content or without.
-    A cheat counts in full only with it: then anybody can run the audit again.
+    A cheat counts in full only with it: then anybody can run the audit again. It fades from the
+    audit on, but no later than an opening is kept: nobody keeps a word fresh by signing it again.
     """
     statement, receipt = evidence.statement, evidence.receipt
     verdict = statement.judgement.verdict.value
@@ -100,11 +125,13 @@ def to_testimony(evidence: "Evidence") -> Told | None:
     words = {"honest": Word.AUDIT_PASSED}
     if evidence.content is not None:
         words["cheat"] = Word.AUDIT_FAILED
+    served = receipt.receipt.receipt
     testimony = Testimony(
         to_hex(receipt.domain.digest(statement.struct_hash(receipt.receipt))),
         receipt.offer.provider,
         statement.auditor,
         words.get(verdict, Word.AUDIT_DOUBTED),
-        statement.audited_at,
+        min(statement.audited_at, served.finished_at + OPENING_RETAINED_S),
     )
-    return Told(testimony, receipt.receipt_key)
+    receipt_hash = to_hex(receipt.domain.digest(served.struct_hash()))
+    return Told(testimony, receipt.receipt_key, receipt_hash)

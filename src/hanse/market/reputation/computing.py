@@ -15,8 +15,9 @@ long ago (`HALF_LIFE_S`). What follows:
 - observations that nobody can run again, however many, make a quarter of a word at most;
 - to defame a provider takes stake of the order of its own; to praise it, likewise.
 
-A word that is false can be shown: audits are run again from their evidence (V5 of the ladder), and
-who loses there loses stake. Proven fraud is no matter of reputation: Registry condemns.
+A word that is false can be shown: anybody runs an audit again from its evidence (V5 of the ladder).
+It costs its witness no stake, though, so weigh strangers' words no higher than this does. Proven
+fraud is no matter of reputation: Registry condemns.
 """
 
 from collections.abc import Iterable, Mapping
@@ -188,7 +189,8 @@ def _keep_one_each(
     """One testimony a piece of evidence, and how many there were.
 
     Of several that name one hash the earliest counts: whoever repeats another's evidence under a
-    name of its own comes later. What is left of a tie is decided by the fields themselves.
+    name of its own comes later. Of a tie the gravest: evidence of a cheat says less without its
+    content, and anybody can leave that out. What is left is decided by the fields themselves.
     """
     kept: dict[str, Testimony] = {}
     told = 0
@@ -202,9 +204,13 @@ def _keep_one_each(
                 f"more than {TESTIMONIES_MAX} testimonies on {provider}: leave the oldest out",
             )
         held = kept.get(said.evidence_hash)
-        if held is None or (said.at_s, said) < (held.at_s, held):
+        if held is None or _get_rank(said) < _get_rank(held):
             kept[said.evidence_hash] = said
     return list(kept.values()), told
+
+
+def _get_rank(said: Testimony) -> tuple[int, int, Testimony]:
+    return said.at_s, -MASSES[said.word], said
 
 
 def _weigh(said: Testimony, now_s: int) -> tuple[bool, int]:
