@@ -124,6 +124,23 @@ def test_a_cut_meter_owes_what_was_in_the_frames() -> None:
     assert meter.finish().usage == Usage(33, 0, 4)
 
 
+@pytest.mark.parametrize("wants_usage", [True, False])
+def test_who_asks_for_usage_gets_it_also_of_a_server_that_states_none(wants_usage: bool) -> None:
+    meter = StreamMeter(Renamer("a", "m"), wants_usage=wants_usage, input_words=9)
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 7, "model": "y"}
+    choices = [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]
+    end = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    frames = [encode(head | {"choices": choices}), encode(head | {"choices": end}), b"[DONE]"]
+    meter.take(frames)
+    *_, last = meter.finish().data.decode().removesuffix("\n\n").split("\n\n")
+    stated = json.loads(last.removeprefix("data: "))
+    if not wants_usage:
+        assert "usage" not in stated
+        return
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+    assert stated == head | {"id": "a", "model": "m", "choices": [], "usage": usage}
+
+
 def tell(index: int, text: str = "", finish: str | None = None, tokens: int = 0) -> bytes:
     choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
     usage = {"prompt_tokens": 5, "completion_tokens": tokens}

@@ -86,6 +86,7 @@ class FakeBroker:
         self.receipts: dict[str, SignedReceipt] = {}
         self.answers: dict[str, bytes] = {}
         self.commitment_root = ZERO_HASH
+        self.bodies: list[bytes] = []
         self.lie = ""
         self.refuse: tuple[int, str] | None = None
         self.at_frame: Callable[[int], Awaitable[None]] | None = None
@@ -168,8 +169,11 @@ class FakeBroker:
             await _send(send, 503, content, {RECEIPT_HEADER: encode_receipt(receipt)})
             return
         usage = Usage(input_tokens=10, output_tokens=len(self.frames_text))
-        if json.loads(body).get("stream"):
-            await self._stream(signed, usage, receive, send)
+        asked = json.loads(body)
+        self.bodies.append(body)
+        if asked.get("stream"):
+            tells = (asked.get("stream_options") or {}).get("include_usage") is True
+            await self._stream(signed, usage, receive, send, tells)
         else:
             await self._answer(signed, usage, send)
 
@@ -277,7 +281,9 @@ class FakeBroker:
         headers = {} if self.lie == "stripped" else {RECEIPT_HEADER: encode_receipt(receipt)}
         await _send(send, 200, body, headers)
 
-    async def _stream(self, signed: SignedVoucher, usage: Usage, receive: Any, send: Any) -> None:
+    async def _stream(
+        self, signed: SignedVoucher, usage: Usage, receive: Any, send: Any, tells: bool
+    ) -> None:
         hasher, sent = ResponseHasher(), b""
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -294,7 +300,10 @@ class FakeBroker:
             sent += frame
             await self._send_frame(send, self._lie_stream(frame, number))
         left.cancel()
-        end = b"data: " + _chunk({}, usage) + b"\n\n"
+        end = b"data: " + _chunk({}) + b"\n\n"
+        told = b"data: " + _chunk(None, usage) + b"\n\n"
+        if tells and self.lie != "unstated":
+            end += told
         for frame in (end, DONE_FRAME):
             hasher.update(frame)
             sent += frame
@@ -349,10 +358,10 @@ class FakeBroker:
                 self._finish(signed, Usage(), EMPTY_RESPONSE_HASH, FinishReason.ERROR, b"")
 
 
-def _chunk(delta: dict[str, Any], usage: Usage | None = None) -> bytes:
+def _chunk(delta: dict[str, Any] | None, usage: Usage | None = None) -> bytes:
     chunk: dict[str, Any] = {
         "object": "chat.completion.chunk",
-        "choices": [{"index": 0, "delta": delta}],
+        "choices": [] if delta is None else [{"index": 0, "delta": delta}],
     }
     if usage is not None:
         chunk["usage"] = {

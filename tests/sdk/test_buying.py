@@ -36,7 +36,8 @@ async def test_a_whole_answer_is_bought_from_the_cheapest(world: World) -> None:
 
 async def test_a_stream_passes_untouched_and_its_receipt_covers_it(world: World) -> None:
     async with world.open() as hanse:
-        answer = await hanse.request("/v1/chat/completions", STREAM)
+        asked = json.loads(STREAM) | {"stream_options": {"include_usage": True}}  # else it is cut
+        answer = await hanse.request("/v1/chat/completions", asked)
         hasher, frames = ResponseHasher(), []
         async for frame in answer.frames():
             hasher.update(frame)

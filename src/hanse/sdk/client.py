@@ -280,7 +280,8 @@ class Hanse:
 
         Args:
             path: OpenAI's, such as `/v1/chat/completions`.
-            body: the request's bytes, sent untouched, or an object to encode.
+            body: the request's bytes, or an object to encode. Sent untouched, but that a stream is
+                always asked to state its usage.
             needs: narrows the choice.
             asked: gets each provider's address just before it is asked, also of a call that fails.
 

@@ -11,12 +11,15 @@ Metering, in order of preference:
 1. `timings` in the frame (llama.cpp): cumulative, exact at every frame, also when one character
    takes three tokens or a stop string holds text back.
 2. `usage` in the frame (the last one; with vLLM's `continuous_usage_stats` every one).
+   A caller that asks for a usage frame gets one also where the engine sends none.
 3. Neither: a frame with text counts as one token, and the prompt as its words. Both are lower
    bounds, so a stream cut before its usage never costs more than it used.
 """
 
 import re
 from typing import Any
+
+import msgspec
 
 from hanse.engines.base import Chunk
 from hanse.engines.wire.envelope import Envelope, note_reasons, read_envelope
@@ -54,6 +57,7 @@ class StreamMeter:
         self._choices = choices
         self._held: list[bytes] = []
         self._is_metered = False
+        self._is_stated = False
         self._sent_usage = Usage()
         self._counted: dict[int, Usage] = {}
         self._reasons: dict[int, FinishReason] = {}
@@ -86,6 +90,8 @@ class StreamMeter:
         """
         if len(self._reasons) < self._choices:
             raise TransientError("engine_unavailable", "The engine broke off amid its answer.")
+        if self._wants_usage and not self._is_stated:
+            self._held.append(_state_usage(self._held[-1], self.usage))
         return Chunk(b"".join(self._held), self.usage, self._reasons[min(self._reasons)])
 
     def _take_alike(self, payload: bytes, frames: list[bytes]) -> bool:
@@ -147,6 +153,8 @@ class StreamMeter:
             self._held.append(frame)
 
     def _meter(self, envelope: Envelope) -> None:
+        if envelope.usage is not None:
+            self._is_stated = True
         if (timings := envelope.timings) is not None:
             self._count(envelope, Usage(timings.prompt_n, timings.cache_n, timings.predicted_n))
         elif envelope.usage is not None:
@@ -168,6 +176,20 @@ class StreamMeter:
         # Of choices that were not counted yet, frames were: those stay owed.
         output = max(output, self.usage.output_tokens)
         self.usage = Usage(prompt.input_tokens, prompt.cached_tokens, output)
+
+
+def _state_usage(last: bytes, usage: Usage) -> bytes:
+    """A usage frame in the form of the stream's last one, where the engine sent none."""
+    prompt = usage.input_tokens + usage.cached_tokens
+    frame = msgspec.json.decode(last.removeprefix(b"data: "))
+    stated: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": prompt + usage.output_tokens,
+    }
+    if usage.cached_tokens:
+        stated["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    return b"data: " + msgspec.json.encode(frame | {"choices": [], "usage": stated}) + b"\n\n"
 
 
 def _find_only_text(envelope: Envelope) -> str | None:

@@ -105,7 +105,7 @@ class PlainClient:
             RequestError: it is at fault, or `model_not_found`.
             TransientError: nobody serves it now.
         """
-        ask = read_ask(path, body)
+        ask = read_ask(path, body, is_paid=False)
         excluded = set(needs.excluded) if needs is not None else set()
         failure: TransientError | None = None
         for _ in range(UPSTREAMS_TRIED_MAX):

@@ -24,7 +24,13 @@ from hanse.protocol.limits import RESPONSE_BYTES_MAX
 from hanse.protocol.messages import Offer, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, Hash32
 from hanse.protocol.wire import RECEIPT_COMMENT, RECEIPT_HEADER, decode_receipt
-from hanse.sdk.purchase.checking import USAGE_MARK, CheckedReceipt, Received, Terms
+from hanse.sdk.purchase.checking import (
+    USAGE_MARK,
+    CheckedReceipt,
+    Received,
+    Terms,
+    is_usage_frame,
+)
 from hanse.sdk.transport import BrokenError, Response, read_body
 from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
 from hanse.settlement.keeping.keeper import Capturing
@@ -62,6 +68,8 @@ class Answer:
         *,
         is_stream: bool,
         trace: Capturing | None = None,
+        asks_usage: bool = False,
+        hides_usage: bool = False,
     ) -> None:
         self._settler = settler
         self._terms = terms
@@ -69,6 +77,7 @@ class Answer:
         self._hasher = ResponseHasher()
         self._trace = trace
         self._usage_source: bytes | None = None
+        self._asks_usage, self._hides_usage = asks_usage, hides_usage
         self._is_open = True
         self._is_taken = False
         self._seen: list[SignedReceipt] = []
@@ -151,6 +160,7 @@ class Answer:
                 except VerificationError:
                     if batch:
                         self._count(batch)
+                    if batch:
                         yield batch  # what came before the nonsense is the caller's
                     raise
                 if batch:
@@ -228,6 +238,7 @@ class Answer:
         self.receipt.verify_true()
 
     def _count(self, batch: list[bytes]) -> None:
+        """Hash and note what came; takes a usage frame out that the caller has not asked for."""
         joined = batch[0] if len(batch) == 1 else b"".join(batch)
         self._hasher.update(joined)
         if self._trace is not None:
@@ -235,11 +246,9 @@ class Answer:
         if self._hasher.length_bytes > RESPONSE_BYTES_MAX:
             raise BrokenError(f"the stream has more than {RESPONSE_BYTES_MAX} bytes")
         if USAGE_MARK in joined:  # some engines write it, empty, into every frame
-            self._usage_source = (
-                joined
-                if len(batch) == 1
-                else next(frame for frame in reversed(batch) if USAGE_MARK in frame)
-            )
+            self._usage_source = next(frame for frame in reversed(batch) if USAGE_MARK in frame)
+            if self._hides_usage:
+                batch[:] = [frame for frame in batch if not is_usage_frame(frame)]
 
     def _read_receipt(self, frame: bytes) -> SignedReceipt:
         try:
@@ -253,7 +262,8 @@ class Answer:
 
     def _get_received(self, *, is_complete: bool) -> Received:
         hasher = self._hasher
-        return Received(hasher.get_hash(), hasher.length_bytes, is_complete, self._usage_source)
+        source, owes = self._usage_source, self._asks_usage
+        return Received(hasher.get_hash(), hasher.length_bytes, is_complete, source, owes)
 
     def _take(self, *, stream: bool) -> None:
         if stream != self.is_stream:

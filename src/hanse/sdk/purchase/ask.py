@@ -1,10 +1,14 @@
 """What a request asks for, as far as choosing and paying depend on it.
 
-The body is decoded into these few fields only (about 2 us for a small one) and sent as it came.
-Both sides read the same fields by the same rule, so their maximum fees agree.
+The body is decoded into these few fields only (about 2 us for a small one) and sent as it came, but
+that a stream which is paid for is always asked to state its usage: a bill that nothing contradicts
+is worth little. Whoever did not ask for it does not see it (`Ask.hides_usage`). Both sides read the
+same fields by the same rule, so their maximum fees agree.
 
 Source: OpenAI's API reference; `docs/protocol.md`, section "Maximum fee".
 """
+
+from typing import Any
 
 import msgspec
 
@@ -32,8 +36,13 @@ class _Body(msgspec.Struct):
     prompt: msgspec.Raw = msgspec.Raw()
     user: msgspec.Raw = msgspec.Raw()
     prompt_cache_key: msgspec.Raw = msgspec.Raw()
+    stream_options: msgspec.Raw = msgspec.Raw()
 
 
+_ASKED = b'"stream_options":{"include_usage":true},'
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OPTIONS = msgspec.json.Decoder(dict[str, Any] | None)
 _DECODER = msgspec.json.Decoder(_Body)
 _MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
 _MESSAGE = msgspec.json.Decoder(msgspec.Raw)
@@ -44,6 +53,8 @@ class Ask(msgspec.Struct, frozen=True):
 
     `output_tokens` is the most of one choice, None if the body does not say. `beginning` is what
     the prompt begins with, and `session` what OpenAI's fields name to be kept together.
+    `asks_usage` says that a stream is asked to state its usage, `hides_usage` that the caller did
+    not ask for it.
     """
 
     path: str
@@ -55,6 +66,8 @@ class Ask(msgspec.Struct, frozen=True):
     choices: int
     beginning: bytes = b""
     session: bytes = b""
+    asks_usage: bool = False
+    hides_usage: bool = False
 
     def get_shape(self, session: str = "") -> RequestShape:
         """What choosing a provider needs of it; `session` is the caller's own name for one."""
@@ -70,8 +83,13 @@ class Ask(msgspec.Struct, frozen=True):
         )
 
 
-def read_ask(path: str, body: bytes) -> Ask:
+def read_ask(path: str, body: bytes, *, is_paid: bool = True) -> Ask:
     """Read what the body asks for.
+
+    Args:
+        path: of the operation.
+        body: as the caller wrote it.
+        is_paid: whether a stream is asked to state its usage, asked for or not.
 
     Raises:
         RequestError: `not_found` for an unknown path, `request_too_large`, `invalid_request`.
@@ -103,6 +121,10 @@ def read_ask(path: str, body: bytes) -> Ask:
     if (limit is not None and limit < 1) or choices < 1:
         raise RequestError("invalid_request", "max_tokens and n must be at least 1")
     is_stream = bool(fields.stream) and operation.is_written
+    asks_usage = hides_usage = False
+    if is_stream and is_paid:
+        asked = _ask_for_usage(body, bytes(fields.stream_options))
+        asks_usage, hides_usage, body = asked is not None, asked != body, asked or body
     return Ask(
         path,
         body,
@@ -113,7 +135,27 @@ def read_ask(path: str, body: bytes) -> Ask:
         choices,
         _get_beginning(bytes(fields.messages), bytes(fields.prompt)),
         _get_text(fields.prompt_cache_key) or _get_text(fields.user),
+        asks_usage,
+        hides_usage and asks_usage,
     )
+
+
+def _ask_for_usage(body: bytes, options: bytes) -> bytes | None:
+    """The body that asks for a stream's usage; None if it cannot."""
+    if not options:
+        at = body.index(b"{") + 1
+        asked = body[:at] + _ASKED + body[at:]
+    else:
+        try:
+            known = _OPTIONS.decode(options) or {}
+        except msgspec.DecodeError:  # the broker says what is wrong with it
+            return None
+        if known.get("include_usage") is True:
+            return body
+        wanted = msgspec.json.encode(known | {"include_usage": True})
+        fields = _FIELDS.decode(body) | {"stream_options": msgspec.Raw(wanted)}
+        asked = msgspec.json.encode(fields)
+    return asked if len(asked) <= REQUEST_BODY_BYTES_MAX else None
 
 
 def _get_beginning(messages: bytes, prompt: bytes) -> bytes:

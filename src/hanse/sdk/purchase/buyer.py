@@ -297,7 +297,15 @@ class Buyer:
         if response.status == 200:
             parts.health.report_success(provider, self.active.note_head(request_id))
             trace = parts.begin_capture(terms, ask)
-            return Answer(self, terms, response, is_stream=ask.is_stream, trace=trace)
+            return Answer(
+                self,
+                terms,
+                response,
+                is_stream=ask.is_stream,
+                trace=trace,
+                asks_usage=ask.asks_usage,
+                hides_usage=ask.hides_usage,
+            )
         try:
             return await self._read_refusal(terms, response)
         finally:

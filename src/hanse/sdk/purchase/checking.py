@@ -13,9 +13,11 @@ Three questions with different answers:
    it (`hanse.protocol.commitments.promises`). Else it is counted as `UNCOMMITTED`: the caller gets
    its answer, and the provider is left after a few of these (`hanse.market.health`).
 
-Recounting without the model's tokenizer: usage in the answer must equal the receipt's; a token of
-text is at least one byte of the answer (tokens that the answer declares as hidden reasoning are
-taken out, and shown); input is at most the body's bytes plus a chat template.
+Recounting without the model's tokenizer: usage in the answer must equal the receipt's, and a stream
+is always asked for it; a token of text is at least one byte of the answer (tokens that the answer
+declares as hidden reasoning are taken out, and shown); input is at most the body's bytes plus a
+chat template. Bytes bound little, as a frame has a hundred around each token: who states as much as
+it bills is caught by what it committed to (`hanse.protocol.commitments.promises`) or not at all.
 
 Source: `docs/protocol.md`; `docs/decisions/0009-user-side.md`.
 """
@@ -45,6 +47,25 @@ SPECIAL_TOKENS_MAX = 64
 """Tokens without text of their own (ends of turn, markers of tool calls) in one choice."""
 
 USAGE_MARK = b'"usage":'
+
+
+_WHOLE = (
+    FinishReason.STOP,
+    FinishReason.LENGTH,
+    FinishReason.TOOL_CALLS,
+    FinishReason.CONTENT_FILTER,
+)
+"""Of a stream that came to its end; one that broke off may have had no time to state its usage."""
+
+_NO_CHOICES = (b'"choices":[]', b'"choices": []')
+
+
+def is_usage_frame(frame: bytes) -> bool:
+    """Whether it states the usage and nothing else, as OpenAI's last frame does where asked for.
+
+    Inside a JSON string a quote is escaped, so neither mark is ever text.
+    """
+    return USAGE_MARK in frame and any(mark in frame for mark in _NO_CHOICES)
 
 
 class _OutputDetails(msgspec.Struct):
@@ -80,12 +101,14 @@ class Received(msgspec.Struct, frozen=True):
         length_bytes: how much it was.
         is_complete: whether it came to its end.
         usage_source: the body, or the stream's last frame with a usage; None if there was none.
+        owes_usage: whether it was asked to state its usage and all of it was seen.
     """
 
     response_hash: Hash32 | None
     length_bytes: int
     is_complete: bool
     usage_source: bytes | None = None
+    owes_usage: bool = False
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -215,6 +238,9 @@ def _find_objection(signed: SignedReceipt, terms: Terms, received: Received) -> 
     if not received.is_complete:
         return ""
     stated = _find_stated_usage(received.usage_source)
+    is_whole_bill = receipt.fee > 0 and receipt.finish_reason in _WHOLE
+    if stated is None and received.owes_usage and is_whole_bill:
+        return "the stream was asked to state its usage and does not: nothing bears the bill out"
     return _find_usage_objection(usage, stated, received.length_bytes)
 
 
