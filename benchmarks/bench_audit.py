@@ -10,6 +10,7 @@ number of tokens:
     cheat, rung       V2 sampling, V3 fingerprint, both: what an audit runs
     tokens            of one provider's answers, one after the other, as far as they go
     detected          share of such groups in which the rung found something; `groups` of them
+    penalised         share with the verdict cheat, which takes more than twice a threshold
     honest_answers    held-out ones, `false_positives` of them above a threshold of this rung, and
                       `penalties` with the verdict cheat; `rate_at_most` bounds it at 95 %
 
@@ -37,6 +38,7 @@ from hanse.cli.auditing.prompts import make_request
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error
 from hanse.verification.audits.bounds import find_upper_bound, get_rate_bound
 from hanse.verification.audits.calibration import MARGIN_PPM, Calibration
+from hanse.verification.audits.judging import PENALTY_FACTOR
 from hanse.verification.audits.measuring import Measured
 from hanse.verification.audits.statistics import (
     FINGERPRINT,
@@ -44,6 +46,7 @@ from hanse.verification.audits.statistics import (
     get_sampling_statistics,
 )
 
+RUNGS = ("V2", "V3", "V2+V3")
 POINTS = (1, 4, 16, 64, 300, 1_000)
 CONFIDENCE = 0.95
 LOADS = (Load(1, 1), Load(2, 4))
@@ -86,6 +89,15 @@ class Judge:
         limits = {one.statistic: one.limit_ppm for one in self.calibration.thresholds}
         return any(value > limits.get(name, value) for name, value in statistics.items())
 
+    def is_cheat(self, found: Rescored, count: int) -> bool:
+        """Whether the first tokens' fingerprints are so far off that the verdict is cheat."""
+        served = [entry.fingerprint for entry in found.entries[:count]]
+        values = get_fingerprint_statistics(served, found.measured.fingerprints[:count])
+        limits = {one.statistic: one.limit_ppm for one in self.calibration.thresholds}
+        return any(
+            value > PENALTY_FACTOR * limits.get(name, value) for name, value in values.items()
+        )
+
 
 def cut(measured: Measured, count: int) -> Measured:
     """The first positions' numbers."""
@@ -105,6 +117,15 @@ def get_detection(
     for group in make_groups(answers, tokens):
         found.append(any(judge.is_above(rung, one, count) for one, count in group))
     return (sum(found) / len(found) if found else 0.0), len(found)
+
+
+def get_penalised(judge: Judge, answers: Sequence[Rescored], tokens: int) -> float:
+    """Share of groups of so many tokens in which an answer has the verdict cheat."""
+    found = [
+        any(judge.is_cheat(one, count) for one, count in group)
+        for group in make_groups(answers, tokens)
+    ]
+    return sum(found) / len(found) if found else 0.0
 
 
 def make_groups(answers: Sequence[Rescored], tokens: int) -> Iterator[list[tuple[Rescored, int]]]:
@@ -171,7 +192,8 @@ async def run(size: Size, runtime: str, folder: Path) -> None:
         tell(f"{size.held_out} held-out honest answers; left out so far: {sample.misfits}")
         rest = range(size.calibration, size.calibration + size.held_out)
         held_out = await gather(model, rest, size, honestly, sample)
-        wrong = {rung: count_wrong(judge, rung, held_out) for rung in ("V2", "V3", "V2+V3")}
+        wrong = {rung: count_wrong(judge, rung, held_out) for rung in RUNGS}
+        wrong["penalties"] = sum(judge.is_cheat(one, len(one.entries)) for one in held_out)
         for name, file in BY_FILE.items():
             tell(f"cheat {name}")
 
@@ -213,14 +235,17 @@ def show(
     held_out: Sequence[Rescored],
     wrong: dict[str, int],
 ) -> None:
-    for rung, false in wrong.items():
+    for rung in RUNGS:
+        false = wrong[rung]
         for tokens in POINTS:
             detected, groups = get_detection(judge, rung, found, tokens)
+            penalised = get_penalised(judge, found, tokens)
             if groups:
                 line = {
                     "cheat": name, "rung": rung, "tokens": tokens, "detected": round(detected, 4),
-                    "groups": groups, "honest_answers": len(held_out), "false_positives": false,
-                    "penalties": wrong["V3"],
+                    "groups": groups, "penalised": round(penalised, 4) if "V3" in rung else 0.0,
+                    "honest_answers": len(held_out), "false_positives": false,
+                    "penalties": wrong["penalties"],
                     "rate_at_most": round(get_rate_bound(false, len(held_out), CONFIDENCE), 5),
                 }  # fmt: skip
                 print(json.dumps(line), flush=True)

@@ -9,6 +9,7 @@ take the place of the quoted ones (`take_detections`, `make sim-cheats DETECTION
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hanse.verification.audits.bounds import get_rate_bound
 
@@ -143,13 +144,17 @@ CHEATS = (
 )
 """The cheats of issue 5, in its order."""
 
-ANSWER_TOKENS_MEASURED = 64
-"""Tokens of one audited answer that `bench-audit` is asked for: it measures 64 and 300."""
+ANSWER_TOKENS_MEASURED = 16
+"""Tokens of one audited answer: what bench-audit has most of, and less than this table's answer has
+(ANSWER_TOKENS), so that a detection is rather too low."""
 
 CONFIDENCE = 0.95
 
 RUNGS = {"stake": "V3", "record": "V2"}
 """What has to find a cheat: fingerprints are evidence for a penalty, draws count in the record."""
+
+SHARES = {"stake": "penalised", "record": "detected"}
+"""What of a line counts: a stake is lost by the verdict cheat, not by what is above a threshold."""
 
 
 def take_detections(cheats: Sequence[Cheat], lines: Iterable[str]) -> tuple[Cheat, ...]:
@@ -158,20 +163,19 @@ def take_detections(cheats: Sequence[Cheat], lines: Iterable[str]) -> tuple[Chea
     Raises:
         ValueError: a line is none of bench-audit's.
     """
-    measured: dict[tuple[str, str], tuple[int, int]] = {}
+    measured: dict[tuple[str, str], dict[str, Any]] = {}
     for line in lines:
         document = json.loads(line)
-        if document.get("tokens") == ANSWER_TOKENS_MEASURED:
-            groups = int(document["groups"])
-            found = round(document["detected"] * groups)
-            measured[document["cheat"], document["rung"]] = (found, groups)
+        if "cheat" in document and document.get("tokens") == ANSWER_TOKENS_MEASURED:
+            measured[document["cheat"], document["rung"]] = document
     taken = []
     for cheat in cheats:
-        counts = measured.get((cheat.name, RUNGS[cheat.penalty]))
-        if counts is None or cheat.found_by != "audit":
+        line_of = measured.get((cheat.name, RUNGS[cheat.penalty]))
+        if line_of is None or cheat.found_by != "audit":
             taken.append(cheat)
             continue
-        found, groups = counts
+        groups = int(line_of["groups"])
+        found = round(line_of[SHARES[cheat.penalty]] * groups)
         taken.append(
             replace(
                 cheat,

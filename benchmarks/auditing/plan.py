@@ -89,7 +89,7 @@ LONG = {2: {300: 2}, 4: {1_000: 1}, 6: {300: 3}, 8: {1_000: 1}}
 """After these rounds, longer ones."""
 
 CHEAT_LOADS = (Load(1, 8), Load(2, 8))
-CHEATS_AFTER = (1, 2)
+CHEATS_AFTER = (1, 1)
 """Rounds of lane `torch` before either half of the cheats."""
 
 
@@ -105,8 +105,9 @@ def make_plan(lane: str) -> list[Job]:
         asked += count
     asked = 0 if is_llama else 1_600
     for number in range(ROUNDS):
-        if not is_llama and number in CHEATS_AFTER:
-            jobs += _make_cheats(CHEATS_AFTER.index(number))
+        for half, after in enumerate(CHEATS_AFTER):
+            if not is_llama and number == after:
+                jobs += _make_cheats(half)
         for tokens, count in HELD[lane].items():
             some = (*loads[number % len(loads) :], *loads[: number % len(loads)])
             jobs += _slice(HELD_OUT, lane, auditor, some, tokens, asked, count)

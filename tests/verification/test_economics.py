@@ -1,5 +1,7 @@
 """The simulation of cheats agrees with the formula, repeats by its seed, and names its inputs."""
 
+import json
+
 import pytest
 
 from benchmarks.cheat_table import CHEATS, take_detections
@@ -45,17 +47,28 @@ def test_a_cheat_that_only_counts_in_the_record_pays_while_half_the_users_do_not
     assert simulate(1, cheat, 0.01, 1_000, 10, 1.0)["profit_over_honest"] < 0
 
 
+def make_line(
+    cheat: str, rung: str, tokens: int, detected: float, penalised: float, groups: int
+) -> str:
+    """As bench-audit prints it."""
+    shares = {"detected": detected, "penalised": penalised}
+    return json.dumps({"cheat": cheat, "rung": rung, "tokens": tokens, "groups": groups} | shares)
+
+
 def test_measured_detections_take_the_place_of_quoted_ones_by_their_lower_bound():
     lines = [
-        '{"cheat": "quantise", "rung": "V3", "tokens": 64, "detected": 1.0, "groups": 300}',
-        '{"cheat": "quantise", "rung": "V3", "tokens": 16, "detected": 0.5, "groups": 300}',
-        '{"cheat": "kv4", "rung": "V2", "tokens": 64, "detected": 0.1, "groups": 300}',
-        '{"cheat": "cheap-text-prefill", "rung": "V2", "tokens": 64, "detected": 0.8, "groups": 9}',
+        make_line("quantise", "V3", 16, 1.0, 1.0, 300),
+        make_line("quantise", "V3", 4, 0.5, 0.5, 300),
+        make_line("skip-layer", "V3", 16, 1.0, 0.5, 300),
+        make_line("kv4", "V2", 16, 0.1, 0.0, 300),
+        make_line("cheap-text-prefill", "V2", 16, 0.8, 0.0, 9),
         '{"prover_overhead": 0.03}',
+        '{"honest": "kind", "is": "code", "tokens": 16}',
     ]
     taken = {cheat.name: cheat for cheat in take_detections(CHEATS, lines)}
     assert taken["quantise"].detection == pytest.approx(1 - 3 / 300, abs=1e-3)
     assert taken["quantise"].detection_source.startswith("measured: bench-audit, 300 of 300")
     assert 0.4 < taken["cheap-text-prefill"].detection < 0.8
+    assert taken["skip-layer"].detection < 0.5  # what is above a threshold costs no stake
     for name in ("kv4", "swap", "overclaim"):  # the draws penalise nobody; not measured
         assert taken[name] == BY_NAME[name]

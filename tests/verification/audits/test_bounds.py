@@ -9,6 +9,7 @@ from hanse.verification.audits.bounds import (
     find_upper_bound,
     get_carried_quantile,
     get_chance,
+    get_chance_at_any_look,
     get_count_needed,
     get_rate_bound,
 )
@@ -64,3 +65,24 @@ def test_many_findings_that_prove_nothing_alone_are_no_chance() -> None:
     assert get_chance(10, 20, 0.05) < 1e-7
     with pytest.raises(ValueError, match="no share"):
         get_chance(21, 20, 0.05)
+
+
+def test_looking_after_every_audit_accuses_no_more_honest_providers_than_it_says() -> None:
+    drawn, accused = random.Random(7), 0
+    for _ in range(600):
+        found = 0
+        for count in range(1, 101):
+            found += drawn.random() < 0.05
+            if get_chance_at_any_look(found, count, 0.05) < 0.05:
+                accused += 1
+                break
+    assert (
+        0 < accused <= 30
+    )  # at most 5 %, however often one looks; looking so often by get_chance, 14 %
+
+
+def test_a_cheat_that_is_doubted_every_time_is_beyond_chance_within_seven_audits() -> None:
+    assert get_chance_at_any_look(6, 6, 0.03) < 1e-6 < get_chance_at_any_look(4, 4, 0.03)
+    assert get_chance_at_any_look(0, 50, 0.03) == 1
+    with pytest.raises(ValueError, match="no share"):
+        get_chance_at_any_look(2, 1, 0.03)

@@ -7,13 +7,14 @@ from typing import Any
 
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.sdk.receipt_file import verify_receipt_document
-from hanse.verification.audits.bounds import get_chance, get_rate_bound
+from hanse.verification.audits.bounds import get_chance, get_chance_at_any_look, get_rate_bound
 from hanse.verification.audits.calibration import (
     DOCUMENT_BYTES_MAX,
     Calibration,
     decode_calibration,
 )
 from hanse.verification.audits.judging import REASONS, Judgement, Verdict
+from hanse.verification.audits.statistics import BLOCKS
 from hanse.verification.evidence.files import (
     FILE_BYTES_MAX,
     Evidence,
@@ -112,7 +113,11 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
 
 
 def _describe(counts: Counter[str], rate: float) -> dict[str, Any]:
-    """Of one provider; `rate` is how often an honest answer's sampling is above its threshold."""
+    """Of one provider; `rate` is how often an honest answer is above one threshold.
+
+    "by chance" is asked once, "at any look" however often: of fingerprints, which have a threshold
+    for each length of block, and of sampling, which has one.
+    """
     audits = sum(counts[verdict.value] for verdict in Verdict)
     cheats = counts[Verdict.CHEAT.value]
     return {
@@ -123,6 +128,12 @@ def _describe(counts: Counter[str], rate: float) -> dict[str, Any]:
         "detected_by_fingerprint": counts["detected fingerprint"],
         "detected_by_sampling": counts["detected sampling"],
         "sampling_by_chance": get_chance(counts["detected sampling"], audits, rate),
+        "at_any_look": {
+            "fingerprint": get_chance_at_any_look(
+                counts["detected fingerprint"], audits, min(0.5, len(BLOCKS) * rate)
+            ),
+            "sampling": get_chance_at_any_look(counts["detected sampling"], audits, rate),
+        },
         "cheat_rate_at_most": round(get_rate_bound(cheats, audits, CONFIDENCE), 6),
         "confidence": CONFIDENCE,
     }

@@ -8,12 +8,16 @@
 - **Rates by Clopper and Pearson.** Of n honest answers k were found wanting: the largest rate at
   which so few would still come with probability 1 - confidence. 0 of n is about 3 / n at 95 %.
 
-`get_chance` is the same question the other way round, for many audits of one provider.
+`get_chance` is the same question the other way round, for many audits of one provider, asked once.
+Who looks after every audit, and stops when it looks bad, asks `get_chance_at_any_look`: a bet
+against an honest provider, whose capital grows above c with a probability of 1 / c at most,
+whenever one looks (Ville's inequality).
 
-Both are exact and conservative; both assume that the sample was drawn as future answers will be.
+All are exact and conservative; both assume that the sample was drawn as future answers will be.
 Noise of a kind that the sample lacks (another runtime, longer contexts) is not in them.
 
-Source: David and Nagaraja, Order Statistics, 3rd edition, 7.1; Clopper and Pearson (1934).
+Source: David and Nagaraja, Order Statistics, 3rd edition, 7.1; Clopper and Pearson (1934);
+Shafer, Testing by betting (2021).
 """
 
 import math
@@ -21,6 +25,11 @@ from collections.abc import Sequence
 
 SAMPLES_MAX = 1_000_000
 """Honest answers of one calibration; more are not slower to gain than to count."""
+
+
+BETS = (0.02, 0.1, 0.5)
+"""Parts of the capital that are bet, a third of it on each: large for a cheat in every answer,
+small for one in every twentieth."""
 
 
 def get_carried_quantile(count: int, confidence: float) -> float:
@@ -35,13 +44,17 @@ def get_count_needed(quantile: float, confidence: float) -> int:
     return math.ceil(math.log1p(-confidence) / math.log(quantile) - 1e-9)
 
 
-def find_rank(count: int, quantile: float, confidence: float) -> int | None:
-    """Which of `count` sorted values bounds the quantile, from 1; None if not even the largest."""
+def find_rank(count: int, quantile: float, confidence: float, rank_min: int = 0) -> int | None:
+    """Which of `count` sorted values bounds the quantile, from 1; None if not even the largest.
+
+    One below `rank_min` is not looked for further down: whoever cannot use it need not wait for
+    it, which takes seconds where a stranger's file names a million values and a low quantile.
+    """
     _check(count, quantile, confidence)
     rank, tail = None, 0.0
     for above in range(count, -1, -1):  # P(binomial >= above), from the thin end
         tail += _get_probability(count, above, quantile)
-        if tail > 1 - confidence:
+        if tail > 1 - confidence or above < rank_min:
             return rank
         rank = above
     return rank  # pragma: no cover  # the tail reaches one
@@ -77,6 +90,23 @@ def get_chance(found: int, count: int, rate: float) -> float:
     if not (0 <= found <= count and 0 < rate < 1):
         raise ValueError(f"{found} of {count} at a rate of {rate} is no share")
     return min(1.0, math.fsum(_get_probability(count, k, rate) for k in range(found, count + 1)))
+
+
+def get_chance_at_any_look(found: int, count: int, rate: float) -> float:
+    """How probable it is that an honest provider ever comes to look as bad as this, at most.
+
+    Honest answers are found wanting at this rate at most, whatever came before. The capital depends
+    on how many were and not on their order, so the counts are enough.
+    """
+    _check(count, 0.5, 0.5)
+    if not (0 <= found <= count and 0 < rate < 1):
+        raise ValueError(f"{found} of {count} at a rate of {rate} is no share")
+    logs = [
+        found * math.log(1 - bet + bet / rate) + (count - found) * math.log1p(-bet) for bet in BETS
+    ]
+    top = max(logs)
+    capital_log = top + math.log(math.fsum(math.exp(one - top) for one in logs) / len(BETS))
+    return min(1.0, math.exp(-capital_log)) if capital_log > 0 else 1.0
 
 
 def _get_probability(count: int, successes: int, rate: float) -> float:
