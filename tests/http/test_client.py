@@ -274,6 +274,21 @@ async def test_what_nobody_asked_for_ends_the_connection(extra):
         assert peer.connections == 2
 
 
+@pytest.mark.parametrize(
+    "body", [b"content-length: 4\r\n\r\nevil", b"\r\n", b"content-length: 0\r\n\r\n"]
+)
+async def test_a_second_answer_in_one_read_never_replaces_the_first(body):
+    second = b"HTTP/1.1 418 No\r\nhanse-receipt: another's\r\n" + body
+    async with calling(OK + second, OK) as (peer, client):
+        response = await ask(peer, client)
+        assert (response.status, "hanse-receipt" in response.headers) == (200, False)
+        assert await response.read() == b"ok"
+        assert await response.read() == b""
+        response.close()
+        assert await fetch(peer, client) == b"ok"
+        assert peer.connections == 2
+
+
 @pytest.mark.parametrize("cut", [b"", b"HTTP/1.1 200", OK[:-1], CHUNKED + b"5\r\nok"])
 async def test_an_answer_that_breaks_off_is_told_from_one_that_ends(cut):
     async with calling(send(cut, then_close=True)) as (peer, client):

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.store import SqliteDatabase, hold_folder, open_sqlite
+from hanse.store.group_commit import SharedTransaction, Write
 from hanse.store.sqlite import COMMITS_PER_CHECKPOINT
 from tests.store.facts import TABLES, Gate, count, put
 
@@ -38,6 +39,75 @@ async def on_loop(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     await database.migrate("test", TABLES)
     yield database
     await database.close()
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_an_interruption_within_a_write_leaves_nobody_waiting(tmp_path, others):
+    opened, tasks = [], []
+
+    async def write_all() -> None:
+        database = await open_sqlite(tmp_path / "store.sqlite3", loop_commit_s_max=ALWAYS)
+        await database.migrate("test", TABLES)
+        opened.append(database)
+        writes = [*(put(str(number)) for number in range(others)), interrupt]
+        tasks.extend(asyncio.ensure_future(database.write(write)) for write in writes)
+        await asyncio.wait(tasks)
+
+    async def look() -> None:
+        async with asyncio.timeout(5):
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [getattr(one, "code", one) for one in done] == ["store_unavailable"] * len(tasks)
+        (database,) = opened
+        assert await count(database) == 0
+        await database.write(put("after"))
+        assert await count(database) == 1
+        await database.close()
+
+    with asyncio.Runner() as runner:
+        with pytest.raises(KeyboardInterrupt):
+            runner.get_loop().run_until_complete(write_all())
+        runner.run(look())
+
+
+class Interrupted:
+    """A connection whose commit is interrupted, before it or after it."""
+
+    def __init__(self, connection: sqlite3.Connection, *, is_after: bool) -> None:
+        self._connection, self._is_after = connection, is_after
+
+    def execute(self, sql: str, parameters: tuple = ()) -> sqlite3.Cursor:
+        if sql == "COMMIT" and not self._is_after:
+            raise KeyboardInterrupt
+        done = self._connection.execute(sql, parameters)
+        if sql == "COMMIT":
+            raise KeyboardInterrupt
+        return done
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+async def test_an_interrupted_commit_tells_what_became_of_it(is_after):
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE facts (key TEXT)")
+    loop = asyncio.get_running_loop()
+    transaction = SharedTransaction(Interrupted(connection, is_after=is_after))
+    batch = [
+        Write(lambda tx: tx.execute("INSERT INTO facts VALUES ('a')"), loop, loop.create_future())
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        transaction.commit(batch, transaction.run(batch))
+    (told,) = await asyncio.gather(batch[0].future, return_exceptions=True)
+    assert (told == 1) is is_after
+    assert (connection.execute("SELECT count(*) FROM facts").fetchone() == (1,)) is is_after
+    assert not transaction.is_open
+    connection.close()
 
 
 async def test_writes_that_wait_share_one_commit(database):

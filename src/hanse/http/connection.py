@@ -233,6 +233,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The parser's: a head is complete."""
+        if self._response is not None:  # a second one: its status and headers are not the first's
+            raise ValueError("an answer that nobody asked for")  # makes the parser stop
         status, headers = self._parser.get_status_code(), self._headers
         self._headers = {}
         if status < 200:  # an interim answer
@@ -247,8 +249,6 @@ class HttpConnection(asyncio.Protocol):
         """The parser's: the answer is complete."""
         if self._response is None:
             return
-        if self._is_complete:
-            raise ValueError("an answer that nobody asked for")  # makes the parser stop
         self._is_complete = True
         self._keeps_alive = self._parser.should_keep_alive()
 

@@ -127,8 +127,8 @@ class SharedTransaction:
                 if not connection.in_transaction:  # the engine gave up on all of it
                     return self._undo(batch, error)
                 results.append((write.future, None, error))
-            except BaseException as error:
-                self._undo(batch, error)
+            except BaseException as error:  # an interruption: nobody else will tell the callers
+                deliver(batch, self._undo(batch, error), None)
                 raise
         return results
 
@@ -146,6 +146,12 @@ class SharedTransaction:
             self._connection.execute("COMMIT")
         except Exception as error:
             return self._undo(batch, error), 0.0
+        except BaseException as error:  # an interruption, before the commit or after it
+            if self._connection.in_transaction:
+                results = self._undo(batch, error)
+            self.is_open = False
+            deliver(batch, results, None)
+            raise
         self.is_open = False
         return results, time.perf_counter() - started
 
@@ -157,6 +163,7 @@ class SharedTransaction:
             is_whole = self._connection.in_transaction  # else the engine gave up on all of it
             refusal = self._undo([write], error)[0]
             if not isinstance(error, Exception):
+                deliver([write], [refusal], None)
                 raise
             return (write.future, None, _name_refusal(error) or error) if is_whole else refusal
 
