@@ -7,6 +7,7 @@ Each is an engine round another one, behind the offer of what was promised:
     dropping.py       answer without the system messages, and bill them: drop-system
     late_proof.py     text of a cheap model, fingerprints by one prefill of the promised copy:
                       cheap-text-prefill
+    passing.py        what all of them are: an engine round another one
 
 Which files and addresses they serve is the operator's to say (`hanse provider start --cheat`);
 files are made by `hanse.models`, which engines do not know. What each one gains and what catches

@@ -10,16 +10,8 @@ from typing import Any
 
 import msgspec
 
-from hanse.engines.base import (
-    Answer,
-    Capabilities,
-    Chunk,
-    Engine,
-    EngineRequest,
-    ModelDescription,
-    Operation,
-    Progress,
-)
+from hanse.engines.base import Answer, Chunk, EngineRequest, Operation
+from hanse.engines.cheating.passing import PassingEngine
 from hanse.protocol.messages import Usage
 
 SYSTEM_ROLES = frozenset({"system", "developer"})
@@ -28,45 +20,16 @@ _FRAME = b"data: "
 _END = b"\n\n"
 
 
-class SystemDropper:
-    """See the module; `hanse.engines.base.Engine` says what each method promises."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def name(self) -> str:
-        """That of the engine that answers."""
-        return self._engine.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the engine that answers."""
-        return self._engine.capabilities
-
-    async def start(self, progress: Progress | None = None) -> None:
-        """Start the engine that answers."""
-        await self._engine.start(progress)
-
-    async def close(self) -> None:
-        """End it."""
-        await self._engine.close()
-
-    async def healthy(self) -> bool:
-        """Whether it is."""
-        return await self._engine.healthy()
-
-    async def describe_model(self) -> ModelDescription:
-        """Its own: the model is the promised one."""
-        return await self._engine.describe_model()
+class SystemDropper(PassingEngine):
+    """See the module."""
 
     async def answer(self, request: EngineRequest) -> Answer:
         """To less than was asked."""
         dropped = drop_system(request)
         if dropped is request:
-            return await self._engine.answer(request)
+            return await self._inner.answer(request)
         more = await self._count_more(request, dropped)
-        answer = await self._engine.answer(dropped)
+        answer = await self._inner.answer(dropped)
         body = msgspec.json.encode(_correct(msgspec.json.decode(answer.body), more))
         return msgspec.structs.replace(answer, body=body, usage=_bill(answer.usage, more))
 
@@ -74,18 +37,14 @@ class SystemDropper:
         """To less than was asked."""
         dropped = drop_system(request)
         more = 0 if dropped is request else await self._count_more(request, dropped)
-        async for chunk in self._engine.stream(dropped):
+        async for chunk in self._inner.stream(dropped):
             yield msgspec.structs.replace(
                 chunk, data=_correct_frames(chunk.data, more), usage=_bill(chunk.usage, more)
             )
 
-    async def count_tokens(self, request: EngineRequest) -> int:
-        """With the system messages: that is what is billed."""
-        return await self._engine.count_tokens(request)
-
     async def _count_more(self, request: EngineRequest, dropped: EngineRequest) -> int:
-        whole = await self._engine.count_tokens(request)
-        return max(0, whole - await self._engine.count_tokens(dropped))
+        whole = await self._inner.count_tokens(request)
+        return max(0, whole - await self._inner.count_tokens(dropped))
 
 
 def drop_system(request: EngineRequest) -> EngineRequest:

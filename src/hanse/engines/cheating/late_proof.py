@@ -16,15 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from hanse.engines.base import (
-    Answer,
-    Capabilities,
-    Chunk,
-    Engine,
-    EngineRequest,
-    ModelDescription,
-    Progress,
-)
+from hanse.engines.base import Answer, Chunk, Engine, EngineRequest, Progress
+from hanse.engines.cheating.passing import PassingEngine
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.engines.proving.prefill_gguf import GgufPrefill
 from hanse.engines.proving.reader_gguf import GgufReader
@@ -33,8 +26,8 @@ from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import InvariantError, RequestError
 
 
-class LateProver:
-    """See the module; `hanse.engines.base.Engine` says what each method promises."""
+class LateProver(PassingEngine):
+    """See the module; the inner engine is the one that writes."""
 
     def __init__(self, cheap: Engine, promised: Path, *, context_tokens: int, threads: int) -> None:
         """Take the engine that writes and the copy that proves.
@@ -48,21 +41,12 @@ class LateProver:
                 "configuration_invalid",
                 f"{promised.name} is no copy: there is no proof to be late with.",
             )
-        self._cheap, self._promised = cheap, promised
+        super().__init__(cheap)
+        self._promised = promised
         self._scale = copy.description.fingerprint_scale
         self._context_tokens, self._threads = context_tokens, threads
         self._prefill: GgufPrefill | None = None
         self._turn = asyncio.Lock()
-
-    @property
-    def name(self) -> str:
-        """That of the engine that writes."""
-        return self._cheap.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the engine that writes."""
-        return self._cheap.capabilities
 
     async def start(self, progress: Progress | None = None) -> None:
         """Start the writer and load the copy that proves.
@@ -70,8 +54,8 @@ class LateProver:
         Raises:
             RequestError: the writer serves no copy, so that nobody knows its tokens.
         """
-        await self._cheap.start(progress)
-        if not self._cheap.capabilities.proves:
+        await super().start(progress)
+        if not self._inner.capabilities.proves:
             raise RequestError(
                 "configuration_invalid",
                 "The cheap model must be a copy, whose proof names the tokens that it wrote.",
@@ -89,26 +73,18 @@ class LateProver:
             prefill, self._prefill = self._prefill, None
             if prefill is not None:
                 await asyncio.to_thread(prefill.close)
-        await self._cheap.close()
-
-    async def healthy(self) -> bool:
-        """Whether the writer is."""
-        return await self._cheap.healthy()
-
-    async def describe_model(self) -> ModelDescription:
-        """The writer's; `Substitute` tells the promised one."""
-        return await self._cheap.describe_model()
+        await super().close()
 
     async def answer(self, request: EngineRequest) -> Answer:
         """The writer's text with the other one's fingerprints."""
-        answer = await self._cheap.answer(request)
+        answer = await self._inner.answer(request)
         return msgspec.structs.replace(answer, proof=await self._prove(request, answer.proof))
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """The writer's text; the proof follows with the last chunk."""
         entries: tuple[Entry, ...] = ()
         held: Chunk | None = None
-        async for chunk in self._cheap.stream(request):
+        async for chunk in self._inner.stream(request):
             entries += chunk.proof
             if held is not None:
                 yield held
@@ -116,10 +92,6 @@ class LateProver:
         if held is not None:
             proof = await self._prove(request, entries)
             yield msgspec.structs.replace(held, proof=proof)
-
-    async def count_tokens(self, request: EngineRequest) -> int:
-        """By the writer's tokenizer."""
-        return await self._cheap.count_tokens(request)
 
     async def _prove(self, request: EngineRequest, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         known = next(

@@ -6,25 +6,17 @@ The promised engine runs only long enough to be described: its manifest, its qua
 proofs and its limits go into the offer. After that every request goes to the other one.
 """
 
-from collections.abc import AsyncGenerator
-
-from hanse.engines.base import (
-    Answer,
-    Capabilities,
-    Chunk,
-    Engine,
-    EngineRequest,
-    ModelDescription,
-    Progress,
-)
+from hanse.engines.base import Capabilities, Engine, ModelDescription, Progress
+from hanse.engines.cheating.passing import PassingEngine
 from hanse.protocol.errors import InvariantError
 
 
-class Substitute:
-    """See the module; `hanse.engines.base.Engine` says what each method promises."""
+class Substitute(PassingEngine):
+    """See the module; the inner engine is the one that answers."""
 
     def __init__(self, promised: Engine, served: Engine) -> None:
-        self._promised, self._served = promised, served
+        super().__init__(served)
+        self._promised = promised
         self._described: tuple[Capabilities, ModelDescription] | None = None
 
     @property
@@ -47,31 +39,11 @@ class Substitute:
             )
         finally:
             await self._promised.close()
-        await self._served.start(progress)
-
-    async def close(self) -> None:
-        """End the one that answers."""
-        await self._served.close()
-
-    async def healthy(self) -> bool:
-        """Whether the one that answers does."""
-        return await self._served.healthy()
+        await super().start(progress)
 
     async def describe_model(self) -> ModelDescription:
         """The promised model."""
         return self._get_described()[1]
-
-    async def answer(self, request: EngineRequest) -> Answer:
-        """By the other model."""
-        return await self._served.answer(request)
-
-    def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
-        """By the other model."""
-        return self._served.stream(request)
-
-    async def count_tokens(self, request: EngineRequest) -> int:
-        """By the other model."""
-        return await self._served.count_tokens(request)
 
     def _get_described(self) -> tuple[Capabilities, ModelDescription]:
         if self._described is None:
