@@ -166,6 +166,34 @@ def test_a_sequence_that_does_not_fit_is_never_punished(
     assert reason in judgement.reasons
 
 
+def test_a_bill_above_its_commitment_is_a_cheat_whatever_was_run(
+    calibration: Calibration,
+) -> None:
+    """Both numbers are signed, so neither threshold nor calibration nor model has a say."""
+    conditions = msgspec.structs.replace(calibration.conditions, manifest_root=ZERO_HASH)
+    other = msgspec.structs.replace(calibration, conditions=conditions)
+    for known in (calibration, other):
+        judgement = audit(sell(HONEST, usage=Usage(13, 0, 81)), known).judgement
+        assert judgement.verdict is Verdict.CHEAT
+        assert judgement.reasons[0] == "overbilled"
+    fewer = audit(sell(HONEST, usage=Usage(13, 0, 79)), calibration).judgement
+    assert fewer.verdict is Verdict.INCONCLUSIVE
+    sold = sell(HONEST, usage=Usage(13, 0, 81))
+    bought = sold.bought
+    for change in (
+        {"offer": msgspec.structs.replace(bought.offer, verifiability="sampled")},
+        {
+            "receipt": msgspec.structs.replace(
+                bought.receipt, receipt=msgspec.structs.replace(bought.receipt.receipt, fee=0)
+            )
+        },
+    ):
+        sold.bought = msgspec.structs.replace(bought, **change)
+        judgement = audit(sold, calibration).judgement
+        assert "overbilled" not in judgement.reasons
+        assert judgement.verdict is Verdict.INCONCLUSIVE
+
+
 def test_another_calibration_says_nothing(calibration: Calibration) -> None:
     sold = sell(ToyModel(weights=2))
     conditions = calibration.conditions

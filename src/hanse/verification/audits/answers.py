@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from hanse.protocol.commitments.fingerprints import SCALE
+from hanse.protocol.commitments.promises import Breach, find_breach
 from hanse.protocol.commitments.seeds import get_request_seed
 from hanse.protocol.commitments.tree import Entry, decode_opening
 from hanse.protocol.errors import RequestError, VerificationError
@@ -101,8 +102,8 @@ def open_commitment(bought: Bought, opening: bytes) -> tuple[Entry, ...]:
     if receipt.commitment_root == ZERO_HASH:
         raise RequestError(
             "unprocessable",
-            f"the receipt of request {bought.request.request_id} has no commitment: its provider "
-            "serves no copy, or this kind of request has none",
+            f"the receipt of request {bought.request.request_id} has no commitment: its offer is "
+            f"of class {bought.offer.verifiability}, its fee {receipt.fee}",
         )
     return decode_opening(opening, receipt.commitment_root)
 
@@ -168,12 +169,14 @@ def judge_answer(
         count_choices(measured.odds),
     )
     coverage = get_coverage(bought.path, body, circumstances, calibration)
+    breach = find_breach(bought.offer, bought.receipt.receipt, len(entries))
+    overbilled = ("overbilled",) if breach is Breach.OVERBILLED else ()
     case = Case(
         audited,
         measured,
         get_chain(body),
         coverage,
-        found.reasons,
+        found.reasons + overbilled,
         bought.offer.manifest_root,
         bought.offer.engine,
     )

@@ -8,6 +8,7 @@
 | within | within | honest | - |
 | within | not covered | honest | the kinds that are not covered are named |
 | not covered | any | inconclusive | `fingerprint_not_covered`, and `sampling_differs` if it does |
+| any | any | cheat | `overbilled`: the receipt alone contradicts its commitment, whatever was run |
 
 Tokens that do not fit answer or prompt, another model or another pair of runtimes than calibrated:
 inconclusive, whatever the numbers say. Only `cheat` may cost anybody stake. `sampling_differs`
@@ -41,6 +42,7 @@ PENALTY_FACTOR = 2
 was at 0.8 of it over four tokens, another quantisation at 3.7 and more, another copy at 7."""
 
 REASONS = {
+    "overbilled": "the receipt bills more answer tokens than it commits to",
     "fingerprint_differs": "the committed fingerprints are not those of this copy's full run",
     "fingerprint_doubtful": "the committed fingerprints are further off than honest ones were",
     "sampling_differs": "the tokens are not those that the request's seed gives",
@@ -191,8 +193,13 @@ def _get_mismatches(case: Case, calibration: Calibration) -> list[str]:
 
 
 def _get_verdict(reasons: Sequence[str]) -> Verdict:
-    """A cheat only if fingerprints differ and nothing speaks against looking at them at all."""
+    """A cheat only if fingerprints differ and nothing speaks against looking at them at all.
+
+    Or if the bill is above the commitment: both are signed, and no model says otherwise.
+    """
     if not reasons:
         return Verdict.HONEST
+    if "overbilled" in reasons:
+        return Verdict.CHEAT
     is_cheat = set(reasons) <= {"fingerprint_differs", "sampling_differs"}
     return Verdict.CHEAT if is_cheat and "fingerprint_differs" in reasons else Verdict.INCONCLUSIVE
