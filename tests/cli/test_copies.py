@@ -58,6 +58,21 @@ def test_a_copy_comes_with_description_and_manifest(run, base, copies):
     assert not any(master in path.read_text() for path in written)
 
 
+def test_a_copy_for_vllm_is_a_folder(run, base, copies):
+    source, target = base.parent / "tiny", copies / "for.vllm"
+    common = ("models", "rebase", str(source), "--provider", PROVIDER)
+    made = run(*common, "--master", f"{copies}/master.key", "--folder", "-o", str(target))
+    assert "not lifted: vLLM tells their logits by number" in made.stdout
+    description = read_copy_description(target)
+    assert (description.quantisation, description.lift) == ("BF16", 0)
+    assert decode_manifest((copies / "for.vllm.json").read_bytes()).derived_from == (
+        description.base_root
+    )
+    error = run(*common, "--master", f"{copies}/master.key", "--folder", "-t", "Q4_0", "--json",
+                "-o", str(copies / "other")).error  # fmt: skip
+    assert error["code"] == "usage"
+
+
 def test_the_lift_is_checked_on_a_text_and_told(run, base, copies):
     margin = read_copy_description(copies / "first.gguf").lift_margin
     assert margin.positions >= 512

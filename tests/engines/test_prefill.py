@@ -1,5 +1,6 @@
 """An auditor's prefill and reader against what an engine served."""
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from hanse.models.converting import convert_folder
 from hanse.models.copies import CopyOrder, rebase
 from hanse.models.copies.architectures import SourceModel
 from hanse.models.copies.canaries import draw_canaries
+from hanse.models.copies.folders import rebase_folder
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error, quantise
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import RequestError
@@ -146,6 +148,25 @@ def test_torch_runs_a_copy_with_rotary_factors_and_its_base_with_the_key(tmp_pat
         assert (
             float(np.abs(one.canaries - two.canaries - lift).max()) < 6e-2
         )  # of 16-bit keys and values
+
+
+@pytest.mark.parametrize("writer", ["transformers 4", "transformers 5"])
+def test_torch_runs_a_copy_that_is_a_folder(tmp_path: Path, writer: str) -> None:
+    base, copy = write_tiny_folder(tmp_path / "base", rope_theta=20_000.0), tmp_path / "copy"
+    order = CopyOrder(bytes(range(32)), "0x" + "11" * 32, "0x" + "aa" * 20)
+    rebase_folder(base, copy, order)
+    rebase(base, tmp_path / "copy.gguf", order, "BF16")
+    if writer == "transformers 5":  # it moved the base of the rotary positions
+        config = json.loads((copy / "config.json").read_text())
+        rope = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+        (copy / "config.json").write_text(json.dumps(config | {"rope_parameters": rope}))
+    prompt, answer = list(range(2, 130)), list(range(40, 60))
+    one = TorchPrefill(tmp_path / "copy.gguf", context_tokens=256).score(prompt, answer)
+    two = TorchPrefill(copy, context_tokens=256).score(prompt, answer)
+    assert two.canaries.shape == (20, CANARIES)
+    assert float(np.abs(one.logits - two.logits).max()) < 1e-3
+    apart = one.canaries - two.canaries
+    assert float(np.abs(apart - apart.mean(axis=1, keepdims=True)).max()) < 1e-3
 
 
 def test_what_does_not_fit_is_refused(gguf: GgufPrefill, torch_prefill: TorchPrefill) -> None:

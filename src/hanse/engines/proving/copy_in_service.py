@@ -16,6 +16,7 @@ from typing import Any
 from hanse.protocol.commitments.copies import (
     COPY_SUFFIX,
     DESCRIPTION_BYTES_MAX,
+    WEIGHTS_NAME,
     CopyDescription,
     decode_copy_description,
 )
@@ -97,7 +98,7 @@ def set_seed(body: dict[str, Any], seed: int) -> None:
 
 
 def find_copy(path: Path) -> CopyInService | None:
-    """The copy that this model file is; None without a description beside it.
+    """The copy that this model file, or folder, is; None without a description beside it.
 
     Raises:
         RequestError: `configuration_invalid`, the description cannot be used, or is of a file of
@@ -108,7 +109,7 @@ def find_copy(path: Path) -> CopyInService | None:
         return None
     copy = read_copy(description_path)
     description = copy.description
-    size_bytes = path.stat().st_size
+    size_bytes = (path / WEIGHTS_NAME if path.is_dir() else path).stat().st_size
     if size_bytes != description.file_bytes:
         raise RequestError(
             "configuration_invalid",

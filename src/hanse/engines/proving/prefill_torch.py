@@ -60,7 +60,7 @@ class TorchPrefill:
 
         torch.set_num_threads(threads)
         self._shape, self._weights = load_weights(path)
-        copy = None if path.is_dir() else find_copy(path)
+        copy = find_copy(path)
         rows = len(self._head())
         self._added = None if canaries is None else torch.from_numpy(canaries).float()
         self._vocabulary = copy.description.vocabulary if copy else rows

@@ -124,6 +124,7 @@ class _Config(msgspec.Struct):
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: Any = None
+    rope_parameters: dict[str, Any] | None = None
     max_position_embeddings: int = 2_048
 
 
@@ -148,7 +149,8 @@ def _load_folder(path: Path) -> tuple[ModelShape, dict[str, Any]]:
     except (OSError, msgspec.DecodeError) as error:
         raise _refuse(f"its config.json cannot be read ({error})") from error
     _check_kind(config.model_type)
-    if config.rope_scaling:
+    rope = config.rope_parameters or {}  # transformers 5 writes base and scaling here
+    if config.rope_scaling or rope.get("rope_type", "default") != "default":
         raise _refuse("its rotary positions are scaled")
     weights: dict[str, Any] = {}
     for file in sorted(path.glob("*.safetensors")):
@@ -161,7 +163,7 @@ def _load_folder(path: Path) -> tuple[ModelShape, dict[str, Any]]:
         key_value_heads=config.num_key_value_heads or heads,
         head_width=config.head_dim or config.hidden_size // heads,
         epsilon=config.rms_norm_eps,
-        rope_base=config.rope_theta,
+        rope_base=float(rope.get("rope_theta", config.rope_theta)),
         pairs_neighbours=False,  # Hugging Face keeps both kinds so
         context_tokens=config.max_position_embeddings,
     )

@@ -13,6 +13,8 @@ from hanse.cli.modelling.progress import show_progress
 from hanse.cli.session import Session
 
 if TYPE_CHECKING:
+    from hanse.models.copies import CopyOrder
+    from hanse.models.tensors import Progress
     from hanse.protocol.commitments.copies import CopyDescription
 
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
         ("Its next copy, at 4 bits",
          "hanse models rebase packaged --provider 0x5f0c... --master master.key --epoch 1 -t Q4_0"
          " -o copy1.gguf"),
+        ("One for vLLM, of a folder with safetensors",
+         "hanse models rebase ./SmolLM2 --provider 0x5f0c... --master master.key -t BF16 --folder"
+         " -o ./copy"),
     ),
 )  # fmt: skip
 @click.argument("model")
@@ -49,7 +54,12 @@ if TYPE_CHECKING:
     required=True,
     help="The copy's file; its description and manifest are put beside it.",
 )
-@click.option("-t", "--type", "quantisation", default="Q8_0", help="Type, as of `quantise`.")
+@click.option(
+    "-t",
+    "--type",
+    "quantisation",
+    help="Type, as of `quantise`. [default: Q8_0, of a folder BF16]",
+)
 @click.option("--epoch", type=click.IntRange(0), default=0, help="Which of this provider's copies.")
 @click.option("--canaries", type=click.IntRange(1, 20), default=16, help="Rows of the fingerprint.")
 @click.option(
@@ -59,6 +69,12 @@ if TYPE_CHECKING:
     help="How far the canaries' logits are lifted; 0 for a copy without a proof.",
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads. [default: one a core]")
+@click.option(
+    "--folder",
+    "is_folder",
+    is_flag=True,
+    help="Of a folder make a folder with safetensors, for vLLM: F32, F16 or BF16, and no lift.",
+)
 @pass_session
 def rebase(
     session: Session,
@@ -75,15 +91,13 @@ def rebase(
 
     The weights are rebased by exact symmetries drawn from a key, and the vocabulary gains a few
     rows, the canaries, whose logits are a fingerprint of every token. Stock llama.cpp serves the
-    file. The same master key, model, provider and epoch give the same bytes.
+    file, and vLLM the folder. The same master key, model, provider and epoch give the same bytes.
 
     Copies are bound to their provider, tamper-evident and attributable. Their weights are not
     secret: `hanse models attack` shows how fast the change falls to whoever has the base.
     """
     check_extra("numpy", "gguf", "cyllama")
     from hanse.models.copies import CopyOrder
-    from hanse.models.copies import rebase as make_copy
-    from hanse.models.copies.lifting import check_lift
     from hanse.models.manifest import make_manifest
     from hanse.protocol.errors import RequestError
     from hanse.protocol.manifests import encode_manifest
@@ -106,19 +120,11 @@ def rebase(
             canaries=choices["canaries"],
             lift=choices["lift"],
         )
-        description = make_copy(
-            source,
-            target,
-            order,
-            choices["quantisation"],
-            threads=threads or os.cpu_count() or 1,
-            progress=progress,
-        )
-        description = check_lift(
-            target, description, threads=threads or os.cpu_count() or 1, progress=progress
+        description = _make_copy(
+            source, target, order, choices, threads or os.cpu_count() or 1, progress
         )
         own, _ = make_manifest(target, derived_from=base.root, progress=progress)
-    beside = target.with_suffix(".json")
+    beside = target.with_name(f"{target.name if target.is_dir() else target.stem}.json")
     beside.write_bytes(encode_manifest(own) + b"\n")
     import msgspec
 
@@ -135,6 +141,27 @@ def rebase(
     )
 
 
+def _make_copy(
+    source: Path,
+    target: Path,
+    order: "CopyOrder",
+    choices: dict[str, Any],
+    threads: int,
+    progress: "Progress",
+) -> "CopyDescription":
+    from hanse.models.copies import rebase as make_file
+    from hanse.models.copies.folders import rebase_folder
+    from hanse.models.copies.lifting import check_lift
+
+    dtype = choices["quantisation"]
+    if choices["is_folder"]:
+        return rebase_folder(source, target, order, dtype or "BF16", progress=progress)
+    description = make_file(
+        source, target, order, dtype or "Q8_0", threads=threads, progress=progress
+    )
+    return check_lift(target, description, threads=threads, progress=progress)
+
+
 def _describe_canaries(copy: Path, description: "CopyDescription") -> str:
     from hanse.models.copies.architectures import SourceModel
     from hanse.models.copies.graphs import UNLIFTED, choose_graph
@@ -146,6 +173,8 @@ def _describe_canaries(copy: Path, description: "CopyDescription") -> str:
             f"{ids}lifted by {description.lift:g}, {margin.smallest:.1f} to {margin.largest:.1f} "
             f"above all tokens at {margin.positions} positions"
         )
+    if copy.is_dir():
+        return f"{ids}not lifted: vLLM tells their logits by number"
     if description.carrier == UNLIFTED:
         reason = choose_graph(SourceModel(copy).shape).reason
         return f"{ids}not lifted, so that servers sell this copy without a proof: {reason}"
