@@ -115,7 +115,7 @@ class Lane:
         audit: asyncio.Task[None] | None = None
         try:
             await server.start()
-            for batch in _split(numbers, job.tokens):
+            for batch in _split(numbers, job):
                 served = await server.serve(_make_batch(job, batch))
                 if audit is not None:
                     await audit
@@ -203,8 +203,10 @@ def hash_number(job: Job, number: int, sampler: int) -> int:
     return int.from_bytes(keccak(f"{job.name}/{number}/{sampler}".encode()), "big")
 
 
-def _split(numbers: Sequence[int], tokens: int) -> Iterator[Sequence[int]]:
-    size = max(BATCH_QUESTIONS_MIN, BATCH_TOKENS // (SAMPLERS_PER_QUESTION * tokens))
+def _split(numbers: Sequence[int], job: Job) -> Iterator[Sequence[int]]:
+    size = max(BATCH_QUESTIONS_MIN, BATCH_TOKENS // (SAMPLERS_PER_QUESTION * job.tokens))
+    if job.served_by == "llama":
+        size = min(size, 2 * job.load.concurrent)
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
 

@@ -3,10 +3,11 @@
 Most answers are short: over few tokens the mean error of an honest answer is noisiest, so a penalty
 is likeliest there. Four answers (one question, each sampler) are served for each question.
 
-Two lanes run side by side, a process each, and each goes through its jobs in the order below:
+Three lanes run side by side, a process each, and each goes through its jobs in the order below:
 
     llama    the embedded engine serves; torch audits
-    torch    torch serves; cyllama audits; then the cheats, served by the embedded engine
+    torch    torch serves; cyllama audits
+    cheats   the embedded engine serves what the cheat serves; torch audits
 
 Calibration comes first, the held-out answers in slices that change the load.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from hanse.cli.auditing.calibrating import Load
 
 SAMPLERS_PER_QUESTION = 4
-LANES = ("llama", "torch")
+LANES = ("llama", "torch", "cheats")
 CALIBRATION, HELD_OUT = "calibration", "held-out"
 
 CHEATS = (
@@ -89,12 +90,13 @@ LONG = {2: {300: 2}, 4: {1_000: 1}, 6: {300: 3}, 8: {1_000: 1}}
 """After these rounds, longer ones."""
 
 CHEAT_LOADS = (Load(1, 8), Load(2, 8))
-CHEATS_AFTER = (1, 1)
-"""Rounds of lane `torch` before either half of the cheats."""
+"""Of either half of the cheats' questions."""
 
 
 def make_plan(lane: str) -> list[Job]:
     """All jobs of a lane, in order."""
+    if lane == "cheats":
+        return [job for half in range(len(CHEAT_LOADS)) for job in _make_cheats(half)]
     is_llama = lane == "llama"
     auditor = "torch" if is_llama else "llama"
     loads = LLAMA_LOADS if is_llama else TORCH_LOADS
@@ -105,9 +107,6 @@ def make_plan(lane: str) -> list[Job]:
         asked += count
     asked = 0 if is_llama else 1_600
     for number in range(ROUNDS):
-        for half, after in enumerate(CHEATS_AFTER):
-            if not is_llama and number == after:
-                jobs += _make_cheats(half)
         for tokens, count in HELD[lane].items():
             some = (*loads[number % len(loads) :], *loads[: number % len(loads)])
             jobs += _slice(HELD_OUT, lane, auditor, some, tokens, asked, count)
@@ -142,6 +141,6 @@ def _slice(
 
 
 def _make_cheats(half: int) -> list[Job]:
-    size = CHEAT_QUESTIONS // len(CHEATS_AFTER)
+    size = CHEAT_QUESTIONS // len(CHEAT_LOADS)
     load = CHEAT_LOADS[half]
     return [Job(name, "llama", "torch", load, 16, half * size, size) for name in CHEATS]

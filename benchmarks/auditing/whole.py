@@ -1,4 +1,4 @@
-"""Both lanes as processes, a progress bar, and the report: `make bench-audit QUICK=0`.
+"""All lanes as processes, a progress bar, and the report: `make bench-audit QUICK=0`.
 
 Some 3,700 seconds of processor time on the machine that docs/measurements.md names, so an hour of
 two quiet cores and many of busy ones. It may be stopped at any time and started again: audited
