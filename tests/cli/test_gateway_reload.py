@@ -100,7 +100,7 @@ def test_a_file_is_read_anew_and_a_mistake_changes_nothing(run, home, tmp_path):
 
 def test_the_log_names_what_was_changed_and_what_takes_a_restart(run, home, tmp_path):
     file, log = tmp_path / "gateway.toml", tmp_path / "gateway.log"
-    file.write_text("silence_s = 20.0\n")
+    file.write_text('silence_s = 20.0\npolicy = "fastest"\n')
     with run_gateway(home, "--config", str(file), "--fund-below", "1", log=log):
         file.write_text(
             'silence_s = 20.0\npolicy = "balanced"\nregion = "eu"\ntrial_percent = 5.0\n'
@@ -115,6 +115,7 @@ def test_the_log_names_what_was_changed_and_what_takes_a_restart(run, home, tmp_
         assert run("gateway", "reload").exit_code == 0
         said = until_said(log, "settings read anew; changed: ")
     assert said.endswith("changed: policy, region, trial_share\n")
+    assert "change nothing: --fund-below, --policy\n" in said
     late = [line.split(": ")[-1].split(", ") for line in said.splitlines() if "restart" in line]
     # --fund-below, as given, goes before the file
     assert list(map(set, late)) == [{"fund_to", "traces", "database"}, {"fallback_url"}]

@@ -63,20 +63,22 @@ def test_one_look_for_people(run: Any, gateway: GatewayThread) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "url", "code"),
+    ("key", "url", "code", "step"),
     [
-        ("hgw_" + "x" * 43, "", "api_key_invalid"),
-        ("", "", "usage"),
-        ("hgw_x", "http://127.0.0.1:9", "provider_unreachable"),
-        ("hgw_x", "no address", "usage"),
+        ("hgw_" + "x" * 43, "", "api_key_invalid", "hanse gateway keys create top"),
+        ("", "", "usage", "hanse top --help"),
+        ("hgw_x", "http://127.0.0.1:9", "provider_unreachable", "hanse gateway start"),
+        ("hgw_x", "no address", "usage", ""),
     ],
 )
 def test_what_is_wrong_is_said(
-    run: Any, gateway: GatewayThread, key: str, url: str, code: str
+    run: Any, gateway: GatewayThread, key: str, url: str, code: str, step: str
 ) -> None:
     ran = run("top", "--url", url or gateway.root_url, "--api-key", key, "--json")
     assert ran.exit_code != 0
     assert ran.error["code"] == code
+    assert step in ran.error.get("next_step", "")
+    assert "hanse offers" not in ran.stderr
 
 
 def make_status(**changes: Any) -> Any:

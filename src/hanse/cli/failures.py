@@ -50,7 +50,9 @@ NEXT_STEPS = {
     "invariant_broken": "Stop, keep the home folder as it is, and report it.",
     "internal_error": "Please report it; HANSE_DEBUG=1 shows the traceback.",
 }
-"""What a person at the command line can do next, where the message alone does not say it."""
+"""What a person at the command line can do next, where the message alone does not say it. A command
+that knows better says it by `error.add_note`.
+"""
 
 REVERT_MEANINGS = {
     "amount": "The amount is 0, or above what the contract can hold",
@@ -120,7 +122,8 @@ def _describe(error: BaseException) -> tuple[dict[str, Any], int, str]:
             step,
         )
     if isinstance(error, HanseError):
-        return error.to_openai(), error.row.exit_code, NEXT_STEPS.get(error.code, "")
+        own = " ".join(getattr(error, "__notes__", ()))
+        return error.to_openai(), error.row.exit_code, own or NEXT_STEPS.get(error.code, "")
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
         error = HanseError("store_unavailable", text)

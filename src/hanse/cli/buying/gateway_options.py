@@ -24,6 +24,32 @@ _log = logging.getLogger("hanse.gateway")
 _OTHERWISE_NAMED = ("allowed_origin", "key", "trial_percent")
 """Options that are a gateway's settings under another name."""
 
+_OF_BUYING = frozenset(
+    [
+        "audit",
+        "auto_dispute",
+        "evidence",
+        "fund_below",
+        "fund_model",
+        "fund_never",
+        "fund_per_day",
+        "fund_providers",
+        "fund_to",
+        "idle_hours",
+        "key",
+        "keyring",
+        "policy",
+        "region",
+        "return_to",
+        "signer",
+        "telemetry_to_providers",
+        "traces",
+        "traces_days",
+        "trial_percent",
+    ]
+)
+"""Options that mean nothing where servers of one's own are asked."""
+
 staying_options = option_block(
     click.option(
         "--shared-port",
@@ -124,6 +150,16 @@ def find_config(ctx: click.Context) -> Path | None:
     """The file of `--config`, if one was given."""
     found: Path | None = ctx.meta.get(CONFIG_META)
     return found
+
+
+def list_unused(ctx: click.Context) -> str:
+    """Options of buying that somebody set for a gateway that buys nothing; empty for none."""
+    default = click.core.ParameterSource.DEFAULT
+    return ", ".join(
+        "--" + name.replace("_", "-")
+        for name in sorted(_OF_BUYING)
+        if ctx.get_parameter_source(name) is not default
+    )
 
 
 def read_again(ctx: click.Context, path: Path) -> "GatewaySettings":

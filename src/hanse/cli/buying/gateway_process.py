@@ -12,7 +12,7 @@ import click
 
 from hanse.cli.auditing.places import get_evidence_folder, get_kept_folder
 from hanse.cli.budgeting.upkeep import open_kept, with_upkeep
-from hanse.cli.buying.gateway_options import find_config, make_settings, read_again
+from hanse.cli.buying.gateway_options import find_config, list_unused, make_settings, read_again
 from hanse.cli.buying.gateway_running import show_running
 from hanse.cli.buying.wallet import get_settings
 from hanse.cli.memory import set_started_aside
@@ -24,6 +24,8 @@ from hanse.gateway import GatewayServer, GatewaySettings, run_gateway
 from hanse.gateway.plain import PlainClient, open_plain, read_upstreams
 from hanse.gateway.server import OnReady, ReadSettings
 from hanse.sdk import Hanse
+
+_log = logging.getLogger("hanse.gateway")
 
 
 def serve(session: Session, options: dict[str, Any]) -> None:
@@ -89,6 +91,8 @@ def _serve_plain(
         return open_plain(upstreams)
 
     session.output.note("Nothing is paid: limits on requests hold, on tokens and money do not.")
+    if idle := list_unused(click.get_current_context()):
+        _log.warning("nothing is bought with --upstream, so these change nothing: %s", idle)
     show = _get_announcement(
         session, gateway, {"upstreams": urls}, [("routes to", url) for url in urls]
     )

@@ -33,6 +33,8 @@ CONNECT_S, SILENCE_S = 5.0, 15.0
 ROWS_MAX = 10
 """Of each table, so that all of them fit on a screen; `--json` has every row."""
 
+_WHERE = "Start one with: hanse gateway start. Where it listens is told to --url."
+
 _BAR_CELLS = 16
 
 Status = dict[str, Any]
@@ -56,10 +58,11 @@ async def fetch_status(client: HttpClient, url: str, api_key: str) -> Status:
         finally:
             response.close()
     except (HttpConnectError, HttpBrokenError) as error:
-        raise TransientError(
-            "provider_unreachable",
-            f"the gateway at {url} does not answer: {error}. Is it started (hanse gateway start), "
-            "and is --url its address?",
+        raise _advise(
+            TransientError(
+                "provider_unreachable", f"the gateway at {url} does not answer: {error}"
+            ),
+            _WHERE,
         ) from None
     except ValueError as error:
         raise RequestError("usage", f"--url {url!r:.80}: {error}") from None
@@ -68,10 +71,17 @@ async def fetch_status(client: HttpClient, url: str, api_key: str) -> Status:
     if response.status == 200 and "requests" in document:
         return document
     if isinstance(told, dict) and told.get("code") in ERROR_TABLE:
-        raise HanseError(told["code"], str(told.get("message", "")))
-    raise TransientError(
-        "provider_unreachable", f"{url} answers {response.status}, and is no gateway of Hanse"
-    )
+        refused = HanseError(told["code"], str(told.get("message", "")))
+        step = "Issue a key with: hanse gateway keys create top"
+        raise _advise(refused, step) if response.status in (401, 403) else refused
+    text = f"{url} answers {response.status}, and is no gateway of Hanse"
+    raise _advise(TransientError("provider_unreachable", text), _WHERE)
+
+
+def _advise(error: HanseError, step: str) -> HanseError:
+    """The error with its next step: those of buying commands do not mend this one."""
+    error.add_note(step)
+    return error
 
 
 async def fetch_once(output: "Output", url: str, api_key: str) -> None:
