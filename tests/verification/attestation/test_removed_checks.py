@@ -139,6 +139,7 @@ def iterate_likely_first(check: Check) -> Iterator[tuple[Case, Made, tuple[bytes
 NOT_TOLD = {
     "evidence: if is_nested_too_deep(body):": "guards a recursion limit that others have raised",
     "gpus: if is_nested_too_deep(data):": "the same",
+    "gpus: if is_nested_too_deep(raw):": "the same",
     "nonces: if len(self._issued) >= NONCES_MAX:": "tried in test_nonces",
     "witness: if seal is not SEAL:": "tried in test_witness",
 }

@@ -1,6 +1,7 @@
 """Calibrations: what a sample justifies, and documents that claim more."""
 
 import random
+import time
 from typing import Any
 
 import msgspec
@@ -9,11 +10,13 @@ import pytest
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.verification.audits.calibration import (
     LARGEST_MAX,
+    SAMPLES_MAX,
     Calibration,
     Conditions,
     decode_calibration,
     encode_calibration,
     make_calibration,
+    verify_calibration,
 )
 
 CONDITIONS = Conditions(
@@ -111,3 +114,17 @@ def test_limits_of_the_document() -> None:
     for wrong in (b"", b"{}", b"[" * 1_000, b" " * 70_000, b"\xff"):
         with pytest.raises(VerificationError):
             decode_calibration(wrong)
+
+
+def test_a_strangers_calibration_takes_no_time_to_refuse() -> None:
+    """A million values and a low quantile: half a million terms of a binomial before, 2 s each."""
+    found = make()
+    (first, *_) = found.thresholds
+    huge = msgspec.structs.replace(first, answers=SAMPLES_MAX, largest_ppm=(10,) * LARGEST_MAX)
+    hostile = msgspec.structs.replace(
+        found, quantile_ppm=500_000, confidence_ppm=999_999, thresholds=(huge,)
+    )
+    began = time.process_time()
+    with pytest.raises(VerificationError, match="carry"):
+        verify_calibration(hostile)
+    assert time.process_time() - began < 0.25

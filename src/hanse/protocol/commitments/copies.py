@@ -16,6 +16,7 @@ Source: decision 30 (`docs/decisions/0030-copies.md`).
 import msgspec
 
 from hanse.protocol.errors import RequestError
+from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.signatures import Address, Hash32
 
 COPY_SUFFIX = ".copy.json"
@@ -137,9 +138,11 @@ def decode_copy_description(raw: bytes) -> CopyDescription:
     """
     if len(raw) > DESCRIPTION_BYTES_MAX:
         raise _refuse(f"it has {len(raw)} bytes, and none has more than {DESCRIPTION_BYTES_MAX}")
+    if is_nested_too_deep(raw):
+        raise _refuse("it is nested too deep")
     try:
         found = msgspec.json.decode(raw, type=CopyDescription)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refuse(str(error)) from error
     if found.version != COPY_VERSION:
         raise _refuse(f"it is of version {found.version}, this is for version {COPY_VERSION}")

@@ -225,8 +225,11 @@ def _is_signed(data: bytes, signature: bytes, rules: GpuPolicy) -> bool:
 
 
 def _decode_part(text: str) -> dict[str, Any]:
+    raw = _decode_bytes(text)
+    if is_nested_too_deep(raw):
+        raise _refuse("invalid", "a token is nested too deep")
     try:
-        claims: dict[str, Any] = msgspec.json.decode(_decode_bytes(text), type=dict[str, Any])
+        claims: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _refuse("invalid", "a token cannot be read") from None
     return claims

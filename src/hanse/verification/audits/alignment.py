@@ -17,6 +17,8 @@ import msgspec
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Usage
+from hanse.protocol.nesting import is_nested_too_deep
+from hanse.protocol.wire.frames import split_payloads
 from hanse.verification.audits.prefill import Reader
 
 HELD_BACK_BYTES_MAX = 8
@@ -125,9 +127,11 @@ def find_text(response: bytes) -> bytes | None:
     Tool calls and reasoning are parsed out of the text by the engine, several choices have several
     texts: of these there is nothing to compare tokens with.
     """
-    text = []
+    text: list[str] = []
+    if is_nested_too_deep(response):
+        return None
     try:
-        for payload in _get_payloads(response):
+        for payload in split_payloads(response):
             for choice in msgspec.json.decode(payload, type=_Frame).choices:
                 part = choice.delta or choice.message or _Delta(choice.text)
                 if choice.index or part.tool_calls or part.reasoning_content:
@@ -136,13 +140,6 @@ def find_text(response: bytes) -> bytes | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return "".join(text).encode()
-
-
-def _get_payloads(response: bytes) -> list[bytes]:
-    if not response.startswith(b"data: "):
-        return [response]
-    frames = [frame[6:] for frame in response.split(b"\n\n") if frame.startswith(b"data: ")]
-    return [frame for frame in frames if frame != b"[DONE]"]
 
 
 def _get_slack(body: bytes) -> int:

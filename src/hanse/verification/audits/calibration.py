@@ -23,6 +23,7 @@ from itertools import pairwise
 import msgspec
 
 from hanse.protocol.errors import HanseError, RequestError, VerificationError
+from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.signatures import Hash32, parse_hash32
 from hanse.verification.audits.bounds import (
     SAMPLES_MAX,
@@ -169,6 +170,8 @@ def decode_calibration(data: bytes) -> Calibration:
     """
     if len(data) > DOCUMENT_BYTES_MAX:
         raise _refuse(f"{len(data)} bytes, at most {DOCUMENT_BYTES_MAX}")
+    if is_nested_too_deep(data):
+        raise _refuse("it is nested too deep")
     try:
         found = msgspec.json.decode(data, type=Calibration)
         parse_hash32(found.conditions.manifest_root, "manifest_root")
@@ -221,7 +224,8 @@ def _find_limit(
     falling: Sequence[int], count: int, quantile: float, confidence: float, margin_ppm: int
 ) -> int | None:
     """The bound times the margin, rounded up; None if the sample or what is kept carries none."""
-    rank = find_rank(count, quantile, confidence) if count else None
+    deepest = count - LARGEST_MAX
+    rank = find_rank(count, quantile, confidence, deepest) if count else None
     if rank is None or count - rank >= min(len(falling), LARGEST_MAX):
         return None
     return -(-falling[count - rank] * margin_ppm // PPM)

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from hanse.protocol.errors import RequestError, VerificationError
+from hanse.protocol.nesting import is_nested_too_deep
 from hanse.verification.zk import backend
 from hanse.verification.zk.circuit import Circuit
 
@@ -160,6 +161,8 @@ def decode_proof(raw: bytes) -> Proof:
     """
     if len(raw) > PROOF_FILE_BYTES_MAX:
         raise _refuse(f"the file has {len(raw)} bytes, at most {PROOF_FILE_BYTES_MAX}")
+    if is_nested_too_deep(raw):
+        raise _refuse("the file is nested too deep")
     try:
         found = msgspec.convert(json.loads(raw), Proof)
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
