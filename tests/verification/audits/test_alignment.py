@@ -54,6 +54,9 @@ def test_a_stream_s_frames_are_put_together() -> None:
         b"data: [DONE]\n\n",
     ]
     assert find_text(b"".join(frames)) == b"31415"
+    # line ends and the space after `data:` are the provider's choice, and no way out of an audit
+    for plain, other in ((b"\n", b"\r\n"), (b"data: ", b"data:")):
+        assert find_text(b"".join(frames).replace(plain, other)) == b"31415"
     assert find_text(b'{"choices":[{"index":0,"text":"31415"}]}') == b"31415"
 
 

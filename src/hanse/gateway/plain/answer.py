@@ -11,7 +11,8 @@ from hanse.http import HttpBrokenError, HttpResponse, HttpTimeoutError
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
 from hanse.protocol.nesting import is_nested_too_deep
-from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
+from hanse.protocol.wire.frames import is_done
+from hanse.sdk.transport.frames import FrameSplitter, is_data
 
 
 class PlainAnswer:

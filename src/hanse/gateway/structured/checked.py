@@ -7,9 +7,10 @@ all there. Then the stream ends with an error frame and without `[DONE]`, which 
 from collections.abc import AsyncIterator
 
 from hanse.gateway.client import MarketAnswer, Receipted
-from hanse.gateway.structured.contents import Gathering, is_done
+from hanse.gateway.structured.contents import Gathering
 from hanse.gateway.structured.demand import Demand
 from hanse.protocol.errors import VerificationError
+from hanse.protocol.wire.frames import is_done
 
 _FITS = b": hanse-structured valid\n\n"
 

@@ -19,6 +19,7 @@ from hanse.gateway.resilience.delivered import ERROR_FRAME
 from hanse.protocol.errors import VerificationError
 from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.messages import Usage
+from hanse.protocol.wire.frames import is_done
 
 _DATA = b"data:"
 
@@ -146,11 +147,6 @@ def _read_choices(body: bytes) -> list[_Choice]:
 
 def _get_malformed(why: str) -> VerificationError:
     return VerificationError("response_malformed", f"the provider's answer: {why}")
-
-
-def is_done(frame: bytes) -> bool:
-    """Whether this frame ends a stream."""
-    return frame.startswith(_DATA) and frame[len(_DATA) :].strip() == b"[DONE]"
 
 
 def write_completion(id_: str, now_s: int, model: str, text: str, usage: Usage) -> bytes:

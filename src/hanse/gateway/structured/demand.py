@@ -47,6 +47,14 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     response_format: _Format | None = None
+    max_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the request itself says how long an answer may be."""
+        limits = (self.max_tokens, self.max_completion_tokens)
+        return any(bytes(limit) not in (b"", b"null") for limit in limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,8 @@ class Demand:
         model: as asked for, for a completion of the gateway's own.
         stream: whether a stream was asked for.
         usage: whether that stream is to carry its usage.
+        is_limited: whether the request says how long an answer may be, so that no provider's may be
+            longer.
     """
 
     schema: Schema
@@ -70,6 +80,19 @@ class Demand:
     model: str
     stream: bool
     usage: bool
+    is_limited: bool = False
+
+    def is_cut_again(self, gathering: Gathering) -> bool:
+        """Whether a second attempt would be cut where this answer was: it has no more tokens.
+
+        That of another provider has, if only the offer's own limit cut the first.
+        """
+        if self.afterwards != REPAIR and not self.is_limited:
+            return False
+        return any(
+            choice.is_cut and choice.is_answer and self.schema.find_fault(choice.text) is not None
+            for choice in gathering.choices.values()
+        )
 
     def find_fault(self, gathering: Gathering) -> str | None:
         """What is wrong with an answer; None if every choice fits, calls a tool or refuses."""
@@ -122,6 +145,7 @@ def find_demand(
         model=asked.model,
         stream=bool(asked.stream),
         usage=bool(options and options.include_usage),
+        is_limited=asked.is_limited,
     )
 
 

@@ -2,7 +2,8 @@
 
     bought, headers = await buy_validated(demand, body, buy, spent, id_, now_s)
 
-Every attempt is bought and paid as any request: its provider served what it was asked, its receipt
+An answer that max_tokens cut is not asked for again: the second would end there too. Every attempt
+is bought and paid as any request: its provider served what it was asked, its receipt
 is signed and checked, and no fee is taken back because a model answered badly. What the attempts
 cost is told by headers. Streams are held until they are whole, so that the verdict can come first.
 
@@ -18,12 +19,12 @@ from hanse.gateway.client import MarketAnswer, Receipted
 from hanse.gateway.structured.contents import (
     Gathering,
     add_usage,
-    is_done,
     write_chunks,
     write_completion,
 )
 from hanse.gateway.structured.demand import NAME_HEADER, REPAIR, Demand
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
+from hanse.protocol.wire.frames import is_done
 
 ATTEMPTS_MAX = 2
 """The first answer, and one repair or one of another provider. Each is paid."""
@@ -95,6 +96,8 @@ async def buy_validated(
         fault = found
         if held.receipt is not None:
             spent(held.receipt)
+        if demand.is_cut_again(gathering):
+            break
         repaired = _write_repair(demand, body, gathering, fault)
         if repaired is None:
             word, avoid = "elsewhere", answer.provider

@@ -7,6 +7,7 @@ checks form and range and raises; signatures are checked by the `verify_` functi
 fields     base64url, exact amounts, ranges
 headers    what a caller sends in `Authorization`
 receipts   what a broker sends back
+frames     where a stream's frames end, for every reader alike
 offers     what a provider offers
 heartbeats how busy its services are
 operations what can be bought, at which path

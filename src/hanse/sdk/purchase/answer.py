@@ -24,6 +24,7 @@ from hanse.protocol.limits import RESPONSE_BYTES_MAX
 from hanse.protocol.messages import Offer, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, Hash32
 from hanse.protocol.wire import RECEIPT_COMMENT, RECEIPT_HEADER, decode_receipt
+from hanse.protocol.wire.frames import is_done
 from hanse.sdk.purchase.checking import (
     USAGE_MARK,
     CheckedReceipt,
@@ -32,7 +33,7 @@ from hanse.sdk.purchase.checking import (
     is_usage_frame,
 )
 from hanse.sdk.transport import BrokenError, Response, read_body
-from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
+from hanse.sdk.transport.frames import FrameSplitter, is_data
 from hanse.settlement.keeping.keeper import Capturing
 
 NOTHING = Received(None, 0, False)

@@ -39,6 +39,7 @@ from hanse.protocol.messages import Query, SignedReceipt
 from hanse.protocol.signatures import Address, Hash32, to_bytes
 from hanse.protocol.verify import verify_receipt_signature
 from hanse.protocol.wire import encode_query_header, receipt_from_json
+from hanse.protocol.wire.frames import is_stream, split_payloads
 from hanse.sdk.purchase.background import Background
 from hanse.sdk.purchase.buyer import BuyerParts
 from hanse.sdk.purchase.checking import (
@@ -447,7 +448,7 @@ def _read_items(provider: Address, receipts: list[Any]) -> list[_Item]:
 
 
 def _find_usage_source(body: bytes) -> bytes | None:
-    if not body.startswith(b"data:"):
+    if not is_stream(body):
         return body
-    frames = [frame for frame in body.split(b"\n\n") if b'"usage":' in frame]
-    return frames[-1] if frames else None
+    told = [payload for payload in split_payloads(body) if b'"usage":' in payload]
+    return told[-1] if told else None

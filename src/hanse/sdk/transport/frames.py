@@ -9,13 +9,10 @@ Nothing is decoded and nothing rewritten: the response hash is over exactly thes
 Source: WHATWG HTML, "Server-sent events"; `docs/protocol.md`, section "Signed messages".
 """
 
-import re
-
 from hanse.protocol.errors import VerificationError
-from hanse.protocol.hashing import DONE_FRAME
 from hanse.protocol.limits import FRAME_BYTES_MAX
+from hanse.protocol.wire.frames import BLANK_LINE
 
-_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _LONGEST_END = 4
 
 
@@ -67,7 +64,7 @@ class FrameSplitter:
         frames: list[bytes] = []
         start = 0
         search_from = max(0, self._searched - _LONGEST_END)
-        while found := _BLANK_LINE.search(rest, search_from):
+        while found := BLANK_LINE.search(rest, search_from):
             frames.append(bytes(rest[start : found.end()]))
             start = search_from = found.end()
         del rest[:start]
@@ -91,8 +88,3 @@ def is_data(frame: bytes) -> bool:
     if all(not line or line.startswith(b":") for line in lines):
         return False
     raise VerificationError("response_malformed", "a stream may hold data frames and comments only")
-
-
-def is_done(frame: bytes) -> bool:
-    """Whether it is the frame that ends an OpenAI stream."""
-    return frame == DONE_FRAME or frame.strip() in (b"data: [DONE]", b"data:[DONE]")
