@@ -29,7 +29,7 @@ class WordyEngine(EchoEngine):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_each_attempt_is_paid_by_its_receipt(tmp_path: Any, word: str, stream: bool) -> None:
     headers = {"hanse-structured": word, "hanse-default": '{"action":"wait"}'}
-    body = make_body(model=CHAT_MODEL, max_tokens=8, stream=stream)
+    body = make_body(model=CHAT_MODEL, max_tokens=64, stream=stream)
     async with (
         open_market(tmp_path, make_engine=WordyEngine) as market,
         aiohttp.ClientSession() as http,

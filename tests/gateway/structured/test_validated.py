@@ -90,6 +90,29 @@ async def test_an_answer_that_was_cut_is_told_as_cut(stream: bool) -> None:
         await buy_for(ScriptedMarket(parts, parts), stream=stream)
 
 
+@pytest.mark.parametrize(
+    ("afterwards", "limit", "attempts"),
+    [
+        ("repair", {"max_tokens": 8}, "1"),
+        ("repair", {}, "1"),
+        ("elsewhere", {"max_completion_tokens": 8}, "1"),
+        ("elsewhere", {"max_tokens": None}, "2"),  # whose offer may allow for more
+    ],
+)
+async def test_what_was_cut_is_not_bought_again_to_be_cut_there(
+    afterwards: str, limit: dict[str, Any], attempts: str
+) -> None:
+    message = {"index": 0, "finish_reason": "length", "message": {"content": '{"action":"gre'}}
+    cut = [json.dumps({"choices": [message]}).encode()]
+    market = ScriptedMarket(cut, cut)
+    wishes = {b"hanse-default": DEFAULT}
+    answer, headers = await buy_for(market, wishes=wishes, afterwards=afterwards, **limit)
+    assert json.loads(await answer.read())["choices"][0]["message"]["content"] == DEFAULT.decode()
+    assert (headers["hanse-structured"], headers["hanse-attempts"]) == ("default", attempts)
+    assert headers["hanse-total-fee"] == str(sum(market.spent))
+    assert len(market.spent) == int(attempts)
+
+
 @pytest.mark.parametrize("by", ["setting", "header"])
 async def test_or_asked_of_another_provider(by: str) -> None:
     market = ScriptedMarket(BAD, GOOD)
