@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.protocol.errors import VerificationError
-from hanse.sdk.transport.frames import FrameSplitter, is_data, is_done
+from hanse.protocol.wire.frames import is_done
+from hanse.sdk.transport.frames import FrameSplitter, is_data
 
 line = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20)
 frame = st.builds(
