@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hanse.protocol.errors import RequestError
 from hanse.verification.audits.calibration import Calibration
 from hanse.verification.audits.coverage import (
     COVERED,
@@ -131,3 +132,24 @@ def test_covered_kinds_are_never_named_as_reasons() -> None:
         assert {row.fingerprint, row.sampling} != {COVERED}
         assert row.reason
         assert not re.search(r"[|\n]", row.reason)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "min_p"])
+@pytest.mark.parametrize("value", ["hot", {}, [], float("inf"), 1e308, 2**80, -(2**80)])
+def test_a_sampler_that_is_none_ends_no_auditor(name: str, value: object) -> None:
+    """Whoever buys of itself signs for any body; an auditor or a panel that runs it goes on."""
+    with pytest.raises(RequestError, match=name):
+        get_chain({name: value})
+
+
+def test_a_negative_top_k_takes_all_tokens_as_llama_cpp_does() -> None:
+    assert get_chain({"top_k": -1}).top_k == 0
+    assert get_chain({"top_k": 40.0, "temperature": 1}) == Chain(1_000_000, 40)
+
+
+@pytest.mark.parametrize("messages", [5, "hello", {"role": "user"}, [5], [[{}]]])
+def test_messages_that_are_none_are_not_covered_or_hold_no_media(
+    calibration: Calibration, messages: object
+) -> None:
+    coverage = get_coverage(PATH, {"messages": messages}, LONG, calibration)
+    assert ("images and audio" in coverage.fingerprint) == (not isinstance(messages, list))

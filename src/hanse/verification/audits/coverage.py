@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from hanse.protocol.errors import RequestError
 from hanse.verification.audits.calibration import Calibration
 from hanse.verification.audits.sampling import PPM, Chain
 from hanse.verification.audits.statistics import BLOCKS, SAMPLED_TOKENS_MIN
@@ -21,6 +22,9 @@ from hanse.verification.audits.statistics import BLOCKS, SAMPLED_TOKENS_MIN
 CHOICES_MIN = 8
 """Tokens with a choice below which sampling says nothing: a text that every model would have
 written."""
+
+NUMBER_MAX = 2**31
+"""Of a sampler's settings; llama.cpp's top-k has 32 bits."""
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
 
@@ -142,17 +146,28 @@ def get_coverage(
 
 
 def get_chain(body: Mapping[str, Any]) -> Chain:
-    """The sampler that a request asks for; llama.cpp's defaults where it names none."""
+    """The sampler that a request asks for; llama.cpp's defaults where it names none.
+
+    Raises:
+        RequestError: `unprocessable`, for what is no number. A broker of good faith does not admit
+            it, but whoever sells to itself can sign for any body.
+    """
     default = Chain()
 
-    def ppm(name: str, otherwise: int) -> int:
+    def read(name: str, otherwise: float) -> float:
         value = body.get(name)
-        return otherwise if value is None else max(0, round(float(value) * PPM))
+        if value is None:
+            return otherwise
+        if not isinstance(value, (int, float)) or not abs(value) <= NUMBER_MAX:
+            raise RequestError("unprocessable", f"{name} is no number that a sampler takes")
+        return max(0, value)
 
-    top_k = body.get("top_k")
+    def ppm(name: str, otherwise: int) -> int:
+        return round(read(name, otherwise / PPM) * PPM)
+
     return Chain(
         ppm("temperature", default.temperature_ppm),
-        default.top_k if top_k is None else int(top_k),
+        int(read("top_k", default.top_k)),
         ppm("top_p", default.top_p_ppm),
         ppm("min_p", default.min_p_ppm),
     )
@@ -184,7 +199,9 @@ def _get_kinds_of_request(path: str, body: Mapping[str, Any]) -> list[str]:
 
 
 def _has_media(messages: Any) -> bool:
-    contents = [one.get("content") for one in messages or () if isinstance(one, dict)]
+    if not isinstance(messages, list):
+        return messages is not None
+    contents = [one.get("content") for one in messages if isinstance(one, dict)]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return any(not isinstance(part, dict) or part.get("type") != "text" for part in parts)
 
