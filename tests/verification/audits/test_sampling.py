@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanse.verification.audits.sampling import Chain, get_draws, get_interval, get_misses, sample
+from hanse.verification.audits.sampling import (
+    PPM,
+    Chain,
+    get_draws,
+    get_interval,
+    get_misses,
+    sample,
+)
 
 chains = st.builds(
     Chain,
@@ -74,3 +81,9 @@ def test_another_seed_s_tokens_lie_far() -> None:
     draws = get_draws(1, 200)
     tokens = [sample(row, chain, float(draw)) for row, draw in zip(logits, draws, strict=True)]
     assert np.mean(get_misses(logits, tokens, chain, 2) > 0.05) > 0.5
+
+
+@pytest.mark.parametrize("min_p_ppm", [PPM, 1_500_000, 2**31 * PPM])
+def test_a_min_p_of_one_or_more_leaves_the_best_token(min_p_ppm: int) -> None:
+    row = np.array([0.0, 3.0, 1.0], dtype=np.float32)
+    assert sample(row, Chain(800_000, 0, PPM, min_p_ppm), 0.9) == 1

@@ -132,7 +132,8 @@ def _get_walk(row: "NDArray[Any]", chain: Chain) -> tuple["NDArray[Any]", "NDArr
         count = int(reached.argmax()) + 1 if reached.any() else len(ids)
         ids, kept = ids[:count], kept[:count]
     if chain.min_p_ppm:
-        is_kept = kept >= kept.max() + math.log(chain.min_p_ppm / PPM)
+        # above 1 the best token is left, as llama.cpp leaves it
+        is_kept = kept >= kept.max() + math.log(min(chain.min_p_ppm, PPM) / PPM)
         ids, kept = ids[is_kept], kept[is_kept]
     scaled = kept / (chain.temperature_ppm / PPM)
     walked = np.cumsum(np.exp(scaled - scaled.max()))
