@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hanse.protocol.commitments.promises import Breach
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.sdk.receipt_file import verify_receipt_document
 from hanse.verification.audits.bounds import get_chance, get_chance_at_any_look, get_rate_bound
@@ -15,6 +16,7 @@ from hanse.verification.audits.calibration import (
 )
 from hanse.verification.audits.judging import REASONS, Judgement, Verdict
 from hanse.verification.audits.statistics import BLOCKS
+from hanse.verification.evidence.breaches import VerifiedBreach, is_breach, verify_breach
 from hanse.verification.evidence.files import (
     FILE_BYTES_MAX,
     Evidence,
@@ -38,6 +40,41 @@ def read_evidence(path: Path) -> tuple[Evidence, str]:
     """Evidence from a file, all but its rerun checked, and its hash."""
     data = read_bytes(path, FILE_BYTES_MAX)
     return verify_evidence(data, verify_receipt_document), get_evidence_hash(data)
+
+
+def read_breach(path: Path) -> tuple[VerifiedBreach, str] | None:
+    """A broken promise from a file, checked, and its hash; None if the file is an audit's."""
+    data = read_bytes(path, FILE_BYTES_MAX)
+    if not is_breach(data):
+        return None
+    return verify_breach(data, verify_receipt_document), get_evidence_hash(data)
+
+
+def breach_to_document(found: VerifiedBreach, digest: str) -> dict[str, Any]:
+    """A broken promise, JSON-ready."""
+    return {
+        "verdict": found.breach.value,
+        "reason": found.reason,
+        "request_id": found.receipt.voucher.request.request_id,
+        "provider": found.receipt.offer.provider,
+        "receipt_key": found.receipt.receipt_key,
+        "witness": found.witness,
+        "evidence_hash": digest,
+        "checked": True,
+    }
+
+
+def breach_to_rows(found: VerifiedBreach, digest: str) -> list[tuple[str, str]]:
+    """A broken promise for people."""
+    return [
+        ("verdict", found.breach.value),
+        ("because", found.reason),
+        ("request", found.receipt.voucher.request.request_id),
+        ("provider", found.receipt.offer.provider),
+        ("receipt key", f"{found.receipt.receipt_key} (ask the Registry whose it was)"),
+        ("witness", found.witness),
+        ("evidence", digest),
+    ]
 
 
 def judgement_to_document(judgement: Judgement) -> dict[str, Any]:
@@ -84,10 +121,19 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
     """
     providers: dict[str, Counter[str]] = {}
     rates: dict[str, float] = {}
-    broken, seen = [], set()
+    broken: list[dict[str, str]] = []
+    seen: set[tuple[str, str]] = set()
     for path in _list_files(paths):
         try:
-            evidence, _ = read_evidence(path)
+            raw = read_bytes(path, FILE_BYTES_MAX)
+            if is_breach(raw):
+                found = verify_breach(raw, verify_receipt_document)
+                served = found.receipt.receipt.receipt
+                if (served.request_hash, found.breach) not in seen:  # whoever shows it, it is one
+                    seen.add((served.request_hash, found.breach))
+                    providers.setdefault(served.provider, Counter())[found.breach.value] += 1
+                continue
+            evidence = verify_evidence(raw, verify_receipt_document)
         except VerificationError as error:
             broken.append({"file": str(path), "reason": error.message})
             continue
@@ -105,28 +151,37 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
         raise RequestError("not_found", "no evidence files there; hanse audit run writes them")
     return {
         "providers": [
-            {"provider": provider, **_describe(counts, rates[provider])}
+            {"provider": provider, **_describe(counts, rates.get(provider))}
             for provider, counts in sorted(providers.items())
         ],
         "refused": broken,
     }
 
 
-def _describe(counts: Counter[str], rate: float) -> dict[str, Any]:
+def _describe(counts: Counter[str], rate: float | None) -> dict[str, Any]:
     """Of one provider; `rate` is how often an honest answer is above one threshold.
+
+    None if nothing was audited: broken promises alone are no sample.
 
     "by chance" is asked once, "at any look" however often: of fingerprints, which have a threshold
     for each length of block, and of sampling, which has one.
     """
     audits = sum(counts[verdict.value] for verdict in Verdict)
     cheats = counts[Verdict.CHEAT.value]
-    return {
+    shown = {
         "audits": audits,
+        "uncommitted": counts[Breach.UNCOMMITTED.value],
+        "overbilled": counts[Breach.OVERBILLED.value],
         "honest": counts[Verdict.HONEST.value],
         "cheat": cheats,
         "inconclusive": counts[Verdict.INCONCLUSIVE.value],
         "detected_by_fingerprint": counts["detected fingerprint"],
         "detected_by_sampling": counts["detected sampling"],
+    }
+    if rate is None:
+        sure = {"sampling_by_chance": 1.0, "at_any_look": {"fingerprint": 1.0, "sampling": 1.0}}
+        return shown | sure | {"cheat_rate_at_most": 1.0, "confidence": CONFIDENCE}
+    return shown | {
         "sampling_by_chance": get_chance(counts["detected sampling"], audits, rate),
         "at_any_look": {
             "fingerprint": get_chance_at_any_look(

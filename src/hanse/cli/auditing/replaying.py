@@ -1,6 +1,6 @@
 """Somebody's evidence rerun with a model of one's own."""
 
-from hanse.cli.auditing.auditors import open_model
+from hanse.cli.auditing.auditors import Keyed, open_model
 from hanse.cli.auditing.files import judgement_to_rows
 from hanse.protocol.errors import RequestError
 from hanse.verification.audits.calibration import Calibration
@@ -9,9 +9,14 @@ from hanse.verification.evidence.replaying import Replay, replay
 
 
 def rerun(
-    evidence: Evidence, model: str, runtime: str, threads: int, calibration: Calibration | None
+    evidence: Evidence,
+    model: str,
+    runtime: str,
+    threads: int,
+    calibration: Calibration | None,
+    keyed: Keyed | None = None,
 ) -> Replay:
-    """Make the audit of a checked file again.
+    """Make the audit of a checked file again, with the copy, or by its key (`keyed`).
 
     Raises:
         RequestError: `unprocessable` if the content was withheld, or the copy is another one.
@@ -20,7 +25,9 @@ def rerun(
     content, measured = evidence.content, statement.measured
     tokens = len(content.prompt_tokens) if content else 0
     context_tokens = max(64, tokens + len(measured.misses))
-    with open_model(model, runtime, threads=threads, context_tokens=context_tokens) as opened:
+    with open_model(
+        model, runtime, threads=threads, context_tokens=context_tokens, keyed=keyed
+    ) as opened:
         copy = opened.copy
         if copy is not None and copy.provider != statement.model.provider:
             raise RequestError(

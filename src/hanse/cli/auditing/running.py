@@ -5,21 +5,26 @@ opening. Whoever keeps no traces has nothing to audit: hashes alone cannot be ru
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import msgspec
 
 from hanse.cli.auditing.auditors import OpenedModel
+from hanse.cli.auditing.files import breach_to_document, breach_to_rows
 from hanse.cli.auditing.openings import fetch_opening
 from hanse.cli.network import load_network
 from hanse.cli.session import Session
-from hanse.cli.tracing.reading import read_trace
+from hanse.cli.tracing.reading import read_trace, write_new
 from hanse.cli.tracing.side import open_trace_side
+from hanse.protocol.commitments.tree import Entry
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.protocol.signatures import DigestSigner
-from hanse.sdk.receipt_file import export_receipt
+from hanse.sdk.receipt_file import export_receipt, verify_receipt_document
 from hanse.sdk.settings import reaches_private
 from hanse.sdk.transport.http import HttpTransport
 from hanse.settlement.books.voucher_records import StoredVoucher
@@ -27,7 +32,8 @@ from hanse.settlement.traces.checking import check_trace
 from hanse.verification.audits.answers import Audited, Bought, audit_answer, open_commitment
 from hanse.verification.audits.calibration import Calibration
 from hanse.verification.audits.measuring import Measured
-from hanse.verification.evidence.files import encode_evidence
+from hanse.verification.evidence.breaches import make_breach, verify_breach
+from hanse.verification.evidence.files import encode_evidence, get_evidence_hash
 from hanse.verification.evidence.statement import Content, Statement, sign_statement
 
 
@@ -46,6 +52,63 @@ class Purchase:
     opening: bytes
     document: dict[str, Any]
     domain: Domain
+
+
+async def find_uncommitted(
+    session: Session, name: str, key: str, signer: DigestSigner
+) -> bytes | None:
+    """The file of a bill without the promised commitment; None if this request's has one.
+
+    Needs neither trace nor model nor broker: the book has all that was signed.
+
+    Args:
+        session: whose home.
+        name: request id.
+        key: the user.
+        signer: who hands it out.
+    """
+    deployment = load_network(session.home).deployment
+    async with open_trace_side(session, key, None) as side:
+        assert side.vouchers is not None
+        voucher = await side.vouchers.find_voucher(name)
+        receipt = await side.vouchers.find_receipt(name)
+    if voucher is None or receipt is None:
+        return None
+    domain = Domain(deployment.chain_id, deployment.escrow)
+    return show_breach(export_receipt(domain, voucher, receipt), signer)
+
+
+def find_overbilled(purchase: Purchase, signer: DigestSigner) -> bytes | None:
+    """The file of a bill above its commitment; None if there is no such.
+
+    Raises:
+        VerificationError: the opening is another receipt's.
+        RequestError: there is no commitment.
+    """
+    entries = open_commitment(purchase.bought, purchase.opening)
+    return show_breach(purchase.document, signer, entries)
+
+
+def show_breach(
+    document: dict[str, Any], signer: DigestSigner, entries: Sequence[Entry] = ()
+) -> bytes | None:
+    """The file of a receipt that breaks its offer's promise, handed out by `signer`."""
+    receipt = verify_receipt_document(msgspec.json.encode(document))
+    return make_breach(document, receipt, signer, int(time.time()), entries)
+
+
+def raise_broken(session: Session, data: bytes, target: Path | None) -> NoReturn:
+    """Write and show a broken promise; ends as every cheat that was found does."""
+    found, digest = verify_breach(data, verify_receipt_document), get_evidence_hash(data)
+    request_id = found.receipt.voucher.request.request_id
+    target = target or Path(f"evidence-{request_id[2:14]}.json")
+    write_new(target, data)
+    document = breach_to_document(found, digest) | {"evidence": str(target)}
+    rows = [*breach_to_rows(found, digest), ("file", str(target))]
+    session.output.show(document, lambda: session.output.fields(rows))
+    raise VerificationError(
+        "audit_failed", f"{found.reason}; signed by {found.receipt.offer.provider}, see {target}"
+    )
 
 
 async def load_purchase(

@@ -1,44 +1,16 @@
 """`hanse audit`: recompute what was bought, and show it to others."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hanse.cli.auditing.overviews import draw, report
-from hanse.cli.framework import group, option_block, pass_session
+from hanse.cli.auditing.overviews import CONTEXT, FILE, calibrate, draw, model_options, report
+from hanse.cli.framework import group, pass_session
 from hanse.cli.session import Session
 from hanse.cli.watching.command import watch
-from hanse.protocol.errors import VerificationError
-
-FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-def _model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    return option_block(
-        click.option(
-            "--model", required=True, metavar="FILE",
-            help="The copy (GGUF) to run; with --copy and --master the plain model.",
-        ),
-        click.option(
-            "--copy", "copy_file", type=FILE, metavar="FILE.copy.json",
-            help="Description of the copy that is audited by its key.",
-        ),
-        click.option("--master", type=FILE, help="Master key of that copy."),
-        click.option(
-            "--runtime", type=click.Choice(["llama", "torch"]), default="llama",
-            help="What runs it. [default: llama]",
-        ),
-        click.option(
-            "--threads", type=click.IntRange(1, 256), default=2, help="Processor threads."
-        ),
-        click.option(
-            "--context", type=click.IntRange(64, 1_048_576), default=4_096, metavar="TOKENS",
-            help="Longest prompt and answer together. [default: 4096]",
-        ),
-    )(function)  # fmt: skip
+from hanse.protocol.errors import RequestError, VerificationError
 
 
 @group(
@@ -71,13 +43,15 @@ def audit() -> None:
          "hanse audit run 0x5f0c... --model copy.gguf --calibration calibration.json"),
         ("A gateway's purchase, signed by its session key",
          "hanse audit run 0x5f0c... --signer gateway --model copy.gguf --calibration c.json"),
+        ("Is a bill without its commitment? That takes no model", "hanse audit run 0x5f0c..."),
         ("Evidence without the question and the answer",
          "hanse audit run 0x5f0c... --model copy.gguf --calibration c.json --withhold"),
     ),
 )  # fmt: skip
 @click.argument("name", metavar="ID")
-@_model_options
-@click.option("--calibration", "calibrated", type=FILE, required=True, help="Its thresholds.")
+@model_options(needs_model=False)
+@CONTEXT
+@click.option("--calibration", "calibrated", type=FILE, help="Its thresholds.")
 @click.option("--key", default="user", help="Whose request: a user's key of this home.")
 @click.option("--signer", metavar="NAME", help="Key that signed its voucher. [default: the key]")
 @click.option("--opening", type=FILE, help="The opening, instead of asking the broker.")
@@ -90,6 +64,9 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
 
     Traces must have been kept (`--traces` of gateway or chat). The broker is asked for the opening
     of its commitment. Exit code 8 if the audit found a cheat; an inconclusive one says why.
+
+    A bill without its commitment (`uncommitted`; the book is enough) or above it (`overbilled`) is
+    shown by its signatures: that takes neither --model nor --calibration.
     """
     from hanse.cli.auditing.auditors import find_keyed, open_model
     from hanse.cli.auditing.files import (
@@ -98,15 +75,25 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
         read_bytes,
         read_calibration,
     )
-    from hanse.cli.auditing.running import audit_purchase, load_purchase
+    from hanse.cli.auditing.running import (
+        audit_purchase,
+        find_overbilled,
+        find_uncommitted,
+        load_purchase,
+        raise_broken,
+    )
     from hanse.cli.tracing.reading import write_new
     from hanse.protocol.commitments.tree import OPENING_BYTES_MAX
     from hanse.verification.audits.judging import Verdict
     from hanse.verification.evidence.files import get_evidence_hash
 
-    calibration, opening = read_calibration(options["calibrated"]), options["opening"]
+    calibrated, opening = options["calibrated"], options["opening"]
+    calibration = read_calibration(calibrated) if calibrated else None
     keyring = options["keyring"]
     signer = session.unlock_key(options["signer"] or options["key"], use_keyring=keyring)
+    broken = await find_uncommitted(session, name, options["key"], signer)
+    if broken is not None:
+        raise_broken(session, broken, options["target"])
     purchase = await load_purchase(
         session,
         name,
@@ -115,6 +102,11 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
         opening=read_bytes(opening, OPENING_BYTES_MAX) if opening else None,
         use_keyring=keyring,
     )
+    broken = find_overbilled(purchase, signer)
+    if broken is not None:
+        raise_broken(session, broken, options["target"])
+    if calibration is None or options["model"] is None:
+        raise RequestError("usage", "to recompute an answer takes --model and --calibration")
     request_id = purchase.bought.request.request_id
     target = options["target"] or Path(f"evidence-{request_id[2:14]}.json")
     session.output.note("one prefill over question and answer ...")
@@ -170,28 +162,38 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
         ("In another runtime, by its own thresholds",
          "hanse audit replay evidence.json --model copy.gguf --runtime torch "
          "--calibration torch.json"),
+        ("With the plain model and the copy's key",
+         "hanse audit replay evidence.json --model base.gguf --copy copy.gguf.copy.json "
+         "--master master.key --runtime torch --calibration torch.json"),
     ),
 )  # fmt: skip
 @click.argument("file", type=FILE)
-@click.option("--model", metavar="FILE", help="The copy (GGUF) to rerun it with.")
-@click.option("--runtime", type=click.Choice(["llama", "torch"]), default="llama",
-              help="What runs it. [default: llama]")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1, 256), default=2, help="Processor threads.")
+@model_options(needs_model=False)
 @click.option("--calibration", "calibrated", type=FILE, help="Thresholds instead of the file's.")
 @pass_session
 async def replay(session: Session, /, file: Path, **options: Any) -> None:
     """Check somebody's evidence offline; with --model make its audit again.
 
-    Exit code 8 if the file does not hold, or the rerun comes to another verdict.
+    A broken promise (`uncommitted`, `overbilled`) takes no model: it is checked in full. Exit code
+    8 if the file does not hold, or the rerun comes to another verdict.
     """
+    from hanse.cli.auditing.auditors import find_keyed
     from hanse.cli.auditing.files import (
+        breach_to_document,
+        breach_to_rows,
         judgement_to_document,
         judgement_to_rows,
+        read_breach,
         read_calibration,
         read_evidence,
     )
     from hanse.cli.auditing.replaying import replay_to_rows, rerun
 
+    keyed, broken = find_keyed(options), read_breach(file)
+    if broken is not None:
+        document, lines = breach_to_document(*broken), breach_to_rows(*broken)
+        session.output.show(document, lambda: session.output.fields(lines))
+        return
     calibrated = options["calibrated"]
     calibration = read_calibration(calibrated) if calibrated else None
     evidence, digest = read_evidence(file)
@@ -217,7 +219,13 @@ async def replay(session: Session, /, file: Path, **options: Any) -> None:
     if options["model"]:
         session.output.note("one prefill over question and answer ...")
         found = await asyncio.to_thread(
-            rerun, evidence, options["model"], options["runtime"], options["threads"], calibration
+            rerun,
+            evidence,
+            options["model"],
+            options["runtime"],
+            options["threads"],
+            calibration,
+            keyed,
         )
         document["replay"] = judgement_to_document(found.judgement) | {
             "agrees": found.agrees,
@@ -234,48 +242,7 @@ async def replay(session: Session, /, file: Path, **options: Any) -> None:
         )
 
 
-@audit.command_of(
-    "calibrate",
-    short_help="Measure honest noise and write the thresholds it justifies.",
-    examples=(
-        ("Quickly: 59 answers carry the quantile 0.95",
-         "hanse audit calibrate --model copy.gguf --answers 80 --quantile 0.95 -o quick.json"),
-        ("Against torch, under two loads",
-         "hanse audit calibrate --model copy.gguf --runtime torch --load 1x1 --load 2x8 "
-         "--answers 400 -o torch.json"),
-    ),
-)  # fmt: skip
-@_model_options
-@click.option("--served", metavar="FILE", help="File that serves. [default: the model]")
-@click.option("--manifest", metavar="ROOT", help="Manifest root. [default: the copy's]")
-@click.option("--answers", type=click.IntRange(1, 1_000_000), default=300,
-              help="Honest answers to measure. [default: 300]")  # fmt: skip
-@click.option("--tokens", type=click.IntRange(4, 1_024), default=64,
-              help="Of one answer. [default: 64]")  # fmt: skip
-@click.option("--prompt-tokens", type=click.IntRange(0, 1_000_000), default=512,
-              help="Of every fourth question's prompt, about; audits of longer ones are not "
-                   "covered. [default: 512]")  # fmt: skip
-@click.option("--load", "loads", multiple=True, metavar="THREADSxCONCURRENT",
-              help="How answers are served, again for more. [default: 1x1, 2x4]")  # fmt: skip
-@click.option("--quantile", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-              default=0.99, help="Share of honest answers below. [default: 0.99]")  # fmt: skip
-@click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-              default=0.95, help="How sure that is to be. [default: 0.95]")  # fmt: skip
-@click.option("--output", "-o", "target", type=FILE, required=True, help="File to write.")
-@pass_session
-async def calibrate(session: Session, /, **options: Any) -> None:
-    """Serve honest answers, run them through the auditing runtime, and write thresholds.
-
-    Bounds are order statistics: a quantile that so few answers do not carry is refused before
-    anything is measured. Takes about a second an answer on two cores with a model of 135M.
-    """
-    from hanse.cli.auditing.calibration_runs import make, plan
-
-    order = plan(options)
-    document, rows = await make(session, order)
-    session.output.show(document, lambda: session.output.fields(rows))
-
-
+audit.add_command(calibrate)
 audit.add_command(report)
 audit.add_command(draw)
 audit.add_command(watch)

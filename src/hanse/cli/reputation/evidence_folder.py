@@ -1,8 +1,8 @@
 """A folder of evidence files, as testimonies: each file is checked once, to its signatures.
 
-`hanse audit` writes evidence of audits, `hanse observe` observations of failures and times; how
-anybody gets hold of others' files is left open. Evidence of another
-market, and of an audit that says nothing about the provider, is no testimony.
+`hanse audit` writes evidence of audits and of broken promises, `hanse observe` observations of
+failures and times; how anybody gets hold of others' files is left open. Evidence of another market,
+and of an audit that says nothing about the provider, is no testimony.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, Hash32, to_hex
 
 if TYPE_CHECKING:
+    from hanse.verification.evidence.breaches import VerifiedBreach
     from hanse.verification.evidence.files import Evidence
 
 FILES_MAX = 10_000
@@ -76,12 +77,18 @@ class EvidenceFolder:
     def _check(self, path: Path) -> Told | None:
         from hanse.cli.auditing.files import read_bytes
         from hanse.sdk.receipt_file import verify_receipt_document
+        from hanse.verification.evidence.breaches import is_breach, verify_breach
         from hanse.verification.evidence.files import FILE_BYTES_MAX, verify_evidence
 
         try:
             raw = read_bytes(path, FILE_BYTES_MAX)
             if is_observation(raw):
                 return Told(verify_observation(raw, self.domain), None)
+            if is_breach(raw):
+                broken = verify_breach(raw, verify_receipt_document)
+                if broken.receipt.domain != self.domain:
+                    raise RequestError("invalid_request", "it is of another market")
+                return broken_to_testimony(broken)
             evidence = verify_evidence(raw, verify_receipt_document)
             if evidence.receipt.domain != self.domain:
                 raise RequestError("invalid_request", "it is of another market")
@@ -132,6 +139,21 @@ def to_testimony(evidence: "Evidence") -> Told | None:
         statement.auditor,
         words.get(verdict, Word.AUDIT_DOUBTED),
         min(statement.audited_at, served.finished_at + OPENING_RETAINED_S),
+    )
+    receipt_hash = to_hex(receipt.domain.digest(served.struct_hash()))
+    return Told(testimony, receipt.receipt_key, receipt_hash)
+
+
+def broken_to_testimony(broken: "VerifiedBreach") -> Told:
+    """A broken promise as a word: as grave as a failed audit, since anybody can check it."""
+    receipt = broken.receipt
+    served = receipt.receipt.receipt
+    testimony = Testimony(
+        broken.digest,
+        receipt.offer.provider,
+        broken.witness,
+        Word.AUDIT_FAILED,
+        min(broken.seen_at, served.finished_at + OPENING_RETAINED_S),
     )
     receipt_hash = to_hex(receipt.domain.digest(served.struct_hash()))
     return Told(testimony, receipt.receipt_key, receipt_hash)

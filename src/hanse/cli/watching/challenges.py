@@ -26,6 +26,7 @@ from hanse.protocol.ledger.panels.state import Stage
 from hanse.protocol.signatures import Address, Hash32
 from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document
 from hanse.verification.audits.judging import Verdict
+from hanse.verification.evidence.breaches import is_breach, verify_breach
 from hanse.verification.evidence.files import FILE_BYTES_MAX, verify_evidence
 
 EVIDENCE_MAX = 1_000
@@ -209,6 +210,9 @@ def _read_cheat(path: Path) -> Cheat | None:
     """The cheat that a file shows; None if it shows none, or does not hold."""
     try:
         content = read_bytes(path, FILE_BYTES_MAX)
+        if is_breach(content):
+            verify_breach(content, verify_receipt_document)
+            return Cheat(path, content, find_receipt(content))
         evidence = verify_evidence(content, verify_receipt_document)
     except HanseError:
         return None

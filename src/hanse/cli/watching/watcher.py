@@ -4,11 +4,11 @@
     await watcher.run_round()         every answer that is kept now, once
 
 An answer is done when its file is gone. The evidence is on disk before that, under the request's
-name, so a watcher that is killed at any step goes on where it was and audits nothing twice.
+name, so a watcher that is killed at any step goes on where it was and audits nothing twice. Bills
+without their commitment are no matter of a draw: each gets its file (`promises`).
 """
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +21,8 @@ from hanse.cli.auditing.running import Purchase, ask_opening, audit_purchase
 from hanse.cli.session import Session
 from hanse.cli.watching.copies import CopiesAtHand, Means
 from hanse.cli.watching.draws import Decision, Draws, Record
+from hanse.cli.watching.evidence_files import get_evidence_path, write_whole
+from hanse.cli.watching.promises import write_broken
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
@@ -100,6 +102,7 @@ class Watcher:
         self._parts = parts
         self.counts: Counter[str] = Counter()
         self._waiting: dict[Hash32, _Waiting] = {}
+        self._broken: set[Hash32] = set()
 
     async def run_round(self) -> int:
         """Look at every kept answer that is due; returns how many are still undecided.
@@ -107,6 +110,9 @@ class Watcher:
         Raises:
             TransientError: the folder of evidence cannot be written.
         """
+        broken = await write_broken(self._parts, self._broken)
+        if broken:
+            self.counts["uncommitted"] += broken
         names = await asyncio.to_thread(self._parts.kept.list_names)
         self._waiting = {name: self._waiting[name] for name in names if name in self._waiting}
         for name in names:
@@ -217,28 +223,3 @@ class Watcher:
             f"not audited: request {name}: {error.message}",
         )
         return f"not audited: {error.code}"
-
-
-def get_evidence_path(folder: Path, name: Hash32) -> Path:
-    """The evidence file of a request."""
-    return folder / f"{name}.json"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file (mode 0600) that is there whole or not at all, also after a power cut.
-
-    Raises:
-        TransientError: `store_unavailable`.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise TransientError(
-            "store_unavailable", f"cannot write {path}: {error.strerror}"
-        ) from None
