@@ -1,5 +1,7 @@
 """`hanse audit`: what the commands print, write and refuse; audits themselves are tested below."""
 
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hanse.cli.auditing.running import Purchase, audit_purchase
 from hanse.cli.modelling.copies.master_keys import make_master
 from hanse.protocol.commitments.copies import CopyDescription, encode_copy_description
 from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.manifests import get_manifest_root
 from hanse.protocol.messages import Offer, SignedOffer, SignedVoucher, Voucher
 from hanse.protocol.signatures import ZERO_HASH, to_hex
 from hanse.sdk.receipt_file import verify_receipt_document
@@ -223,6 +226,17 @@ def test_every_fourth_question_can_be_long() -> None:
                for number in range(40)]  # fmt: skip
     assert all(length > 150 for length in lengths[3::4])
     assert all(length < 30 for number, length in enumerate(lengths) if number % 4 != 3)
+
+
+def test_evidence_by_plain_weights_and_key_takes_the_very_base(tmp_path: Path) -> None:
+    path, cache = tmp_path / "base.gguf", tmp_path / "cache"
+    of_another = make_model(path, OFFER.provider)
+    with pytest.raises(RequestError, match="the copy was made of"):
+        dataclasses.replace(of_another, is_keyed=True).describe(MANIFEST, cache)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    root = get_manifest_root([(path.name, digest)])
+    keyed = dataclasses.replace(make_model(path, OFFER.provider, root), is_keyed=True)
+    assert keyed.describe(root, cache).manifest_root == root
 
 
 def test_a_copy_is_audited_by_its_key_with_that_key_only(run, tmp_path):

@@ -19,6 +19,7 @@ from hanse.protocol.commitments.copies import (
 )
 from hanse.protocol.commitments.fingerprints import SCALE
 from hanse.protocol.errors import RequestError
+from hanse.protocol.manifests import get_manifest_root
 from hanse.verification.audits.answers import Auditor
 from hanse.verification.evidence.statement import Model
 
@@ -37,19 +38,33 @@ class OpenedModel:
         auditor: what audits with it.
         path: of the file.
         copy: what it says of itself; None of a plain model.
+        is_keyed: whether the file is the plain model, and `copy` was described elsewhere.
     """
 
     auditor: Auditor
     path: Path
     copy: CopyDescription | None
+    is_keyed: bool = False
 
     def describe(self, manifest_root: str, cache_dir: Path) -> Model:
-        """For evidence. A plain file is of the manifest that the caller names."""
+        """For evidence. A plain file is of the manifest that the caller names.
+
+        Raises:
+            RequestError: `unprocessable`, the plain model is not the one that the copy was made of:
+                an honest provider would look like a cheat.
+        """
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         file_hash = "0x" + describe_file(self.path, cache_dir).sha256.removeprefix("0x")
         copy = self.copy
         if copy is None:
             return Model(manifest_root, file_hash, "", 0, "", SCALE)
+        root = get_manifest_root([(self.path.name, file_hash.removeprefix("0x"))])
+        if self.is_keyed and root != copy.base_root:
+            raise RequestError(
+                "unprocessable",
+                f"{self.path.name} has the root {root}, the copy was made of {copy.base_root}: "
+                "audit with that file, under the name that it had then",
+            )
         return Model(
             copy.base_root,
             file_hash,
@@ -132,7 +147,8 @@ def open_model(
             scale = description.fingerprint_scale
         other = TorchPrefill(path, context_tokens=context_tokens, threads=threads, canaries=rows)
         reader = GgufReader(vocabulary, vocabulary=description.vocabulary if description else 0)
-        yield OpenedModel(Auditor(other, reader, scale), path, description)
+        auditor = Auditor(other, reader, scale)
+        yield OpenedModel(auditor, path, description, is_keyed=keyed is not None)
     finally:
         vocabulary.close()
 
