@@ -424,12 +424,20 @@ async def test_one_of_several_tools_is_demanded(llama: LlamaEngine) -> None:
     assert call["function"]["name"] in ("get_weather", "act")
 
 
-async def test_a_demanded_call_that_is_cut_short_is_no_call(llama: LlamaEngine) -> None:
+async def test_a_demanded_call_that_is_cut_short_is_told_as_far_as_it_came(
+    llama: LlamaEngine,
+) -> None:
     answer = await llama.answer(make_chat(tools=[ACT], tool_choice="required", max_tokens=3))
     [choice] = json.loads(answer.body)["choices"]
     assert choice["finish_reason"] == "length"
-    assert "tool_calls" not in choice["message"]
+    assert "tool_calls" not in choice["message"]  # there is no name yet
     assert choice["message"]["content"].startswith("{")
+    answer = await llama.answer(make_chat(tools=[ACT], tool_choice="required", max_tokens=12))
+    [choice] = json.loads(answer.body)["choices"]
+    assert choice["finish_reason"] == "length"
+    [call] = choice["message"]["tool_calls"]
+    assert call["function"]["name"] == "act"
+    assert not choice["message"]["content"]
 
 
 @pytest.mark.parametrize(

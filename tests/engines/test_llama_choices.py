@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from hanse.engines.llama.choices import fit_seed, join_usage
+from hanse.engines.llama.requests import tell_calls
 from hanse.engines.llama.turns import Turns
 from hanse.protocol.errors import TransientError
 from hanse.protocol.limits import CHOICES_MAX
@@ -31,6 +32,34 @@ async def join(*frames: bytes, choices: int) -> list[bytes]:
             yield [frame]
 
     return [payload async for some in join_usage(send(), choices) for payload in some]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"name": "act", "arguments": {"mood": "ca', ("act", '{"mood": "ca')),
+        ('{"name":"act","arguments":{"mood":"calm"}', ("act", '{"mood":"calm"}')),
+        ('{"name":"act","argum', ("act", "")),
+        ('{ "name" : "a\\"ct"', ('a"ct', "")),
+        ('{"name": "act", "arguments": {"a": 1}}', ("act", '{"a":1}')),
+        ('{"name": "ac', None),
+        ("", None),
+    ],
+)
+async def test_a_call_that_is_cut_is_told_as_far_as_it_came(text: str, told: object) -> None:
+    async def send() -> AsyncGenerator[list[bytes], None]:
+        for delta, reason in (({"content": text[:9]}, None), ({"content": text[9:]}, "length")):
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            yield [json.dumps({"choices": [choice]}).encode()]
+
+    frames = [json.loads(payload) async for some in tell_calls(send(), "x") for payload in some]
+    *_, first, last = (frame["choices"][0] for frame in frames)
+    assert (last["delta"], last["finish_reason"]) == ({}, "length")
+    if told is None:
+        assert first["delta"] == {"content": text}
+        return
+    [call] = first["delta"]["tool_calls"]
+    assert (call["function"]["name"], call["function"]["arguments"]) == told
 
 
 def tell_end(index: int, tokens: int = 0) -> bytes:

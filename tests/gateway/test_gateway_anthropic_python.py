@@ -280,6 +280,15 @@ async def test_arguments_that_are_no_object_are_not_passed_off_as_one(client, ga
     assert caught.value.body["error"]["code"] == "response_malformed"
 
 
+async def test_a_call_that_max_tokens_cut_has_no_input_but_says_so(client, gateway):
+    gateway.market.deltas = call(0, "c1", "get_weather", '{"city":"Bre')
+    gateway.market.finish_reason = "length"
+    message = await ask(client)
+    (block,) = message.content
+    assert (block.name, block.input) == ("get_weather", {})
+    assert message.stop_reason == "max_tokens"
+
+
 async def test_leaving_closes_the_purchase(client, gateway):
     await leave(gateway, ask(client, stream=True))
 

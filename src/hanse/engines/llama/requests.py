@@ -3,9 +3,11 @@
 `tool_choice` that demands a call: llama.cpp takes it for `auto` without a word. So the answer is
 held to a schema of the calls that are allowed, `{"name": ..., "arguments": {...}}`, with the tools
 in the prompt as always, and what comes is told as the tool call that it is. Its arguments come in
-one piece, at the end.
+one piece, at the end. A call that `max_tokens` cuts is told as far as it came, with `finish_reason`
+`length`, as OpenAI does; before its name is whole there is nothing to tell but the text.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -15,6 +17,11 @@ import msgspec
 from hanse.engines.llama.choices import fit_seed
 from hanse.engines.wire.sse import DONE
 from hanse.protocol.errors import RequestError
+
+_BEGUN_CALL = re.compile(
+    r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")(?:\s*,\s*"arguments"\s*:\s*(.*))?', re.DOTALL
+)
+"""A call whose name is whole, and its arguments as far as they came; the schema gives the order."""
 
 
 def adapt_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,24 +90,26 @@ def _tell(payload: bytes, texts: defaultdict[int, list[str]], answer_id: str) ->
         texts[index].append(delta.pop("content", None) or "")
         if choice.get("finish_reason") is None:
             continue
-        text = "".join(texts[index])
-        said: dict[str, Any] = {"content": text}  # cut short: what was written, as it is
+        said = _tell_call("".join(texts[index]), answer_id, index)
         if choice["finish_reason"] == "stop":
             choice["finish_reason"] = "tool_calls"
-            said = {"tool_calls": [_make_call(text, answer_id, index)]}
         last = {**choice, "delta": said, "finish_reason": None}
         told.append(msgspec.json.encode({**frame, "choices": [last]}))
     return [*told, msgspec.json.encode(frame)]
 
 
-def _make_call(text: str, answer_id: str, choice: int) -> dict[str, Any]:
-    call = msgspec.json.decode(text)
+def _tell_call(text: str, answer_id: str, choice: int) -> dict[str, Any]:
+    try:
+        call = msgspec.json.decode(text)
+        name, arguments = call["name"], msgspec.json.encode(call["arguments"]).decode()
+    except msgspec.DecodeError:  # cut short
+        begun = _BEGUN_CALL.match(text)
+        if begun is None:
+            return {"content": text}
+        name, arguments = msgspec.json.decode(begun[1]), begun[2] or ""
     id_ = f"call_{answer_id}_{choice}" if choice else f"call_{answer_id}"
-    function = {
-        "name": call["name"],
-        "arguments": msgspec.json.encode(call["arguments"]).decode(),
-    }
-    return {"index": 0, "id": id_, "type": "function", "function": function}
+    function = {"name": name, "arguments": arguments}
+    return {"tool_calls": [{"index": 0, "id": id_, "type": "function", "function": function}]}
 
 
 def _get_function(tool: dict[str, Any]) -> dict[str, Any]:

@@ -105,12 +105,18 @@ class MessagesWriter:
         return frames + to_event("message_delta", told) + to_event("message_stop", {})
 
     def get_whole(self, reader: ChatReader) -> dict[str, Any]:
-        """The message; a tool call's arguments are an object here."""
+        """The message; a tool call's arguments are an object here, empty if max_tokens cut them."""
+        reason = _get_stop_reason(reader)
         for block, arguments in zip(self._blocks, self._arguments, strict=True):
             if block["type"] == "tool_use":
-                block["input"] = parse_arguments(arguments)
+                try:
+                    block["input"] = parse_arguments(arguments)
+                except VerificationError:
+                    if reason != _STOP_REASONS["length"]:
+                        raise
+                    block["input"] = {}
         message = self._make_message(reader, reader.usage)
-        return message | {"content": self._blocks, "stop_reason": _get_stop_reason(reader)}
+        return message | {"content": self._blocks, "stop_reason": reason}
 
     def _make_message(self, reader: ChatReader, usage: Usage) -> dict[str, Any]:
         return {
