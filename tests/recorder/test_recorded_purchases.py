@@ -137,6 +137,8 @@ async def test_a_proof_of_another_chain_or_transaction_is_refused(world):
     for changed in (
         {"transaction_hash": elsewhere},
         {"recorder": seller.owner.address},
+        {"block_number": proof.block_number - 1},  # whose hash would decide what is audited
+        {"block_number": proof.block_number + 1},
         {"commit": msgspec.structs.replace(proof.commit, root="0x" + "ee" * 32)},
         {"commit": msgspec.structs.replace(proof.commit, fee_total=9)},
     ):

@@ -9,7 +9,7 @@ from hanse.chain.records import Records
 from hanse.cli.network import load_network
 from hanse.cli.session import Session
 from hanse.protocol.commitments.lottery import PPM, Exposure, get_deciding_block
-from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.errors import RequestError
 from hanse.sdk.record_file import VerifiedRecord, read_document, verify_record_document
 from hanse.settlement.records.chain_check import ChainRecords, verify_on_chain
 from hanse.settlement.records.sources import get_receipt_digest
@@ -46,7 +46,7 @@ async def draw_records(
     async with Rpc.connect(network.rpc_url) as rpc:
         depth = network.deployment.confirmations
         view = ChainRecords(rpc, Records(rpc, network.deployment.records), depth)
-        blocks = [await find_block(rpc, view, record) for record in records]
+        blocks = [await find_block(view, record) for record in records]
         confirmed = await view.fetch_block()
         numbers = sorted({get_deciding_block(block) for block in blocks})
         headers = await rpc.fetch_headers_at([one for one in numbers if one <= confirmed])
@@ -58,13 +58,10 @@ async def draw_records(
     return list(zip(records, make_schedule(candidates, hashes), strict=True))
 
 
-async def find_block(rpc: Rpc, view: ChainRecords, record: VerifiedRecord) -> int:
+async def find_block(view: ChainRecords, record: VerifiedRecord) -> int:
     """The block of a record's commit, from the chain: a recorder's word could choose the draw."""
     await verify_on_chain(view, record.proof)
-    found = await rpc.fetch_receipt(record.proof.transaction_hash)
-    if found is None:
-        raise TransientError("chain_unavailable", "the node lost a transaction it just showed")
-    return found.block_number
+    return record.proof.block_number
 
 
 def drawn_to_document(record: VerifiedRecord, one: Scheduled) -> dict[str, Any]:

@@ -158,7 +158,7 @@ class Draws:
                 raise
             return None
         record = verify_record_document(msgspec.json.encode(made))
-        return await find_block(self._rpc, self._records, record)
+        return await find_block(self._records, record)
 
     async def _get_rate_ppm(
         self, provider: Address, fee: int, receipts: int, record: Record

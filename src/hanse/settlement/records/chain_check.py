@@ -31,6 +31,13 @@ class ChainRecords:
 
     async def fetch_committed(self, transaction_hash: Hash32, recorder: Address) -> Commit | None:
         """See `RecordsView`."""
+        found = await self.find_commit(transaction_hash, recorder)
+        return found[0] if found else None
+
+    async def find_commit(
+        self, transaction_hash: Hash32, recorder: Address
+    ) -> tuple[Commit, int] | None:
+        """What a confirmed transaction committed for a recorder, and in which block."""
         receipt = await self._rpc.fetch_receipt(transaction_hash)
         if receipt is None or receipt.block_number > await self.fetch_block():
             return None
@@ -47,7 +54,7 @@ class ChainRecords:
                 continue
             found = parse_committed(event)
             if found.recorder == recorder:
-                return Commit(
+                commit = Commit(
                     found.number,
                     to_hex(found.root),
                     found.count,
@@ -55,11 +62,14 @@ class ChainRecords:
                     ZERO_HASH,
                     to_hex(found.head),
                 )
+                return commit, receipt.block_number
         return None
 
 
 async def verify_on_chain(view: ChainRecords, proof: RecordProof) -> None:
-    """Check that the chain has a proof's commit, at least `confirmations` deep.
+    """Check that the chain has a proof's commit, at least `confirmations` deep, in its block.
+
+    The block counts: the lottery of audits begins at it.
 
     The caller still owes: that the proof leads to its commit's root (`verify_record`).
 
@@ -67,13 +77,20 @@ async def verify_on_chain(view: ChainRecords, proof: RecordProof) -> None:
         VerificationError: `proof_invalid`, naming what the chain has instead.
         TransientError: `chain_unavailable`.
     """
-    found = await view.fetch_committed(proof.transaction_hash, proof.recorder)
+    on_chain = await view.find_commit(proof.transaction_hash, proof.recorder)
     commit = proof.commit
-    if found is None:
+    if on_chain is None:
         raise VerificationError(
             "proof_invalid",
             f"transaction {proof.transaction_hash} is not confirmed, or commits nothing for "
             f"recorder {proof.recorder}; the proof says that it commits root {commit.root}",
+        )
+    found, block = on_chain
+    if block != proof.block_number:
+        raise VerificationError(
+            "proof_invalid",
+            f"transaction {proof.transaction_hash} is in block {block}, the proof says "
+            f"{proof.block_number}",
         )
     same = ("number", "root", "count", "fee_total", "head")
     for name in same:
