@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from hanse.cli.auditing.auditors import OpenedModel
-from hanse.cli.auditing.calibrating import Rescored, Sample, calibrate, rescore, take
+from hanse.cli.auditing.calibrating import Rescored, Sample, Upstream, calibrate, rescore, take
+from hanse.cli.auditing.calibration_runs import plan
 from hanse.cli.auditing.serving import Served
 from hanse.protocol.commitments.seeds import get_request_seed
 from hanse.protocol.errors import RequestError
@@ -51,6 +52,28 @@ def test_honest_answers_are_counted_with_what_they_were_made_under() -> None:
     }  # fmt: skip
     with pytest.raises(RequestError, match="measure 299"):
         calibrate(sample, MODEL, MANIFEST, "Q8_0", 0.99, 0.95)
+
+
+def test_what_another_server_served_has_no_thresholds_of_draws() -> None:
+    sample = Sample()
+    for number in range(60):
+        served = serve(number)
+        take(sample, served, rescore(served, MODEL))
+    vllm = Upstream("http://127.0.0.1:8000/v1", "m", Path("copy.copy.json"), "vllm 0.32.0 cpu")
+    made = calibrate(sample, MODEL, MANIFEST, "BF16", 0.95, 0.95, vllm)
+    assert made.conditions.served_by == "upstream vllm 0.32.0 cpu"
+    assert {one.statistic for one in made.thresholds} == {"fingerprint/4", "fingerprint/16"}
+
+
+def test_an_upstream_is_named_whole_or_not_at_all() -> None:
+    names = ("upstream", "upstream_model", "served_copy", "served_by", "served")
+    common = {"answers": 80, "quantile": 0.95, "confidence": 0.95, "loads": ()}
+    assert plan(common | dict.fromkeys(names)).upstream is None
+    whole = dict.fromkeys(names, "x") | {"served": None}
+    assert plan(common | whole).upstream == Upstream("x", "x", "x", "x")  # type: ignore[arg-type]
+    for left_out in names[:4]:
+        with pytest.raises(RequestError, match="belong together"):
+            plan(common | whole | {left_out: None})
 
 
 def test_what_an_audit_would_not_judge_is_left_out_by_its_reason() -> None:

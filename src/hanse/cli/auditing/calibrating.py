@@ -1,8 +1,8 @@
 """Honest noise measured between a serving and an auditing runtime, and thresholds out of it.
 
-Answers are served by the embedded engine, under several loads, and run through the auditing
-runtime. Tokens that do not fit their answer are left out and counted: an audit would not judge
-them either.
+Answers are served by the embedded engine, or by a server that is asked by its URL (vLLM), under
+several loads, and run through the auditing runtime. Tokens that do not fit their answer are left
+out and counted: an audit would not judge them either.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ import msgspec
 from hanse.cli.auditing.auditors import OpenedModel
 from hanse.cli.auditing.prompts import make_request
 from hanse.cli.auditing.serving import Served, serve_all
-from hanse.engines import open_engine
+from hanse.engines import Engine, open_engine
 from hanse.models.tensors import Progress
 from hanse.protocol.commitments.tree import Entry
 from hanse.verification.audits.alignment import align
@@ -25,6 +25,7 @@ from hanse.verification.audits.coverage import get_chain
 from hanse.verification.audits.judging import get_statistics
 from hanse.verification.audits.measuring import POSITIONS_AUDITED_MAX, Measured, Task, measure
 from hanse.verification.audits.sampling import Chain
+from hanse.verification.audits.statistics import SAMPLING, SORTED
 
 BATCH = 64
 """Answers that are served before they are audited; memory holds no more of them."""
@@ -36,6 +37,23 @@ class Load:
 
     threads: int
     concurrent: int
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A server that serves the copy already, asked by engine `upstream`.
+
+    Attributes:
+        base_url: of its API, with the version.
+        model: its name there.
+        description: `.copy.json` of what it serves.
+        served_by: what runs there, in its operator's words, such as `vllm 0.32.0 H100 bf16`.
+    """
+
+    base_url: str
+    model: str
+    description: Path
+    served_by: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ def rescore(served: Served, model: OpenedModel) -> Rescored | tuple[str, ...]:
 
 async def measure_noise(
     model: OpenedModel,
-    served_path: Path,
+    served: Path | Upstream,
     order: Questions,
     loads: Sequence[Load],
     cache_dir: Path,
@@ -107,8 +125,7 @@ async def measure_noise(
     sample, done = Sample(), 0
     shares = [answers // len(loads) + (at < answers % len(loads)) for at in range(len(loads))]
     for load, share in zip(loads, shares, strict=True):
-        settings = get_engine_settings(served_path, load, cache_dir)
-        engine = open_engine("llama", settings)
+        engine = _open_engine(served, load, cache_dir)
         await engine.start()
         try:
             for numbers in _split(range(done, done + share)):
@@ -117,8 +134,8 @@ async def measure_noise(
                     for number in numbers
                 ]
                 told = f"{load.concurrent} at once, {load.threads} threads"
-                for served in await serve_all(engine, questions, load.concurrent):
-                    take(sample, served, rescore(served, model))
+                for answer in await serve_all(engine, questions, load.concurrent):
+                    take(sample, answer, rescore(answer, model))
                     done += 1
                     progress(told, done / answers)
         finally:
@@ -134,18 +151,47 @@ def calibrate(
     quantisation: str,
     quantile: float,
     confidence: float,
+    upstream: Upstream | None = None,
 ) -> Calibration:
-    """Thresholds; raises RequestError `unprocessable` if the sample does not carry the quantile."""
+    """Thresholds; raises RequestError `unprocessable` if the sample does not carry the quantile.
+
+    What an upstream serves has no thresholds of draws: they would be those of a sampler that is
+    not replayed, which every text passes.
+    """
+    served_by = f"upstream {upstream.served_by}" if upstream else _get_embedded()
+    left_out = (SAMPLING, SORTED) if upstream else ()
+    statistics = [
+        {name: value for name, value in one.items() if name not in left_out}
+        for one in sample.statistics
+    ]
     conditions = Conditions(
         manifest_root,
         quantisation,
-        f"llama xllamacpp-{version('xllamacpp')} cpu",
+        served_by,
         model.auditor.prefill.runtime,
         sample.longest,
         sample.longest_answer,
         tuple(sorted(sample.labels)),
     )
-    return make_calibration(conditions, sample.statistics, quantile, confidence)
+    return make_calibration(conditions, statistics, quantile, confidence)
+
+
+def _get_embedded() -> str:
+    return f"llama xllamacpp-{version('xllamacpp')} cpu"
+
+
+def _open_engine(served: Path | Upstream, load: Load, cache_dir: Path) -> Engine:
+    if isinstance(served, Path):
+        return open_engine("llama", get_engine_settings(served, load, cache_dir))
+    settings = {
+        "base_url": served.base_url,
+        "model": "audited",
+        "upstream_model": served.model,
+        "parallel": load.concurrent,
+        "continuous_usage": True,
+        "copy_description": str(served.description),
+    }
+    return open_engine("upstream", settings)
 
 
 def get_engine_settings(path: Path, load: Load, cache_dir: Path) -> dict[str, Any]:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from hanse.cli.auditing.auditors import OpenedModel, find_keyed, open_model
-from hanse.cli.auditing.calibrating import Load, Questions, Sample, calibrate, measure_noise
+from hanse.cli.auditing.calibrating import (
+    Load,
+    Questions,
+    Sample,
+    Upstream,
+    calibrate,
+    measure_noise,
+)
 from hanse.cli.modelling.places import find_model
 from hanse.cli.modelling.progress import show_progress
 from hanse.cli.session import Session
@@ -26,6 +33,7 @@ class Order:
 
     options: dict[str, Any]
     loads: tuple[Load, ...]
+    upstream: Upstream | None = None
 
 
 def plan(options: dict[str, Any]) -> Order:
@@ -50,7 +58,7 @@ def plan(options: dict[str, Any]) -> Order:
         if found is None:
             raise RequestError("usage", f"--load {text!r:.20} is not THREADSxCONCURRENT: 2x4")
         loads.append(Load(int(found.group(1)), int(found.group(2))))
-    return Order(options, tuple(loads))
+    return Order(options, tuple(loads), _find_upstream(options))
 
 
 async def make(session: Session, order: Order) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -69,17 +77,38 @@ async def make(session: Session, order: Order) -> tuple[dict[str, Any], list[tup
         with show_progress(session.output) as progress:
             sample = await measure_noise(
                 model,
-                find_model(options["served"] or options["model"]),
+                order.upstream or find_model(options["served"] or options["model"]),
                 Questions(options["answers"], options["tokens"], options["prompt_tokens"]),
                 order.loads,
                 cache_dir,
                 progress,
             )
         made = calibrate(
-            sample, model, root, quantisation, options["quantile"], options["confidence"]
+            sample,
+            model,
+            root,
+            quantisation,
+            options["quantile"],
+            options["confidence"],
+            order.upstream,
         )
     write_new(options["target"], encode_calibration(made))
     return _describe(made, sample, options["target"])
+
+
+def _find_upstream(options: dict[str, Any]) -> Upstream | None:
+    named: list[Any] = [
+        options.get(name) for name in ("upstream", "upstream_model", "served_copy", "served_by")
+    ]
+    if not any(named):
+        return None
+    if not all(named) or options["served"]:
+        raise RequestError(
+            "usage",
+            "--upstream, --upstream-model, --served-copy and --served-by belong together, without "
+            "--served",
+        )
+    return Upstream(*named)
 
 
 def _get_names(model: OpenedModel, manifest: str | None) -> tuple[str, str]:
