@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audio bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
+.PHONY: help up test test-vllm check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audio bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-vllm bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,13 @@ bench-seen: .venv/dev.stamp ## what metrics, log and traces add to a request's p
 
 bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats, one JSON line a case
 	$(BIN)/python -m benchmarks.bench_protocol
+
+bench-vllm: .venv/dev.stamp ## a real vLLM on the processor, its proof and what audits find, JSON lines; ANSWERS=120 TOKENS=64 RECORD=file
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 nice -n 10 $(BIN)/python -m benchmarks.bench_vllm --answers $(or $(ANSWERS),120) --tokens $(or $(TOKENS),64) --record '$(RECORD)'
+
+test-vllm: .venv/dev.stamp ## the tests that take a running vLLM, which is installed beside (3.5 GB); no part of `make test`
+	@$(BIN)/python -c 'from benchmarks.vllm_side import install; install()'
+	@HANSE_VLLM=1 nice -n 10 $(BIN)/pytest tests/engines/test_vllm_running.py
 
 bench-zk: .venv/dev.stamp ## what a zero-knowledge proof of a small classifier costs, one JSON line; PROOFS=5
 	@$(BIN)/python -m benchmarks.bench_zk --proofs $(or $(PROOFS),5)
