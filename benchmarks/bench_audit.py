@@ -278,15 +278,16 @@ def main() -> None:
     parser.add_argument("--runtime", choices=("llama", "torch"), default="llama")
     parser.add_argument("--folder", type=Path, default=WHOLE_FOLDER, help="of the whole")
     parser.add_argument("--report", type=int, default=0, help="1: only print what was measured")
+    parser.add_argument("--plot", type=Path, help="where an SVG of the whole goes")
     arguments = parser.parse_args()
     if arguments.report:
-        print_report(arguments.folder)
+        print_report(arguments.folder, arguments.plot)
     elif arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(run(QUICK, arguments.runtime, Path(folder)))
     else:
         measure_whole(arguments.folder)
-        print_report(arguments.folder)
+        print_report(arguments.folder, arguments.plot)
         asyncio.run(print_cost(arguments.folder))
 
 

@@ -206,7 +206,7 @@ def hash_number(job: Job, number: int, sampler: int) -> int:
 def _split(numbers: Sequence[int], job: Job) -> Iterator[Sequence[int]]:
     size = max(BATCH_QUESTIONS_MIN, BATCH_TOKENS // (SAMPLERS_PER_QUESTION * job.tokens))
     if job.served_by == "llama":
-        size = min(size, 2 * job.load.concurrent)
+        size = min(size, job.load.concurrent if job.is_cheat else 2 * job.load.concurrent)
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
 

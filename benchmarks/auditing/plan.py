@@ -74,20 +74,20 @@ class Job:
 LLAMA_LOADS = (Load(1, 8), Load(1, 16), Load(2, 8), Load(1, 4))
 TORCH_LOADS = (Load(1, 64), Load(1, 128), Load(2, 32), Load(1, 32))
 SLICE = 32
-"""Questions under one load, before the next."""
+"""Questions of the calibration under one load, before the next."""
 
 CALIBRATED = {16: 120, 64: 10, 300: 3}
 """Tokens of an answer -> questions, for each runtime that serves."""
 
-ROUNDS = 10
-HELD = {
-    "llama": {16: 115, 32: 4, 64: 2},
-    "torch": {16: 124, 32: 4, 64: 2},
-}
-"""The same of each of ROUNDS rounds of held-out questions."""
+ROUNDS = 20
+HELD = {"llama": {16: 58, 32: 2}, "torch": {16: 62, 32: 2}}
+"""The same of each of ROUNDS rounds of held-out questions, one load a round."""
 
-LONG = {2: {300: 2}, 4: {1_000: 1}, 6: {300: 3}, 8: {1_000: 1}}
-"""After these rounds, longer ones."""
+LONG = {
+    "llama": {1: {64: 8}, 2: {300: 3}, 4: {1_000: 1}, 9: {64: 8, 300: 3}, 14: {1_000: 1}},
+    "torch": {1: {64: 8}, 6: {64: 16}, 12: {300: 3}},
+}
+"""Of single rounds besides. torch writes long answers slowly: few of them share a batch."""
 
 CHEAT_LOADS = (Load(1, 8), Load(2, 8))
 """Of either half of the cheats' questions."""
@@ -103,16 +103,18 @@ def make_plan(lane: str) -> list[Job]:
     jobs: list[Job] = []
     asked = 0 if is_llama else sum(CALIBRATED.values())
     for tokens, count in CALIBRATED.items():
-        jobs += _slice(CALIBRATION, lane, auditor, loads, tokens, asked, count)
+        for place, start in enumerate(range(0, count, SLICE)):
+            load, size = loads[place % len(loads)], min(SLICE, count - start)
+            jobs.append(Job(CALIBRATION, lane, auditor, load, tokens, asked + start, size))
         asked += count
     asked = 0 if is_llama else 1_600
     for number in range(ROUNDS):
+        load = loads[number % len(loads)]
         for tokens, count in HELD[lane].items():
-            some = (*loads[number % len(loads) :], *loads[: number % len(loads)])
-            jobs += _slice(HELD_OUT, lane, auditor, some, tokens, asked, count)
+            jobs.append(Job(HELD_OUT, lane, auditor, load, tokens, asked, count))
             asked += count
-        for tokens, count in LONG.get(number, {}).items():
-            jobs += _slice(HELD_OUT, lane, auditor, loads, tokens, asked, count)
+        for tokens, count in LONG[lane].get(number, {}).items():
+            jobs.append(Job(HELD_OUT, lane, auditor, load, tokens, asked, count))
             asked += count
     return jobs
 
@@ -120,24 +122,6 @@ def make_plan(lane: str) -> list[Job]:
 def count_answers(jobs: Sequence[Job]) -> int:
     """Of all jobs together."""
     return sum(job.answers for job in jobs)
-
-
-def _slice(
-    part: str,
-    lane: str,
-    auditor: str,
-    loads: Sequence[Load],
-    tokens: int,
-    first: int,
-    count: int,
-) -> list[Job]:
-    """One job a load in turn; a short list stays in one."""
-    jobs = []
-    for place, start in enumerate(range(0, count, SLICE)):
-        load = loads[place % len(loads)]
-        size = min(SLICE, count - start)
-        jobs.append(Job(part, lane, auditor, load, tokens, first + start, size))
-    return jobs
 
 
 def _make_cheats(half: int) -> list[Job]:

@@ -19,6 +19,7 @@ import msgspec
 from benchmarks.audit_cheats import ROOT
 from benchmarks.auditing.plan import CALIBRATION, HELD_OUT
 from benchmarks.auditing.records import Record, read_records
+from hanse.protocol.errors import RequestError
 from hanse.verification.audits.calibration import Calibration, Conditions, make_calibration
 from hanse.verification.audits.coverage import Circumstances, get_chain, get_coverage
 from hanse.verification.audits.judging import (
@@ -30,7 +31,7 @@ from hanse.verification.audits.judging import (
 )
 from hanse.verification.audits.measuring import Measured
 from hanse.verification.audits.sampling import Chain
-from hanse.verification.audits.statistics import count_choices
+from hanse.verification.audits.statistics import FINGERPRINT, count_choices
 
 CONFIDENCE = 0.95
 PATH = "/v1/chat/completions"
@@ -66,12 +67,28 @@ def read_pairs(paths: Iterable[Path]) -> dict[Pair, Part]:
     return pairs
 
 
-def make_thresholds(records: Sequence[Record], quantile: float) -> Calibration:
-    """A calibration from these, as `hanse audit calibrate` writes it.
+def make_thresholds(
+    records: Sequence[Record], quantile: float, sampling_quantile: float
+) -> Calibration:
+    """Thresholds of fingerprints and of draws, each as `hanse audit calibrate` writes them.
+
+    Draws have a statistic for each kind of sampler, so fewer answers have each of them, which carry
+    a lower quantile.
 
     Raises:
         RequestError: they do not carry the quantile.
     """
+    found = _calibrate(records, quantile)
+    try:
+        other = _calibrate(records, sampling_quantile).thresholds
+    except RequestError:
+        other = ()
+    draws = tuple(one for one in other if one.statistic not in FINGERPRINT)
+    prints = tuple(one for one in found.thresholds if one.statistic in FINGERPRINT)
+    return msgspec.structs.replace(found, thresholds=(*prints, *draws))
+
+
+def _calibrate(records: Sequence[Record], quantile: float) -> Calibration:
     fitting = [record for record in records if not record.misfits]
     labels = {record.kind for record in fitting}
     for record in fitting:

@@ -30,7 +30,9 @@ from hanse.verification.audits.calibration import MARGIN_PPM, Calibration
 from hanse.verification.audits.judging import Judgement, Verdict
 from hanse.verification.audits.statistics import FINGERPRINT
 
-QUANTILE = 0.99
+QUANTILE, SAMPLING_QUANTILE = 0.99, 0.975
+"""Of fingerprints, and of draws."""
+
 POINTS = (1, 4, 16, 64, 300, 1_000)
 RUNGS = {"V2": ("sampling",), "V3": ("fingerprint",), "V2+V3": ("fingerprint", "sampling")}
 
@@ -43,7 +45,7 @@ def make_report(folder: Path) -> Iterator[dict[str, Any]]:
     calibrations: dict[Pair, Calibration] = {}
     for pair, part in sorted(pairs.items()):
         try:
-            calibrations[pair] = make_thresholds(part.calibration, QUANTILE)
+            calibrations[pair] = make_thresholds(part.calibration, QUANTILE, SAMPLING_QUANTILE)
         except RequestError as error:
             yield {"pair": " -> ".join(pair), "not_calibrated": error.message}
     honest: list[Judged] = []
@@ -57,6 +59,39 @@ def make_report(folder: Path) -> Iterator[dict[str, Any]]:
             if records := pairs[pair].cheats.get(name):
                 yield from show_cheat(pair, name, records, calibration, honest, pairs[pair])
     yield summarise(honest, calibrations)
+
+
+def make_rows(folder: Path) -> tuple[dict[str, list[float]], int]:
+    """For the plot: each answer's worst statistic over its threshold, and how many rows are honest.
+
+    Cheats that nobody calibrated for are not in it.
+    """
+    rows: dict[str, list[float]] = {}
+    cheats: dict[str, list[float]] = {}
+    for (server, auditor), part in read_pairs(folder / f"{lane}.jsonl" for lane in LANES).items():
+        try:
+            calibration = make_thresholds(part.calibration, QUANTILE, SAMPLING_QUANTILE)
+        except RequestError:
+            continue
+        name = f"honest, {server} by {auditor.split()[0]}"
+        rows[name] = _get_ratios(part.held_out, calibration)
+        for cheat in CHEATS:
+            if records := part.cheats.get(cheat):
+                cheats.setdefault(cheat, []).extend(_get_ratios(records, calibration))
+    return rows | cheats, len(rows)
+
+
+def _get_ratios(records: Sequence[Record], calibration: Calibration) -> list[float]:
+    judged = [judge_record(record, calibration) for record in records if not record.misfits]
+    return [ratio for found in judged if (ratio := get_ratio(found)) is not None]
+
+
+def get_ratio(found: Judgement) -> float | None:
+    """The worst fingerprint statistic over its threshold."""
+    ratios = [
+        one.value_ppm / one.limit_ppm for one in found.findings if one.statistic in FINGERPRINT
+    ]
+    return max(ratios, default=None)
 
 
 def describe_pair(
@@ -73,6 +108,7 @@ def describe_pair(
         "pair": " -> ".join(pair),
         "calibrated_on": sum(not record.misfits for record in part.calibration),
         "quantile": QUANTILE,
+        "sampling_quantile": SAMPLING_QUANTILE,
         "limits": limits,
         "worst_held_out": worst,
         **count(judged),
@@ -83,12 +119,7 @@ def count(judged: Sequence[Judged]) -> dict[str, Any]:
     """Of some honest answers: above a threshold, penalised, left out, and the worst."""
     looked = [(record, found) for record, found in judged if not record.misfits]
     penalties = sum(found.verdict is Verdict.CHEAT for _, found in looked)
-    over = [
-        one.value_ppm / one.limit_ppm
-        for _, found in looked
-        for one in found.findings
-        if one.statistic in FINGERPRINT
-    ]
+    over = [ratio for _, found in looked if (ratio := get_ratio(found)) is not None]
     answers = len(looked)
     return {
         "answers": answers,

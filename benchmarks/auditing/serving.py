@@ -75,8 +75,9 @@ class LlamaServer:
                     for number, (kind, body) in some
                 ]
 
-        starts = range(0, len(questions), SAMPLERS_PER_QUESTION)
-        parts = [questions[start : start + SAMPLERS_PER_QUESTION] for start in starts]
+        is_few = len(questions) < SAMPLERS_PER_QUESTION * self._job.load.concurrent
+        size = 1 if is_few else SAMPLERS_PER_QUESTION
+        parts = [questions[at : at + size] for at in range(0, len(questions), size)]
         found = await asyncio.gather(*(answer(part) for part in parts))
         served = [one for part in found for one in part]
         return await asyncio.to_thread(self._cheat, served, questions)

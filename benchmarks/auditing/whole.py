@@ -10,14 +10,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.audit_cheats import find_files, make_files
 from benchmarks.auditing.lane import get_path
 from benchmarks.auditing.plan import LANES, count_answers, make_plan
+from benchmarks.auditing.plot import draw_plot
 from benchmarks.auditing.records import Record, read_records
-from benchmarks.auditing.report import make_report
+from benchmarks.auditing.report import make_report, make_rows
 
 LOOK_S = 10.0
 BAR = 30
@@ -49,10 +49,12 @@ def measure_whole(folder: Path) -> None:
         raise SystemExit(f"the lanes ended with {codes}; run it again to go on")
 
 
-def print_report(folder: Path) -> None:
-    """The lines of what was audited."""
+def print_report(folder: Path, plot: Path | None = None) -> None:
+    """The lines of what was audited; a plot of it as SVG."""
     for line in make_report(folder):
         print(json.dumps(line), flush=True)
+    if plot is not None:
+        plot.write_text(draw_plot(*make_rows(folder)))
 
 
 def _start(lane: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -76,15 +78,3 @@ def _show_progress(before: int, done: int, passed_s: float) -> None:
     bar = "#" * filled + "-" * (BAR - filled)
     end = "\r" if sys.stderr.isatty() else "\n"
     print(f"[{bar}] {done:,} of {whole:,} answers, {left}   ", end=end, file=sys.stderr, flush=True)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """A folder; with `report` behind it nothing is measured."""
-    folder = Path(arguments[0])
-    if "report" not in arguments[1:]:
-        measure_whole(folder)
-    print_report(folder)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
