@@ -1,5 +1,7 @@
 """Verdicts: who is found, who is not, and that nobody is punished for what proves nothing."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -243,6 +245,33 @@ def test_an_audit_ends_before_an_unknown_token(calibration: Calibration) -> None
     assert judgement.verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda at, one: Entry(UNKNOWN_TOKEN, ABSENT),
+        lambda at, one: Entry(one.token, ABSENT),
+        lambda at, one: one if at < 3 else Entry(one.token, ABSENT),
+        lambda at, one: one if at != 3 else Entry(UNKNOWN_TOKEN, ABSENT),
+        lambda at, one: Entry(UNKNOWN_TOKEN, ABSENT) if at == 0 else Entry(one.token, b"x" * 16),
+    ],
+)
+def test_a_commitment_that_tells_nothing_counts_in_the_record(
+    calibration: Calibration, hide: Callable[[int, Entry], Entry]
+) -> None:
+    """What whoever has no copy would commit to: never a cheat, and no clean slate either."""
+    whole = sell(ToyModel(weights=2), 80)
+    text = ToyReader().get_text([one.token for one in whole.entries]).decode()
+    hidden = [hide(at, one) for at, one in enumerate(whole.entries)]
+    judgement = audit(sell(ToyModel(weights=2), entries=hidden, text=text), calibration).judgement
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert "little_told" in judgement.reasons
+    short = audit(sell(HONEST, entries=hidden[:63], text=text[:63]), calibration).judgement
+    assert "little_told" not in short.reasons
+    body = make_body("Q", response_format={"type": "json_object"})
+    fenced = audit(sell(HONEST, body=body, entries=hidden, text=text), calibration).judgement
+    assert "little_told" not in fenced.reasons
+
+
 def test_positions_without_a_fingerprint_are_passed_over(calibration: Calibration) -> None:
     sold = sell(HONEST)
     entries = [Entry(one.token, ABSENT if at % 5 == 0 else one.fingerprint)
@@ -250,7 +279,7 @@ def test_positions_without_a_fingerprint_are_passed_over(calibration: Calibratio
     assert audit(sell(HONEST, entries=entries), calibration).judgement.verdict is Verdict.HONEST
     none = [Entry(one.token, ABSENT) for one in sold.entries]
     judgement = audit(sell(HONEST, entries=none), calibration).judgement
-    assert judgement.reasons == ("fingerprint_not_covered",)
+    assert judgement.reasons == ("fingerprint_not_covered", "little_told")
 
 
 def test_every_reason_is_explained() -> None:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 FILES_MAX = 10_000
 """Evidence files of a folder: a minute of checking signatures and verdicts, once a file."""
 
-_DOUBTS = frozenset({"sampling_differs", "prompt_differs", "count_differs", "text_differs"})
+_DOUBTS = frozenset(
+    ("sampling_differs", "prompt_differs", "count_differs", "text_differs", "little_told")
+)
 """Reasons of inconclusive verdicts that honest providers seldom give; the others (not covered, not
 calibrated) say nothing about the provider."""
 

@@ -8,7 +8,7 @@ watcher that was killed finds its own again and never bonds twice for one piece 
 challenge a provider at a time: who is condemned by it needs no second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hanse.cli.panels.court import Case, Court, find_next_step, open_court
 from hanse.cli.panels.judging import build_next
 from hanse.cli.session import Session
 from hanse.cli.watching.watcher import Tell
+from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError
 from hanse.protocol.ledger.panels.sealing import Verdict as PanelVerdict
 from hanse.protocol.ledger.panels.sealing import name_challenge
@@ -61,6 +62,8 @@ class Challenger:
         session: whose home.
         key: of this home; pays bonds, fees and gas.
         folder: of evidence.
+        domain: of this market's signatures.
+        own: auditors whose word is worth a bond.
         bond_max: base units that may be bonded at once, fees of panels included.
         uri_base: where auditors find the files; empty for nowhere.
         use_keyring: for the key's password.
@@ -70,6 +73,8 @@ class Challenger:
     session: Session
     key: str
     folder: Path
+    domain: Domain
+    own: Collection[Address]
     bond_max: int
     uri_base: str
     use_keyring: bool
@@ -106,7 +111,7 @@ class Challenger:
             if path.name in self._done:
                 continue
             if path.name not in self._known:
-                self._known[path.name] = _read_cheat(path)
+                self._known[path.name] = read_cheat(path, self.domain, self.own)
             cheat = self._known[path.name]
             if cheat is None:
                 self._done.add(path.name)
@@ -206,15 +211,22 @@ def _get_price(court: Court) -> int:
     return court.terms.bond + court.terms.seats * court.terms.seat_fee
 
 
-def _read_cheat(path: Path) -> Cheat | None:
-    """The cheat that a file shows; None if it shows none, or does not hold."""
+def read_cheat(path: Path, domain: Domain, own: Collection[Address]) -> Cheat | None:
+    """The cheat that a file shows; None if it shows none, does not hold, or is not to bond on.
+
+    An audit's numbers are its auditor's word, so only one of `own` is worth a bond: the folder may
+    hold others' files. A broken promise takes nobody's word.
+    """
     try:
         content = read_bytes(path, FILE_BYTES_MAX)
         if is_breach(content):
-            verify_breach(content, verify_receipt_document)
-            return Cheat(path, content, find_receipt(content))
+            broken = verify_breach(content, verify_receipt_document)
+            is_here = broken.receipt.domain == domain
+            return Cheat(path, content, find_receipt(content)) if is_here else None
         evidence = verify_evidence(content, verify_receipt_document)
     except HanseError:
+        return None
+    if evidence.statement.auditor not in own or evidence.receipt.domain != domain:
         return None
     if evidence.statement.judgement.verdict is not Verdict.CHEAT or evidence.content is None:
         return None

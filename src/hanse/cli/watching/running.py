@@ -82,6 +82,8 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
                 session,
                 options["challenge"],
                 evidence,
+                domain,
+                own,
                 network.units.parse(options["bond_max"]),
                 options["evidence_url"],
                 keyring,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from hanse.protocol.commitments.fingerprints import ABSENT
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Usage
@@ -24,6 +25,14 @@ from hanse.verification.audits.prefill import Reader
 HELD_BACK_BYTES_MAX = 8
 """Of the spelled tokens that an engine may not have sent: half a character, a space, a line feed.
 A stop string of the request comes on top."""
+
+
+TOLD_TOKENS_MIN = 64
+"""Tokens of an answer from which at least TOLD_FINGERPRINTS_MIN of the first ones have to be told
+with a fingerprint; of shorter ones a few odd characters at the beginning may leave none."""
+
+TOLD_FINGERPRINTS_MIN = 4
+"""Fewer are not compared at all (`statistics.BLOCKS`)."""
 
 
 class Alignment(msgspec.Struct, frozen=True):
@@ -119,6 +128,18 @@ def count_told(entries: Sequence[Entry]) -> int:
     return next(
         (at for at, entry in enumerate(entries) if entry.token == UNKNOWN_TOKEN), len(entries)
     )
+
+
+def is_little_told(entries: Sequence[Entry]) -> bool:
+    """Whether a long answer is committed to in such a way that nothing of it can be compared.
+
+    Unknown tokens and absent fingerprints are honest here and there. An engine that tells nothing
+    but these of a whole text is none: whoever has no copy could commit so to any answer.
+    """
+    if len(entries) < TOLD_TOKENS_MIN:
+        return False
+    told = entries[: count_told(entries)]
+    return sum(entry.fingerprint != ABSENT for entry in told) < TOLD_FINGERPRINTS_MIN
 
 
 def find_text(response: bytes) -> bytes | None:

@@ -20,9 +20,14 @@ from hanse.protocol.hashing import hash_body, hash_response
 from hanse.protocol.messages import Offer, Request, SignedReceipt
 from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.signatures import ZERO_HASH, to_hex
-from hanse.verification.audits.alignment import Alignment, align
+from hanse.verification.audits.alignment import Alignment, align, is_little_told
 from hanse.verification.audits.calibration import Calibration
-from hanse.verification.audits.coverage import Circumstances, get_chain, get_coverage
+from hanse.verification.audits.coverage import (
+    Circumstances,
+    get_chain,
+    get_coverage,
+    is_text_alone,
+)
 from hanse.verification.audits.judging import Case, Judgement, count_fingerprints, judge
 from hanse.verification.audits.measuring import POSITIONS_AUDITED_MAX, Measured, Task, measure
 from hanse.verification.audits.prefill import Prefill, Reader
@@ -170,13 +175,16 @@ def judge_answer(
     )
     coverage = get_coverage(bought.path, body, circumstances, calibration)
     breach = find_breach(bought.offer, bought.receipt.receipt, len(entries))
-    overbilled = ("overbilled",) if breach is Breach.OVERBILLED else ()
+    shown = ["overbilled"] if breach is Breach.OVERBILLED else []
+    is_text = is_text_alone(bought.path, body) and "answer_parsed" not in found.reasons
+    if is_text and is_little_told(entries):
+        shown.append("little_told")
     case = Case(
         audited,
         measured,
         get_chain(body),
         coverage,
-        found.reasons + overbilled,
+        (*found.reasons, *shown),
         bought.offer.manifest_root,
         bought.offer.engine,
     )

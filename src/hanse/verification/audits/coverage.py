@@ -173,6 +173,11 @@ def get_chain(body: Mapping[str, Any]) -> Chain:
     )
 
 
+def is_text_alone(path: str, body: Mapping[str, Any]) -> bool:
+    """Whether the answer is one text as the model wrote it: of it an engine tells nearly all."""
+    return set(_get_kinds_of_request(path, body)) <= {"penalties, logit bias"}
+
+
 def _get_kinds_of_request(path: str, body: Mapping[str, Any]) -> list[str]:
     asked = {
         name: value

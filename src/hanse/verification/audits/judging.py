@@ -56,6 +56,7 @@ REASONS = {
     "text_differs": "the committed tokens do not spell the answer",
     "answer_parsed": "the answer was delivered in parts, so tokens cannot be compared with it",
     "nothing_told": "the first committed token is unknown",
+    "little_told": "of a long answer too few tokens were committed to with a fingerprint",
 }
 """Why a verdict is not `honest`; the codes are in evidence files."""
 
