@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-vllm check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audio bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-utilisation bench-vllm bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
+.PHONY: help up test test-vllm check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audio bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-toploc bench-utilisation bench-vllm bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,8 +83,8 @@ bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, o
 bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups and refunds; REQUESTS=100000
 	@$(BIN)/python -m benchmarks.bench_utilisation --requests $(or $(REQUESTS),100000)
 
-bench-copies: .venv/dev.stamp ## what copies of the packaged model cost and give away, one JSON line a case; COPIES=100
-	@nice -n 10 $(BIN)/python -m benchmarks.bench_copies --copies $(or $(COPIES),100)
+bench-copies: .venv/dev.stamp ## what copies of the packaged model cost and give away, one JSON line a case; COPIES=100 ANSWERING=16 CASES=trace,answers
+	@nice -n 10 $(BIN)/python -m benchmarks.bench_copies --copies $(or $(COPIES),100) --answer-copies $(or $(ANSWERING),16) --cases $(or $(CASES),exact,quality,attack,trace,answers)
 
 bench-proving: .venv/dev.stamp ## what carrying the proof costs the engine, one JSON line a case; COPY=copy.gguf ROUNDS=9
 	@$(BIN)/python -m benchmarks.bench_proving --copy '$(COPY)' --rounds $(or $(ROUNDS),9)
@@ -92,8 +92,11 @@ bench-proving: .venv/dev.stamp ## what carrying the proof costs the engine, one 
 bench-audio: .venv/dev.stamp ## what a transcription's process costs and how fast it stops, one JSON line a case
 	@nice -n 10 $(BIN)/python -m benchmarks.bench_audio
 
-bench-audit: .venv/dev.stamp ## cheats against rungs on the packaged model, JSON lines; QUICK=0 takes hours, RUNTIME=torch
-	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama)
+bench-audit: .venv/dev.stamp ## cheats against rungs on the packaged model, JSON lines; QUICK=0 takes hours and goes on where it was stopped, REPORT=1 prints what it has, RUNTIME=torch
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama) --report $(or $(REPORT),0) --folder $(or $(FOLDER),.cache/bench-audit)
+
+bench-toploc: .venv/dev.stamp ## TOPLOC's own package beside our proof on the same answers, JSON lines; HONEST=118 CHEATING=8, half an hour of a core
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_toploc --honest $(or $(HONEST),118) --cheating $(or $(CHEATING),8)
 
 bench-records: .venv/dev.stamp ## how fast a recorder takes, commits and proves; one JSON line
 	@$(BIN)/python -m benchmarks.bench_records
@@ -144,7 +147,7 @@ clean: ## remove .venv, caches and built files; the local network's state stays
 	find src tests benchmarks tools chaos -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run.stamp: $(INSTALL_INPUTS)
-	@$(PYTHON) tools/install.py llama,local
+	@$(PYTHON) tools/install.py llama,local,audit
 	@touch $@
 
 .venv/dev.stamp: $(INSTALL_INPUTS)

@@ -9,7 +9,7 @@ One JSON line a case:
              canaries stand above the tokens; what Q4_0 for Q8_0 and another's copy do to them
     attack   what `hanse models attack` recovers, held against the key
     trace    a leaked file, washed or not, against many candidates: leaker's and strangers' scores
-    answers  the same by logprobs alone
+    answers  the same by logprobs alone, as `hanse models trace --endpoint` asks for them
 
 Every figure is of this machine's llama.cpp (cyllama); texts are below and in hanse.
 """
@@ -24,12 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from hanse.cli.modelling.copies.asking import ANSWER_TOKENS, LISTED, PROMPTS
 from hanse.engines.gguf_files import find_packaged_model
 from hanse.models.copies import CopyOrder, rebase
 from hanse.models.copies.architectures import SourceModel
 from hanse.models.copies.canaries import draw_canaries
 from hanse.models.copies.keys import derive_copy_key
 from hanse.models.copies.leaks import tracing
+from hanse.models.copies.leaks.answer_tracing import SCORE_MIN as ANSWER_SCORE_MIN
 from hanse.models.copies.leaks.answer_tracing import Told, compare_answers, parse_told
 from hanse.models.copies.leaks.attacking import attack
 from hanse.models.copies.stream_basis import draw_stream_basis, list_turned, rank_coordinates
@@ -40,7 +42,10 @@ from hanse.models.quantising.scoring import PIECE_TOKENS, LlamaRun
 
 MASTER, ROOT = bytes(range(32)), "0x" + "11" * 32
 OWN, OTHER, THIEF = ("0x" + digits * 20 for digits in ("aa", "bb", "ee"))
-TYPES = ("F16", "Q8_0", "Q4_1", "Q4_0")
+TYPES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0")
+ANSWER_TYPES = ("Q8_0", "Q4_0")
+LEAKS = 4
+"""Copies that answer, in the trace by answers; each is held against all."""
 THREADS = 2
 TOKENS_MAX = 512
 """Of one text."""
@@ -62,6 +67,7 @@ TEXTS = (
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--copies", type=int, default=100, help="candidates of the trace")
+    parser.add_argument("--answer-copies", type=int, default=16, help="of the trace by answers")
     parser.add_argument("--cases", default="exact,quality,attack,trace,answers")
     wanted = parser.parse_args()
     cases = wanted.cases.split(",")
@@ -80,7 +86,7 @@ def main() -> None:
         if "trace" in cases:
             measure_trace(folder, source, wanted.copies)
         if "answers" in cases:
-            measure_answers(folder, source)
+            measure_answers(folder, source, wanted.answer_copies)
 
 
 def say(case: str, **figures: Any) -> None:
@@ -89,7 +95,7 @@ def say(case: str, **figures: Any) -> None:
 
 def make_copy(folder: Path, source: Path, provider: str, kind: str) -> Path:
     """The copy's file, made at its first use."""
-    path = folder / f"{provider[2:4]}.{kind}.gguf"
+    path = folder / f"{provider}.{kind}.gguf"
     if not path.exists():
         order = CopyOrder(MASTER, ROOT, provider)
         rebase(source, path, order, kind, threads=THREADS)
@@ -242,27 +248,43 @@ def thin(rows: np.ndarray) -> np.ndarray:
     return rows[:: -(-len(rows) // tracing.ROWS_MAX)]
 
 
-def measure_answers(folder: Path, source: Path) -> None:
-    for kind in ("Q8_0", "Q4_0"):
-        candidates = [make_copy(folder, source, provider, kind) for provider in (OWN, OTHER)]
-        told = [answer(candidates[0], text) for text in TEXTS]
-        own, stranger = compare_answers(source, candidates, told, THREADS)
-        say("answers", type=kind, positions=sum(len(part.answer) for part in told),
-            score=round(own, 4), stranger=round(stranger, 4))  # fmt: skip
+def measure_answers(folder: Path, source: Path, count: int) -> None:
+    """Every leak against every copy, and servers of the public model, which is nobody's copy."""
+    providers = [OWN, OTHER, *(f"0x{index:040x}" for index in range(count - 2))]
+    for kind in ANSWER_TYPES:
+        candidates = [make_copy(folder, source, provider, kind) for provider in providers]
+        plain = folder / f"public.{kind}.gguf"
+        quantise_file(source, plain, kind, threads=THREADS)
+        leaks = zip((*providers[:LEAKS], "public"), (*candidates[:LEAKS], plain), strict=True)
+        for leaker, file in leaks:
+            told = [answer(file, text, 0 if file == plain else 16) for text in PROMPTS]
+            scores = compare_answers(source, candidates, told, THREADS)
+            by_provider = dict(zip(providers, scores, strict=True))
+            own = by_provider.pop(leaker, None)
+            strangers = np.array(list(by_provider.values()))
+            say("answers", type=kind, leaker=leaker[-4:],
+                positions=sum(len(part.answer) for part in told),
+                score=None if own is None else round(own, 4), strangers=len(strangers),
+                strangers_mean=round(float(strangers.mean()), 4),
+                strangers_sd=round(float(strangers.std()), 4),
+                strangers_max=round(float(strangers.max()), 4),
+                false_attributions=int((strangers >= ANSWER_SCORE_MIN).sum()))  # fmt: skip
+        for file in (*candidates, plain):
+            file.unlink()
 
 
-def answer(model: Path, text: str, tokens: int = 48) -> Told:
+def answer(model: Path, text: str, canaries: int, tokens: int = ANSWER_TOKENS) -> Told:
     """A greedy answer as llama.cpp's server would tell it, canaries masked."""
     content = []
     with LlamaRun(model, THREADS) as run:
-        prompt = run.tokenise(text)[:48]
+        prompt = run.tokenise(text)
         run.read(prompt)
         place = len(prompt)
         for index in range(tokens):
             logits = run.get_logits(-1)
             logprobs = to_log(logits)
-            chosen = int(logits[: run.vocabulary - 16].argmax())
-            best = np.argsort(-logits)[:20]
+            chosen = int(logits[: run.vocabulary - canaries].argmax())
+            best = np.argsort(-logits)[:LISTED]
             listed = [{"id": int(token), "logprob": float(logprobs[token])} for token in best]
             content.append({"id": chosen, "top_logprobs": listed})
             run.read([chosen], place + index)

@@ -14,6 +14,7 @@ from hanse.models.copies.keys import commit_to_key
 from hanse.models.copies.leaks.attacking import attack
 from hanse.models.copies.rebasing import get_description_path
 from hanse.models.copies.weight_files import WeightFile
+from hanse.models.quantising.files import quantise_file
 from hanse.models.quantising.scoring import LlamaRun
 from hanse.protocol.errors import RequestError, VerificationError
 from tests.models.forward import compute_logits
@@ -113,6 +114,29 @@ def test_a_copy_has_the_logits_of_its_source_in_numpy_and_in_llama_cpp(
     plain = compute_logits(source, TOKENS, rows)
     np.testing.assert_allclose(canaries, plain, atol=1e-3)
     assert plain.std() > 0.3
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "llama 3.1"])
+def test_a_copy_loses_as_much_by_each_type_as_its_base(tmp_path: Path, kind: str) -> None:
+    source = write_source(tmp_path, kind)
+    tokens = np.random.default_rng(5).integers(2, 300, 128).tolist()
+    truth = to_log(run_llama(source, tokens))
+    for quantisation in ("Q8_0", "Q4_K_M", "Q4_0"):
+        base, copy = (tmp_path / f"{name}.{quantisation}.gguf" for name in ("base", "copy"))
+        quantise_file(source, base, quantisation, threads=1)
+        rebase(source, copy, ORDER, quantisation)
+        kl, same = {}, {}
+        for path in (base, copy):
+            found = to_log(run_llama(path, tokens)[:, :VOCABULARY])
+            kl[path] = float((np.exp(truth) * (truth - found)).sum(axis=1).mean())
+            same[path] = float((found.argmax(axis=1) == truth.argmax(axis=1)).mean())
+        assert kl[copy] < 1.4 * kl[base], quantisation
+        assert same[copy] > same[base] - 0.1, quantisation
+
+
+def to_log(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("kind", [NARROW_HEADS, "llama 3.1"])
