@@ -18,11 +18,20 @@ from hanse.market.reputation.observation import Observation, sign_observation
 from hanse.protocol.commitments.tree import OPENING_RETAINED_S
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError
+from hanse.protocol.messages import Usage
+from hanse.sdk.receipt_file import verify_receipt_document
 from hanse.verification.audits.judging import Verdict
+from hanse.verification.evidence.breaches import make_breach
 from tests.cli.local_market import LOOK_S, UNIT, Market, make_outbox, open_market
-from tests.verification.audits.bought_answers import OFFER, SERVED_NOISE, calibrate
+from tests.verification.audits.bought_answers import OFFER, SERVED_NOISE, calibrate, sell
 from tests.verification.audits.toy_model import ToyModel
-from tests.verification.evidence.made_evidence import AUDITOR, BROKER, DOMAIN, make_evidence
+from tests.verification.evidence.made_evidence import (
+    AUDITOR,
+    BROKER,
+    DOMAIN,
+    make_evidence,
+    make_receipt_document,
+)
 
 STAKE = 100 * UNIT
 STRANGER, OTHER = "0x" + "5" * 40, "0x" + "6" * 40
@@ -70,6 +79,26 @@ def test_a_folder_of_evidence_is_read_once_and_only_what_holds_counts(tmp_path):
     assert "another market" in elsewhere.refused["honest.json"]
     with pytest.raises(RequestError, match="no folder"):
         EvidenceFolder(tmp_path / "none", DOMAIN).read()
+
+
+def test_a_broken_promise_counts_as_a_failed_audit_and_fades_from_its_time(tmp_path):
+    late_s = 1_800_000_000 + OPENING_RETAINED_S
+    shown = (("one", AUDITOR, late_s + 9), ("two", AUDITOR, late_s + 99), ("three", BROKER, late_s))
+    for name, signer, at_s in shown:
+        sold = sell(ToyModel(), 20, usage=Usage(13, 0, 21))
+        document = make_receipt_document(sold)
+        receipt = verify_receipt_document(msgspec.json.encode(document))
+        data = make_breach(document, receipt, signer, at_s, sold.entries)
+        (tmp_path / f"{name}.json").write_bytes(data)
+    told = EvidenceFolder(tmp_path, DOMAIN).read()
+    assert len(told) == 2, "one word of a witness on an answer"
+    assert {one.testimony.word for one in told} == {Word.AUDIT_FAILED}
+    assert {one.testimony.witness for one in told} == {AUDITOR.address, BROKER.address}
+    assert {one.testimony.at_s for one in told} == {late_s}, "nobody keeps it fresh"
+    assert {one.receipt_key for one in told} == {BROKER.address}
+    elsewhere = EvidenceFolder(tmp_path, Domain(1, DOMAIN.escrow))
+    assert elsewhere.read() == []
+    assert "another market" in elsewhere.refused["one.json"]
 
 
 def date(at_s):

@@ -12,12 +12,17 @@ from coincurve import PrivateKey
 from hanse.cli.auditing.auditors import OpenedModel
 from hanse.cli.auditing.openings import OPENING_PATH, fetch_opening
 from hanse.cli.auditing.prompts import KINDS, SAMPLERS, make_request
-from hanse.cli.auditing.running import Purchase, audit_purchase
+from hanse.cli.auditing.running import (
+    Purchase,
+    audit_purchase,
+    find_overbilled,
+    show_breach,
+)
 from hanse.cli.modelling.copies.master_keys import make_master
 from hanse.protocol.commitments.copies import CopyDescription, encode_copy_description
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.manifests import get_manifest_root
-from hanse.protocol.messages import Offer, SignedOffer, SignedVoucher, Voucher
+from hanse.protocol.messages import Offer, SignedOffer, SignedVoucher, Usage, Voucher
 from hanse.protocol.signatures import ZERO_HASH, to_hex
 from hanse.sdk.receipt_file import verify_receipt_document
 from hanse.sdk.transport.asgi import AsgiTransport
@@ -253,3 +258,48 @@ def test_a_copy_is_audited_by_its_key_with_that_key_only(run, tmp_path):
     refused = run(*arguments, *keyed, "--runtime", "torch")
     assert refused.exit_code == 2
     assert "made with another master key" in refused.stderr
+
+
+def test_evidence_is_rerun_by_a_copy_s_key_with_that_key_only(run, folder, tmp_path):
+    model = make_model(tmp_path / "copy.gguf", OFFER.provider)
+    assert model.copy is not None
+    described = tmp_path / "copy.gguf.copy.json"
+    described.write_bytes(encode_copy_description(model.copy))
+    master = tmp_path / "master.key"
+    make_master(master)
+    arguments = ("audit", "replay", str(folder / "7.json"), "--model", "packaged")
+    keyed = ("--copy", str(described), "--master", str(master))
+    assert "belong together" in run(*arguments, *keyed[:2]).stderr
+    assert "--runtime torch" in run(*arguments, *keyed).stderr
+    refused = run(*arguments, *keyed, "--runtime", "torch")
+    assert refused.exit_code == 2
+    assert "made with another master key" in refused.stderr
+
+
+def make_broken(number: int, signer: Signer) -> bytes:
+    sold = sell(ToyModel(), 40, number, usage=Usage(13, 0, 60))
+    data = show_breach(make_receipt_document(sold), signer, sold.entries)
+    assert data is not None
+    return data
+
+
+def test_broken_promises_are_checked_and_counted_each_once(run, folder):
+    (folder / "broken-1.json").write_bytes(make_broken(1, AUDITOR))
+    (folder / "broken-1-again.json").write_bytes(make_broken(1, USER))
+    (folder / "broken-2.json").write_bytes(make_broken(2, AUDITOR))
+    shown = run("audit", "replay", str(folder / "broken-1.json"), "--json")
+    assert (shown.exit_code, shown.document["verdict"]) == (0, "overbilled")
+    assert "60 output tokens" in shown.document["reason"]
+    (provider,) = run("audit", "report", str(folder), "--json").document["providers"]
+    assert (provider["audits"], provider["overbilled"], provider["uncommitted"]) == (7, 2, 0)
+    for number in range(1, 8):
+        (folder / f"{number}.json").unlink()
+    (provider,) = run("audit", "report", str(folder), "--json").document["providers"]
+    assert (provider["audits"], provider["overbilled"]) == (0, 2)
+    assert provider["cheat_rate_at_most"] == 1.0, "nothing was drawn, so nothing is bounded"
+
+
+def test_an_answer_that_keeps_its_promise_leaves_no_file() -> None:
+    purchase = make_purchase(ToyModel(noise=SERVED_NOISE))
+    assert find_overbilled(purchase, AUDITOR) is None
+    assert show_breach(purchase.document, AUDITOR) is None

@@ -46,3 +46,44 @@ def test_another_copy_behind_an_honest_offer_is_found_by_an_audit(
     assert again.exit_code == 0, again.stderr
     assert again.document["verdict"] == "cheat"
     assert again.document["replay"]["agrees"] is True, "whoever reruns it finds the same"
+
+
+@pytest.mark.slow
+def test_a_plain_model_behind_an_honest_offer_is_found_without_any_model(
+    market, run, tmp_path: Path
+) -> None:
+    """It commits to nothing: the user's own book is the evidence, and anybody can check it."""
+    provider = market.add_key("provider", units=200)
+    market.add_key("provider-receipt")
+    market.add_key("user", units=50)
+    first = make_copy(tmp_path / "copy.gguf")
+    copy = bind(first, provider, first)
+    plain = make_copy(tmp_path / "plain.gguf", canaries=0)
+    request_id = buy_from(
+        market, run, provider, copy, "--cheat", "swap", "--cheat-with", str(plain)
+    )
+    (receipt,) = run("receipts", "list", "--json").document["receipts"]
+    assert receipt["verification"] == "uncommitted", "the user's side saw it by itself"
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    file = folder / "broken.json"
+    ran = run("audit", "run", request_id, "-o", str(file), "--json")
+    assert ran.exit_code == 8, ran.stderr
+    assert ran.error["code"] == "audit_failed"
+    assert ran.document["verdict"] == "uncommitted"
+    assert "without a commitment" in ran.stderr
+    assert provider in ran.stderr
+    checked = run("audit", "replay", str(file), "--json")
+    assert checked.exit_code == 0, checked.stderr
+    assert (checked.document["provider"], checked.document["verdict"]) == (provider, "uncommitted")
+    (summed,) = run("audit", "report", str(folder), "--json").document["providers"]
+    assert (summed["audits"], summed["uncommitted"]) == (0, 1)
+    calibration = write_calibration(tmp_path / "calibration.json", copy)
+    watch = ("audit", "watch", "--once", "--copies", str(tmp_path), "--calibration",
+             str(calibration), "--json")  # fmt: skip
+    watched = run(*watch)
+    assert watched.document["answers"] == {"uncommitted": 1}, watched.stderr
+    again = run(*watch)
+    assert again.document["answers"] == {}, "each bill has one file"
+    file.write_bytes(file.read_bytes().replace(b'"embedded"', b'"sampled"'))
+    assert run("audit", "replay", str(file)).exit_code == 8
