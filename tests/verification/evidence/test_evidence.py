@@ -17,6 +17,7 @@ from hanse.verification.audits.judging import Verdict
 from hanse.verification.audits.measuring import measure
 from hanse.verification.evidence.files import (
     FILE_BYTES_MAX,
+    PROMPT_TOKENS_MAX,
     encode_evidence,
     get_evidence_hash,
     verify_evidence,
@@ -248,6 +249,20 @@ def test_a_misfit_that_the_file_itself_shows_cannot_be_left_out_or_made_up(
     """An honest provider looked like a cheat where an auditor kept silent of what did not fit."""
     with pytest.raises(VerificationError, match=said):
         verify_evidence(make_lie(calibration, **lie), verify_receipt_document)
+
+
+def test_a_rerun_is_not_made_to_ask_for_any_context(cheat: bytes) -> None:
+    """User and provider may be one, and sign for a prompt of millions of tokens."""
+    document = msgspec.json.decode(cheat)
+    evidence = verify_evidence(cheat, verify_receipt_document)
+    assert evidence.content is not None
+    long = (1,) * (PROMPT_TOKENS_MAX + 1)
+    content = msgspec.structs.replace(evidence.content, prompt_tokens=long)
+    statement = msgspec.structs.replace(evidence.statement, content_hash=content.get_hash())
+    signature = sign_statement(statement, evidence.receipt.receipt, DOMAIN, AUDITOR)
+    data = encode_evidence(document["receipt"], statement, signature, content)
+    with pytest.raises(VerificationError, match="at most 131072"):
+        verify_evidence(data, verify_receipt_document)
 
 
 def test_a_text_that_differs_is_the_auditors_word(calibration: Calibration) -> None:

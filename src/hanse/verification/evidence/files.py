@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hanse.protocol.commitments.tree import Entry
+from hanse.protocol.commitments.tree import POSITIONS_MAX, Entry
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
@@ -47,6 +47,11 @@ RESPONSE_BYTES_MAX = 12 * 1024 * 1024
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
 """Body and answer at their limits in base64, opening and numbers of a thousand positions."""
+
+
+PROMPT_TOKENS_MAX = POSITIONS_MAX
+"""The longest contexts in use. A rerun asks its model for as many places as a file says, before it
+has read the prompt by itself."""
 
 
 class VerifiedReceipt(Protocol):
@@ -182,6 +187,10 @@ def _verify_model(statement: Statement, receipt: VerifiedReceipt) -> None:
 def _verify_content(content: Content, statement: Statement, receipt: VerifiedReceipt) -> Bought:
     if len(content.body) > REQUEST_BODY_BYTES_MAX or len(content.response) > RESPONSE_BYTES_MAX:
         raise _refuse("body or answer is larger than any that is served")
+    if len(content.prompt_tokens) > PROMPT_TOKENS_MAX:
+        raise _refuse(
+            f"a prompt of {len(content.prompt_tokens)} tokens, at most {PROMPT_TOKENS_MAX}"
+        )
     if content.get_hash() != statement.content_hash:
         raise _refuse(
             f"the content hashes to {content.get_hash()}, signed was {statement.content_hash}"
