@@ -18,12 +18,14 @@ import pytest
 import pytest_asyncio
 from openai import APIError, AsyncOpenAI
 
-from hanse.cli.local_network import find_free_port
+from hanse.cli.local_network import PANELS, find_free_port
 from tests.network.market import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
-LIMIT_S = 120
+LIMIT_S = 480
+"""The first round has a copy made, a cheat caught and a panel that judges: a minute when quiet."""
+
 STRANGER = "0x" + "5a" * 20
 
 
@@ -131,6 +133,33 @@ async def test_one_answer_is_bought_and_every_unit_is_somewhere(staying):
     assert moved | {"recorded"} == set(document["transactions"])
     paid = sum(int(p["amount"]) for p in document["places"] if p["place"] == "wallet (paid)")
     assert paid == int(document["receipt"]["fee"])
+
+
+async def test_the_cheat_is_caught_barred_and_slashed(home, staying):
+    document, _ = staying
+    cheat = document["cheat"]
+    assert cheat["caught"] is cheat["barred"] is cheat["is_new"] is True
+    assert cheat["verdict"] == "cheat"
+    assert f"provider={cheat['provider']}" in cheat["match"], "the cheapest was asked"
+    places = {
+        (place["holder"], place["place"]): int(place["amount"]) for place in document["places"]
+    }
+    stake = 100_000_000
+    burned = places["nobody", "burned of stakes: no function moves it"]
+    assert burned == int(cheat["burned"]) == stake // 2
+    assert places["visby", "stake"] == 0
+    pool, fee = places["visby", "what was its stake, for its victims"], PANELS.seat_fee
+    owed = places["user", "credit in Disputes: what the cheat took"]
+    bonds = 2 * PANELS.bond + PANELS.seats * fee
+    assert places["challenger", "credit in Disputes"] == bonds
+    assert pool == stake // 2 - PANELS.bond - PANELS.seats * fee - owed
+    assert owed > 0
+    votes = [places[f"auditor-{number}", "credit in Disputes"] for number in (1, 2, 3)]
+    assert votes == [fee] * 3
+    shown = await run(home, "audit", "report", str(home / "audits" / "evidence"), "--json")
+    (summed,) = shown.document["providers"]
+    assert (summed["provider"], summed["honest"]) == (cheat["provider"], 0)
+    assert summed["cheat"] >= 1
 
 
 async def test_its_receipt_verifies_offline_and_an_altered_one_does_not(home, staying, tmp_path):
@@ -285,8 +314,11 @@ async def test_the_next_start_resumes_chain_keys_and_books(home, staying, second
     others = [place for place in resumed["places"] if place["holder"] == "others"]
     assert [int(place["amount"]) for place in others] == [1_500_000, 0, 0]
     assert all(place["holder"] != "others" for place in document["places"])
-    # one answer of each round, and the two that tests asked for in between
-    assert resumed["receipt"]["sequence"] == "4"
+    # one answer of each round, the two that tests asked for in between, and what went elsewhere
+    # than to the cheat once it was barred
+    assert int(resumed["receipt"]["sequence"]) >= 5
+    assert resumed["cheat"]["caught"] is True
+    assert resumed["cheat"]["is_new"] is False, "it stays out"
     fees = [int(found["receipt"]["fee"]) for found in (document, resumed)]
     assert int(resumed["receipt"]["cumulative_fee"]) > sum(fees)
     names = [path.stem for path in (home / "receipts").iterdir()]

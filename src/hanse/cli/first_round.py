@@ -58,6 +58,7 @@ class Round:
         answer: the text.
         transactions: hash by step.
         record: the receipt's place in a root on the chain.
+        cheat: what became of the provider that cheats.
         places: every unit of the asset: (holder, place, amount).
         minted: what exists in all, by the asset's own count.
     """
@@ -67,6 +68,7 @@ class Round:
     transactions: dict[str, str] = field(default_factory=dict)
     receipt: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    cheat: dict[str, Any] = field(default_factory=dict)
     places: list[tuple[str, str, int]] = field(default_factory=list)
     minted: int = 0
 
@@ -74,8 +76,8 @@ class Round:
 Show = Callable[["str | RenderableType"], None]
 
 
-async def fund_user(network: LocalNetwork) -> str:
-    """Fill the user's wallet once, and every provider's sub-account up.
+async def fund_user(network: LocalNetwork, *others: str) -> str:
+    """Fill the user's wallet once, and every provider's sub-account up; `others` are names too.
 
     Returns the hash of the transaction, empty if nothing was missing.
     """
@@ -83,7 +85,8 @@ async def fund_user(network: LocalNetwork) -> str:
         money = await hanse.read_money()
         if money.total + money.paid == 0:
             await network.give("user", PURSE)
-        providers = {network.get_key(plan.name).address: plan.name for plan in network.plans}
+        names = (*(plan.name for plan in network.plans), *others)
+        providers = {network.get_key(name).address: name for name in names}
         free = {p.provider: p.amount for p in _list_free(hanse, money)}
         missing = {
             provider: SUB_ACCOUNT - free.get(provider, 0)
@@ -105,9 +108,15 @@ def _list_free(hanse: Hanse, money: Money) -> list[Place]:
 
 
 async def play_round(
-    network: LocalNetwork, api_key: str, model: str, *, started: float, show: Show
+    network: LocalNetwork,
+    api_key: str,
+    model: str,
+    *,
+    started: float,
+    show: Show,
+    after_answer: Callable[[], None] = lambda: None,
 ) -> Round:
-    """Buy one answer and follow the money to the end.
+    """Buy one answer and follow its money; `after_answer` is called once the answer is there.
 
     Raises:
         HanseError: a step failed.
@@ -116,6 +125,7 @@ async def play_round(
     played = Round()
     show(f"[bold]1. Ask[/]   {PROMPT}\n")
     await _ask(network, api_key, model, played, started, show)
+    after_answer()
     async with open_user(network) as hanse:
         stored = await _find_receipt(hanse)
         provider = stored.signed.receipt.provider
@@ -123,8 +133,16 @@ async def play_round(
         await _settle(network, hanse, provider, played, show)
         await _refund(network, hanse, provider, played, show)
         await _record(network, stored, played, show)
-        await _account_for(network, await hanse.read_money(), played, show)
     return played
+
+
+async def show_places(network: LocalNetwork, played: Round, show: Show) -> None:
+    """Every unit of the asset that exists, by holder and place; raises unless it adds up."""
+    async with open_user(network) as hanse:
+        money = await hanse.read_money()
+    played.places, played.minted = await account_for(network, money)
+    show("\n")
+    show(_render(network, played.places, played.minted))
 
 
 def open_user(network: LocalNetwork) -> AbstractAsyncContextManager[Hanse]:
@@ -254,7 +272,8 @@ async def _refund(
     The other half stays, so that the gateway has where to go when the first provider is stopped.
     """
     money = await hanse.read_money()
-    free = [place for place in _list_free(hanse, money) if place.amount]
+    honest = {network.get_key(plan.name).address for plan in network.plans}
+    free = [p for p in _list_free(hanse, money) if p.amount and p.provider in honest]
     place = ([p for p in free if p.provider != served] or free)[0]
     amount = (place.amount + 1) // 2
     asked = await hanse.account.request_refund(place.provider, amount)
@@ -318,13 +337,6 @@ async def _record(network: LocalNetwork, stored: StoredReceipt, played: Round, s
     )
 
 
-async def _account_for(network: LocalNetwork, money: Money, played: Round, show: Show) -> None:
-    """Every unit of the asset that exists, by holder and place; raises unless it adds up."""
-    played.places, played.minted = await account_for(network, money)
-    show("\n")
-    show(_render(network, played.places, played.minted))
-
-
 def _render(
     network: LocalNetwork, rows: list[tuple[str, str, int]], minted: int
 ) -> "RenderableType":
@@ -332,7 +344,7 @@ def _render(
     return network.session.output.table(
         ("holder", "place", f"{units.symbol}>"),
         [(who, place, units.format_number(amount)) for who, place, amount in rows if amount],
-        title="7. Where every unit is",
+        title="Where every unit is",
         footer=("all that was ever minted", "", units.format_number(minted)),
     )
 

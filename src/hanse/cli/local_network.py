@@ -52,12 +52,13 @@ PANELS = PanelTerms(
     seats=3,
     appeal_seats=5,
     audit_window_s=86_400,
-    vote_time_s=60,
-    reveal_time_s=60,
+    vote_time_s=300,
+    reveal_time_s=300,
     appeal_time_s=60,
     answer_time_s=60,
 )
-"""Panels of the local chain: as small and as quick as the contract allows, at the usual prices."""
+"""Panels of the local chain, as small as the contract allows, at the usual prices. A vote ends as
+soon as all are in; its times are for a machine that does something else besides."""
 
 RECORD_INTERVAL_BLOCKS = CONFIRMATIONS
 """Blocks between commits of the local recorder. The local chain rests once a transaction has its
@@ -218,7 +219,7 @@ class LocalNetwork:
     async def start_providers(self) -> None:
         """Start all providers; each registers, publishes its offer and serves."""
         for plan in self.plans:
-            await self._prepare_provider(plan)
+            await self.prepare_provider(plan)
         await asyncio.gather(*(self.start_provider(plan) for plan in self.plans))
 
     async def start_provider(self, plan: ProviderPlan) -> ChildProcess:
@@ -295,7 +296,7 @@ class LocalNetwork:
             child.process.kill()
         await child.process.wait()
 
-    async def _prepare_provider(self, plan: ProviderPlan) -> None:
+    async def prepare_provider(self, plan: ProviderPlan) -> None:
         """Keys, native coin, and the stake that registering takes."""
         await self.node.fund(self.get_key(f"{plan.name}-receipt").address, NATIVE_WEI)
         owner = self.get_key(plan.name).address
@@ -327,7 +328,16 @@ class LocalNetwork:
         save_network(self.home, network)
         return network
 
+    async def start_silent(self, name: str, arguments: list[str]) -> ChildProcess:
+        """Start a command that stays and serves nothing; what it says is in its log."""
+        return await self._spawn(name, 0, arguments)
+
     async def _start(self, name: str, port: int, arguments: list[str]) -> ChildProcess:
+        child = await self._spawn(name, port, arguments)
+        await self._wait_ready(child)
+        return child
+
+    async def _spawn(self, name: str, port: int, arguments: list[str]) -> ChildProcess:
         log_folder = self.home / "logs"
         log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = log_folder / f"{name}.log"
@@ -342,7 +352,6 @@ class LocalNetwork:
             )
         child = ChildProcess(name, f"http://127.0.0.1:{port}", process, log_path)
         self.processes[name] = child
-        await self._wait_ready(child)
         return child
 
     async def _wait_ready(self, child: ChildProcess) -> None:

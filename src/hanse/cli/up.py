@@ -16,7 +16,7 @@ from hanse.cli.output import Output, clean
 from hanse.cli.session import LOCAL_PASSWORD, Session
 
 if TYPE_CHECKING:
-    from hanse.cli.first_round import Round
+    from hanse.cli.first_round import Round, Show
     from hanse.cli.local_network import ChildProcess, LocalNetwork, ProviderPlan
 
 GATEWAY_PORT = 8440
@@ -45,6 +45,9 @@ MODEL = "smollm2-135m-instruct"
 @pass_session
 async def up(session: Session, /, once: bool, port: int) -> None:
     """Start chain, contracts, a recorder, two providers and a gateway; buy one real answer.
+
+    Then a third provider, made to cheat, sells one: the user's own audit catches it, the gateway
+    bars it, a panel of auditors judges, and its stake is slashed. Afterwards it stays out.
 
     Everything is real but the money: a local chain (anvil), the contracts, a language model in each
     provider's engine, an unmodified OpenAI client. The asset is a test asset. State stays in the
@@ -135,14 +138,52 @@ async def _prepare_model(session: Session, steps: Steps) -> None:
 
 
 async def _play(session: Session, network: "LocalNetwork", steps: Steps, started: float) -> "Round":
-    from hanse.cli.first_round import fund_user, get_api_key, play_round
+    from hanse.cli.first_round import fund_user, get_api_key, play_round, show_places
+    from hanse.cli.local.cast import CHEAT, is_condemned
+    from hanse.cli.local.cheat_round import play_cheat, show_out
+    from hanse.cli.local.panel import hasten
+    from hanse.cli.local.preparing import prepare_cheat
 
+    is_out = await is_condemned(network)
     with steps.step("sub-accounts of the user, one transaction"):
         opened = await fund_user(network)
     with steps.step("gateway"):
         api_key = await get_api_key(network)
-        await network.start_gateway()
+        await network.start_gateway("--audit")
+    show = _make_show(session)
+    preparing: list[asyncio.Task[None]] = []
+
+    def prepare() -> None:
+        if not is_out:
+            preparing.append(asyncio.create_task(prepare_cheat(network, MODEL)))
+
+    try:
+        played = await play_round(
+            network, api_key, MODEL, started=started, show=show, after_answer=prepare
+        )
+        if preparing:
+            with steps.step("a third provider, which cheats, and three auditors"):
+                await preparing[0]
+    finally:
+        for task in preparing:
+            task.cancel()
+    if opened:
+        played.transactions["opened"] = opened
+    if is_out:
+        show_out(network, played.cheat, show)
+    else:
+        async with hasten(network):
+            await fund_user(network, CHEAT)
+            await play_cheat(network, api_key, MODEL, played.cheat, show)
+        for name in ("watcher", CHEAT):  # neither has anything to do any more
+            await network.stop_process(name)
+    await show_places(network, played, show)
+    return played
+
+
+def _make_show(session: Session) -> "Show":
     console = session.output.console()
+    console.print() if not session.output.as_json else None
 
     def show(what: Any) -> None:
         if session.output.as_json:
@@ -153,11 +194,7 @@ async def _play(session: Session, network: "LocalNetwork", steps: Steps, started
         else:
             console.print(what, highlight=False, soft_wrap=True)
 
-    console.print() if not session.output.as_json else None
-    played = await play_round(network, api_key, MODEL, started=started, show=show)
-    if opened:
-        played.transactions["opened"] = opened
-    return played
+    return show
 
 
 def _show_end(session: Session, network: "LocalNetwork", played: "Round", once: bool) -> None:
@@ -167,6 +204,7 @@ def _show_end(session: Session, network: "LocalNetwork", played: "Round", once: 
         "receipt": played.receipt,
         "record": played.record,
         "transactions": played.transactions,
+        "cheat": played.cheat,
         "places": [
             {"holder": holder, "place": place, "amount": str(amount)}
             for holder, place, amount in played.places

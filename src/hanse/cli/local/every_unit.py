@@ -8,13 +8,15 @@ providers are read beside them. Together they must be all that was ever minted.
 A person may have sent some on, to a gateway's own key or to a host that sells. Who was ever sent
 any is known from the asset's Transfer events, and only if there is such a stranger may something be
 left over: it is shown as what others have in their wallets, in Escrow and at stake. What Disputes
-holds for auditors and challengers is one place.
+holds for strangers is one place.
 """
 
 from hanse.chain import Rpc
 from hanse.chain.asset import Asset
 from hanse.chain.chain_types import BlockNumber
+from hanse.chain.deployment import open_disputes
 from hanse.chain.registry import Registry
+from hanse.cli.local.cast import AUDITORS, CHALLENGER, CHEAT
 from hanse.cli.local_network import LocalNetwork
 from hanse.protocol.errors import InvariantError
 from hanse.protocol.signatures import ZERO_ADDRESS, Address
@@ -36,29 +38,29 @@ async def account_for(network: LocalNetwork, money: Money) -> tuple[list[Row], i
         InvariantError: it does not add up.
     """
     rows = [("user", _describe(network, place), place.amount) for place in money.places]
-    owners = {network.get_key(plan.name).address: plan.name for plan in network.plans}
     deployment, block = network.deployment, money.block
     async with Rpc.connect(network.rpc_url) as rpc:
         asset = Asset(rpc, deployment.asset)
-        registry = Registry(rpc, deployment.registry)
-        staked = sum(place.amount for place in money.places if place.place == "stake")
-        for owner, name in owners.items():
-            held = await asset.read_balance(owner, block=block)
-            info = await registry.read_provider(owner, block=block)
-            rows += [(name, "wallet (paid)", held), (name, "stake", info.stake)]
-            staked += info.stake
+        of_providers, in_registry = await _list_providers(network, rpc, block)
+        of_judges, in_disputes = await _list_judges(network, rpc, block)
+        owed = await open_disputes(rpc, deployment).read_credit(money.user, block=block)
+        rows.append(("user", "credit in Disputes: what the cheat took", owed))
+        rows += [*of_providers, *of_judges]
+        in_disputes += owed
+        in_registry += sum(place.amount for place in money.places if place.place == "stake")
         (minted,) = await asset.contract.read("totalSupply", block=block)
         inside = await asset.read_balance(deployment.escrow, block=block)
         stakes = await asset.read_balance(deployment.registry, block=block)
         judged = await asset.read_balance(deployment.disputes, block=block)
-        known = {money.user, *owners, deployment.escrow, deployment.registry, deployment.disputes}
+        known = {money.user, *_list_keys(network).values(), deployment.escrow}
+        known |= {deployment.registry, deployment.disputes}
         strangers = sorted(await _list_receivers(rpc, asset, block) - known)
         outside = sum([await asset.read_balance(other, block=block) for other in strangers])
-    if judged:
-        rows.append((OTHERS, "stakes, bonds and credits in Disputes", judged))
+    if judged - in_disputes:
+        rows.append((OTHERS, "stakes, bonds and credits in Disputes", judged - in_disputes))
     in_escrow = sum(place.amount for place in money.places if place.place not in _OUTSIDE)
     if strangers:
-        rows += list_left_over(outside, inside - in_escrow, stakes - staked)
+        rows += list_left_over(outside, inside - in_escrow, stakes - in_registry)
         in_escrow = inside
     total = sum(amount for _, _, amount in rows)
     if money.differences or total != minted or in_escrow != inside:
@@ -68,6 +70,54 @@ async def account_for(network: LocalNetwork, money: Money) -> tuple[list[Row], i
             f"{'; '.join(money.differences)}",
         )
     return rows, int(minted)
+
+
+async def _list_providers(
+    network: LocalNetwork, rpc: Rpc, block: BlockNumber
+) -> tuple[list[Row], int]:
+    """What the network's providers have, and how much of it Registry holds."""
+    asset = Asset(rpc, network.deployment.asset)
+    registry = Registry(rpc, network.deployment.registry)
+    keys, rows, inside = _list_keys(network), list[Row](), 0
+    for name in (*(plan.name for plan in network.plans), CHEAT):
+        if name not in keys:
+            continue
+        held = await asset.read_balance(keys[name], block=block)
+        info = await registry.read_provider(keys[name], block=block)
+        rows += [(name, "wallet (paid)", held), (name, "stake", info.stake)]
+        rows.append((name, "what was its stake, for its victims", info.pool))
+        inside += info.stake + info.pool
+    (burned,) = await registry.contract.read("burned", block=block)
+    rows.append(("nobody", "burned of stakes: no function moves it", int(burned)))
+    return rows, inside + int(burned)
+
+
+async def _list_judges(
+    network: LocalNetwork, rpc: Rpc, block: BlockNumber
+) -> tuple[list[Row], int]:
+    """What auditors and challenger have, and how much of it Disputes holds."""
+    asset = Asset(rpc, network.deployment.asset)
+    disputes = open_disputes(rpc, network.deployment)
+    keys, rows, inside = _list_keys(network), list[Row](), 0
+    for name in (*AUDITORS, CHALLENGER):
+        if name not in keys:
+            continue
+        held = await asset.read_balance(keys[name], block=block)
+        stake = (await disputes.read_auditor(keys[name], block=block)).stake
+        credit = await disputes.read_credit(keys[name], block=block)
+        rows += [(name, "wallet", held), (name, "stake in Disputes", stake)]
+        rows.append((name, "credit in Disputes", credit))
+        inside += stake + credit
+    (burned,) = await disputes.contract.read("burned", block=block)
+    rows.append(("nobody", "burned of bonds and fines", int(burned)))
+    return rows, inside + int(burned)
+
+
+def _list_keys(network: LocalNetwork) -> dict[str, Address]:
+    """The addresses of those of the network who are there."""
+    names = (*(plan.name for plan in network.plans), CHEAT, *AUDITORS, CHALLENGER)
+    found = [name for name in names if network.session.get_key_path(name).is_file()]
+    return {name: network.session.get_key_address(name) for name in found}
 
 
 def list_left_over(wallets: int, in_escrow: int, stakes: int) -> list[Row]:
@@ -104,7 +154,5 @@ def _describe(network: LocalNetwork, place: Place) -> str:
 
 def get_provider_name(network: LocalNetwork, provider: Address) -> str:
     """What this network calls a provider; its address if it is none of the network's."""
-    for plan in network.plans:
-        if network.get_key(plan.name).address == provider:
-            return plan.name
-    return provider
+    names = {address: name for name, address in _list_keys(network).items()}
+    return names.get(provider, provider)
