@@ -8,7 +8,8 @@ alike:
     proving   the copy with its proof asked for, read, and taken out of the frames
 
 One JSON line a case: tokens a second (median of rounds), processor time a token of the server and
-of ours, and the overhead against `plain` and against `copy`.
+of ours, of the server's loop alone (its busiest thread, which reads the proof), and the overhead
+against `plain` and against `copy`, each round with its own: quartiles, the median in the middle.
 """
 
 import argparse
@@ -57,6 +58,14 @@ def read_cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
+def read_loop_s(pid: int) -> float:
+    """Processor time of the busiest thread."""
+    return max(
+        int(task.joinpath("schedstat").read_text().split()[0]) / 1e9
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    )
+
+
 def make_request(user: int, tokens: int) -> EngineRequest:
     content = f"Write a long text about {TOPICS[user % len(TOPICS)]}."
     body: dict[str, Any] = {
@@ -79,16 +88,22 @@ async def ask(engine: LlamaEngine, user: int, tokens: int) -> tuple[int, int]:
 
 async def measure(engine: LlamaEngine, users: int, tokens: int) -> dict[str, float]:
     assert engine.pid is not None
-    server_s, own_s, began = read_cpu_s(engine.pid), time.process_time(), time.perf_counter()
+    server_s, loop_s = read_cpu_s(engine.pid), read_loop_s(engine.pid)
+    own_s, began = time.process_time(), time.perf_counter()
     answers = await asyncio.gather(*(ask(engine, user, tokens) for user in range(users)))
     wall_s = time.perf_counter() - began
     count = sum(answer[0] for answer in answers)
     return {
         "tokens_per_s": count / wall_s,
         "server_ms_per_token": 1e3 * (read_cpu_s(engine.pid) - server_s) / count,
+        "loop_ms_per_token": 1e3 * (read_loop_s(engine.pid) - loop_s) / count,
         "own_ms_per_token": 1e3 * (time.process_time() - own_s) / count,
         "fingerprinted": sum(answer[1] for answer in answers) / count,
     }
+
+
+def get_quartiles(values: list[float]) -> list[float]:
+    return [round(one, 4) for one in statistics.quantiles(values, n=4, method="inclusive")]
 
 
 async def compare(engines: dict[str, LlamaEngine], rounds: int, tokens: int) -> None:
@@ -111,7 +126,7 @@ async def compare(engines: dict[str, LlamaEngine], rounds: int, tokens: int) -> 
                     other["tokens_per_s"] / one["tokens_per_s"] - 1
                     for one, other in zip(found[name], found[base], strict=True)
                 ]
-                line[f"overhead_over_{base}"] = round(statistics.median(slower), 4)
+                line[f"overhead_over_{base}"] = get_quartiles(slower)
             print(json.dumps(line), flush=True)
 
 
