@@ -12,12 +12,16 @@ output a JSON line for each way of serving and each auditor:
     others            the smallest statistic of the same answers held against another quantisation
                       and another provider's copy, over the threshold: above 2 is a cheat
 
+and one of what the proof costs: processor time a token of the server, asked for it and not, in
+turns, eight at once; `ours` is this process's.
+
 `--record FILE` writes what vLLM was asked and what it answered, for `tests/engines/recorded`.
 """
 
 import argparse
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -29,7 +33,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from benchmarks.vllm_side import CONTEXT_TOKENS, run_vllm, write_base
+from benchmarks.load import get_cpu_s
+from benchmarks.vllm_side import CONTEXT_TOKENS, Vllm, run_vllm, write_base
 from hanse.cli.auditing.auditors import open_model
 from hanse.cli.auditing.calibrating import Sample, rescore, take
 from hanse.cli.auditing.prompts import make_request
@@ -50,6 +55,7 @@ OWN, OTHER = (CopyOrder(MASTER, ROOT, "0x" + pair * 20) for pair in ("aa", "bb")
 DTYPES = ("float32", "bfloat16")
 CONCURRENT = (1, 8)
 QUANTILE, CONFIDENCE = 0.95, 0.95
+ROUNDS, OVERHEAD_ANSWERS = 5, 8
 PPM = 1_000_000
 
 
@@ -86,15 +92,7 @@ def make_files(folder: Path) -> Files:
 
 async def serve(url: str, files: Files, dtype: str, answers: int, tokens: int) -> list[Way]:
     """Honest answers, one and several at once."""
-    settings = {
-        "base_url": url,
-        "model": "audited",
-        "upstream_model": "m",
-        "continuous_usage": True,
-        "context_tokens": CONTEXT_TOKENS,
-        "copy_description": str(get_description_path(files.folder)),
-    }
-    engine, ways, done = open_engine("upstream", settings), [], 0
+    engine, ways, done = open_engine("upstream", _get_settings(url, files)), [], 0
     await engine.start()
     try:
         for concurrent in CONCURRENT:
@@ -107,6 +105,17 @@ async def serve(url: str, files: Files, dtype: str, answers: int, tokens: int) -
     finally:
         await engine.close()
     return ways
+
+
+def _get_settings(url: str, files: Files) -> dict[str, Any]:
+    return {
+        "base_url": url,
+        "model": "audited",
+        "upstream_model": "m",
+        "continuous_usage": True,
+        "context_tokens": CONTEXT_TOKENS,
+        "copy_description": str(get_description_path(files.folder)),
+    }
 
 
 def audit(ways: Sequence[Way], model: Path, runtime: str) -> tuple[str, Sample]:
@@ -171,6 +180,38 @@ def _get_smallest(sample: Sample, limits: dict[str, int]) -> dict[str, float]:
     return found
 
 
+async def measure_overhead(vllm: Vllm, files: Files, rounds: int, tokens: int) -> dict[str, Any]:
+    """Processor time a token with the proof and without."""
+    plain = _get_settings(vllm.url, files)
+    ways = {"plain": {**plain, "copy_description": ""}, "proving": plain}
+    spent: dict[str, list[float]] = {"plain": [], "proving": [], "ours, plain": [], "ours": []}
+    engines = {name: open_engine("upstream", settings) for name, settings in ways.items()}
+    for engine in engines.values():
+        await engine.start()
+    for at in range(rounds + 1):
+        for name, engine in engines.items():
+            asked = [make_request(100 * at + one, tokens) for one in range(OVERHEAD_ANSWERS)]
+            before, own = get_cpu_s([vllm.pid]), time.process_time()
+            served = await serve_all(engine, asked, max(CONCURRENT))
+            count = sum(one.usage.output_tokens for one in served)
+            if at:  # the first round warms up
+                spent[name].append((get_cpu_s([vllm.pid]) - before) / count * 1e3)
+                ours = "ours" if name == "proving" else "ours, plain"
+                spent[ours].append((time.process_time() - own) / count * 1e3)
+    for engine in engines.values():
+        await engine.close()
+    middle = {name: statistics.median(values) for name, values in spent.items()}
+    shares = [
+        with_ / without - 1 for with_, without in zip(spent["proving"], spent["plain"], strict=True)
+    ]
+    return {
+        "case": "overhead",
+        "ms_a_token": {name: round(value, 3) for name, value in middle.items()},
+        "overhead": round(statistics.median(shares), 4),
+        "rounds": [round(share, 3) for share in shares],
+    }
+
+
 async def record(url: str, files: Files) -> dict[str, Any]:
     """What this engine asks and a real vLLM answers: a character of several tokens, the end."""
     path = get_description_path(files.folder)
@@ -216,6 +257,7 @@ async def main(answers: int, tokens: int, dtypes: Sequence[str], target: str) ->
                     await asyncio.to_thread(Path(target).write_text, document + "\n")
                     return
                 ways = await serve(vllm.url, files, dtype, answers, tokens)
+                print(json.dumps(await measure_overhead(vllm, files, ROUNDS, tokens)), flush=True)
             for runtime in ("llama", "torch"):
                 line = await asyncio.to_thread(report, ways, files, runtime)
                 print(json.dumps(line | {"start_s": round(vllm.started_s, 1)}), flush=True)

@@ -39,10 +39,11 @@ NAMES = {own: name for name, own in (WHOLE | LAYER).items()}
 
 @dataclass(frozen=True)
 class Vllm:
-    """A running server: its base URL, and how long it took to start."""
+    """A running server: its base URL, how long it took to start, its first process."""
 
     url: str
     started_s: float
+    pid: int
 
 
 def find_python() -> Path | None:
@@ -91,7 +92,7 @@ async def run_vllm(
             )
         try:
             await _wait(f"http://127.0.0.1:{port}/health", process)
-            yield Vllm(f"http://127.0.0.1:{port}/v1", time.monotonic() - started)
+            yield Vllm(f"http://127.0.0.1:{port}/v1", time.monotonic() - started, process.pid)
         except TimeoutError:
             print(await asyncio.to_thread(log.read_text), file=sys.stderr)
             raise
