@@ -28,8 +28,8 @@ LONGER = {
     "market/board.py": (350, "a row's whole life on the board"),
     "market/matching.py": (400, "every limit beside its sentence"),
     "provider/lifecycle.py": (360, "one process put together in order, and its end"),
-    "sdk/client.py": (530, "the one public face of the user's side"),
-    "sdk/purchase/buyer.py": (460, "one purchase from choice to receipt"),
+    "sdk/client.py": (540, "the one public face of the user's side"),
+    "sdk/purchase/buyer.py": (470, "one purchase from choice to receipt"),
     "sdk/purchase/resume.py": (450, "the resume handshake's cases beside one another"),
     "settlement/books/receipt_book.py": (
         480,

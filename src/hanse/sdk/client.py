@@ -53,7 +53,7 @@ from hanse.settlement.books.voucher_book import VoucherBook
 from hanse.settlement.books.voucher_records import StoredReceipt, SubAccountBook
 from hanse.settlement.disputes.dispute_book import StoredDispute
 from hanse.settlement.keeping.keeper import AnswerKeeper
-from hanse.settlement.keeping.kept_answers import KeptAnswers
+from hanse.settlement.keeping.keeper import open_keeper as open_answer_keeper
 from hanse.settlement.records.sides import open_user_submitter, run_behind
 from hanse.settlement.records.submitter import Submitter
 from hanse.settlement.traces.document import Side
@@ -222,7 +222,7 @@ class Hanse:
                 disputes=disputes,
                 dispute_interval_s=settings.dispute_interval_s,
                 traces=await _open_traces(settings, database, stack),
-                keeper=await _open_keeper(settings, stack),
+                keeper=await open_answer_keeper(settings.kept_answers, stack),
                 choosing=settings.choosing,
                 discover_interval_s=settings.discover_interval_s,
                 resume_interval_s=settings.resume_interval_s,
@@ -523,13 +523,6 @@ async def _open_traces(
         return None
     writer = await open_trace_writer(settings.traces, database, Side.USER, time.time)
     return await stack.enter_async_context(writer)
-
-
-async def _open_keeper(settings: Settings, stack: contextlib.AsyncExitStack) -> AnswerKeeper | None:
-    if settings.kept_answers is None:
-        return None
-    keeper = AnswerKeeper(KeptAnswers(settings.kept_answers))
-    return await stack.enter_async_context(keeper)
 
 
 async def _repeat(work: Callable[[], Any], interval_s: float) -> None:

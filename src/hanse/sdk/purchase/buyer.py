@@ -53,7 +53,7 @@ from hanse.sdk.transport import (
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import Purchase, VoucherBook
 from hanse.settlement.books.voucher_records import SubAccountKey
-from hanse.settlement.keeping.keeper import AnswerKeeper, Both, Capturing
+from hanse.settlement.keeping.keeper import AnswerKeeper, begin_captures
 from hanse.settlement.traces.sealing import ENCRYPTION_KEY_HEADER
 from hanse.settlement.traces.writer import TraceWriter
 
@@ -110,17 +110,6 @@ class BuyerParts:
 
     traces: TraceWriter | None = None
     keeper: AnswerKeeper | None = None
-
-    def begin_capture(self, terms: Terms, ask: Ask) -> Capturing | None:
-        """What takes the bytes of an answer while it comes; None where nothing is kept of it."""
-        capture: Capturing | None = None
-        if self.traces is not None:
-            other_key = terms.offer.encryption_key
-            capture = self.traces.begin(terms.voucher, ask.path, ask.body, other_key)
-        if self.keeper is not None:
-            kept = self.keeper.begin(terms.offer, terms.voucher, ask.path, ask.body)
-            capture = kept if capture is None else capture if kept is None else Both(capture, kept)
-        return capture
 
     def get_key(self, provider: Address) -> SubAccountKey:
         """The sub-account that pays this provider."""
@@ -296,7 +285,9 @@ class Buyer:
             stages.add("head", began_s, provider)
         if response.status == 200:
             parts.health.report_success(provider, self.active.note_head(request_id))
-            trace = parts.begin_capture(terms, ask)
+            trace = begin_captures(
+                parts.traces, parts.keeper, terms.offer, terms.voucher, ask.path, ask.body
+            )
             return Answer(
                 self,
                 terms,

@@ -12,6 +12,8 @@ counted by reason, and said once in the log, without contents.
 import asyncio
 import logging
 from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Protocol, Self
 
 from hanse.protocol.commitments.promises import EMBEDDED
@@ -22,6 +24,7 @@ from hanse.protocol.signatures import ZERO_HASH, Hash32
 from hanse.settlement.keeping.kept_answers import KeptAnswers
 from hanse.settlement.traces.capture import TraceCapture
 from hanse.settlement.traces.document import Side, Trace
+from hanse.settlement.traces.writer import TraceWriter
 
 CAPTURED_BYTES_MAX = 64 * 1024 * 1024
 """Of answers under way and of those that wait to be written, together."""
@@ -138,3 +141,27 @@ class AnswerKeeper:
             self.count_drop(error.code)
         finally:
             self.give_back(length_bytes)
+
+
+async def open_keeper(folder: Path | None, stack: AsyncExitStack) -> AnswerKeeper | None:
+    """A keeper over this folder until the stack closes; None without a folder."""
+    if folder is None:
+        return None
+    return await stack.enter_async_context(AnswerKeeper(KeptAnswers(folder)))
+
+
+def begin_captures(
+    traces: TraceWriter | None,
+    keeper: AnswerKeeper | None,
+    offer: Offer,
+    signed: SignedVoucher,
+    path: str,
+    body: bytes,
+) -> Capturing | None:
+    """What takes the bytes of an answer while it comes; None where nothing is kept of it."""
+    trace = kept = None
+    if traces is not None:
+        trace = traces.begin(signed, path, body, offer.encryption_key)
+    if keeper is not None:
+        kept = keeper.begin(offer, signed, path, body)
+    return Both(trace, kept) if trace is not None and kept is not None else trace or kept
