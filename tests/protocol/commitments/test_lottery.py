@@ -33,10 +33,10 @@ exposures = st.builds(
 
 
 def get_profit(exposure: Exposure, rate_ppm: int) -> Fraction:
-    """Expected profit of cheating on all requests of one window, exactly."""
+    """Expected profit of cheating on all requests of one window, exactly; its fees are kept."""
     found = Fraction(rate_ppm, PPM) * Fraction(exposure.detection_ppm, PPM)
     missed = (1 - found) ** exposure.window_requests
-    return missed * exposure.window_requests * exposure.gain - (1 - missed) * exposure.stake
+    return exposure.window_requests * exposure.gain - (1 - missed) * exposure.stake
 
 
 def make_receipt(number: int) -> str:
@@ -61,24 +61,27 @@ def test_the_rate_is_not_much_higher_than_it_has_to_be(exposure: Exposure) -> No
         assert get_profit(exposure, rate * PPM // MARGIN_PPM - 2) >= -exposure.stake // 2**40
 
 
-def test_one_request_is_the_formula_of_the_design() -> None:
-    # p = g / (d (S + g)) and a quarter more
-    wanted = 20_000 / (0.9 * 1_020_000) * 1.25
+def test_one_request_is_the_formula_of_the_design_without_the_gain() -> None:
+    # p = g / (d S) and a quarter more: the design's g / (d (S + g)) has the gain withheld
+    wanted = 20_000 / (0.9 * 1_000_000) * 1.25
     rate = find_audit_rate_ppm(DEAR)
     assert rate is not None
     assert rate / PPM == pytest.approx(wanted, rel=1e-3)
 
 
 def test_stake_of_a_thousand_prices_asks_for_the_least_rate_only() -> None:
-    assert find_audit_rate_ppm(Exposure(1_000_000, 1_000, PPM)) == 1_250
+    assert find_audit_rate_ppm(Exposure(1_000_000, 1_000, PPM)) == 1_252  # rounded up twice
     assert find_audit_rate_ppm(Exposure(10**9, 1_000, PPM)) == RATE_PPM_MIN
 
 
 def test_a_long_window_asks_for_more_and_too_long_a_one_for_stake() -> None:
-    window = msgspec.structs.replace(DEAR, window_requests=100)
-    assert (find_audit_rate_ppm(window) or 0) > 0
+    window = msgspec.structs.replace(DEAR, window_requests=40)
+    assert (find_audit_rate_ppm(window) or 0) > (find_audit_rate_ppm(DEAR) or PPM)
     hopeless = msgspec.structs.replace(DEAR, window_requests=1, gain=10**9, detection_ppm=500_000)
     assert find_audit_rate_ppm(hopeless) is None
+    for requests, is_deterred in ((49, True), (51, False)):  # 50 gains are the stake
+        kept = msgspec.structs.replace(DEAR, window_requests=requests, detection_ppm=PPM)
+        assert (find_audit_rate_ppm(kept) is not None) is is_deterred, "fees of it are kept"
 
 
 def test_newcomers_and_bad_records_are_audited_more() -> None:

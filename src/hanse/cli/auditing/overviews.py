@@ -89,8 +89,9 @@ def report(session: Session, /, paths: tuple[Path, ...]) -> None:
 async def draw(session: Session, /, paths: tuple[Path, ...], stake: str, window: int) -> None:
     """Draw record files (hanse receipts prove) by the chain's blocks after their commits.
 
-    Everyone with the same records and figures draws the same. The proposer of a deciding block
-    knows its hash first: see docs/verification/audits.md.
+    Everyone with the same records and figures draws the same. Rates count the fees of the window as
+    kept by the provider, so that one whose stake is below them is deterred by no rate. The proposer
+    of a deciding block knows its hash first: see docs/verification/audits.md.
     """
     from hanse.cli.auditing.drawing import draw_records, drawn_to_document
     from hanse.cli.network import load_network

@@ -15,14 +15,23 @@ strangers from knowing what is audited; against a provider that is in league wit
 sequencer it does nothing, and users' own audits (nobody else's draw) are what is left.
 
 **The rate.** One request's cheat gains g. It is found with probability p d and then costs the stake
-S and the gain: it never pays if p > g / (d (S + g)). But a stake is lost once, however many
-requests were cheated on before the first finding takes effect. Over the n requests of that window,
-none of which is paid out before it ends (audit after, pay last),
+S: it never pays if p > g / (d S). But a stake is lost once, however many requests were cheated on
+before the first finding takes effect. Over the n requests of that window
 
-    n g  <  (1 - (1 - p d)**n) (S + n g)
+    n g  <  (1 - (1 - p d)**n) S
 
 must hold, which asks for more than the formula of one request. Where even p = 1 is not enough,
-`find_audit_rate_ppm` says so.
+`find_audit_rate_ppm` says so: no rate deters a provider whose stake is below n g. The fees of the
+window count as kept. Nothing keeps a provider from claiming them between finding and effect; were
+they withheld, S + n g would be lost instead, and lower rates would do.
+
+**Why the hash, and not `prevrandao`.** That is mixed by the proposers of all blocks before: its last
+proposer has one bit a slot (to propose, or to let the slot pass), the maker of a hash has as many
+tries as it can compute, since it may shuffle a block's contents. On Ethereum it would be better. But
+on rollups, where markets live for their fees, `prevrandao` is the sequencer's (Arbitrum: always 1;
+OP chains: that of an older block of Ethereum, known minutes before), so that a draw by it would be
+foreseen, or the same for ever. A hash of a block two or more later is foreseen by nobody there but
+the sequencer. So hashes it is on every chain, with the weakness above.
 
 All of it is integers, rounded against the provider, so that everyone computes the same rate.
 
@@ -137,7 +146,10 @@ def find_audit_rate_ppm(exposure: Exposure) -> int | None:
 
 
 def _is_profitable(exposure: Exposure, rate_ppm: int) -> bool:
-    """Whether cheating all through one window gains more than it is expected to lose."""
+    """Whether cheating all through one window gains more than it is expected to lose.
+
+    What is gained stays gained: the fees of the window are paid out.
+    """
     count = min(exposure.window_requests, WINDOW_REQUESTS_MAX)
     caught = rate_ppm * exposure.detection_ppm * _ONE // PPM**2
     missed = _ONE
@@ -147,8 +159,7 @@ def _is_profitable(exposure: Exposure, rate_ppm: int) -> bool:
             missed = -(-missed * base >> _SCALE_BITS)
         base = -(-base * base >> _SCALE_BITS)
         left >>= 1
-    gained = count * exposure.gain
-    return gained * _ONE > (_ONE - missed) * (exposure.stake + gained)
+    return count * exposure.gain * _ONE > (_ONE - missed) * exposure.stake
 
 
 def _get_newcomer_ppm(receipts: int) -> int:
