@@ -25,13 +25,13 @@ must hold, which asks for more than the formula of one request. Where even p = 1
 window count as kept. Nothing keeps a provider from claiming them between finding and effect; were
 they withheld, S + n g would be lost instead, and lower rates would do.
 
-**Why the hash, and not `prevrandao`.** That is mixed by the proposers of all blocks before: its last
-proposer has one bit a slot (to propose, or to let the slot pass), the maker of a hash has as many
-tries as it can compute, since it may shuffle a block's contents. On Ethereum it would be better. But
-on rollups, where markets live for their fees, `prevrandao` is the sequencer's (Arbitrum: always 1;
-OP chains: that of an older block of Ethereum, known minutes before), so that a draw by it would be
-foreseen, or the same for ever. A hash of a block two or more later is foreseen by nobody there but
-the sequencer. So hashes it is on every chain, with the weakness above.
+**Why the hash, and not `prevrandao`.** On Ethereum that would be better: its last proposer has one
+bit a slot (to propose, or to let the slot pass), where the maker of a hash has as many tries as it
+can compute, since it may shuffle a block's contents. But markets live on rollups, for their fees,
+and there it is no randomness of the block: Arbitrum tells a constant, OP chains that of an older
+block of Ethereum, which is known minutes before. A draw by it would be foreseen, or be the same for
+ever. The hash of a later block is foreseen by nobody there but the sequencer. So it is the hash on
+every chain, with the weakness above.
 
 All of it is integers, rounded against the provider, so that everyone computes the same rate.
 
