@@ -18,6 +18,7 @@ Source: `docs/protocol.md`, section "On the wire".
 """
 
 from hanse.protocol.wire.fields import WIRE_VERSION, from_base64url, to_base64url
+from hanse.protocol.wire.frames import is_done, is_stream, split_payloads
 from hanse.protocol.wire.headers import (
     ANSWER_KEY_BYTES,
     QUERY_SCHEME,
@@ -77,10 +78,13 @@ __all__ = [
     "from_base64url",
     "heartbeat_from_json",
     "heartbeat_to_json",
+    "is_done",
+    "is_stream",
     "offer_from_json",
     "offer_to_json",
     "parse_region",
     "receipt_from_json",
     "receipt_to_json",
+    "split_payloads",
     "to_base64url",
 ]

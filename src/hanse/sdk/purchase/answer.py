@@ -23,8 +23,7 @@ from hanse.protocol.hashing import ResponseHasher, hash_response
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
 from hanse.protocol.messages import Offer, SignedReceipt, SignedVoucher
 from hanse.protocol.signatures import Address, Hash32
-from hanse.protocol.wire import RECEIPT_COMMENT, RECEIPT_HEADER, decode_receipt
-from hanse.protocol.wire.frames import is_done
+from hanse.protocol.wire import RECEIPT_COMMENT, RECEIPT_HEADER, decode_receipt, is_done
 from hanse.sdk.purchase.checking import (
     USAGE_MARK,
     CheckedReceipt,

@@ -38,8 +38,7 @@ from hanse.protocol.limits import (
 from hanse.protocol.messages import Query, SignedReceipt
 from hanse.protocol.signatures import Address, Hash32, to_bytes
 from hanse.protocol.verify import verify_receipt_signature
-from hanse.protocol.wire import encode_query_header, receipt_from_json
-from hanse.protocol.wire.frames import is_stream, split_payloads
+from hanse.protocol.wire import encode_query_header, is_stream, receipt_from_json, split_payloads
 from hanse.sdk.purchase.background import Background
 from hanse.sdk.purchase.buyer import BuyerParts
 from hanse.sdk.purchase.checking import (
