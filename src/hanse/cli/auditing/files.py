@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hanse.market.reputation.observation import is_observation
 from hanse.protocol.commitments.promises import Breach
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.sdk.receipt_file import verify_receipt_document
@@ -126,6 +127,8 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
     for path in _list_files(paths):
         try:
             raw = read_bytes(path, FILE_BYTES_MAX)
+            if is_observation(raw):
+                continue  # of a failure or a time: no audit
             if is_breach(raw):
                 found = verify_breach(raw, verify_receipt_document)
                 served = found.receipt.receipt.receipt

@@ -9,6 +9,7 @@ without their commitment are no matter of a draw: each gets its file (`promises`
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,14 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from hanse.cli.auditing.files import judgement_to_document
-from hanse.cli.auditing.running import Purchase, ask_opening, audit_purchase
+from hanse.cli.auditing.running import Purchase, audit_purchase
 from hanse.cli.session import Session
 from hanse.cli.watching.copies import CopiesAtHand, Means
 from hanse.cli.watching.draws import Decision, Draws, Record
 from hanse.cli.watching.evidence_files import get_evidence_path, write_whole
 from hanse.cli.watching.promises import write_broken
+from hanse.cli.watching.unopened import (
+    OF_THE_BROKER,
+    UnopenedError,
+    fetch_owed,
+    note_unopened,
+)
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, RequestError, TransientError
+from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.sdk.receipt_file import export_receipt
 from hanse.settlement.books.voucher_book import VoucherBook
@@ -38,14 +45,20 @@ from hanse.verification.audits.schedule import Draw
 from hanse.verification.evidence.files import get_evidence_hash
 
 TRIES_MAX = 5
-"""For an opening whose broker does not answer; then the answer is let go of, and that is said. What
+"""For an opening whose broker does not answer; then that is noted, and the answer let go of. What
 fails on this side (node, books, disk) is waited for."""
+
+DEATHS_MAX = 3
+"""Audits of one answer that may be begun: what ends the auditor each time, by a defect in a runtime
+for instance, must not keep it from all others."""
 
 PAUSE_S = 5.0
 """Before an answer that waits is looked at again: a record takes some blocks."""
 
 FIRST_PAUSES_S = (0.2, 0.5, 1.0)
 """Before the first of these looks: what is waited for may be a matter of milliseconds."""
+
+_log = logging.getLogger("hanse.audits")
 
 Tell = Callable[[dict[str, Any], str], None]
 
@@ -127,13 +140,19 @@ class Watcher:
         try:
             outcome = await self._decide(name, parts.clock() - waiting.since)
         except TransientError as error:
-            waiting.failures += error.code == "provider_unreachable"
+            waiting.failures += error.code in OF_THE_BROKER
             if waiting.failures < TRIES_MAX:
                 self._wait(waiting)
                 return
-            outcome = self._let_go(name, error)
+            outcome = await note_unopened(parts, name, error)
+        except UnopenedError as error:
+            outcome = await note_unopened(parts, name, error)
         except HanseError as error:
             outcome = self._let_go(name, error)
+        except Exception as error:
+            # Without the exception's text: that may hold what the answer holds.
+            _log.error("a defect in auditing %s: %s", name, type(error).__name__)
+            outcome = self._let_go(name, HanseError("internal_error", "a defect; see the log"))
         if outcome is None:
             self._wait(waiting)
             return
@@ -179,10 +198,12 @@ class Watcher:
         decision: Decision,
     ) -> str:
         parts, offer = self._parts, voucher.offer.offer
-        opening = await ask_opening(parts.session, parts.domain, voucher, parts.signer)
         bought = Bought(
             offer, trace.request, receipt.signed, trace.path, trace.body, trace.response
         )
+        if await asyncio.to_thread(parts.kept.count_try, trace.request.request_id) > DEATHS_MAX:
+            raise InvariantError("internal_error", f"{DEATHS_MAX} audits of it did not end")
+        opening = await fetch_owed(parts, voucher, receipt.signed)
         document = export_receipt(parts.domain, voucher, receipt)
         purchase = Purchase(bought, opening, document, parts.domain)
         began = parts.clock()
