@@ -41,6 +41,7 @@ from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.pricing import get_maximum_usage
 from hanse.protocol.signatures import Address, Hash32
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
+from hanse.protocol.wire import is_stream, split_payloads
 from hanse.settlement.books.voucher_records import Verification
 
 SPECIAL_TOKENS_MAX = 64
@@ -58,6 +59,14 @@ _WHOLE = (
 """Of a stream that came to its end; one that broke off may have had no time to state its usage."""
 
 _NO_CHOICES = (b'"choices":[]', b'"choices": []')
+
+
+def find_usage_source(body: bytes) -> bytes | None:
+    """What of a kept answer states its usage: of a stream the last frame that does, or None."""
+    if not is_stream(body):
+        return body
+    told = [payload for payload in split_payloads(body) if USAGE_MARK in payload]
+    return told[-1] if told else None
 
 
 def is_usage_frame(frame: bytes) -> bool:

@@ -38,7 +38,7 @@ from hanse.protocol.limits import (
 from hanse.protocol.messages import Query, SignedReceipt
 from hanse.protocol.signatures import Address, Hash32, to_bytes
 from hanse.protocol.verify import verify_receipt_signature
-from hanse.protocol.wire import encode_query_header, is_stream, receipt_from_json, split_payloads
+from hanse.protocol.wire import encode_query_header, receipt_from_json
 from hanse.sdk.purchase.background import Background
 from hanse.sdk.purchase.buyer import BuyerParts
 from hanse.sdk.purchase.checking import (
@@ -46,6 +46,7 @@ from hanse.sdk.purchase.checking import (
     Received,
     Terms,
     check_receipt,
+    find_usage_source,
     hold_against,
 )
 from hanse.sdk.purchase.refusals import read_refusal
@@ -319,7 +320,7 @@ class Resumer:
                 "bytes that came"
             )
             return CheckedReceipt(signed, Verification.MISMATCHED, reason)
-        fetched = Received(hash_response(body), len(body), True, _find_usage_source(body))
+        fetched = Received(hash_response(body), len(body), True, find_usage_source(body))
         return check_receipt(signed, terms, self._parts.domain, fetched)
 
     def _verify_adopted(self, signed: SignedReceipt) -> None:
@@ -444,10 +445,3 @@ def _read_items(provider: Address, receipts: list[Any]) -> list[_Item]:
         raise VerificationError(
             "response_malformed", f"receipts of {provider}: {error}"[:300]
         ) from None
-
-
-def _find_usage_source(body: bytes) -> bytes | None:
-    if not is_stream(body):
-        return body
-    told = [payload for payload in split_payloads(body) if b'"usage":' in payload]
-    return told[-1] if told else None
