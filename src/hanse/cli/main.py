@@ -75,7 +75,7 @@ hanse = LazyGroup(
     help=_root.__doc__,
     lazy=_list_present(),
     examples=(
-        ("A whole network on this machine: chain, two providers, gateway", "hanse up"),
+        ("A whole network on this machine: chain, providers, gateway, a cheat", "hanse up"),
         ("What is on offer", "hanse offers"),
         ("Ask a model", 'hanse chat "What is a voucher?"'),
         ("Where every unit of this wallet is", "hanse money"),

@@ -123,12 +123,32 @@ class KeptAnswers:
                 "not_found", f"no answer of request {name} is kept: {error.strerror}"
             ) from None
 
+    def count_try(self, name: Hash32) -> int:
+        """Note that its audit begins; how often it has begun by now, also in processes that died.
+
+        Raises:
+            TransientError: `store_unavailable`, the folder cannot be written.
+        """
+        try:
+            with self._get_tries_path(name).open("ab") as file:
+                file.write(b".")
+                file.flush()
+                return file.tell()
+        except OSError as error:
+            raise TransientError(
+                "store_unavailable", f"{self.folder} cannot be written: {error.strerror}"
+            ) from None
+
     def remove(self, name: Hash32) -> None:
         """Forget one answer; it may be gone already."""
         self._get_path(name).unlink(missing_ok=True)
+        self._get_tries_path(name).unlink(missing_ok=True)
 
     def _get_path(self, name: Hash32) -> Path:
         return self.folder / f"{parse_hash32(name, 'request_id')}{SUFFIX}"
+
+    def _get_tries_path(self, name: Hash32) -> Path:
+        return self.folder / f"{_PART}tries-{parse_hash32(name, 'request_id')}"
 
     def _measure(self) -> tuple[int, int]:
         sizes = [state.st_size for _, state in self._scan()]
