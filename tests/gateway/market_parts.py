@@ -22,6 +22,7 @@ from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import Prices
 from hanse.protocol.signatures import ZERO_HASH
 from hanse.provider import Broker, OfferBook, Service, StaticChainView
+from hanse.provider.cheating import BrokerCheats
 from hanse.sdk import FixedChain, Hanse, HanseParts
 from hanse.sdk.transport import TransportLimits
 from hanse.sdk.transport.http import HttpTransport
@@ -98,6 +99,7 @@ async def sell(
     traces: TraceWriter | None = None,
     front: Front | None = None,
     make_engine: type[EchoEngine] = EchoEngine,
+    breaks_promises: bool = False,
     **engine_settings: object,
 ) -> AsyncIterator[Seller]:
     receipt_key = Key(bytes([secret]) * 32)
@@ -111,7 +113,9 @@ async def sell(
     offers, published = OfferBook(clock), []
     for number, engine in enumerate((chat, embed), 1):
         await engine.start()
-        service = Service(number, engine, Prices(price, price, 3 * price))
+        promised = "embedded" if breaks_promises else "reputation"
+        prices = Prices(price, price, 3 * price)
+        service = Service(number, engine, prices, verifiability=promised)
         published.append(
             await put_on_offer(
                 offers,
@@ -131,6 +135,7 @@ async def sell(
         offers=offers,
         now_s=clock,
         traces=traces,
+        cheats=BrokerCheats(breaks_promises=breaks_promises),
     )
     await server.start(broker if front is None else front(broker))
     broker.admitting = True
@@ -154,6 +159,7 @@ async def open_market(
     front: Front | None = None,
     limits: TransportLimits | None = None,
     settings: GatewaySettings | None = None,
+    breaks_promises: bool = False,
     **engine_settings: object,
 ) -> AsyncIterator[Market]:
     async with contextlib.AsyncExitStack() as stack:
@@ -169,6 +175,7 @@ async def open_market(
                 encryption_key,
                 provider_traces,
                 front,
+                breaks_promises=breaks_promises,
                 **engine_settings,
             )
         )

@@ -43,6 +43,7 @@ class Row:
         settings: of the gateway.
         deadline_ms: that the application sets.
         both: whether the dear provider has the same fault of the engine.
+        breaks_promises: whether it bills an `embedded` offer without a commitment.
     """
 
     fault: str
@@ -55,6 +56,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     deadline_ms: int = 0
     both: bool = False
+    breaks_promises: bool = False
 
 
 def amid(kind: str, tokens: int = 3) -> Fault:
@@ -140,6 +142,7 @@ ROWS = [
         stream=False,
         engine=amid("overstate"),
     ),
+    Row("a bill without its commitment", WHOLE, "at fault 12", breaks_promises=True),
     Row(
         "receipt of another key",
         f"{TOKENS} tokens, then `receipt_invalid`",

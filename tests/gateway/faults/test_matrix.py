@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from hanse.gateway import GatewaySettings
+from hanse.sdk import Verification
 from hanse.sdk.transport import TransportLimits
 from tests.gateway.faults.matrix import ROWS, TOKENS, Row
 from tests.gateway.gateway_parts import until
@@ -33,7 +34,12 @@ LIMITS = TransportLimits(connect_s=1.0, silence_s=0.5, whole_s=0.5)
 async def test_what_the_application_sees_and_pays(row: Row, tmp_path):
     settings = GatewaySettings(port=0, drain_s=1.0, **row.settings)
     async with open_market(
-        tmp_path, front=row.front, limits=LIMITS, settings=settings, token_delay_s=TOKEN_DELAY_S
+        tmp_path,
+        front=row.front,
+        limits=LIMITS,
+        settings=settings,
+        breaks_promises=row.breaks_promises,
+        token_delay_s=TOKEN_DELAY_S,
     ) as market:
         if row.engine is not None:
             market.cheap.engine.fault = row.engine
@@ -44,6 +50,8 @@ async def test_what_the_application_sees_and_pays(row: Row, tmp_path):
         saw = await ask(market, row)
         assert saw == row.saw
         assert await tell_payment(market, row.paid) == row.paid
+        found = {stored.verification for stored in await market.hanse.get_receipts()}
+        assert (Verification.UNCOMMITTED in found) is row.breaks_promises
 
 
 async def ask(market: Market, row: Row) -> str:
