@@ -130,7 +130,8 @@ def rebase(
 
     fields = (
         ("copy", f"{target}, {description.quantisation}, {description.file_bytes:,} bytes"),
-        ("root", f"{own.root}, of {base.root}"),
+        ("root", own.root),
+        ("offered as", f"{base.root}, the root of its base"),
         ("bound to", f"{address}, epoch {description.epoch}"),
         ("canaries", _describe_canaries(target, description)),
         ("served as", description.served_as),
