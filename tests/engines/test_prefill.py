@@ -32,7 +32,13 @@ PLAIN = {str(3 + byte): -100 for byte in range(128, 256)}
 ANSWERS = [
     make_chat("What is a tide?", max_tokens=40, temperature=0, logit_bias=PLAIN),
     make_completion(max_tokens=40, seed=4, logit_bias=PLAIN),
-]
+    # what another provider has begun: the server goes on in the same turn
+    make_chat(
+        max_tokens=40, seed=4, logit_bias=PLAIN,
+        messages=[{"role": "user", "content": "What is a tide?"},
+                  {"role": "assistant", "content": " It is"}],
+    ),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +205,12 @@ def test_a_reader_spells_tokens_and_leaves_out_special_ones(gguf: GgufPrefill) -
         ("/v1/chat/completions", b'{"messages": [], "tools": [{}]}'),
         ("/v1/chat/completions", b'{"messages": 5}'),
         ("/v1/chat/completions", b'{"messages": ["hello"]}'),
+        ("/v1/chat/completions", b'{"messages": [{"role": "assistant", "content": ""}]}'),
+        (
+            "/v1/chat/completions",
+            b'{"messages": [{"role": "assistant", "content": "a"},'
+            b' {"role": "assistant", "content": "b"}]}',
+        ),
         ("/v1/chat/completions", b'{"messages": {"role": "user"}}'),
         ("/v1/completions", b'{"prompt": 3}'),
         ("/v1/embeddings", b'{"input": "x"}'),

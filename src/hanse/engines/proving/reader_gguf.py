@@ -100,7 +100,12 @@ class GgufReader:
                 raise _refuse("a message's content is not one text")
             role = "system" if message.get("role") == "developer" else message.get("role")
             messages.append({"role": role, "content": content})
-        return self._fill(messages)
+        if not messages or messages[-1]["role"] != "assistant":
+            return self._fill(messages)
+        begun = messages.pop()["content"]  # the server goes on from there, in the turn's beginning
+        if not begun or (messages and messages[-1]["role"] == "assistant"):
+            raise _refuse("it goes on from an answer that is empty, or one of two")
+        return self._fill(messages) + begun
 
     def _fill(self, messages: list[dict[str, Any]]) -> str:
         from jinja2 import TemplateError
