@@ -1,6 +1,7 @@
 """Verdicts: who is found, who is not, and that nobody is punished for what proves nothing."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,9 +12,10 @@ from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.protocol.messages import Usage
 from hanse.protocol.signatures import ZERO_HASH
+from hanse.verification.audits.alignment import TAIL_TOKENS_MAX
 from hanse.verification.audits.answers import Auditor, open_commitment
 from hanse.verification.audits.calibration import Calibration
-from hanse.verification.audits.judging import REASONS, Verdict
+from hanse.verification.audits.judging import REASONS, Judgement, Verdict
 from hanse.verification.audits.measuring import Task, measure
 from tests.verification.audits.bought_answers import (
     MANIFEST,
@@ -270,6 +272,33 @@ def test_a_commitment_that_tells_nothing_counts_in_the_record(
     body = make_body("Q", response_format={"type": "json_object"})
     fenced = audit(sell(HONEST, body=body, entries=hidden, text=text), calibration).judgement
     assert "little_told" not in fenced.reasons
+
+
+def test_a_bill_padded_behind_the_whole_text_is_doubted(calibration: Calibration) -> None:
+    """What it states, bills and commits to agree; but no text takes so many tokens more."""
+    sold = sell(HONEST)
+    text = ToyReader().get_text([entry.token for entry in sold.entries]).decode()
+
+    def pad(unknown: int, served: str = text, **fields: Any) -> Judgement:
+        entries = sold.entries + [Entry(UNKNOWN_TOKEN, ABSENT)] * unknown
+        body = make_body("What is it? 1", **fields)
+        return audit(sell(HONEST, body=body, entries=entries, text=served), calibration).judgement
+
+    for unknown in (1, TAIL_TOKENS_MAX):
+        assert pad(unknown).verdict is Verdict.HONEST
+    padded = pad(TAIL_TOKENS_MAX + 9)
+    assert (padded.verdict, padded.reasons) == (Verdict.INCONCLUSIVE, ("tail_unexplained",))
+    stop = "x" * 40  # may have been written and cut off
+    assert pad(TAIL_TOKENS_MAX + 9, stop=stop).verdict is Verdict.HONEST
+    assert pad(TAIL_TOKENS_MAX + 49, stop=stop).reasons == ("tail_unexplained",)
+    assert pad(200, text + "and more").verdict is Verdict.HONEST, "they may be this text's"
+    cheap = ToyModel(weights=2).generate(
+        ToyReader().get_prompt_tokens(PATH, make_body("What is it? 1")), 80, PLAIN, 1
+    )
+    swapped = sell(HONEST, entries=[*cheap, *[Entry(UNKNOWN_TOKEN, ABSENT)] * 200])
+    judgement = audit(swapped, calibration).judgement
+    assert judgement.verdict is Verdict.CHEAT, "padding buys nobody an inconclusive audit"
+    assert "tail_unexplained" in judgement.reasons
 
 
 def test_positions_without_a_fingerprint_are_passed_over(calibration: Calibration) -> None:

@@ -239,6 +239,7 @@ PARSED = b'{"choices":[{"message":{"content":"","tool_calls":[{}]}}]}'
         ({"misfits": ("nothing_told",)}, "nothing_told"),
         ({"misfits": ("prompt_unreadable",)}, "prompt_unreadable"),
         ({"misfits": ("count_differs",)}, "count_differs"),
+        ({"misfits": ("tail_unexplained",)}, "tail_unexplained"),
         ({"misfits": ("text_differs", "because"), "known": 20}, "because"),
         ({"provider": ""}, "no copy"),
     ],

@@ -27,7 +27,14 @@ FILES_MAX = 10_000
 """Evidence files of a folder: a minute of checking signatures and verdicts, once a file."""
 
 _DOUBTS = frozenset(
-    ("sampling_differs", "prompt_differs", "count_differs", "text_differs", "little_told")
+    (
+        "sampling_differs",
+        "prompt_differs",
+        "count_differs",
+        "text_differs",
+        "little_told",
+        "tail_unexplained",
+    )
 )
 """Reasons of inconclusive verdicts that honest providers seldom give; the others (not covered, not
 calibrated) say nothing about the provider."""

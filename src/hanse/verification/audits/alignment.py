@@ -27,6 +27,10 @@ HELD_BACK_BYTES_MAX = 8
 A stop string of the request comes on top."""
 
 
+TAIL_TOKENS_MAX = 64
+"""Unknown tokens behind the whole text: its end, and what a chat parser drops there. A stop string
+of the request comes on top, a token for each byte."""
+
 TOLD_TOKENS_MIN = 64
 """Tokens of an answer from which at least TOLD_FINGERPRINTS_MIN of the first ones have to be told
 with a fingerprint; of shorter ones a few odd characters at the beginning may leave none."""
@@ -99,8 +103,11 @@ def align(
     tokens = [entry.token for entry in entries[:count]]
     if text is not None:
         slack = _get_slack(body) if count == len(entries) else None
-        if count < told or not _spells(reader.get_text(tokens), text, slack):
+        spelled = reader.get_text(tokens)
+        if count < told or not _spells(spelled, text, slack):
             reasons.append("text_differs")
+        elif _has_long_tail(entries, body) and _is_all(spelled, text):
+            reasons.append("tail_unexplained")
     if count == 0:
         reasons.append("nothing_told")
     return Alignment(prompt, count, tuple(reasons))
@@ -128,6 +135,11 @@ def count_told(entries: Sequence[Entry]) -> int:
     return next(
         (at for at, entry in enumerate(entries) if entry.token == UNKNOWN_TOKEN), len(entries)
     )
+
+
+def may_have_tail(entries: Sequence[Entry]) -> bool:
+    """Whether there are more unknown tokens than an end takes; `tail_unexplained` needs them."""
+    return len(entries) - count_told(entries) > TAIL_TOKENS_MAX
 
 
 def is_little_told(entries: Sequence[Entry]) -> bool:
@@ -171,6 +183,16 @@ def _get_slack(body: bytes) -> int:
         stop = ()
     stops = (stop,) if isinstance(stop, str) else stop
     return HELD_BACK_BYTES_MAX + max((len(one.encode()) for one in stops), default=0)
+
+
+def _has_long_tail(entries: Sequence[Entry], body: bytes) -> bool:
+    return len(entries) - count_told(entries) > TAIL_TOKENS_MAX + _get_slack(body)
+
+
+def _is_all(spelled: bytes, served: bytes) -> bool:
+    """Whether tokens that spell the served text's beginning spell all of it."""
+    served = served.removesuffix("\N{REPLACEMENT CHARACTER}".encode()).lstrip(b" ")
+    return len(spelled.lstrip(b" ")) >= len(served)
 
 
 def _spells(spelled: bytes, served: bytes, slack: int | None) -> bool:

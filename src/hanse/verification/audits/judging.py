@@ -53,6 +53,7 @@ REASONS = {
     "prompt_unreadable": "the auditor cannot read the request as the model's prompt",
     "prompt_differs": "the receipt bills another number of prompt tokens than the auditor counts",
     "count_differs": "the receipt bills another number of answer tokens than were committed",
+    "tail_unexplained": "more answer tokens are billed behind the whole text than its end takes",
     "text_differs": "the committed tokens do not spell the answer",
     "answer_parsed": "the answer was delivered in parts, so tokens cannot be compared with it",
     "nothing_told": "the first committed token is unknown",
@@ -202,5 +203,6 @@ def _get_verdict(reasons: Sequence[str]) -> Verdict:
         return Verdict.HONEST
     if "overbilled" in reasons:
         return Verdict.CHEAT
-    is_cheat = set(reasons) <= {"fingerprint_differs", "sampling_differs"}
+    # Tokens before an unexplained tail spell the whole text: what they differ in is no misfit.
+    is_cheat = set(reasons) <= {"fingerprint_differs", "sampling_differs", "tail_unexplained"}
     return Verdict.CHEAT if is_cheat and "fingerprint_differs" in reasons else Verdict.INCONCLUSIVE

@@ -34,7 +34,12 @@ from hanse.protocol.signatures import (
     to_hex,
     verify_signature,
 )
-from hanse.verification.audits.alignment import Alignment, count_told, get_plain_misfits
+from hanse.verification.audits.alignment import (
+    Alignment,
+    count_told,
+    get_plain_misfits,
+    may_have_tail,
+)
 from hanse.verification.audits.answers import Bought, judge_answer, open_commitment
 from hanse.verification.audits.calibration import verify_calibration
 from hanse.verification.audits.measuring import POSITIONS_AUDITED_MAX
@@ -241,6 +246,12 @@ def _verify_fit(
         expected = get_plain_misfits(content.prompt_tokens, bought.response, entries, usage)
         if "text_differs" in said and "answer_parsed" not in expected:
             expected.append("text_differs")
+        if (
+            "tail_unexplained" in said
+            and "answer_parsed" not in expected
+            and may_have_tail(entries)
+        ):
+            expected.append("tail_unexplained")
         if known == 0:
             expected.append("nothing_told")
     if list(said) != expected:
