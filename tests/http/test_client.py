@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from hanse.http import HttpBrokenError, HttpClient, HttpConnectError, HttpTimeoutError
-from hanse.http.connection import BUFFER_BYTES_MAX, HEAD_BYTES_MAX
+from hanse.http.connection import BUFFER_BYTES_MAX, HEAD_BYTES_MAX, HttpConnection
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -156,6 +156,48 @@ async def test_a_body_whose_end_comes_late_keeps_its_connection():
             go_on.set()
         await until(lambda: client._idle)
         assert peer.connections == 1
+
+
+class Wire(asyncio.Transport):
+    """A transport whose other end is the test."""
+
+    def write(self, data):
+        pass
+
+    def is_closing(self):
+        return False
+
+    def abort(self):
+        pass
+
+
+@pytest.mark.parametrize(("reads_burst", "first"), [(True, b"abc"), (False, b"a")])
+async def test_a_burst_is_one_piece_and_what_comes_later_is_not_waited_for(reads_burst, first):
+    def ignore(*what):
+        pass
+
+    connection = HttpConnection(asyncio.get_running_loop(), 60.0, ignore, ignore)
+    connection.connection_made(Wire())
+    exchange = asyncio.create_task(connection.exchange(b"", silence_s=2.0, total_s=2.0))
+    await asyncio.sleep(0)
+    connection.data_received(CHUNKED)
+    response = await exchange
+    reading = asyncio.create_task(response.read_burst() if reads_burst else response.read())
+    for packet in (b"1\r\na\r\n", b"1\r\nb\r\n", b"1\r\nc\r\n"):
+        await asyncio.sleep(0)  # a turn of the loop each
+        connection.data_received(packet)
+    assert await reading == first
+    connection.data_received(b"1\r\nd\r\n0\r\n\r\n")
+    assert (first + await response.read()).endswith(b"d")
+
+
+async def test_a_burst_that_breaks_off_gives_what_came_and_then_says_so():
+    async with calling(CHUNKED + b"1\r\na\r\n") as (peer, client):
+        response = await ask(peer, client)
+        assert await response.read_burst() == b"a"
+        await client.close()
+        with pytest.raises(HttpBrokenError):
+            await response.read_burst()
 
 
 @pytest.mark.parametrize("more", [b"2\r\nok\r\n", b"zz\r\n"], ids=["more", "nonsense"])

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import aiohappyeyeballs
 from yarl import URL
 
-from hanse.http.connection import HttpConnection, HttpResponse
+from hanse.http.connection import HttpConnection
 from hanse.http.errors import HttpConnectError
+from hanse.http.response import HttpResponse
 
 IDLE_PER_HOST_MAX = 1_024
 """Idle connections kept to one server; each is a descriptor."""

@@ -17,6 +17,7 @@ from typing import cast
 import httptools
 
 from hanse.http.errors import HttpBrokenError, HttpConnectError, HttpTimeoutError
+from hanse.http.response import HttpResponse
 
 HEAD_BYTES_MAX = 32 * 1024
 """Status line and headers: a receipt takes 2 kB, proxies add a few headers of their own."""
@@ -25,44 +26,11 @@ BUFFER_BYTES_MAX = 256 * 1024
 """Of a body that waits for its reader; one read of the network may come on top of it."""
 
 
+BURST_TURNS_MAX = 16
+"""Turns of the loop in which `read_burst` goes on taking what arrives; about half a millisecond."""
+
 LINGER_S = 1.0
 """For the few bytes that end a body whose content has come, before its connection is hung up."""
-
-
-class HttpResponse:
-    """An answer whose head has come. Close it, also after reading it to its end."""
-
-    __slots__ = ("_connection", "headers", "status")
-
-    def __init__(self, connection: "HttpConnection", status: int, headers: dict[str, str]) -> None:
-        self._connection: HttpConnection | None = connection
-        self.status = status
-        self.headers = headers
-
-    async def read(self) -> bytes:
-        """All that has come of the body, waiting for something; empty at its end.
-
-        Raises:
-            HttpBrokenError: it broke off.
-        """
-        return b"" if self._connection is None else await self._connection.read()
-
-    def set_silence(self, silence_s: float) -> None:
-        """From now on the other side may be silent for so long."""
-        if self._connection is not None:
-            self._connection.set_silence(silence_s)
-
-    def close(self) -> None:
-        """Give the connection back if the body has ended, else hang up. May be called twice."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.end()
-
-    def finish(self) -> None:
-        """Close after all content has come: the body's end may follow, and saves the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.linger()
 
 
 class HttpConnection(asyncio.Protocol):
@@ -147,6 +115,18 @@ class HttpConnection(asyncio.Protocol):
             self._is_paused = False
             self._heard_at = self._loop.time()
             self._transport.resume_reading()
+        return data
+
+    async def read_burst(self) -> bytes:
+        """See `HttpResponse.read_burst`."""
+        data = await self.read()
+        for _ in range(BURST_TURNS_MAX):
+            if self._is_complete:
+                break
+            await asyncio.sleep(0)
+            if not self._parts:  # an error is for the next read to tell
+                break
+            data += await self.read()
         return data
 
     def set_silence(self, silence_s: float) -> None:

@@ -84,15 +84,15 @@ class OpenAIServer:
             kind = response.headers.get("content-type") or ""
             if not kind.startswith("text/event-stream"):
                 raise TransientError("engine_unavailable", "The engine did not stream its answer.")
-            is_first = True
-            while data := await response.read():
-                if is_first:
-                    is_first = False
-                    response.set_silence(self._timeouts.between_s)
+            # what an engine has at once is passed on, and becomes durable, at once
+            data = await response.read_burst()
+            response.set_silence(self._timeouts.between_s)
+            while data:
                 if payloads := splitter.feed(data):
                     if payloads[-1] == DONE:
                         response.finish()  # else a body's end that comes late costs the connection
                     yield payloads
+                data = await response.read()
         except (HttpBrokenError, OSError) as error:
             raise _get_broken(error) from error
         finally:

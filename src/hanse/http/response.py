@@ -1,0 +1,54 @@
+"""The answer of one exchange, as its reader holds it.
+
+It leads to its connection for as long as both have to do with each other; closed, it says nothing
+more.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hanse.http.connection import HttpConnection
+
+
+class HttpResponse:
+    """An answer whose head has come. Close it, also after reading it to its end."""
+
+    __slots__ = ("_connection", "headers", "status")
+
+    def __init__(self, connection: "HttpConnection", status: int, headers: dict[str, str]) -> None:
+        self._connection: HttpConnection | None = connection
+        self.status = status
+        self.headers = headers
+
+    async def read(self) -> bytes:
+        """All that has come of the body, waiting for something; empty at its end.
+
+        Raises:
+            HttpBrokenError: it broke off.
+        """
+        return b"" if self._connection is None else await self._connection.read()
+
+    async def read_burst(self) -> bytes:
+        """The same, with what arrives while it is taken, at most for `BURST_TURNS_MAX` turns.
+
+        An answer that is written at once is one piece so, however many packets it came in. One that
+        is still being made waits for one turn of the loop.
+        """
+        return b"" if self._connection is None else await self._connection.read_burst()
+
+    def set_silence(self, silence_s: float) -> None:
+        """From now on the other side may be silent for so long."""
+        if self._connection is not None:
+            self._connection.set_silence(silence_s)
+
+    def close(self) -> None:
+        """Give the connection back if the body has ended, else hang up. May be called twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.end()
+
+    def finish(self) -> None:
+        """Close after all content has come: the body's end may follow, and saves the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.linger()
