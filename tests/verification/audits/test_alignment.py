@@ -1,5 +1,7 @@
 """Alignment: harmless differences of engines, and those that stop an audit."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from hanse.protocol.commitments.fingerprints import ABSENT
@@ -83,3 +85,23 @@ def test_a_token_that_the_model_lacks_is_never_looked_up(token: int, at: int) ->
     found = align(ToyReader(), PATH, BODY, make_response("31415"), entries, USAGE)
     assert found.count == at
     assert "text_differs" in found.reasons
+
+
+def test_a_stop_cuts_a_long_token_anywhere() -> None:
+    """Of a token of 64 dashes only what stands before a stop of one dash is served."""
+
+    class LongReader(ToyReader):
+        def get_text(self, tokens: Sequence[int]) -> bytes:
+            return b"".join(b"-" * 64 if token == 9 else b"x" for token in tokens)
+
+    def align_to(served: str) -> tuple[str, ...]:
+        entries = [Entry(token, bytes(16)) for token in (1, 1, 9)]
+        body = make_body("hello", stop="-")
+        return align(
+            LongReader(), PATH, body, make_response(served), entries, Usage(5, 0, 3)
+        ).reasons
+
+    assert align_to("xx") == ()
+    assert align_to("xx---") == ()
+    assert align_to("x") == ()
+    assert align_to("xy") == ("text_differs",)

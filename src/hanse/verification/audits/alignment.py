@@ -102,7 +102,9 @@ def align(
     text = find_text(response)
     tokens = [entry.token for entry in entries[:count]]
     if text is not None:
-        slack = _get_slack(body) if count == len(entries) else None
+        slack = None
+        if count == len(entries):  # what ends in a stop is cut within its last token
+            slack = _get_slack(body) + len(reader.get_text(tokens[-1:]))
         spelled = reader.get_text(tokens)
         if count < told or not _spells(spelled, text, slack):
             reasons.append("text_differs")
