@@ -208,9 +208,10 @@ async def _show_slashed(
         "pool": str(found.pool),
     }
     show(
-        "\n[bold]10. Challenge[/], bonded by the watcher, judged by three auditors drawn by lot\n"
+        "\n[bold]10. Challenge[/], bonded by the watcher, judged by three staked auditors\n"
         f"   {case.name}\n"
-        f"   each reran the evidence: {terms.upheld} of {terms.revealed} votes uphold it\n"
+        "   drawn by lot, of which here all three are; each reran the evidence:\n"
+        f"   {terms.upheld} of {terms.revealed} votes uphold it\n"
         f"   {CHEAT} is condemned, for ever: {units.format(burned)} of its stake are burned,\n"
         f"   {units.format(found.pool)} wait for further victims; the user has its fee back, the\n"
         "   challenger its bond, the panel's fees, and a bond for the trouble\n"
