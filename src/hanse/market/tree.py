@@ -171,6 +171,7 @@ def search(
         coefficients.far,
     )
     first_mask, second_mask = masks or (-1, -1)
+    push, pop = heappush, heappop
     is_limited = masks is not None or strength_max < STRENGTH_MAX
     heap: list[tuple[float, str, int, Any, bool]] = []
     top = _Node()
@@ -180,7 +181,7 @@ def search(
     found: Found = []
     limit = _INFINITE
     while heap:
-        bound, key, _, at, is_row = heappop(heap)
+        bound, key, _, at, is_row = pop(heap)
         if bound > limit:
             break
         if is_row:
@@ -192,16 +193,17 @@ def search(
                     limit = bound * (1 + tolerance)
             continue
         rows = at.rows
+        holds_rows = bool(rows)
         for child in rows or at.children:
+            if is_limited and not (child.mask & first_mask and child.mask & second_mask):
+                continue  # before anything is added up: of a limit's rows most go here
             f0, f1, f2, f3, f4, f5, f6 = child.features
+            if f5 > strength_max:
+                continue
             score = c0 * f0 + c1 * f1 + c2 * f2 + c3 * f3 + c4 * f4 + c5 * f5 + c6 * f6
             if score <= limit:  # of an empty node: infinite or no number
-                if is_limited and (
-                    f5 > strength_max or not (child.mask & first_mask and child.mask & second_mask)
-                ):
-                    continue
                 number += 1
-                heappush(heap, (score, child.key, number, child, bool(rows)))
+                push(heap, (score, child.key, number, child, holds_rows))
     return found
 
 

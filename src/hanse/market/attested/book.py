@@ -36,10 +36,16 @@ class Standing:
 
 
 class AttestedBook:
-    """Standings by provider and receipt key, in memory."""
+    """Standings by provider and receipt key, in memory.
+
+    Attributes:
+        has_verified: whether any machine ever was; until then no offer of the class can be chosen,
+            and a search need not look at them.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.has_verified = False
         self._standings: dict[tuple[Address, Address], Standing] = {}
 
     def verify_until(
@@ -47,6 +53,7 @@ class AttestedBook:
     ) -> None:
         """Its attestation was verified and counts until then."""
         self._standings[provider, receipt_key] = Standing(valid_until, image)
+        self.has_verified = True
 
     def refuse(self, provider: Address, receipt_key: Address, reason: str) -> None:
         """Its attestation was refused: it is out until one is verified."""
