@@ -34,6 +34,7 @@ from hanse.models.copies.leaks import tracing
 from hanse.models.copies.leaks.answer_tracing import SCORE_MIN as ANSWER_SCORE_MIN
 from hanse.models.copies.leaks.answer_tracing import Told, compare_answers, parse_told
 from hanse.models.copies.leaks.attacking import attack
+from hanse.models.copies.leaks.spelling import Spelling
 from hanse.models.copies.stream_basis import draw_stream_basis, list_turned, rank_coordinates
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.quantising.costs import read_text
@@ -44,6 +45,7 @@ MASTER, ROOT = bytes(range(32)), "0x" + "11" * 32
 OWN, OTHER, THIEF = ("0x" + digits * 20 for digits in ("aa", "bb", "ee"))
 TYPES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0")
 ANSWER_TYPES = ("Q8_0", "Q4_0")
+BY_ID = Spelling("llama", ())
 LEAKS = 4
 """Copies that answer, in the trace by answers; each is held against all."""
 THREADS = 2
@@ -288,7 +290,7 @@ def answer(model: Path, text: str, canaries: int, tokens: int = ANSWER_TOKENS) -
             listed = [{"id": int(token), "logprob": float(logprobs[token])} for token in best]
             content.append({"id": chosen, "top_logprobs": listed})
             run.read([chosen], place + index)
-    return parse_told({"choices": [{"logprobs": {"content": content}}]}, prompt)
+    return parse_told({"choices": [{"logprobs": {"content": content}}]}, prompt, BY_ID)
 
 
 if __name__ == "__main__":

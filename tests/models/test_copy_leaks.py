@@ -11,8 +11,9 @@ from hanse.models.copies.architectures import SourceModel
 from hanse.models.copies.canaries import draw_canaries
 from hanse.models.copies.keys import derive_copy_key
 from hanse.models.copies.leaks.answer_tracing import SCORE_MIN as ANSWER_SCORE_MIN
-from hanse.models.copies.leaks.answer_tracing import Told, compare_answers, parse_told
+from hanse.models.copies.leaks.answer_tracing import Told, compare_answers, list_places, parse_told
 from hanse.models.copies.leaks.attacking import attack
+from hanse.models.copies.leaks.spelling import Spelling
 from hanse.models.copies.leaks.tracing import (
     SCORE_MIN,
     compare_residues,
@@ -28,6 +29,7 @@ from hanse.protocol.errors import VerificationError
 from tests.models.tiny_models import write_tiny_folder
 
 MASTER, ROOT = bytes(range(32)), "0x" + "11" * 32
+BY_ID = Spelling("llama", ())
 PROVIDERS = tuple(f"0x{index:040x}" for index in range(1, 7))
 THIEF = "0x" + "ee" * 20
 
@@ -147,7 +149,7 @@ def answer_as_server(model: Path, prompt: list[int], tokens: int = 16) -> Told:
             listed = [{"id": int(token), "logprob": float(logprobs[token])} for token in best]
             content.append({"id": chosen, "top_logprobs": listed})
             answer.append(chosen)
-    return parse_told({"choices": [{"logprobs": {"content": content}}]}, prompt)
+    return parse_told({"choices": [{"logprobs": {"content": content}}]}, prompt, BY_ID)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +157,39 @@ def answer_as_server(model: Path, prompt: list[int], tokens: int = 16) -> Told:
     [
         {},
         {"choices": [{"logprobs": None}]},
-        {"choices": [{"logprobs": {"content": [{"token": "a", "top_logprobs": []}]}}]},
+        {"choices": [{"logprobs": {"content": [{"id": 1}]}}]},
+        {"choices": [{"logprobs": {"tokens": ["a"], "top_logprobs": []}}]},
     ],
 )
-def test_an_endpoint_without_logprobs_by_token_id_is_refused(body: dict[str, object]) -> None:
-    with pytest.raises(VerificationError, match="no logprobs with token ids"):
-        parse_told(body, [1])
+def test_an_endpoint_without_logprobs_is_refused(body: dict[str, object]) -> None:
+    with pytest.raises(VerificationError, match="no logprobs"):
+        parse_told(body, [1], BY_ID)
+
+
+def test_places_of_which_too_little_is_told_are_left_out() -> None:
+    first = ((3, 0.0), (4, 0.0), (6, 0.0))
+    told = Told((1, 2), (3, 4, 5), (first, ((4, 0.0),), first[:2]))
+    assert list_places(told) == [(1, first[:2]), (3, first[:2])]
+
+
+def test_tokens_told_by_text_are_found_in_the_vocabulary() -> None:
+    spelling = Spelling("gpt2", ["the", "Ġharbour", "Ã¼", "Ã", "¼", "<|end|>", "x", "x"])
+    by_text: list[object] = [
+        {"tokens": ["the", " harbour", "ü", "<|end|>", "x", "the"],
+         "top_logprobs": [{"the": -1.0, " harbour": -2.0}, {" harbour": -0.5, "x": -3.0},
+                          {"ü": -0.1}, {"token_id:6": -0.2}, {}, {}]},
+        {"content": [
+            {"token": token, "top_logprobs": [{"token": at, "logprob": value}
+                                              for at, value in listed.items()]}
+            for token, listed in (("the", {"the": -1.0, " harbour": -2.0}),
+                                  (" harbour", {" harbour": -0.5, "x": -3.0}), ("ü", {"ü": -0.1}),
+                                  ("<|end|>", {"token_id:6": -0.2}), ("x", {}))
+        ]},
+    ]  # fmt: skip
+    for logprobs in by_text:
+        told = parse_told({"choices": [{"logprobs": logprobs}]}, [9], spelling)
+        assert told.answer == (0, 1, 2, 5)  # two tokens are spelled x: from there nothing is told
+        assert told.listed == (((0, -1.0), (1, -2.0)), ((1, -0.5),), ((2, -0.1),), ((6, -0.2),))
 
 
 def test_a_file_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -49,18 +49,23 @@ async def ask_endpoint(
     """
     from hanse.http.client import HttpClient
     from hanse.models.copies.leaks.answer_tracing import parse_told
+    from hanse.models.copies.leaks.spelling import read_spelling
+    from hanse.models.copies.weight_files import WeightFile
     from hanse.models.quantising.calling import run_job
     from hanse.models.quantising.worker import TokeniseJob
 
     client = HttpClient(connect_s=10.0)
     told: list[Told] = []
+    spelling = read_spelling(WeightFile(base))
     try:
         job = TokeniseJob(model=str(base), texts=PROMPTS)
         for tokens in (await asyncio.to_thread(run_job, job))["tokens"]:
-            answer = parse_told(await _complete(client, endpoint, model, tokens, ()), tokens)
+            answer = parse_told(
+                await _complete(client, endpoint, model, tokens, ()), tokens, spelling
+            )
             if set(answer.answer) & set(canary_ids):
                 again = await _complete(client, endpoint, model, tokens, canary_ids)
-                answer = parse_told(again, tokens)
+                answer = parse_told(again, tokens, spelling)
             told.append(answer)
     finally:
         await client.close()

@@ -4,4 +4,5 @@ aligning.py        the change of basis, fitted without any key
 attacking.py       all of it undone: `hanse models attack`
 tracing.py         whose copy a leaked file is: `hanse models trace`
 answer_tracing.py  whose copy answers behind an endpoint
+spelling.py        tokens of endpoints that tell them by text
 """

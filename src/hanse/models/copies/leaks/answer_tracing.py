@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hanse.models.copies.leaks.spelling import Spelling
 from hanse.models.quantising.files import quantise_file
 from hanse.models.quantising.scoring import PIECE_TOKENS, LlamaRun
 from hanse.models.tensors import Progress
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 VALUES_MIN = 100
 """Logprobs that have to be listed in all; with fewer chance correlates."""
+
+LISTED_MIN = 2
+"""Logprobs of one place; of a single one nothing is left once its mean is taken out."""
 
 SCORE_MIN = 0.5
 """A candidate is named from here on; see `docs/measurements.md` for what others reach."""
@@ -50,26 +54,49 @@ class Told:
     listed: tuple[tuple[tuple[int, float], ...], ...]
 
 
-def parse_told(body: Any, prompt: Sequence[int]) -> Told:
-    """Read the `logprobs` of an answer of `/completions`, in the form that has token ids.
+def parse_told(body: Any, prompt: Sequence[int], spelling: Spelling) -> Told:
+    """Read the `logprobs` of an answer of `/completions`: llama.cpp's form with ids, or by text.
+
+    From the first token on whose text leads to no id nothing is told.
 
     Raises:
-        VerificationError: `response_malformed`, it lists no logprobs, or not by token id.
+        VerificationError: `response_malformed`, it lists no logprobs.
     """
     try:
-        content = body["choices"][0]["logprobs"]["content"]
-        answer = tuple(int(entry["id"]) for entry in content)
-        listed = tuple(
-            tuple((int(item["id"]), float(item["logprob"])) for item in entry["top_logprobs"])
-            for entry in content
-        )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        logprobs = body["choices"][0]["logprobs"]
+        if "content" in logprobs:
+            entries = [
+                (
+                    _get_id(entry, spelling),
+                    [(item, item["logprob"]) for item in entry["top_logprobs"]],
+                )
+                for entry in logprobs["content"]
+            ]
+        else:
+            named = zip(logprobs["tokens"], logprobs["top_logprobs"], strict=True)
+            entries = [
+                (spelling.find_id(token), [*(listed or {}).items()]) for token, listed in named
+            ]
+        answer, listed = [], []
+        for token, items in entries:
+            if token < 0:
+                break
+            answer.append(token)
+            found = [(_get_id(item, spelling), float(value)) for item, value in items]
+            listed.append(tuple(pair for pair in found if pair[0] >= 0))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise VerificationError(
             "response_malformed",
-            "The endpoint's answer lists no logprobs with token ids; llama.cpp's server does at "
-            "/v1/completions.",
+            "The endpoint's answer lists no logprobs at /completions; llama.cpp's server and vLLM "
+            "do.",
         ) from error
-    return Told(tuple(prompt), answer, listed)
+    return Told(tuple(prompt), tuple(answer), tuple(listed))
+
+
+def _get_id(item: Any, spelling: Spelling) -> int:
+    if isinstance(item, str):
+        return spelling.find_id(item)
+    return int(item["id"]) if "id" in item else spelling.find_id(item["token"])
 
 
 def compare_answers(
@@ -113,12 +140,14 @@ def compare_answers(
 
 
 def _drop_canaries(answer: Told, vocabulary: int) -> Told:
-    """Without tokens that the base does not have."""
+    """Without tokens that the base does not have, and without what follows an answer's first."""
+    strange = (at for at, token in enumerate(answer.answer) if not 0 <= token < vocabulary)
+    end = next(strange, len(answer.answer))
     listed = tuple(
         tuple((token, value) for token, value in place if 0 <= token < vocabulary)
-        for place in answer.listed
+        for place in answer.listed[:end]
     )
-    return Told(answer.prompt, answer.answer, listed)
+    return Told(answer.prompt, answer.answer[:end], listed)
 
 
 def _read_listed(run: LlamaRun, told: Sequence[Told]) -> "list[NDArray[np.float64]]":
@@ -130,7 +159,7 @@ def _read_listed(run: LlamaRun, told: Sequence[Told]) -> "list[NDArray[np.float6
         run.read([*answer.prompt, *answer.answer][:PIECE_TOKENS])
         rows = [
             run.get_logits(place)[[token for token, _ in listed]]
-            for place, listed in _list_places(answer)
+            for place, listed in list_places(answer)
         ]
         result.append(np.array(rows, dtype=np.float64))
     return result
@@ -146,15 +175,17 @@ def _join(parts: "Iterable[NDArray[np.float64]]") -> "NDArray[np.float64]":
 def _list_values(answer: Told) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.array([[value for _, value in listed] for _, listed in _list_places(answer)])
+    return np.array([[value for _, value in listed] for _, listed in list_places(answer)])
 
 
-def _list_places(answer: Told) -> "list[tuple[int, tuple[tuple[int, float], ...]]]":
-    """Where each token of the answer was chosen, and the same number of listed tokens at each."""
+def list_places(answer: Told) -> "list[tuple[int, tuple[tuple[int, float], ...]]]":
+    """Where the answer's tokens were chosen, and as many listed ones at each that told enough."""
     start = len(answer.prompt) - 1
-    count = min((len(listed) for listed in answer.listed), default=0)
+    lengths = [len(listed) for listed in answer.listed]
+    count = min((length for length in lengths if length >= LISTED_MIN), default=0)
     last = min(len(answer.answer), PIECE_TOKENS - len(answer.prompt))
-    return [(start + index, answer.listed[index][:count]) for index in range(last)]
+    told = (index for index in range(last) if count and lengths[index] >= count)
+    return [(start + index, answer.listed[index][:count]) for index in told]
 
 
 def _center(rows: "NDArray[np.float64]") -> "NDArray[np.float64]":
