@@ -140,7 +140,9 @@ async def measure_noise(
                     progress(told, done / answers)
         finally:
             await engine.close()
-        sample.labels |= {f"threads={load.threads}", f"concurrent={load.concurrent}"}
+        sample.labels.add(f"concurrent={load.concurrent}")
+        if isinstance(served, Path):  # another server's threads are not set from here
+            sample.labels.add(f"threads={load.threads}")
     return sample
 
 
