@@ -205,6 +205,7 @@ def test_a_reader_spells_tokens_and_leaves_out_special_ones(gguf: GgufPrefill) -
         ("/v1/chat/completions", b'{"messages": [], "tools": [{}]}'),
         ("/v1/chat/completions", b'{"messages": 5}'),
         ("/v1/chat/completions", b'{"messages": ["hello"]}'),
+        ("/v1/chat/completions", b'{"messages": [{"role": 5, "content": "x"}]}'),
         ("/v1/chat/completions", b'{"messages": [{"role": "assistant", "content": ""}]}'),
         (
             "/v1/chat/completions",
@@ -220,3 +221,10 @@ def test_what_cannot_be_read_says_so(gguf: GgufPrefill, path: str, body: bytes) 
     with pytest.raises(RequestError) as caught:
         GgufReader(gguf.model).get_prompt_tokens(path, body)
     assert caught.value.code == "unprocessable"
+
+
+@pytest.mark.parametrize("template", ["{{ messages[9].role + 1 }}", "{{ 1 / 0 }}", "{% for"])
+def test_a_template_that_fails_ends_no_auditor(gguf: GgufPrefill, template: str) -> None:
+    body = b'{"messages": [{"role": "user", "content": "x"}]}'
+    with pytest.raises(RequestError, match="template"):
+        GgufReader(gguf.model, template).get_prompt_tokens("/v1/chat/completions", body)

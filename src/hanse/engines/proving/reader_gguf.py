@@ -96,9 +96,9 @@ class GgufReader:
             raise _refuse("its messages are no list of messages")
         for message in sent:
             content = message.get("content")
-            if not isinstance(content, str):
-                raise _refuse("a message's content is not one text")
             role = "system" if message.get("role") == "developer" else message.get("role")
+            if not isinstance(content, str) or not isinstance(role, str):
+                raise _refuse("a message's content or role is not one text")
             messages.append({"role": role, "content": content})
         if not messages or messages[-1]["role"] != "assistant":
             return self._fill(messages)
@@ -108,7 +108,6 @@ class GgufReader:
         return self._fill(messages) + begun
 
     def _fill(self, messages: list[dict[str, Any]]) -> str:
-        from jinja2 import TemplateError
         from jinja2.ext import loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -128,7 +127,9 @@ class GgufReader:
                 bos_token="",  # the tokeniser adds it where the model wants one
                 eos_token=self._vocabulary.get_text(self._vocabulary.token_eos()),
             )
-        except TemplateError as error:
+        except (
+            Exception
+        ) as error:  # a template is a program, and may do with a request what it likes
             raise _refuse(f"the model's chat template refuses it: {error}") from error
 
 
