@@ -14,6 +14,9 @@ from hanse.models.converting import convert_folder
 from hanse.models.copies import read_copy_description
 from hanse.protocol.manifests import decode_manifest
 from tests.models.tiny_models import write_tiny_folder
+from tests.verification.audits.bought_answers import OFFER, SERVED_NOISE, calibrate
+from tests.verification.audits.toy_model import ToyModel
+from tests.verification.evidence.made_evidence import make_evidence
 
 PROVIDER, OTHER = "0x" + "aa" * 20, "0x" + "bb" * 20
 
@@ -177,3 +180,20 @@ def test_an_endpoint_is_asked_and_compared(run, base, copies, endpoint):
     Server.answer = b'{"choices": []}'
     ran = run(*arguments, "--copies", str(copies), "--json")
     assert ran.error["code"] == "response_malformed"
+
+
+def test_evidence_is_rerun_with_the_plain_model_and_the_copy_s_key(run, base, copies, tmp_path):
+    """The plain model alone has no fingerprints to compare; with the key it has the copy's."""
+    master, copy = copies / "master.key", tmp_path / "toy.gguf"
+    made = run("models", "rebase", str(base), "--master", str(master), "--provider",
+               OFFER.provider, "-o", str(copy), "--json")  # fmt: skip
+    assert made.exit_code == 0, made.stderr
+    file = tmp_path / "evidence.json"
+    file.write_bytes(make_evidence(ToyModel(noise=SERVED_NOISE), calibrate()))
+    arguments = ("audit", "replay", str(file), "--model", str(base), "--runtime", "torch",
+                 "--threads", "1", "--json")  # fmt: skip
+    bare = run(*arguments)
+    assert bare.stdout, bare.stderr
+    assert bare.document["replay"]["distance_ppm"] is None, bare.stderr
+    keyed = run(*arguments, "--copy", f"{copy}.copy.json", "--master", str(master))
+    assert keyed.document["replay"]["distance_ppm"] > 0, "they are another model's, and compared"

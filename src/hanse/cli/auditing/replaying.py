@@ -7,6 +7,9 @@ from hanse.verification.audits.calibration import Calibration
 from hanse.verification.evidence.files import Evidence
 from hanse.verification.evidence.replaying import Replay, replay
 
+SPARE_TOKENS = 512
+"""Of context: who stated fewer prompt tokens than there are is to be found out, not in the way."""
+
 
 def rerun(
     evidence: Evidence,
@@ -24,7 +27,7 @@ def rerun(
     statement = evidence.statement
     content, measured = evidence.content, statement.measured
     tokens = len(content.prompt_tokens) if content else 0
-    context_tokens = max(64, tokens + len(measured.misses))
+    context_tokens = tokens + len(measured.misses) + SPARE_TOKENS
     with open_model(
         model, runtime, threads=threads, context_tokens=context_tokens, keyed=keyed
     ) as opened:
