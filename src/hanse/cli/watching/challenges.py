@@ -162,6 +162,12 @@ class Challenger:
         is_over = court.now_s > finished_at + court.terms.audit_window_s
         if found.is_condemned or is_over:
             self._done.add(cheat.path.name)
+            why = "condemned already" if found.is_condemned else "too late by the chain's clock"
+            self._say_once(
+                cheat.path.name,
+                {"event": "not_challenged", "provider": cheat.provider, "reason": why},
+                f"{cheat.provider} is not challenged for {cheat.path.name}: {why}",
+            )
         return not (found.is_condemned or is_over)
 
     async def _act(self, court: Court, cheat: Cheat, case: Case | None) -> None:
