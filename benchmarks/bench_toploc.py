@@ -1,4 +1,4 @@
-"""TOPLOC beside Hanse's proof, on the same answers: `make bench-toploc` (HONEST=90 CHEATING=8).
+"""TOPLOC beside Hanse's proof, on the same answers: `make bench-toploc` (HONEST=120 CHEATING=8).
 
 Answers of the packaged model are served by the embedded engine, honestly and by each cheat of
 `audit_cheats`. Hanse audits them as always (V2 and V3), in torch. For TOPLOC, whose proof needs the
@@ -11,7 +11,7 @@ cheat's file one by one by cyllama (`toploc_states`); its own package builds and
     torch     the verifier is torch in single precision: a runtime that shares no code with it
     llama     the verifier is llama.cpp by cyllama: the provider's kernels, in other batches
     paper     thresholds of TOPLOC's paper; `calibrated`: by the same rule and the same honest
-              answers as Hanse's own, of which the first 60 make thresholds, the rest tries them
+              answers as Hanse's own, of which the first 80 make thresholds, the rest tries them
 
 On standard output a JSON line for each cheat, scheme, verifier, thresholds and number of tokens
 (`prompt`: TOPLOC's proof of the prompt), then lines with the noise and the cost; a table for people
@@ -248,7 +248,7 @@ def tell(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--honest", type=int, default=90)
+    parser.add_argument("--honest", type=int, default=120)
     parser.add_argument("--cheating", type=int, default=8)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """What Hanse's audits and TOPLOC's proofs find in the same answers; for `bench_toploc`.
 
 Both are judged answer by answer, and only up to a number of tokens. Thresholds of Hanse, and those
-called `calibrated` of TOPLOC, are made of the first 60 honest answers by the product's own rule
- (`verification/audits/calibration.py`): a bound of the quantile 0.95 at 95 %, times 1.25.
+called `calibrated` of TOPLOC, are made of the first 80 honest answers by the product's own
+rule (`verification/audits/calibration.py`): a bound of the quantile 0.95 at 95 %, times 1.25.
 """
 
 import time
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from hanse.cli.auditing.calibrating import Rescored
 
 QUANTILE, CONFIDENCE = 0.95, 0.95
-CALIBRATING = 60
-"""One more than carry the quantile 0.95 at 95 %."""
+CALIBRATING = 80
+"""59 carry the quantile 0.95 at 95 %, and some answers are too short for a statistic."""
 
 POINTS = (4, 16, 32)
 PROOFS = {"prompt": slice(0, 1), 32: slice(1, 2), "prompt and 32": slice(0, 2)}
@@ -64,7 +64,8 @@ def judge_hanse(cases: "Sequence[Case]") -> Iterator[dict[str, Any]]:
     """A line for each cheat, rung and number of tokens."""
     calibrating, held_out = split_honest(cases)
     limits = find_limits([get_statistics(one.found, POINTS[-1]) for one in calibrating])
-    for rung in ("V3", "V2+V3"):
+    rungs = ("V3", "V2+V3") if set(limits) - set(FINGERPRINT) else ("V3",)
+    for rung in rungs:
         for point in POINTS:
 
             def is_above(case: "Case", point: int = point, rung: str = rung) -> bool:
