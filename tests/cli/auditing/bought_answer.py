@@ -50,12 +50,12 @@ def write_calibration(path: Path, copy: Path) -> Path:
     return path
 
 
-def ask(base_url: str, key: str) -> None:
+def ask(base_url: str, key: str, bias: dict[str, int] = PLAIN) -> None:
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "What is a tide?"}],
         "max_tokens": 30,
-        "logit_bias": PLAIN,
+        "logit_bias": bias,
     }
     request = urllib.request.Request(
         f"{base_url}/chat/completions",
@@ -74,12 +74,17 @@ def buy_from(market: Any, run: Any, provider: str, copy: Path, *options: str) ->
         *("--output-price", "2000", "--register", "--settle-every", "0", "--threads", "1"),
         *options,
     )
+    return buy_at_gateway(market, run, provider)
+
+
+def buy_at_gateway(market: Any, run: Any, provider: str, bias: dict[str, int] = PLAIN) -> str:
+    """Buy one answer of the model that is sold already; returns its request id."""
     assert run("account", "open", "--deposit", "20", f"{provider}=15", "--json").exit_code == 0
     key = run("gateway", "keys", "create", "test", "--json").document["api_key"]
     gateway, document = market.start(
         "gateway", "start", "--port", "0", "--traces", str(market.home / "traces")
     )
-    ask(document["base_url"], key)
+    ask(document["base_url"], key, bias)
     wait_until(
         lambda: (
             [one["state"] for one in run("traces", "list", "--json").document["traces"]]
