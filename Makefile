@@ -112,7 +112,7 @@ bench-vllm: .venv/dev.stamp ## a real vLLM on the processor, its proof and what 
 
 test-vllm: .venv/dev.stamp ## the tests that take a running vLLM, which is installed beside (3.5 GB); no part of `make test`
 	@$(BIN)/python -c 'from benchmarks.vllm_side import install; install()'
-	@HANSE_VLLM=1 nice -n 10 $(BIN)/pytest tests/engines/test_vllm_running.py
+	@HANSE_VLLM=1 nice -n 10 $(BIN)/pytest tests/engines/test_vllm_running.py tests/cli/auditing/test_vllm_sold.py
 
 bench-zk: .venv/dev.stamp ## what a zero-knowledge proof of a small classifier costs, one JSON line; PROOFS=5
 	@$(BIN)/python -m benchmarks.bench_zk --proofs $(or $(PROOFS),5)
