@@ -95,8 +95,8 @@ bench-audio: .venv/dev.stamp ## what a transcription's process costs and how fas
 bench-audit: .venv/dev.stamp ## cheats against rungs on the packaged model, JSON lines; QUICK=0 takes hours and goes on where it was stopped, REPORT=1 prints what it has, RUNTIME=torch
 	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama) --report $(or $(REPORT),0) --folder $(or $(FOLDER),.cache/bench-audit)
 
-bench-toploc: .venv/dev.stamp ## TOPLOC's own package beside our proof on the same answers, JSON lines; HONEST=90 CHEATING=8, ten minutes of a quiet core
-	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_toploc --honest $(or $(HONEST),90) --cheating $(or $(CHEATING),8)
+bench-toploc: .venv/dev.stamp ## TOPLOC's own package beside our proof on the same answers, JSON lines; HONEST=120 CHEATING=8, ten minutes of a quiet core
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_toploc --honest $(or $(HONEST),120) --cheating $(or $(CHEATING),8)
 
 bench-records: .venv/dev.stamp ## how fast a recorder takes, commits and proves; one JSON line
 	@$(BIN)/python -m benchmarks.bench_records
