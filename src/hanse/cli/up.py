@@ -18,6 +18,7 @@ from hanse.cli.session import LOCAL_PASSWORD, Session
 if TYPE_CHECKING:
     from hanse.cli.first_round import Round, Show
     from hanse.cli.local_network import ChildProcess, LocalNetwork, ProviderPlan
+    from hanse.protocol.signatures import Hash32
 
 GATEWAY_PORT = 8440
 """Where applications find the local gateway; another one is taken, and said, if it is in use."""
@@ -151,7 +152,8 @@ async def _play(session: Session, network: "LocalNetwork", steps: Steps, started
         api_key = await get_api_key(network)
         await network.start_gateway("--audit")
     show = _make_show(session)
-    preparing: list[asyncio.Task[None]] = []
+    preparing: list[asyncio.Task[frozenset[Hash32]]] = []
+    known: frozenset[Hash32] = frozenset()
 
     def prepare() -> None:
         if not is_out:
@@ -163,7 +165,8 @@ async def _play(session: Session, network: "LocalNetwork", steps: Steps, started
         )
         if preparing:
             with steps.step("a third provider, which cheats, and three auditors"):
-                await preparing[0]
+                known = await preparing[0]
+                is_out = await is_condemned(network)  # by what an earlier start had left open
     finally:
         for task in preparing:
             task.cancel()
@@ -174,7 +177,7 @@ async def _play(session: Session, network: "LocalNetwork", steps: Steps, started
     else:
         async with hasten(network):
             await fund_user(network, CHEAT)
-            await play_cheat(network, api_key, MODEL, played.cheat, show)
+            await play_cheat(network, api_key, MODEL, known, played.cheat, show)
         for name in ("watcher", CHEAT):  # neither has anything to do any more
             await network.stop_process(name)
     await show_places(network, played, show)

@@ -19,11 +19,12 @@ from rich.markup import escape
 from hanse.chain import Registry, Rpc
 from hanse.cli.auditing.files import read_evidence
 from hanse.cli.auditing.places import get_evidence_folder
-from hanse.cli.local.cast import CHEAT, get_copy_path, is_condemned
+from hanse.cli.local.cast import CHEAT, get_copy_path
 from hanse.cli.local.every_unit import get_provider_name
-from hanse.cli.local.panel import close_leftovers, judge
+from hanse.cli.local.panel import judge
 from hanse.cli.local_network import LocalNetwork
-from hanse.protocol.errors import InvariantError
+from hanse.protocol.errors import HanseError, InvariantError
+from hanse.protocol.signatures import Hash32
 from hanse.verification.audits.judging import Verdict
 
 if TYPE_CHECKING:
@@ -53,9 +54,17 @@ Show = Callable[["str | RenderableType"], None]
 
 
 async def play_cheat(
-    network: LocalNetwork, api_key: str, model: str, facts: dict[str, Any], show: Show
+    network: LocalNetwork,
+    api_key: str,
+    model: str,
+    known: frozenset[Hash32],
+    facts: dict[str, Any],
+    show: Show,
 ) -> None:
     """Buy from the cheat, and follow what comes of it; fills `facts`.
+
+    `known` are its challenges of before. A start that was killed goes on with the evidence it had:
+    the gateway has barred the cheat and buys nothing of it any more.
 
     Raises:
         InvariantError: it was not caught, barred or slashed.
@@ -70,17 +79,17 @@ async def play_cheat(
         "   offers a copy of the same model at 8 bits, cheaper than all others, and serves 4 bits\n"
         "   (hanse provider start --cheat quantise; refused on every other chain)\n"
     )
-    known = await close_leftovers(network, cheat)
-    if await is_condemned(network):  # by a challenge that an earlier start had left open
-        show_out(network, facts, show)
-        return
-    before = set(get_evidence_folder(network.session).glob("*.json"))
     async with AsyncOpenAI(base_url=network.gateway_url, api_key=api_key, max_retries=0) as client:
-        await _buy(network, client, model, facts, show)
-        path, evidence = await _wait_for_evidence(network, before)
+        if (await _find_evidence(network))[0] is None:
+            await _buy(network, client, model, facts, show)
+        else:
+            show(
+                "\n   an answer was bought of it at an earlier start, which did not end its round\n"
+            )
+        path, evidence = await _wait_for_evidence(network)
         _show_evidence(network, path, evidence, facts, show)
         await _show_barred(network, client, model, facts, show)
-    case = await judge(network, cheat, path, known)
+    case = await judge(network, cheat, known)
     await _show_slashed(network, case, facts, show)
 
 
@@ -125,24 +134,35 @@ async def _wait_until_listed(network: LocalNetwork, client: "AsyncOpenAI", model
     )
 
 
-async def _wait_for_evidence(network: LocalNetwork, before: set[Path]) -> "tuple[Path, Evidence]":
-    folder, cheat = get_evidence_folder(network.session), network.get_key(CHEAT).address
-    deadline_s, seen = time.monotonic() + FOUND_S, ""
+async def _wait_for_evidence(network: LocalNetwork) -> "tuple[Path, Evidence]":
+    deadline_s, doubt = time.monotonic() + FOUND_S, ""
     while time.monotonic() < deadline_s:
-        for path in set(folder.glob("*.json")) - before:
-            evidence, _ = await asyncio.to_thread(read_evidence, path)
-            if evidence.receipt.receipt.receipt.provider != cheat:
-                continue
-            judgement = evidence.statement.judgement
-            if judgement.verdict is Verdict.CHEAT:
-                return path, evidence
-            seen = f"; one audit was {judgement.verdict} ({', '.join(judgement.reasons)})"
+        found, doubt = await _find_evidence(network)
+        if found is not None:
+            return found
         await asyncio.sleep(LOOK_S)
     raise InvariantError(
         "internal_error",
-        f"{CHEAT} was not caught within {FOUND_S:g} s{seen}; see "
+        f"{CHEAT} was not caught within {FOUND_S:g} s{doubt}; see "
         f"{network.home / 'logs' / 'watcher.log'}",
     )
+
+
+async def _find_evidence(network: LocalNetwork) -> "tuple[tuple[Path, Evidence] | None, str]":
+    """The first evidence against the cheat; else what an audit that did not catch it said."""
+    cheat, doubt = network.get_key(CHEAT).address, ""
+    for path in sorted(get_evidence_folder(network.session).glob("*.json")):
+        try:
+            evidence, _ = await asyncio.to_thread(read_evidence, path)
+        except HanseError:
+            continue  # of another kind: an observation, or a broken promise
+        judgement = evidence.statement.judgement
+        if evidence.receipt.receipt.receipt.provider != cheat:
+            continue
+        if judgement.verdict is Verdict.CHEAT:
+            return (path, evidence), ""
+        doubt = f"; one audit was {judgement.verdict} ({', '.join(judgement.reasons)})"
+    return None, doubt
 
 
 def _show_evidence(

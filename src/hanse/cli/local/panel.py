@@ -1,7 +1,7 @@
 """The local network's auditors at work: each reruns the evidence, votes and reveals by itself.
 
     known = await close_leftovers(network, provider)      what an earlier start left open
-    case = await judge(network, provider, evidence, known)
+    case = await judge(network, provider, known)
 
 The steps that anyone may take (draw, tally, close) are the watcher's; the votes are the auditors',
 by the commands that a person would type. Only the clock is helped: two blocks come a second
@@ -16,9 +16,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from hanse.cli.local.cast import AUDITORS, get_copy_path
+from hanse.cli.auditing.places import get_evidence_folder
+from hanse.cli.local.cast import AUDITORS, CHALLENGER, get_copy_path
 from hanse.cli.local_network import LocalNetwork
-from hanse.cli.panels.court import Case, Court, open_court
+from hanse.cli.panels.accusing import hash_evidence
+from hanse.cli.panels.court import Case, open_court
+from hanse.contracts.deployment import PanelTerms
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.protocol.ledger.panels.state import Stage
 from hanse.protocol.signatures import Address, Hash32
@@ -34,39 +37,38 @@ second it has 14 s for each, enough on a machine that does something else beside
 
 
 async def close_leftovers(network: LocalNetwork, accused: Address) -> frozenset[Hash32]:
-    """Let the times of challenges pass that a start which was killed left open.
+    """Let the times of challenges pass that a start which was killed left open, and close them.
 
     Returns:
         The names of all challenges of this provider so far.
     """
-    while (case := await find_case(network, accused)) is not None:
-        if case.challenge.stage == Stage.CLOSED:
-            break
-        terms = await _read_terms(network)
-        for name in ("vote_time_s", "reveal_time_s", "appeal_time_s", "answer_time_s"):
-            await network.node.advance_time(getattr(terms, name) + 1)
-        await wait_for(
-            network, accused, lambda case: case.challenge.stage == Stage.CLOSED, frozenset()
-        )
     async with open_court(network.session) as court:
-        events = await court.list_challenges()
-    return frozenset(one.challenge for one in events if one.provider == accused)
+        events = [one for one in await court.list_challenges() if one.provider == accused]
+        terms = court.terms
+        cases = [await court.read_case(event) for event in events]
+    for case in cases:
+        while (stage := (await _read_case(network, case)).challenge.stage) != Stage.CLOSED:
+            waits_s = {
+                Stage.VOTING: terms.vote_time_s + terms.reveal_time_s,
+                Stage.DECIDED: terms.appeal_time_s,
+            }
+            await network.node.advance_time(waits_s.get(stage, 0) + 1)
+            await network.run_command("disputes", "close", case.name, "--key", CHALLENGER)
+    return frozenset(case.name for case in cases)
 
 
-async def judge(
-    network: LocalNetwork, accused: Address, evidence: Path, known: frozenset[Hash32]
-) -> Case:
+async def judge(network: LocalNetwork, accused: Address, known: frozenset[Hash32]) -> Case:
     """Have the panel judge a provider's challenge that is not known; returns it closed.
 
     Raises:
         InvariantError: no challenge came, an auditor came to another verdict, or time ran out.
         HanseError: a step failed.
     """
-    looks = asyncio.gather(*(_look(network, evidence) for _ in AUDITORS))
     case = await wait_for(
         network, accused, lambda case: case.challenge.stage >= Stage.VOTING, known
     )
-    verdicts = await looks
+    evidence = _find_evidence(network, case)
+    verdicts = await asyncio.gather(*(_look(network, evidence) for _ in case.panel))
     names = {network.get_key(name).address: name for name in AUDITORS}
     seated = [names[address] for address in case.panel]
     await asyncio.gather(
@@ -122,6 +124,19 @@ async def find_case(network: LocalNetwork, accused: Address) -> Case | None:
         return await court.read_case(events[-1]) if events else None
 
 
+async def _read_case(network: LocalNetwork, case: Case) -> Case:
+    async with open_court(network.session) as court:
+        return await court.read_case(case.event)
+
+
+def _find_evidence(network: LocalNetwork, case: Case) -> Path:
+    """The file that the challenge names by its hash; here it is in the user's own folder."""
+    for path in get_evidence_folder(network.session).glob("*.json"):
+        if hash_evidence(path.read_bytes()) == case.event.evidence_hash:
+            return path
+    raise InvariantError("internal_error", f"nobody has the evidence {case.event.evidence_hash}")
+
+
 async def _look(network: LocalNetwork, evidence: Path) -> str:
     """What one auditor comes to: it reruns the audit with the copy before it says anything."""
     replayed: dict[str, Any] = await network.run_command(
@@ -132,8 +147,7 @@ async def _look(network: LocalNetwork, evidence: Path) -> str:
     return "upheld" if is_cheat else "rejected"
 
 
-async def _read_terms(network: LocalNetwork) -> Any:
-    court: Court
+async def _read_terms(network: LocalNetwork) -> PanelTerms:
     async with open_court(network.session) as court:
         return court.terms
 

@@ -19,24 +19,43 @@ from hanse.cli.local.cast import (
     CHALLENGER,
     PURSE,
     get_copy_path,
+    is_condemned,
     make_plan,
 )
+from hanse.cli.local.panel import close_leftovers
 from hanse.cli.local_network import NATIVE_WEI, LocalNetwork
+from hanse.protocol.signatures import Hash32
 
 MASTER = "master.key"
 """In HOME/audits: all copies of this network are made from it."""
 
 
-async def prepare_cheat(network: LocalNetwork, model: str) -> None:
+async def prepare_cheat(network: LocalNetwork, model: str) -> frozenset[Hash32]:
     """Make the copy, stake the auditors, start the cheat and the user's watcher.
+
+    What an earlier start left at Disputes is closed first: auditors who were absent then are fined
+    by it, and made whole.
+
+    Returns:
+        The challenges of the cheat so far.
 
     Raises:
         HanseError: a step failed.
     """
+    plan = make_plan(network, model)
     network.get_key(CHALLENGER)
-    await asyncio.gather(_make_copy(network), _stake_auditors(network))
-    await network.prepare_provider(make_plan(network, model))
-    await asyncio.gather(network.start_provider(make_plan(network, model)), start_watcher(network))
+
+    async def stake() -> frozenset[Hash32]:
+        known = await close_leftovers(network, network.get_key(plan.name).address)
+        await stake_auditors(network)
+        return known
+
+    _, known = await asyncio.gather(_make_copy(network), stake())
+    if await is_condemned(network):
+        return known
+    await network.prepare_provider(plan)
+    await asyncio.gather(network.start_provider(plan), start_watcher(network))
+    return known
 
 
 async def start_watcher(network: LocalNetwork) -> None:
@@ -65,30 +84,29 @@ async def _make_copy(network: LocalNetwork) -> None:
     )
 
 
-async def _stake_auditors(network: LocalNetwork) -> None:
-    """One lot for each auditor, and the challenger's purse."""
+async def stake_auditors(network: LocalNetwork) -> None:
+    """One whole lot for each auditor, also after a fine, and the challenger's purse."""
     keys = {name: network.get_key(name).address for name in (*AUDITORS, CHALLENGER)}
     for address in keys.values():
         await network.node.fund(address, NATIVE_WEI)
+    joins: list[tuple[str, str]] = []
     async with Rpc.connect(network.rpc_url) as rpc:
         asset = Asset(rpc, network.deployment.asset)
         disputes = open_disputes(rpc, network.deployment)
         block = (await rpc.fetch_head()).number
         terms = await disputes.read_terms(block=block)
-        joined = {
-            name for name in AUDITORS
-            if (await disputes.read_auditor(keys[name], block=block)).lots
-        }  # fmt: skip
-        wanted = dict.fromkeys(AUDITORS, terms.lot_stake) | {CHALLENGER: PURSE}
-        held = {name: await asset.read_balance(keys[name], block=block) for name in wanted}
-        calls = [
-            asset.mint(keys[name], amount)
-            for name, amount in wanted.items()
-            if name not in joined and not held[name]
-        ]
+        price = terms.bond + terms.seats * terms.seat_fee
+        held = {name: await asset.read_balance(keys[name], block=block) for name in keys}
+        missing = {} if held[CHALLENGER] >= price else {CHALLENGER: PURSE}
+        for name in AUDITORS:
+            known = await disputes.read_auditor(keys[name], block=block)
+            lacks = max(known.lots, 1) * terms.lot_stake - known.stake
+            if lacks > 0:
+                joins.append((name, "0" if known.lots else "1"))
+                missing[name] = max(0, lacks - held[name])
+        calls = [asset.mint(keys[name], amount) for name, amount in missing.items() if amount]
         async with network.open_outbox("deployer") as outbox:
             await asyncio.gather(*(outbox.submit(secrets.token_hex(8), call) for call in calls))
-    missing = [name for name in AUDITORS if name not in joined]
     await asyncio.gather(
-        *(network.run_command("disputes", "join", "1", "--key", name) for name in missing)
+        *(network.run_command("disputes", "join", lots, "--key", name) for name, lots in joins)
     )
