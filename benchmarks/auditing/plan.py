@@ -30,8 +30,6 @@ CHEATS = (
     "kv4",
     "cheap-text-prefill",
 )
-CHEAT_QUESTIONS = 76
-"""304 answers: with none missed the power is at least 0.99 at 95 %."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +87,18 @@ LONG = {
 }
 """Of single rounds besides. torch writes long answers slowly: few of them share a batch."""
 
-CHEAT_LOADS = (Load(1, 8), Load(2, 8))
-"""Of either half of the cheats' questions."""
+CHEAT_SLICES = ((0, 38, Load(1, 8)), (38, 38, Load(2, 8)), (76, 6, Load(1, 4)))
+"""Questions of each cheat: from which on, how many, under which load."""
 
 
 def make_plan(lane: str) -> list[Job]:
     """All jobs of a lane, in order."""
     if lane == "cheats":
-        return [job for half in range(len(CHEAT_LOADS)) for job in _make_cheats(half)]
+        return [
+            Job(name, "llama", "torch", load, 16, first, count)
+            for first, count, load in CHEAT_SLICES
+            for name in CHEATS
+        ]
     is_llama = lane == "llama"
     auditor = "torch" if is_llama else "llama"
     loads = LLAMA_LOADS if is_llama else TORCH_LOADS
@@ -122,9 +124,3 @@ def make_plan(lane: str) -> list[Job]:
 def count_answers(jobs: Sequence[Job]) -> int:
     """Of all jobs together."""
     return sum(job.answers for job in jobs)
-
-
-def _make_cheats(half: int) -> list[Job]:
-    size = CHEAT_QUESTIONS // len(CHEAT_LOADS)
-    load = CHEAT_LOADS[half]
-    return [Job(name, "llama", "torch", load, 16, half * size, size) for name in CHEATS]
