@@ -40,6 +40,8 @@ def measure_whole(folder: Path) -> None:
         while any(lane.poll() is None for lane in lanes):
             time.sleep(LOOK_S)
             _show_progress(before, _count_done(folder), time.monotonic() - began)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; run it again to go on, REPORT=1 prints what is there") from None
     finally:
         for lane in lanes:
             lane.terminate()
