@@ -64,11 +64,13 @@ async def judge(network: LocalNetwork, accused: Address, known: frozenset[Hash32
         InvariantError: no challenge came, an auditor came to another verdict, or time ran out.
         HanseError: a step failed.
     """
+    case = await wait_for(network, accused, lambda case: True, known)
+    evidence = _find_evidence(network, case)
+    looks = asyncio.gather(*(_look(network, evidence) for _ in AUDITORS))  # while it is drawn
     case = await wait_for(
         network, accused, lambda case: case.challenge.stage >= Stage.VOTING, known
     )
-    evidence = _find_evidence(network, case)
-    verdicts = await asyncio.gather(*(_look(network, evidence) for _ in case.panel))
+    verdicts = await looks
     names = {network.get_key(name).address: name for name in AUDITORS}
     seated = [names[address] for address in case.panel]
     await asyncio.gather(
