@@ -43,7 +43,7 @@ class StateServer:
 
     def close(self) -> None:
         """End the process."""
-        self._process.terminate()
+        self._process.kill()
         self._process.join()
 
     def _post(self, params: list[Any]) -> None:

@@ -114,6 +114,6 @@ def _serve_state(state: State) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        process.terminate()
+        process.kill()  # with an inherited handler of SIGTERM it would stay, and we with it
         process.join()
         server.server_close()
