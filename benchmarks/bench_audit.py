@@ -38,7 +38,7 @@ from hanse.cli.auditing.prompts import make_request
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error
 from hanse.verification.audits.bounds import find_upper_bound, get_rate_bound
 from hanse.verification.audits.calibration import MARGIN_PPM, Calibration
-from hanse.verification.audits.judging import Finding
+from hanse.verification.audits.judging import PENALTY_FACTOR
 from hanse.verification.audits.measuring import Measured
 from hanse.verification.audits.statistics import (
     FINGERPRINT,
@@ -95,9 +95,7 @@ class Judge:
         values = get_fingerprint_statistics(served, found.measured.fingerprints[:count])
         limits = {one.statistic: one.limit_ppm for one in self.calibration.thresholds}
         return any(
-            Finding(name, value, limits[name]).is_far_above
-            for name, value in values.items()
-            if name in limits
+            value > PENALTY_FACTOR * limits.get(name, value) for name, value in values.items()
         )
 
 

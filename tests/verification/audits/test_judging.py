@@ -55,23 +55,6 @@ def test_a_coarser_model_is_a_cheat(calibration: Calibration, damage: float) -> 
     assert "fingerprint" in judgement.detected
 
 
-def test_four_tokens_are_too_few_to_make_a_cheat_however_far_off(calibration: Calibration) -> None:
-    sold = sell(HONEST)
-    worst = {one.statistic: one.value_ppm for one in audit(sold, calibration).judgement.findings}
-    strict = msgspec.structs.replace(
-        calibration,
-        thresholds=tuple(
-            msgspec.structs.replace(one, limit_ppm=worst["fingerprint/4"] // 10)
-            if one.statistic == "fingerprint/4"
-            else one
-            for one in calibration.thresholds
-        ),
-    )
-    judgement = audit(sold, strict).judgement
-    assert judgement.verdict is Verdict.INCONCLUSIVE
-    assert judgement.reasons == ("fingerprint_doubtful",)
-
-
 @pytest.mark.parametrize(
     ("share", "verdict", "reason"),
     [
@@ -99,14 +82,12 @@ def test_what_honest_answers_might_be_is_never_punished(
     assert judgement.detected == ("fingerprint",)
 
 
-@pytest.mark.parametrize(("tokens", "verdict"), [(4, Verdict.INCONCLUSIVE), (16, Verdict.CHEAT)])
-def test_another_copy_is_noticed_within_four_tokens_and_a_cheat_within_sixteen(
-    calibration: Calibration, tokens: int, verdict: Verdict
-) -> None:
-    judgement = audit(sell(ToyModel(weights=2), tokens), calibration).judgement
-    assert judgement.verdict is verdict
-    assert judgement.detected[0] == "fingerprint"
-    assert judgement.findings[0].value_ppm > 3 * judgement.findings[0].limit_ppm
+def test_another_copy_is_a_cheat_within_four_tokens(calibration: Calibration) -> None:
+    sold = sell(ToyModel(weights=2), 4)
+    judgement = audit(sold, calibration).judgement
+    assert judgement.verdict is Verdict.CHEAT
+    (finding,) = judgement.findings
+    assert finding.value_ppm > 3 * finding.limit_ppm
 
 
 def test_a_swap_in_the_middle_of_a_long_answer_does_not_drown(calibration: Calibration) -> None:

@@ -2,7 +2,7 @@
 
 | fingerprint | sampling | verdict | reason |
 | --- | --- | --- | --- |
-| over 16 tokens or more above twice its threshold | any | cheat | `fingerprint_differs` |
+| above twice its threshold | any | cheat | `fingerprint_differs` |
 | above its threshold | any | inconclusive | `fingerprint_doubtful` |
 | within | above its threshold | inconclusive | `sampling_differs` |
 | within | within | honest | - |
@@ -14,9 +14,8 @@ Tokens that do not fit answer or prompt, another model or another pair of runtim
 inconclusive, whatever the numbers say. Only `cheat` may cost anybody stake. `sampling_differs`
 alone never does: its noise has heavy tails, and an engine's own sampler may differ for harmless
 reasons. It is what cheap text behind a full prefill looks like, so it counts against a provider's
-record. So does a fingerprint that is further off than honest ones were, by less than twice or over
-four tokens only: an honest answer in a hundred may be, by the quantile of its calibration, one odd
-token decides a block of four, and none may be punished.
+record. So does a fingerprint that is further off than honest ones were, by less than twice: an
+honest answer in a hundred may be, by the quantile of its calibration, and none may be punished.
 
 `detected` says which checks found something, for statistics over many audits.
 """
@@ -34,14 +33,13 @@ from hanse.verification.audits.measuring import Measured
 from hanse.verification.audits.sampling import Chain
 from hanse.verification.audits.statistics import (
     FINGERPRINT,
-    PENALISED,
     get_fingerprint_statistics,
     get_sampling_statistics,
 )
 
 PENALTY_FACTOR = 2
-"""How far above its threshold a fingerprint must be to make a cheat. The largest honest one of 2,116
-was at 1.03 of it over sixteen tokens, another quantisation at 3.7 and more, another copy at 7."""
+"""How far above its threshold a fingerprint must be to make a cheat. The largest honest one of 304
+was at 0.8 of it over four tokens, another quantisation at 3.7 and more, another copy at 7."""
 
 REASONS = {
     "overbilled": "the receipt bills more answer tokens than it commits to",
@@ -86,9 +84,8 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_far_above(self) -> bool:
-        """Whether it is so much more, over so many tokens, that no honest answer can be meant."""
-        is_penalised = self.statistic in PENALISED
-        return is_penalised and self.value_ppm > PENALTY_FACTOR * self.limit_ppm
+        """Whether it is so much more that no honest answer can be meant."""
+        return self.value_ppm > PENALTY_FACTOR * self.limit_ppm
 
 
 class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -38,13 +38,6 @@ CHOICE_PPM = 990_000
 """A token with higher odds was no choice: whatever made the text would have taken it."""
 
 FINGERPRINT = tuple(f"fingerprint/{block}" for block in BLOCKS)
-
-PENALISED_TOKENS_MIN = 16
-"""Tokens of a block that may make a cheat. Of 2,116 honest answers the worst was at 1.48 of its
-threshold over four tokens, because of one of them, and at 1.03 over sixteen
-(`docs/measurements.md`, "Audits")."""
-
-PENALISED = tuple(f"fingerprint/{block}" for block in BLOCKS if block >= PENALISED_TOKENS_MIN)
 SAMPLING = "sampling"
 SORTED = "sampling/sorted"
 GREEDY = "greedy"
