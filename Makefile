@@ -77,8 +77,8 @@ bench-affinity: .venv/dev.stamp ## four characters at two providers with and wit
 bench-layers: .venv/dev.stamp ## what judging by a schema and staying up add to an answer, one JSON line a case
 	@$(BIN)/python -m benchmarks.bench_layers
 
-bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, one JSON line; KNOWN=1000 with heartbeats, RATED=0
-	@$(BIN)/python -m benchmarks.bench_match --offers $(or $(OFFERS),100000) --known $(or $(KNOWN),1000) --rated $(or $(RATED),0)
+bench-match: .venv/dev.stamp ## how long one choice takes among OFFERS=100000, one JSON line; KNOWN=1000 with heartbeats, RATED=0 ATTESTED=0
+	@$(BIN)/python -m benchmarks.bench_match --offers $(or $(OFFERS),100000) --known $(or $(KNOWN),1000) --rated $(or $(RATED),0) --attested $(or $(ATTESTED),0)
 
 bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups and refunds; REQUESTS=100000
 	@$(BIN)/python -m benchmarks.bench_utilisation --requests $(or $(REQUESTS),100000)
@@ -92,8 +92,8 @@ bench-proving: .venv/dev.stamp ## what carrying the proof costs the engine, one 
 bench-audio: .venv/dev.stamp ## what a transcription's process costs and how fast it stops, one JSON line a case
 	@nice -n 10 $(BIN)/python -m benchmarks.bench_audio
 
-bench-audit: .venv/dev.stamp ## cheats against rungs on the packaged model, JSON lines; QUICK=0 takes hours and goes on where it was stopped, REPORT=1 prints what it has, RUNTIME=torch
-	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama) --report $(or $(REPORT),0) --folder $(or $(FOLDER),.cache/bench-audit)
+bench-audit: .venv/dev.stamp ## cheats against rungs on the packaged model, JSON lines; QUICK=0 takes hours and goes on where it was stopped, REPORT=1 prints what it has, CHEATS=kv4,swap only these, RUNTIME=torch
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama) --report $(or $(REPORT),0) --folder $(or $(FOLDER),.cache/bench-audit) $(if $(CHEATS),--cheats $(CHEATS))
 
 bench-toploc: .venv/dev.stamp ## TOPLOC's own package beside our proof on the same answers, JSON lines; HONEST=120 CHEATING=8, ten minutes of a quiet core
 	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_toploc --honest $(or $(HONEST),120) --cheating $(or $(CHEATING),8)

@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks.audit_cheats import BY_FILE, ROOT, find_files, make_files, serve, serve_cheat
 from benchmarks.audit_cost import measure_cost
+from benchmarks.auditing.plan import CHEATS
 from benchmarks.auditing.whole import measure_whole, print_report
 from hanse.cli.auditing.auditors import OpenedModel, open_model
 from hanse.cli.auditing.calibrating import Load, Rescored, Sample, calibrate, rescore, take
@@ -273,22 +274,49 @@ def tell(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", type=int, default=1)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", type=int, default=1, help="0: the whole, which takes hours")
     parser.add_argument("--runtime", choices=("llama", "torch"), default="llama")
     parser.add_argument("--folder", type=Path, default=WHOLE_FOLDER, help="of the whole")
+    parser.add_argument(
+        "--cheats",
+        type=read_cheats,
+        default=(),
+        metavar="NAME,NAME",
+        help=f"of the whole measure only what is missing of these cheats: {', '.join(CHEATS)}",
+    )
     parser.add_argument("--report", type=int, default=0, help="1: only print what was measured")
     parser.add_argument("--plot", type=Path, help="where an SVG of the whole goes")
     arguments = parser.parse_args()
+    try:
+        measure_all(arguments)
+    except KeyboardInterrupt:
+        kept = "" if arguments.quick else "; run it again to go on, REPORT=1 prints what is there"
+        raise SystemExit(f"stopped{kept}") from None
+
+
+def measure_all(arguments: argparse.Namespace) -> None:
     if arguments.report:
         print_report(arguments.folder, arguments.plot)
     elif arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(run(QUICK, arguments.runtime, Path(folder)))
     else:
-        measure_whole(arguments.folder)
+        measure_whole(arguments.folder, arguments.cheats)
         print_report(arguments.folder, arguments.plot)
         asyncio.run(print_cost(arguments.folder))
+
+
+def read_cheats(text: str) -> tuple[str, ...]:
+    """Names of a list with commas; argparse prints what is raised."""
+    names = tuple(name for name in text.split(",") if name)
+    if unknown := sorted(set(names) - set(CHEATS)):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(unknown)}: not measured by answers; those that are: {', '.join(CHEATS)}"
+        )
+    return names
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One process of the whole measurement: serves and audits its jobs, a line of a file an answer.
 
     python -m benchmarks.auditing.lane llama FOLDER
+    python -m benchmarks.auditing.lane cheats FOLDER --cheats kv4,swap
 
 While one batch is audited the next is served. What is in the file when the process is stopped is
 not made again.
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.auditing.llama_side import GgufMany
-from benchmarks.auditing.plan import SAMPLERS_PER_QUESTION, Job, make_plan
+from benchmarks.auditing.plan import CHEATS, SAMPLERS_PER_QUESTION, Job, make_plan
 from benchmarks.auditing.questions import make_questions
 from benchmarks.auditing.records import Record, append, read_done
 from benchmarks.auditing.serving import Numbered, Tools, make_server
@@ -220,13 +221,16 @@ def _decode(body: bytes) -> dict[str, Any]:
     return msgspec.json.decode(body, type=dict[str, Any])
 
 
-async def run_lane(name: str, folder: Path, files: dict[str, Path]) -> None:
+async def run_lane(
+    name: str, folder: Path, files: dict[str, Path], cheats: Sequence[str] = CHEATS
+) -> None:
     """Go through a lane's plan; a signal to end closes the engine first."""
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     began = time.monotonic()
-    await Lane(name, folder, files).run(make_plan(name))
+    await Lane(name, folder, files).run(make_plan(name, cheats))
     print(f"lane {name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
@@ -236,9 +240,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("lane")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--cheats", type=lambda text: text.split(","), default=CHEATS)
     options = parser.parse_args()
+    files = find_files(options.folder)
     try:
-        asyncio.run(run_lane(options.lane, options.folder, find_files(options.folder)))
+        asyncio.run(run_lane(options.lane, options.folder, files, options.cheats))
     except asyncio.CancelledError:
         sys.exit(143)
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from hanse.cli.auditing.calibrating import Load
 
 SAMPLERS_PER_QUESTION = 4
-LANES = ("llama", "torch", "cheats")
+CHEATS_LANE = "cheats"
+LANES = ("llama", "torch", CHEATS_LANE)
 CALIBRATION, HELD_OUT = "calibration", "held-out"
 
 CHEATS = (
@@ -87,17 +88,37 @@ LONG = {
 }
 """Of single rounds besides. torch writes long answers slowly: few of them share a batch."""
 
-CHEAT_SLICES = ((0, 38, Load(1, 8)), (38, 38, Load(2, 8)), (76, 6, Load(1, 4)))
-"""Questions of each cheat: from which on, how many, under which load."""
+
+@dataclass(frozen=True)
+class Slice:
+    """Questions of every cheat: tokens of an answer at most, the first, how many, the load."""
+
+    tokens: int
+    first: int
+    questions: int
+    load: Load
 
 
-def make_plan(lane: str) -> list[Job]:
-    """All jobs of a lane, in order."""
-    if lane == "cheats":
+CHEAT_SLICES = (
+    Slice(16, 0, 38, Load(1, 8)),
+    Slice(16, 38, 38, Load(2, 8)),
+    Slice(16, 76, 6, Load(1, 4)),
+    Slice(64, 82, 40, Load(1, 8)),
+    Slice(64, 122, 40, Load(1, 4)),
+    Slice(300, 162, 3, Load(1, 4)),
+    Slice(1_000, 165, 1, Load(1, 4)),
+)
+"""No miss among 299 groups of a size bounds the power at 99 % (confidence 95 %): of 16 tokens the
+first three slices have so many, of 64 the next two, also where answers end early."""
+
+
+def make_plan(lane: str, cheats: Sequence[str] = CHEATS) -> list[Job]:
+    """All jobs of a lane, in order; of the lane of cheats only those of the cheats named."""
+    if lane == CHEATS_LANE:
         return [
-            Job(name, "llama", "torch", load, 16, first, count)
-            for first, count, load in CHEAT_SLICES
-            for name in CHEATS
+            Job(name, "llama", "torch", one.load, one.tokens, one.first, one.questions)
+            for one in CHEAT_SLICES
+            for name in cheats
         ]
     is_llama = lane == "llama"
     auditor = "torch" if is_llama else "llama"

@@ -1,20 +1,23 @@
 """All lanes as processes, a progress bar, and the report: `make bench-audit QUICK=0`.
 
-Some 3,700 seconds of processor time on the machine that docs/measurements.md names, so an hour of
-two quiet cores and many of busy ones. It may be stopped at any time and started again: audited
+Some 3,700 seconds of processor time for 10,000 honest answers on the machine that
+docs/measurements.md names, so an hour of two quiet cores and many of busy ones; `CHEATS=kv4,swap`
+asks for those cheats' answers alone. It may be stopped at any time and started again: audited
 answers are lines of files in the folder. `REPORT=1` prints what is there and measures nothing.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.audit_cheats import find_files, make_files
 from benchmarks.auditing.lane import get_path
-from benchmarks.auditing.plan import LANES, count_answers, make_plan
+from benchmarks.auditing.plan import CHEATS, CHEATS_LANE, LANES, Job, count_answers, make_plan
 from benchmarks.auditing.plot import draw_plot
 from benchmarks.auditing.records import Record, read_records
 from benchmarks.auditing.report import make_report, make_rows
@@ -24,28 +27,32 @@ BAR = 30
 NICENESS = 19
 
 
-def measure_whole(folder: Path) -> None:
-    """Run what is missing of the plan.
+def measure_whole(folder: Path, cheats: Sequence[str] = ()) -> None:
+    """Run what is missing of the plan; with `cheats` nothing but their answers.
 
     Raises:
         SystemExit: a lane failed; its own message stands above.
+        KeyboardInterrupt: it was stopped; the lanes have ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not all(path.exists() for path in find_files(folder).values()):
         print("making copies", file=sys.stderr)
         make_files(folder)
-    before, began = _count_done(folder), time.monotonic()
-    lanes = [_start(lane, folder) for lane in LANES]
+    plans = {CHEATS_LANE: cheats} if cheats else dict.fromkeys(LANES, CHEATS)
+    wanted = [job for lane, names in plans.items() for job in make_plan(lane, names)]
+    before, began = _count_done(folder, wanted), time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also ends the lanes
+    lanes = [_start(lane, folder, names) for lane, names in plans.items()]
     try:
         while any(lane.poll() is None for lane in lanes):
             time.sleep(LOOK_S)
-            _show_progress(before, _count_done(folder), time.monotonic() - began)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; run it again to go on, REPORT=1 prints what is there") from None
+            _show_progress(before, wanted, folder, time.monotonic() - began)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would leave engines behind
         for lane in lanes:
             lane.terminate()
         codes = [lane.wait() for lane in lanes]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         print(file=sys.stderr)
     if any(codes):
         raise SystemExit(f"the lanes ended with {codes}; run it again to go on")
@@ -59,21 +66,25 @@ def print_report(folder: Path, plot: Path | None = None) -> None:
         plot.write_text(draw_plot(*make_rows(folder)))
 
 
-def _start(lane: str, folder: Path) -> subprocess.Popen[bytes]:
+def _start(lane: str, folder: Path, cheats: Sequence[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "benchmarks.auditing.lane", lane, str(folder)]
-    return subprocess.Popen(command, preexec_fn=lambda: os.nice(NICENESS))
+    command += ["--cheats", ",".join(cheats)]
+    # A session of its own: a terminal's interrupt is ours to pass on, once a lane can handle it.
+    return subprocess.Popen(command, preexec_fn=lambda: os.nice(NICENESS), start_new_session=True)
 
 
-def _count_done(folder: Path) -> int:
-    return len({_get_key(one) for one in read_records(get_path(folder, lane) for lane in LANES)})
+def _count_done(folder: Path, wanted: Sequence[Job]) -> int:
+    names = {job.name for job in wanted}
+    records = read_records(get_path(folder, lane) for lane in LANES)
+    return len({_get_key(one) for one in records if one.job in names})
 
 
 def _get_key(record: Record) -> tuple[str, int, int]:
     return record.job, record.question, record.sampler
 
 
-def _show_progress(before: int, done: int, passed_s: float) -> None:
-    whole = count_answers([job for lane in LANES for job in make_plan(lane)])
+def _show_progress(before: int, wanted: Sequence[Job], folder: Path, passed_s: float) -> None:
+    whole, done = count_answers(wanted), _count_done(folder, wanted)
     rate = (done - before) / passed_s
     left = f"{(whole - done) / rate / 60:.0f} min left" if rate else "starting"
     filled = BAR * done // whole

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.auditing.plan import CALIBRATION, HELD_OUT, LANES, count_answers, make_plan
+import pytest
+
+from benchmarks.auditing.plan import (
+    CALIBRATION,
+    CHEATS,
+    CHEATS_LANE,
+    HELD_OUT,
+    LANES,
+    count_answers,
+    make_plan,
+)
 from benchmarks.auditing.questions import NEW_SUBJECTS, make_questions
 from benchmarks.auditing.records import Record, append, read_done, read_records
 from hanse.cli.auditing.prompts import SUBJECTS
@@ -25,6 +35,16 @@ def test_it_has_ten_thousand_held_out_answers_of_two_runtimes_under_several_load
         loads = {job.load for job in held_out if job.served_by == runtime}
         assert len({load.threads for load in loads}) > 1
         assert len({load.concurrent for load in loads}) > 1
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_of_each_cheat_it_has_the_299_groups_that_bound_a_power_of_99_percent(name: str) -> None:
+    jobs = make_plan(CHEATS_LANE, [name])
+    assert {job.part for job in jobs} == {name}
+    for tokens in (16, 64):
+        assert count_answers([job for job in jobs if job.tokens == tokens]) >= 299
+    asked = [number for job in jobs for number in range(job.first, job.first + job.questions)]
+    assert len(set(asked)) == len(asked)
 
 
 def test_no_held_out_question_comes_twice_or_has_a_subject_of_the_calibration() -> None:
