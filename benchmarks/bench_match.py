@@ -1,9 +1,11 @@
 """How long one choice takes among many offers, all of one model. Prints one JSON line.
 
-    make -s bench-match OFFERS=100000 KNOWN=1000
+    make -s bench-match OFFERS=100000 KNOWN=1000 ATTESTED=1000
 
 Every provider has a sub-account; `KNOWN` of them were measured and send heartbeats (a gateway buys
-from some hundreds at most), the others have prices only. Prices, speeds, failures, regions, checks
+from some hundreds at most), the others have prices only. `ATTESTED` machines of class `tee` were
+verified, those of measured providers first; the other offers of the class, a quarter of all, cannot
+be chosen. Prices, speeds, failures, regions, checks
 and loads are drawn at random, independent of one another, which is the worst case for a search that
 prunes. Each decision has a size, a policy and, one in four, limits of its own; one in four belongs
 to a session. Time is this thread's own processor time, the least of three tries of each decision:
@@ -34,6 +36,7 @@ from hanse.market import (
     RequestShape,
     read_policy,
 )
+from hanse.market.attested.book import TEE
 from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Heartbeat, Offer, Prices, SignedOffer
 from hanse.protocol.signatures import ZERO_HASH
@@ -89,6 +92,15 @@ def rate(chance: random.Random, providers: list[str], board: Board) -> None:
         board.health.take_reputation(provider, draw_risk_ppm(chance))
 
 
+def attest(offers: list[ListedOffer], known: set[str], most: int, board: Board) -> int:
+    """Verify so many machines of class `tee`, of known providers first; how many there were."""
+    machines = [listed for listed in offers if listed.offer.verifiability == TEE]
+    machines.sort(key=lambda listed: listed.provider not in known)
+    for listed in machines[:most]:
+        board.attested.verify_until(listed.provider, listed.receipt_key, "image", NOW + 3_600)
+    return len(machines[:most])
+
+
 def draw_risk_ppm(chance: random.Random) -> int:
     """What `compute_reputation` says of one of many: few failed an audit, the others are praised
     by a different number of auditors."""
@@ -126,6 +138,7 @@ def main() -> None:
     parser.add_argument("--offers", type=int, default=100_000)
     parser.add_argument("--known", type=int, default=1_000)
     parser.add_argument("--rated", type=int, default=0)
+    parser.add_argument("--attested", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     chance = random.Random(options.seed)
@@ -143,7 +156,9 @@ def main() -> None:
     board.keep_funded(frozenset(providers))
     rate(random.Random(options.seed), providers[: options.rated], board)
     index.replace_all(offers)
-    make_known(chance, chance.sample(providers, min(options.known, len(providers))), chooser)
+    known = chance.sample(providers, min(options.known, len(providers)))
+    make_known(chance, known, chooser)
+    attested = attest(offers, set(known), options.attested, board)
     requests = [make_request(chance, number) for number in range(DECISIONS)]
     gc.collect()
     gc.freeze()  # a gateway's market is old; collecting it is not part of a decision
@@ -159,6 +174,8 @@ def main() -> None:
     times.sort()
     document = {
         "offers": options.offers,
+        "known": len(known),
+        "attested": attested,
         "decisions": len(times),
         "decision_us_p50": round(times[len(times) // 2], 1),
         "decision_us_p99": round(times[len(times) * 99 // 100], 1),

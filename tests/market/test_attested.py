@@ -50,3 +50,29 @@ def test_the_cheapest_is_not_asked_before_its_machine_is_verified():
     assert market.choose() == ALPHA
     market.clock.now += 60
     assert market.choose() == BETA
+
+
+def test_a_machine_that_is_not_verified_costs_the_search_nothing():
+    """It stands in no tree: before, each request went through all of them in vain."""
+    market = MadeMarket([OFFER, list_offer(BETA, 100)])
+    ((_, row),) = market.board.list_rows(ALPHA)
+    assert market.choose() == ALPHA
+
+    def look() -> bool:
+        market.board.find_group("chat", "echo")
+        return row.leaf is not None
+
+    assert look()
+    market.board.attested.refuse(ALPHA, ALPHA, "nobody knows it")
+    assert not look()
+    market.board.attested.verify_until(ALPHA, ALPHA, "image", NOW + 60)
+    assert look()
+    market.health.report_failure(ALPHA, "gone", 30.0)
+    assert not look()
+    market.clock.now += 30
+    assert look()  # the later end of its verification did not put off the earlier of its rest
+    market.board.attested.verify_until(ALPHA, ALPHA, "image", NOW + 90)
+    market.clock.now += 30
+    assert look()  # it was verified again in time
+    market.clock.now += 30
+    assert not look()

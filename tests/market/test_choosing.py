@@ -52,7 +52,7 @@ def make_offer(chance: random.Random, number: int):
 
 def change_something(market: MadeMarket, chance: random.Random, count: int) -> None:
     provider = make_provider(chance.randrange(count))
-    happening = chance.randrange(9)
+    happening = chance.randrange(11)
     if happening == 0:
         market.health.report_failure(provider, "gone")
     elif happening == 1:
@@ -81,6 +81,11 @@ def change_something(market: MadeMarket, chance: random.Random, count: int) -> N
         market.funds[provider] = chance.choice((0, 10**15))
     elif happening == 7:
         market.health.bar(provider, "caught", market.clock.now + chance.random() * 5)
+    elif happening == 8:
+        market.board.attested.refuse(provider, provider, "another image")
+    elif happening == 9:
+        until = market.clock.now + chance.random() * 5
+        market.board.attested.verify_until(provider, provider, "image", until)
     else:
         chance.choice((market.presence.begin, market.presence.end))((provider, 1))
 

@@ -6,8 +6,8 @@
 
 Each service is a row; its features follow what heartbeats and measurements say. Rows of one model
 and type of service are a group, in trees that are searched for the best. Who cannot be asked now
-(no sub-account, left alone, out) is on the board but in no tree, and comes back by the event or at
-the time that ends it.
+(no sub-account, left alone, out, a machine of class `tee` that is not verified) is on the board but
+in no tree, and comes back by the event or at the time that ends it.
 """
 
 import heapq
@@ -173,6 +173,7 @@ class Board:
         offers.watch(self._replace_group)
         health.watch(self.refresh)
         presence.watch(self.refresh)
+        self.attested.watch(self.refresh)
         measured.watch(lambda key: self.refresh(key[0], key[1]))
 
     def find_group(self, service_type: str, model: str) -> Group | None:
@@ -217,13 +218,14 @@ class Board:
             features = self._get_features(row.listed)
             if is_changed := _differs(features, row.features):
                 row.features = features
+            may_stand = is_ready and (row.strength > 0 or self._is_attested(row.listed))
             if row.leaf is None:
-                if is_ready:
+                if may_stand:
                     group.add(row)
                     if self.is_fresh(row) and not row.awaits_trial:
                         row.awaits_trial = True
                         group.fresh.append(row)
-            elif not is_ready:
+            elif not may_stand:
                 group.remove(row)
             elif is_changed:
                 group.move(row)
@@ -238,11 +240,23 @@ class Board:
         state, now = self.health.get(provider), self._clock()
         back_at = max(state.retry_at, state.barred_until)
         if back_at > now or (state.failures and state.retry_at + FORGET_S > now):
-            later = back_at if back_at > now else state.retry_at + FORGET_S + 1
-            if self._wake_of.get(provider) != later:
-                self._wake_of[provider] = later
-                heapq.heappush(self._wakes, (later, provider))
+            self._wake(provider, back_at if back_at > now else state.retry_at + FORGET_S + 1)
         return not state.is_down(now)
+
+    def _is_attested(self, listed: ListedOffer) -> bool:
+        """Whether an offer of class `tee` may be chosen; it is looked at again when that ends."""
+        standing = self.attested.find(listed.provider, listed.receipt_key)
+        if standing is None or standing.valid_until <= self._clock():
+            return False
+        self._wake(listed.provider, standing.valid_until)
+        return True
+
+    def _wake(self, provider: Address, at: float) -> None:
+        """Look at it again then, at the latest: whoever wakes earlier sees what is left to wait."""
+        known = self._wake_of.get(provider)
+        if known is None or at < known:
+            self._wake_of[provider] = at
+            heapq.heappush(self._wakes, (at, provider))
 
     def _get_features(self, listed: ListedOffer) -> Features:
         offer = listed.offer
@@ -301,7 +315,12 @@ class Board:
             return
         for row in group.rows.values():
             row.leaf, row.awaits_trial = None, False
-        ready = [row for row in group.rows.values() if self._is_ready(row.listed.provider)]
+        ready = [
+            row
+            for row in group.rows.values()
+            if self._is_ready(row.listed.provider)
+            and (row.strength > 0 or self._is_attested(row.listed))
+        ]
         group.build(ready)
         group.fresh = [row for row in ready if self.is_fresh(row)]
         for row in group.fresh:

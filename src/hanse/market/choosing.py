@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from hanse.market.affinity import POOL_MAX, choose_for
-from hanse.market.attested.book import TEE
 from hanse.market.board import Board, Group, Row
 from hanse.market.matching import (
     STRENGTHS,
@@ -227,11 +226,9 @@ def find_best(
     group: Group, judge: Judge, coefficients: Coefficients, most: int, tolerance: float
 ) -> Found:
     """The best offers that fit, best first: the same as the first ones of `rank_all`."""
-    needs, trees = judge.needs, group.trees
+    needs = judge.needs
     return search(
-        trees.values()
-        if judge.board.attested.has_verified
-        else [tree for name, tree in trees.items() if name[0] != STRENGTHS[TEE]],
+        group.trees.values(),
         coefficients,
         judge.fits,
         most=most,

@@ -36,28 +36,28 @@ class Standing:
 
 
 class AttestedBook:
-    """Standings by provider and receipt key, in memory.
-
-    Attributes:
-        has_verified: whether any machine ever was; until then no offer of the class can be chosen,
-            and a search need not look at them.
-    """
+    """Standings by provider and receipt key, in memory."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.has_verified = False
         self._standings: dict[tuple[Address, Address], Standing] = {}
+        self._on_change: Callable[[Address], None] = _ignore
+
+    def watch(self, on_change: Callable[[Address], None]) -> None:
+        """Call this after each change of a provider."""
+        self._on_change = on_change
 
     def verify_until(
         self, provider: Address, receipt_key: Address, image: str, valid_until: float
     ) -> None:
         """Its attestation was verified and counts until then."""
         self._standings[provider, receipt_key] = Standing(valid_until, image)
-        self.has_verified = True
+        self._on_change(provider)
 
     def refuse(self, provider: Address, receipt_key: Address, reason: str) -> None:
         """Its attestation was refused: it is out until one is verified."""
         self._standings[provider, receipt_key] = Standing(0.0, reason=reason)
+        self._on_change(provider)
 
     def find(self, provider: Address, receipt_key: Address) -> Standing | None:
         """The last standing; None if nobody looked."""
@@ -75,3 +75,7 @@ class AttestedBook:
         if standing.valid_until <= self._clock():
             return "its machine's last verification is too old"
         return ""
+
+
+def _ignore(provider: Address) -> None:
+    """Nobody watches."""
