@@ -76,7 +76,7 @@ def _change(value: Any) -> Any:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"null", b"[" * 10_000])
 def test_what_is_no_receipt_file_is_refused(content: bytes) -> None:
-    with pytest.raises(VerificationError, match="not a receipt file"):
+    with pytest.raises(VerificationError, match="this receipt file does not hold"):
         verify_receipt_document(content)
 
 

@@ -30,6 +30,7 @@ from tests.protocol.made_messages import DOMAIN, PROVIDER, SIGNER
 from tests.settlement.test_dispute_findings import EQUIVOCATION, OVERCLAIM, encode, sign, spoil
 
 LOW, HIGH = sign(1, 7), sign(1, 9)
+REFUSED = "this dispute file does not hold: "
 OTHER = "0x" + "5a" * 20
 
 
@@ -71,23 +72,23 @@ CASES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: verify_evidence_document(b" " * (FILE_BYTES_MAX + 1)),
-        f"the file has more than {FILE_BYTES_MAX} bytes",
+        f"{REFUSED}it has more than {FILE_BYTES_MAX} bytes",
     ),
     (
         lambda: verify_evidence_document(spoil("format", "x" * 99)),
-        f"the file's format is '{'x' * 39}, not hanse-dispute-1",
+        f"{REFUSED}the format is '{'x' * 39}, not hanse-dispute-1",
     ),
     (
         lambda: verify_evidence_document(spoil("domain.escrow", "0x12")),
-        "escrow must be 0x and 40 hex digits",
+        f"{REFUSED}escrow must be 0x and 40 hex digits",
     ),
     (
         lambda: verify_evidence_document(spoil("claimed.amount", str(AMOUNT_MAX + 1))),
-        f"amount is {AMOUNT_MAX + 1}, outside 0 .. {AMOUNT_MAX}",
+        f"{REFUSED}amount is {AMOUNT_MAX + 1}, outside 0 .. {AMOUNT_MAX}",
     ),
     (
         lambda: verify_evidence_document(spoil("claimed.sequence", str(SEQUENCE_MAX + 1))),
-        f"sequence is {SEQUENCE_MAX + 1}, outside 0 .. {SEQUENCE_MAX}",
+        f"{REFUSED}sequence is {SEQUENCE_MAX + 1}, outside 0 .. {SEQUENCE_MAX}",
     ),
 ]
 
@@ -128,8 +129,8 @@ def test_a_file_at_its_largest_is_read_and_its_text_is_cut() -> None:
     strange["n" * 900] = 1
     with pytest.raises(HanseError) as caught:
         verify_evidence_document(encode(strange))
-    assert caught.value.message.startswith("not a dispute file: Object contains unknown field")
-    assert len(caught.value.message) == 300
+    assert caught.value.message.startswith(f"{REFUSED}Object contains unknown field")
+    assert len(caught.value.message) == len(REFUSED) + 300
 
 
 def test_the_largest_counts_are_read() -> None:

@@ -162,13 +162,13 @@ def spoil(path: str, value: Any, finding: Finding = EQUIVOCATION) -> bytes:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "not a dispute file"),
-        (b"\xff{}", "not a dispute file"),
-        (b"[" * 10_000, "not a dispute file"),
+        (b"", "this dispute file does not hold"),
+        (b"\xff{}", "this dispute file does not hold"),
+        (b"[" * 10_000, "this dispute file does not hold"),
         (b" " * (FILE_BYTES_MAX + 1), "more than"),
         (spoil("format", "hanse-dispute-9"), "format"),
-        (spoil("kind", "rudeness"), "not a dispute file"),
-        (spoil("domain.chain_id", -1), "not a dispute file"),
+        (spoil("kind", "rudeness"), "this dispute file does not hold"),
+        (spoil("domain.chain_id", -1), "this dispute file does not hold"),
         (spoil("domain.escrow", "0x12"), "escrow"),
         (spoil("claimed.amount", "1e9"), "amount"),
         (spoil("receipts", []), "proven by 2"),

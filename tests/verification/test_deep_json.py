@@ -8,6 +8,10 @@ import pytest
 
 from hanse.protocol.commitments.copies import decode_copy_description
 from hanse.protocol.errors import HanseError
+from hanse.sdk.receipt_file import verify_receipt_document
+from hanse.sdk.record_file import is_record_document, verify_record_document
+from hanse.settlement.disputes.evidence import verify_evidence_document
+from hanse.settlement.traces.bundle import decode_bundle
 from hanse.verification.attestation.evidence import GpuEvidence, decode_evidence
 from hanse.verification.attestation.gpus import GpuPolicy, verify_gpus
 from hanse.verification.audits.alignment import find_text
@@ -16,6 +20,8 @@ from hanse.verification.evidence.files import verify_evidence
 from hanse.verification.zk.proofs import decode_proof
 
 DEEP = b'{"choices":' + b"[" * 50_000
+SHORT_DEEP = b'{"receipts":' + b"[" * 5_000
+"""For readers whose files are short."""
 
 
 def read_gpu_token(raw: bytes) -> object:
@@ -38,6 +44,21 @@ def read_gpu_token(raw: bytes) -> object:
 def test_what_is_nested_too_deep_is_refused_by_name(parse: Callable[[bytes], object]) -> None:
     with pytest.raises(HanseError, match="nested too deep"):
         parse(DEEP)
+
+
+@pytest.mark.parametrize(
+    "parse",
+    [verify_receipt_document, verify_record_document, verify_evidence_document, decode_bundle],
+)
+def test_a_receipt_a_record_a_dispute_or_a_trace_ends_no_process(
+    parse: Callable[[bytes], object],
+) -> None:
+    with pytest.raises(HanseError, match="nested too deep"):
+        parse(SHORT_DEEP)
+
+
+def test_what_kind_a_deep_file_is_of_is_not_looked_at() -> None:
+    assert not is_record_document(b'{"format":"hanse-record-1","receipt":' + b"[" * 50_000)
 
 
 def test_an_answer_that_is_nested_too_deep_has_no_text() -> None:

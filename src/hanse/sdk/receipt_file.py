@@ -15,18 +15,18 @@ from typing import Any
 import msgspec
 
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.messages import Offer, Request, SignedReceipt, SignedVoucher, Voucher
 from hanse.protocol.signatures import (
     Address,
     parse_address,
     parse_hash32,
     recover_signer,
-    verify_signature,
 )
 from hanse.protocol.verify import verify_receipt, verify_receipt_signature
 from hanse.protocol.wire import offer_from_json, offer_to_json, receipt_from_json, receipt_to_json
+from hanse.protocol.wire.files import FileForm
 from hanse.settlement.books.voucher_records import StoredReceipt, StoredVoucher
+from hanse.store.files import read_file
 
 FORMAT = "hanse-receipt-1"
 
@@ -77,6 +77,16 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     receipt: dict[str, Any]
 
 
+FORM = FileForm(
+    FORMAT,
+    _File,
+    FILE_BYTES_MAX,
+    "receipt_invalid",
+    "this receipt file does not hold",
+    is_strict=False,
+)
+
+
 def export_receipt(
     domain: Domain, voucher: StoredVoucher, receipt: StoredReceipt
 ) -> dict[str, Any]:
@@ -111,15 +121,7 @@ def verify_receipt_file(path: Path) -> VerifiedReceipt:
         RequestError: `not_found` if there is no such file.
         VerificationError: naming what does not fit.
     """
-    try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise VerificationError(
-                "receipt_invalid", f"{path} has more than {FILE_BYTES_MAX} bytes"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise RequestError("not_found", f"cannot read {path}: {error.strerror}") from None
-    return verify_receipt_document(content)
+    return verify_receipt_document(read_file(path, FILE_BYTES_MAX))
 
 
 def verify_receipt_document(content: bytes) -> VerifiedReceipt:
@@ -135,12 +137,8 @@ def verify_receipt_document(content: bytes) -> VerifiedReceipt:
     Raises:
         VerificationError: naming what does not fit.
     """
-    try:
-        file = msgspec.json.decode(content, type=_File, strict=False)
-        if file.format != FORMAT:
-            raise VerificationError(
-                "receipt_invalid", f"the file's format is {file.format!r:.40}, not {FORMAT}"
-            )
+    file = FORM.decode(content)
+    with FORM.reading():
         domain = Domain(file.domain.chain_id, parse_address(file.domain.escrow, "escrow"))
         receipt_key = parse_address(file.receipt_key, "receipt_key")
         voucher = _to_voucher(file.voucher)
@@ -153,15 +151,9 @@ def verify_receipt_document(content: bytes) -> VerifiedReceipt:
         _verify_equal("the offer's signer", offer_signer, receipt_key)
         _verify_equal("the offer's provider", signed_offer.offer.provider, voucher.voucher.provider)
         digest = domain.digest(voucher.voucher.struct_hash())
-        verify_signature(digest, voucher.signature, voucher.signer, "the voucher")
+        FORM.verify_signature(digest, voucher.signature, voucher.signer, "the voucher")
         verify_receipt_signature(receipt, domain, receipt_key)
         verify_receipt(receipt, voucher, signed_offer.offer, None)
-    except VerificationError:
-        raise
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise VerificationError("receipt_invalid", f"not a receipt file: {error}"[:300]) from None
-    except HanseError as error:
-        raise VerificationError("receipt_invalid", error.message) from None
     return VerifiedReceipt(receipt, voucher, signed_offer.offer, domain, receipt_key)
 
 
@@ -178,18 +170,11 @@ def _to_voucher(v: _Voucher) -> SignedVoucher:
         parse_address(v.provider, "provider"),
         v.cumulative_max,
         v.sequence_max,
-        "0x" + _struct_hash(request).hex(),
+        "0x" + request.struct_hash().hex(),
     )
     return SignedVoucher(voucher, request, parse_address(v.signer, "signer"), v.signature)
 
 
-def _struct_hash(request: Request) -> bytes:
-    try:
-        return request.struct_hash()
-    except ValueError:  # not hex
-        raise VerificationError("receipt_invalid", "a hash in the voucher is not hex") from None
-
-
 def _verify_equal(what: str, actual: str, expected: str) -> None:
     if actual != expected:
-        raise VerificationError("receipt_invalid", f"{what} is {actual}, expected {expected}")
+        raise FORM.refuse(f"{what} is {actual}, expected {expected}")

@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.records import RecordProof, verify_record
 from hanse.protocol.records.proof_wire import proof_from_json, proof_to_json
 from hanse.protocol.signatures import Address, parse_address
+from hanse.protocol.wire.files import FileForm
 from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document
 from hanse.settlement.records.sources import get_receipt_digest
+from hanse.store.files import read_file
 
 FORMAT = "hanse-record-1"
 
@@ -48,6 +49,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     proof: dict[str, Any]
 
 
+FORM = FileForm(FORMAT, _File, FILE_BYTES_MAX, "proof_invalid", "this record file does not hold")
+
+
 def export_record(
     receipt_document: dict[str, Any], proof: RecordProof, records: Address
 ) -> dict[str, Any]:
@@ -62,27 +66,16 @@ def export_record(
 
 def is_record_document(content: bytes) -> bool:
     """Whether a file is of this format rather than a bare receipt's."""
-    try:
-        return msgspec.json.decode(content, type=_Format).format == FORMAT
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+    return FORM.is_meant(content)
 
 
 def read_document(path: Path) -> bytes:
-    """A receipt or record file.
+    """A receipt or record file, or so much of it that it is too long to be one.
 
     Raises:
         RequestError: `not_found` if there is no such file.
-        VerificationError: it is too long to be one.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise RequestError("not_found", f"cannot read {path}: {error.strerror}") from None
-    if len(content) > FILE_BYTES_MAX:
-        raise VerificationError("receipt_invalid", f"{path} has more than {FILE_BYTES_MAX} bytes")
-    return content
+    return read_file(path, FILE_BYTES_MAX)
 
 
 def verify_record_document(content: bytes) -> VerifiedRecord:
@@ -98,29 +91,10 @@ def verify_record_document(content: bytes) -> VerifiedRecord:
     Raises:
         VerificationError: naming what does not fit.
     """
-    if len(content) > FILE_BYTES_MAX:
-        raise VerificationError("receipt_invalid", f"more than {FILE_BYTES_MAX} bytes")
-    try:
-        file = msgspec.json.decode(content, type=_File)
-        if file.format != FORMAT:
-            raise VerificationError(
-                "proof_invalid", f"the file's format is {file.format!r:.40}, not {FORMAT}"
-            )
-        records = parse_address(file.records, "records")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VerificationError("proof_invalid", f"not a record file: {error}"[:300]) from None
-    except RequestError as error:
-        raise VerificationError("proof_invalid", error.message) from None
+    file = FORM.decode(content)
     receipt = verify_receipt_document(msgspec.json.encode(file.receipt))
-    proof = proof_from_json(file.proof)
-    try:
+    with FORM.reading():
+        records = parse_address(file.records, "records")
+        proof = proof_from_json(file.proof)
         verify_record(proof, get_receipt_digest(receipt.receipt, receipt.domain))
-    except VerificationError:
-        raise
-    except (HanseError, ValueError, OverflowError) as error:
-        raise VerificationError("proof_invalid", str(error)[:300]) from None
     return VerifiedRecord(receipt, proof, records)
-
-
-class _Format(msgspec.Struct):
-    format: str

@@ -5,6 +5,7 @@
     open_sqlite        SQLite file or `:memory:`, with group commit
     open_memory        a store that ends with the process
     hold_folder        one process to a folder of state
+    files              files that somebody named, read within bounds
 
 Tables and queries live with whom they belong to (`hanse.settlement`, `hanse.recorder` and others).
 """

@@ -19,12 +19,12 @@ from typing import Any
 from hanse.cli.auditing.places import get_evidence_folder
 from hanse.cli.local.cast import AUDITORS, CHALLENGER, get_copy_path
 from hanse.cli.local_network import LocalNetwork
-from hanse.cli.panels.accusing import hash_evidence
 from hanse.cli.panels.court import Case, open_court
 from hanse.contracts.deployment import PanelTerms
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.protocol.ledger.panels.state import Stage
 from hanse.protocol.signatures import Address, Hash32
+from hanse.verification.evidence.files import get_evidence_hash
 
 STEP_S = 120.0
 """For one step of a panel; each takes some seconds on a quiet machine."""
@@ -134,7 +134,7 @@ async def _read_case(network: LocalNetwork, case: Case) -> Case:
 def _find_evidence(network: LocalNetwork, case: Case) -> Path:
     """The file that the challenge names by its hash; here it is in the user's own folder."""
     for path in get_evidence_folder(network.session).glob("*.json"):
-        if hash_evidence(path.read_bytes()) == case.event.evidence_hash:
+        if get_evidence_hash(path.read_bytes()) == case.event.evidence_hash:
             return path
     raise InvariantError("internal_error", f"nobody has the evidence {case.event.evidence_hash}")
 

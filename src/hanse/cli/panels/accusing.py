@@ -5,7 +5,6 @@ from pathlib import Path
 import msgspec
 
 from hanse.chain import OutboxEntry
-from hanse.cli.panels.commands import FILE_BYTES_MAX
 from hanse.cli.panels.court import Court, open_court
 from hanse.cli.panels.judging import show_after
 from hanse.cli.panels.sealed import find_sealed, get_path, make_sealed, save_sealed
@@ -13,8 +12,11 @@ from hanse.cli.panels.showing import VERDICTS
 from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError
 from hanse.protocol.ledger.panels.sealing import Verdict, name_challenge, seal_answer
-from hanse.protocol.signatures import Hash32, keccak, to_hex
+from hanse.protocol.nesting import is_nested_too_deep
+from hanse.protocol.signatures import Hash32, to_hex
 from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document, verify_receipt_file
+from hanse.store.files import read_file
+from hanse.verification.evidence.files import FILE_BYTES_MAX, get_evidence_hash
 
 URI_BYTES_MAX = 256
 """The contract's."""
@@ -30,7 +32,7 @@ async def accuse(
     keyring: bool,
 ) -> None:
     """Check the receipt, seal the answer, keep it, and send the challenge."""
-    content = read_file(file)
+    content = read_evidence(file)
     receipt = verify_receipt_file(receipt_file) if receipt_file else find_receipt(content)
     if len(uri.encode()) > URI_BYTES_MAX:
         raise RequestError("usage", f"the URI has {len(uri.encode())} bytes, at most 256")
@@ -59,7 +61,7 @@ async def bring(
         ChainError: the contract refuses it.
     """
     _verify_domain(court, receipt)
-    evidence_hash = hash_evidence(content)
+    evidence_hash = get_evidence_hash(content)
     name = name_challenge(get_receipt_hash(receipt), court.address, evidence_hash)
     path = get_path(session.home, name, court.address, "answer")
     sealed = find_sealed(path)
@@ -78,27 +80,26 @@ def get_receipt_hash(receipt: VerifiedReceipt) -> Hash32:
     return to_hex(receipt.domain.digest(receipt.receipt.receipt.struct_hash()))
 
 
-def read_file(file: Path) -> bytes:
+def read_evidence(file: Path) -> bytes:
     """An evidence file's bytes, within the limit."""
-    try:
-        if file.stat().st_size > FILE_BYTES_MAX:
-            raise RequestError("usage", f"{file} has more than {FILE_BYTES_MAX} bytes")
-        return file.read_bytes()
-    except OSError as error:
-        raise RequestError("not_found", f"cannot read {file}: {error.strerror}") from None
+    content = read_file(file, FILE_BYTES_MAX)
+    if len(content) > FILE_BYTES_MAX:
+        raise RequestError("usage", f"{file} has more than {FILE_BYTES_MAX} bytes")
+    return content
 
 
 def hash_evidence(content: bytes) -> Hash32:
     """What names an evidence file on the chain."""
-    return to_hex(keccak(content))
+    return get_evidence_hash(content)
 
 
 def find_receipt(content: bytes) -> VerifiedReceipt:
     """The receipt file inside an evidence file, checked."""
     try:
-        document = msgspec.json.decode(content)
-        inside = document["receipt"]
+        inside = None if is_nested_too_deep(content) else msgspec.json.decode(content)["receipt"]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        inside = None
+    if inside is None:
         raise RequestError(
             "usage", "there is no receipt inside this file: name the receipt's with --receipt"
         ) from None

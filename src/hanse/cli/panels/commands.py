@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from hanse.chain import Call
     from hanse.cli.panels.court import Case, Court
 
-FILE_BYTES_MAX = 32 * 1024 * 1024
-"""An evidence file's limit; see `hanse.verification.evidence`."""
-
 VERDICT = click.Choice(["upheld", "rejected"])
 
 _acts_as = option_block(
@@ -129,9 +126,10 @@ def _add_accusing(disputes: HanseGroup) -> None:
         session: Session, /, challenge: str, file: Path, uri: str, key: str, keyring: bool
     ) -> None:
         """Post the hash of FILE, the accused provider's side of a CHALLENGE."""
-        from hanse.cli.panels.accusing import hash_evidence, read_file
+        from hanse.cli.panels.accusing import read_evidence
+        from hanse.verification.evidence.files import get_evidence_hash
 
-        evidence_hash = hash_evidence(read_file(file))
+        evidence_hash = get_evidence_hash(read_evidence(file))
         await _send(
             session,
             challenge,

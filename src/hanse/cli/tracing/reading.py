@@ -12,6 +12,7 @@ from hanse.cli.tracing.side import TraceSide, delete_object, open_trace_side, re
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.protocol.messages import SignedReceipt
+from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.records.proof_wire import proof_from_json
 from hanse.protocol.records.proofs import verify_record
 from hanse.protocol.signatures import Address, Hash32, to_hex
@@ -66,7 +67,8 @@ def check_proof(path: Path, trace: Trace, trace_hash: Hash32, domain: Domain) ->
         VerificationError: `proof_invalid`.
     """
     try:
-        document = json.loads(read_file(path))
+        raw = read_file(path)
+        document = {} if is_nested_too_deep(raw) else json.loads(raw)
         document = document.get("proof", document)
     except (ValueError, AttributeError, RecursionError):
         raise VerificationError("proof_invalid", f"{path} is not an inclusion proof") from None

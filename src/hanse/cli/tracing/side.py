@@ -27,7 +27,7 @@ from hanse.settlement.traces.notes import (
     open_trace_notes,
 )
 from hanse.settlement.traces.object_store import open_object_store
-from hanse.store import open_database
+from hanse.store import files, open_database
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,7 @@ def read_file(path: Path) -> bytes:
     Raises:
         RequestError: `not_found`.
     """
-    try:
-        with path.open("rb") as file:
-            return file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise RequestError("not_found", f"cannot read {path}: {error.strerror}") from None
+    return files.read_file(path, FILE_BYTES_MAX)
 
 
 async def delete_object(side: TraceSide, note: TraceNote) -> str:

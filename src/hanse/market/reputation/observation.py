@@ -8,15 +8,10 @@ little (`hanse.market.reputation.computing.OBSERVED_MAX`), and only by the witne
 digest is the hash under which it counts, once.
 """
 
-import json
-from typing import Any
-
 import msgspec
 
 from hanse.market.reputation.testimony import Testimony, Word
 from hanse.protocol.eip712 import Domain, address_word, hash_word, uint_word
-from hanse.protocol.errors import HanseError, VerificationError
-from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.signatures import (
     Address,
     DigestSigner,
@@ -26,8 +21,8 @@ from hanse.protocol.signatures import (
     parse_address,
     parse_hash32,
     to_hex,
-    verify_signature,
 )
+from hanse.protocol.wire.files import FileForm
 
 FORMAT = "hanse-observation-1"
 
@@ -93,6 +88,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     signature: str
 
 
+FORM = FileForm(FORMAT, _File, FILE_BYTES_MAX, "evidence_invalid", "this observation does not hold")
+
+
 def sign_observation(observation: Observation, domain: Domain, signer: DigestSigner) -> bytes:
     """The observation's file.
 
@@ -107,7 +105,7 @@ def sign_observation(observation: Observation, domain: Domain, signer: DigestSig
 
 def is_observation(raw: bytes) -> bool:
     """Whether a file means to be an observation, and not an audit's evidence."""
-    return len(raw) <= FILE_BYTES_MAX and FORMAT.encode() in raw
+    return FORM.is_meant(raw)
 
 
 def verify_observation(raw: bytes, domain: Domain) -> Testimony:
@@ -116,25 +114,14 @@ def verify_observation(raw: bytes, domain: Domain) -> Testimony:
     Raises:
         VerificationError: `evidence_invalid`.
     """
-    if len(raw) > FILE_BYTES_MAX or is_nested_too_deep(raw):
-        raise _refuse(f"{len(raw)} bytes, at most {FILE_BYTES_MAX}, not nested deeply")
-    try:
-        document: Any = json.loads(raw)
-        file = msgspec.convert(document, _File)
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise _refuse(str(error)[:300]) from None
-    if file.format != FORMAT:
-        raise _refuse(f"the format is {file.format!r:.40}, not {FORMAT}")
+    file = FORM.decode(raw)
     found = Domain(file.domain.chain_id, file.domain.escrow)
     if found != domain:
-        raise _refuse("it is of another market")
+        raise FORM.refuse("it is of another market")
     observation = file.observation
     _check(observation)
     digest = observation.get_digest(domain)
-    try:
-        verify_signature(digest, file.signature, observation.witness, "the observation")
-    except HanseError as error:
-        raise _refuse(error.message) from None
+    FORM.verify_signature(digest, file.signature, observation.witness, "the observation")
     return Testimony(
         to_hex(digest),
         observation.provider,
@@ -146,25 +133,19 @@ def verify_observation(raw: bytes, domain: Domain) -> Testimony:
 
 
 def _check(observation: Observation) -> None:
-    try:
+    with FORM.reading():
         lower = (
             parse_address(observation.provider, "provider"),
             parse_address(observation.witness, "witness"),
             parse_hash32(observation.request_id, "request_id"),
         )
-    except HanseError as error:
-        raise _refuse(error.message) from None
     if lower != (observation.provider, observation.witness, observation.request_id):
-        raise _refuse("addresses and hashes have to be in small letters")
+        raise FORM.refuse("addresses and hashes have to be in small letters")
     if observation.word not in _NUMBERS:
-        raise _refuse(f"{observation.word} is shown by evidence, not observed")
+        raise FORM.refuse(f"{observation.word} is shown by evidence, not observed")
     if not 0 <= observation.first_token_ms <= FIRST_TOKEN_MS_MAX:
-        raise _refuse(
+        raise FORM.refuse(
             f"first_token_ms is {observation.first_token_ms}, at most {FIRST_TOKEN_MS_MAX}"
         )
     if not 0 <= observation.seen_at < TIME_S_MAX:
-        raise _refuse(f"seen_at is {observation.seen_at}, it has to be unix seconds")
-
-
-def _refuse(reason: str) -> VerificationError:
-    return VerificationError("evidence_invalid", f"this observation does not hold: {reason}")
+        raise FORM.refuse(f"seen_at is {observation.seen_at}, it has to be unix seconds")

@@ -12,6 +12,7 @@ offers     what a provider offers
 heartbeats how busy its services are
 operations what can be bought, at which path
 forms      a multipart form, as an upload of audio comes
+files      documents that strangers hand over, read and refused in one way
 server_errors   what other servers of OpenAI's API say went wrong
 
 Source: `docs/protocol.md`, section "On the wire".

@@ -17,13 +17,15 @@ from typing import Any
 import msgspec
 
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, RequestError, VerificationError
+from hanse.protocol.errors import VerificationError
 from hanse.protocol.limits import AMOUNT_MAX, SEQUENCE_MAX
 from hanse.protocol.messages import SignedReceipt
 from hanse.protocol.signatures import Address, Hash32, keccak, parse_address, recover_signer
 from hanse.protocol.wire import receipt_from_json, receipt_to_json
 from hanse.protocol.wire.fields import parse_count
+from hanse.protocol.wire.files import FileForm
 from hanse.settlement.disputes.findings import Claimed, Finding, Kind
+from hanse.store.files import read_file
 
 FORMAT = "hanse-dispute-1"
 
@@ -47,6 +49,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     domain: _Domain
     claimed: _Claimed
     receipts: list[dict[str, Any]]
+
+
+FORM = FileForm(FORMAT, _File, FILE_BYTES_MAX, "receipt_invalid", "this dispute file does not hold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +107,7 @@ def verify_evidence_file(path: Path) -> Evidence:
         RequestError: `not_found` if there is no such file.
         VerificationError: naming what does not fit.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise RequestError("not_found", f"cannot read {path}: {error.strerror}") from None
-    return verify_evidence_document(content)
+    return verify_evidence_document(read_file(path, FILE_BYTES_MAX))
 
 
 def verify_evidence_document(content: bytes) -> Evidence:
@@ -123,10 +123,8 @@ def verify_evidence_document(content: bytes) -> Evidence:
     Raises:
         VerificationError: naming what does not fit.
     """
-    if len(content) > FILE_BYTES_MAX:
-        raise VerificationError("receipt_invalid", f"the file has more than {FILE_BYTES_MAX} bytes")
-    try:
-        file = msgspec.json.decode(content, type=_File)
+    file = FORM.decode(content)
+    with FORM.reading():
         domain = Domain(file.domain.chain_id, parse_address(file.domain.escrow, "escrow"))
         claimed = Claimed(
             parse_count(file.claimed.amount, AMOUNT_MAX, "amount"),
@@ -134,16 +132,6 @@ def verify_evidence_document(content: bytes) -> Evidence:
         )
         receipts = tuple(receipt_from_json(receipt) for receipt in file.receipts)
         keys = tuple(_recover(domain, signed) for signed in receipts)
-    except VerificationError:
-        raise
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise VerificationError("receipt_invalid", f"not a dispute file: {error}"[:300]) from None
-    except HanseError as error:
-        raise VerificationError("receipt_invalid", error.message) from None
-    if file.format != FORMAT:
-        raise VerificationError(
-            "receipt_invalid", f"the file's format is {file.format!r:.40}, not {FORMAT}"
-        )
     finding = Finding(file.kind, receipts, claimed)
     verify_finding(finding)
     return Evidence(domain, finding, keys)

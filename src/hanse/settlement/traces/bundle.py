@@ -8,15 +8,15 @@ It holds the sealed keys, so forgetting a trace afterwards does not reach the co
 exported.
 """
 
-import binascii
 from base64 import b64decode, b64encode
 from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from hanse.protocol.errors import HanseError, VerificationError
+from hanse.protocol.errors import VerificationError
 from hanse.protocol.signatures import Hash32, parse_hash32
+from hanse.protocol.wire.files import FileForm
 from hanse.settlement.traces.document import (
     OBJECT_BYTES_MAX,
     Side,
@@ -50,6 +50,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     object: str
 
 
+FORM = FileForm(FORMAT, _File, FILE_BYTES_MAX, "trace_invalid", "this exported trace does not hold")
+
+
 def encode_bundle(
     content: bytes, trace_hash: Hash32, request_id: Hash32, keys: list[SealedKey]
 ) -> dict[str, Any]:
@@ -76,10 +79,8 @@ def decode_bundle(raw: bytes) -> tuple[bytes, Hash32, list[SealedKey]]:
     Raises:
         VerificationError: `trace_invalid`.
     """
-    if len(raw) > FILE_BYTES_MAX:
-        raise VerificationError("trace_invalid", f"the file has more than {FILE_BYTES_MAX} bytes")
-    try:
-        file = msgspec.json.decode(raw, type=_File)
+    file = FORM.decode(raw)
+    with FORM.reading():
         content = b64decode(file.object, validate=True)
         trace_hash = parse_hash32(file.trace_hash, "trace_hash")
         keys = [
@@ -90,16 +91,13 @@ def decode_bundle(raw: bytes) -> tuple[bytes, Hash32, list[SealedKey]]:
             )
             for key in file.sealed_keys
         ]
-    except (msgspec.MsgspecError, HanseError, binascii.Error, UnicodeError, RecursionError):
-        raise VerificationError("trace_invalid", "the file is not an exported trace") from None
-    if file.format != FORMAT or len(keys) > SEALED_KEYS_MAX:
-        raise VerificationError("trace_invalid", f"the file is not of format {FORMAT}")
+    if len(keys) > SEALED_KEYS_MAX:
+        raise FORM.refuse(f"{len(keys)} sealed keys, at most {SEALED_KEYS_MAX}")
     if any(len(key.sealed) != SEALED_KEY_BYTES for key in keys):
-        raise VerificationError("trace_invalid", "a sealed key in the file has a wrong length")
+        raise FORM.refuse("a sealed key in the file has a wrong length")
     if hash_object(content) != trace_hash:
-        raise VerificationError(
-            "trace_invalid",
-            f"the object in the file hashes to {hash_object(content)}, it is called {trace_hash}",
+        raise FORM.refuse(
+            f"the object in the file hashes to {hash_object(content)}, it is called {trace_hash}"
         )
     return content, trace_hash, keys
 

@@ -22,9 +22,9 @@ from itertools import pairwise
 
 import msgspec
 
-from hanse.protocol.errors import HanseError, RequestError, VerificationError
-from hanse.protocol.nesting import is_nested_too_deep
+from hanse.protocol.errors import RequestError
 from hanse.protocol.signatures import Hash32, parse_hash32
+from hanse.protocol.wire.files import FileForm
 from hanse.verification.audits.bounds import (
     SAMPLES_MAX,
     find_rank,
@@ -113,6 +113,15 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next((one for one in self.thresholds if one.statistic == statistic), None)
 
 
+FORM = FileForm(
+    FORMAT,
+    Calibration,
+    DOCUMENT_BYTES_MAX,
+    "calibration_invalid",
+    "this calibration cannot be used",
+)
+
+
 def make_calibration(
     conditions: Conditions,
     answers: Sequence[Mapping[str, int]],
@@ -168,17 +177,9 @@ def decode_calibration(data: bytes) -> Calibration:
     Raises:
         VerificationError: `calibration_invalid`, naming what does not fit.
     """
-    if len(data) > DOCUMENT_BYTES_MAX:
-        raise _refuse(f"{len(data)} bytes, at most {DOCUMENT_BYTES_MAX}")
-    if is_nested_too_deep(data):
-        raise _refuse("it is nested too deep")
-    try:
-        found = msgspec.json.decode(data, type=Calibration)
+    found = FORM.decode(data)
+    with FORM.reading():
         parse_hash32(found.conditions.manifest_root, "manifest_root")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refuse(str(error)[:300]) from None
-    except HanseError as error:
-        raise _refuse(error.message) from None
     verify_calibration(found)
     return found
 
@@ -186,16 +187,16 @@ def decode_calibration(data: bytes) -> Calibration:
 def verify_calibration(found: Calibration) -> None:
     """Check a calibration's own arithmetic; raises VerificationError `calibration_invalid`."""
     if found.format != FORMAT:
-        raise _refuse(f"the format is {found.format!r:.40}, not {FORMAT}")
+        raise FORM.refuse(f"the format is {found.format!r:.40}, not {FORMAT}")
     if not (0 < found.quantile_ppm < PPM and 0 < found.confidence_ppm < PPM):
-        raise _refuse("quantile and confidence lie between 0 and 1")
+        raise FORM.refuse("quantile and confidence lie between 0 and 1")
     if found.conditions.answer_tokens < 1:
-        raise _refuse("its longest answer has no token")
+        raise FORM.refuse("its longest answer has no token")
     if found.margin_ppm < PPM or len(found.conditions.labels) > LABELS_MAX:
-        raise _refuse(f"the margin is below 1, or there are more than {LABELS_MAX} labels")
+        raise FORM.refuse(f"the margin is below 1, or there are more than {LABELS_MAX} labels")
     names = [one.statistic for one in found.thresholds]
     if not names or len(set(names)) != len(names) or not set(names) <= set(NAMES):
-        raise _refuse(f"its statistics are not some of {', '.join(NAMES)}, each once")
+        raise FORM.refuse(f"its statistics are not some of {', '.join(NAMES)}, each once")
     for one in found.thresholds:
         _verify_threshold(one, found)
 
@@ -204,20 +205,20 @@ def _verify_threshold(one: Threshold, found: Calibration) -> None:
     values = list(one.largest_ppm)
     is_falling = all(a >= b >= 0 for a, b in pairwise(values))
     if not 0 < one.answers <= SAMPLES_MAX or len(values) != min(one.answers, LARGEST_MAX):
-        raise _refuse(f"{one.statistic} names {one.answers} answers and {len(values)} values")
+        raise FORM.refuse(f"{one.statistic} names {one.answers} answers and {len(values)} values")
     if not is_falling or values[-1] < 0:
-        raise _refuse(f"the largest values of {one.statistic} are not in order")
+        raise FORM.refuse(f"the largest values of {one.statistic} are not in order")
     quantile, confidence = found.quantile_ppm / PPM, found.confidence_ppm / PPM
     limit = _find_limit(values, one.answers, quantile, confidence, found.margin_ppm)
     if limit is None:
         needed = get_count_needed(quantile, confidence)
-        raise _refuse(
+        raise FORM.refuse(
             f"{one.answers} answers do not carry the quantile {quantile} of {one.statistic} at "
             f"confidence {confidence}: that takes {needed}"
         )
     limit = max(limit, FLOORS_PPM.get(one.statistic, 0))
     if limit != one.limit_ppm:
-        raise _refuse(f"{one.statistic} has limit {one.limit_ppm}, its values give {limit}")
+        raise FORM.refuse(f"{one.statistic} has limit {one.limit_ppm}, its values give {limit}")
 
 
 def _find_limit(
@@ -229,7 +230,3 @@ def _find_limit(
     if rank is None or count - rank >= min(len(falling), LARGEST_MAX):
         return None
     return -(-falling[count - rank] * margin_ppm // PPM)
-
-
-def _refuse(reason: str) -> VerificationError:
-    return VerificationError("calibration_invalid", f"this calibration cannot be used: {reason}")

@@ -25,10 +25,9 @@ import msgspec
 from hanse.protocol.commitments.promises import Breach, describe_breach, find_breach
 from hanse.protocol.commitments.tree import Entry, OpenedPosition, open_positions, verify_positions
 from hanse.protocol.eip712 import Domain, address_word, uint_word
-from hanse.protocol.errors import HanseError, VerificationError
+from hanse.protocol.errors import VerificationError
 from hanse.protocol.merkle import InclusionProof
 from hanse.protocol.messages import SignedReceipt
-from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.signatures import (
     Address,
     DigestSigner,
@@ -36,8 +35,8 @@ from hanse.protocol.signatures import (
     keccak,
     parse_address,
     to_hex,
-    verify_signature,
 )
+from hanse.protocol.wire.files import FileForm
 from hanse.verification.evidence.files import VerifiedReceipt
 
 FORMAT = "hanse-breach-1"
@@ -70,6 +69,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     witness: str
     seen_at: int
     signature: str
+
+
+FORM = FileForm(FORMAT, _File, FILE_BYTES_MAX, "evidence_invalid", "this breach does not hold")
 
 
 class VerifiedBreach(msgspec.Struct, frozen=True):
@@ -125,7 +127,7 @@ def make_breach(
 
 def is_breach(raw: bytes) -> bool:
     """Whether a file means to be one of these, and not an audit's evidence."""
-    return FORMAT.encode() in raw[:64]
+    return FORM.is_meant(raw)
 
 
 def verify_breach(raw: bytes, verify_receipt: Callable[[bytes], VerifiedReceipt]) -> VerifiedBreach:
@@ -146,30 +148,19 @@ def verify_breach(raw: bytes, verify_receipt: Callable[[bytes], VerifiedReceipt]
     positions = None if file.last is None else _count(file.last, served.commitment_root)
     breach = find_breach(receipt.offer, served, positions)
     if breach is not file.breach:
-        raise _refuse(f"offer and receipt show {breach or 'no breach'}, the file {file.breach}")
+        raise FORM.refuse(f"offer and receipt show {breach or 'no breach'}, the file {file.breach}")
     digest = _get_digest(receipt.domain, receipt.receipt, breach, file.witness, file.seen_at)
-    try:
-        verify_signature(digest, file.signature, file.witness, "the breach")
-    except HanseError as error:
-        raise _refuse(error.message) from None
+    FORM.verify_signature(digest, file.signature, file.witness, "the breach")
     reason = describe_breach(breach, served, positions)
     return VerifiedBreach(receipt, breach, reason, file.witness, file.seen_at, to_hex(digest))
 
 
 def _decode(raw: bytes) -> _File:
-    if len(raw) > FILE_BYTES_MAX or is_nested_too_deep(raw):
-        raise _refuse(f"{len(raw)} bytes, at most {FILE_BYTES_MAX}, not nested deeply")
-    try:
-        file = msgspec.json.decode(raw, type=_File)
+    file = FORM.decode(raw)
+    with FORM.reading():
         is_small = parse_address(file.witness, "witness") == file.witness
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refuse(str(error)[:300]) from None
-    except HanseError as error:
-        raise _refuse(error.message) from None
-    if file.format != FORMAT:
-        raise _refuse(f"the format is {file.format!r:.40}, not {FORMAT}")
     if not is_small or not 0 <= file.seen_at < TIME_S_MAX:
-        raise _refuse("its witness or its time is written in another way")
+        raise FORM.refuse("its witness or its time is written in another way")
     return file
 
 
@@ -178,8 +169,8 @@ def _count(last: _Last, root: Hash32) -> int:
     proof = InclusionProof(last.positions - 1, last.positions, tuple(last.siblings))
     try:
         verify_positions([OpenedPosition(Entry(last.token, last.fingerprint), proof)], root)
-    except VerificationError as error:
-        raise _refuse(error.message) from None
+    except VerificationError as error:  # of another code
+        raise FORM.refuse(error.message) from None
     return last.positions
 
 
@@ -194,7 +185,3 @@ def _get_digest(
         uint_word(seen_at),
     )
     return domain.digest(keccak(b"".join(words)))
-
-
-def _refuse(reason: str) -> VerificationError:
-    return VerificationError("evidence_invalid", f"this breach does not hold: {reason}")

@@ -20,10 +20,8 @@ import msgspec
 
 from hanse.protocol.commitments.tree import POSITIONS_MAX, Entry
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, RequestError, VerificationError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 from hanse.protocol.messages import Offer, SignedReceipt, SignedVoucher
-from hanse.protocol.nesting import is_nested_too_deep
 from hanse.protocol.signatures import (
     Address,
     Hash32,
@@ -32,8 +30,8 @@ from hanse.protocol.signatures import (
     parse_address,
     parse_hash32,
     to_hex,
-    verify_signature,
 )
+from hanse.protocol.wire.files import FileForm
 from hanse.verification.audits.alignment import (
     Alignment,
     count_told,
@@ -89,6 +87,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     statement: Statement
     signature: str
     content: Content | None
+
+
+FORM = FileForm(FORMAT, _File, FILE_BYTES_MAX, "evidence_invalid", "this evidence does not hold")
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -147,11 +148,9 @@ def verify_evidence(data: bytes, verify_receipt: Callable[[bytes], VerifiedRecei
     file = _decode(data)
     receipt = verify_receipt(msgspec.json.encode(file.receipt))
     statement = file.statement
-    try:
+    with FORM.reading():
         digest = receipt.domain.digest(statement.struct_hash(receipt.receipt))
-        verify_signature(digest, file.signature, statement.auditor, "the statement")
-    except (HanseError, OverflowError) as error:
-        raise _refuse(str(error)) from None
+        FORM.verify_signature(digest, file.signature, statement.auditor, "the statement")
     verify_calibration(statement.calibration)
     _verify_model(statement, receipt)
     if file.content is None:
@@ -161,43 +160,37 @@ def verify_evidence(data: bytes, verify_receipt: Callable[[bytes], VerifiedRecei
 
 
 def _decode(data: bytes) -> _File:
-    if len(data) > FILE_BYTES_MAX:
-        raise _refuse(f"{len(data)} bytes, at most {FILE_BYTES_MAX}")
-    if is_nested_too_deep(data):
-        raise _refuse("it is nested too deep")
-    try:
-        file = msgspec.json.decode(data, type=_File)
+    file = FORM.decode(data)
+    with FORM.reading():
         parse_address(file.statement.auditor, "auditor")
         parse_hash32(file.statement.content_hash, "content_hash")
         parse_hash32(file.statement.model.manifest_root, "manifest_root")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refuse(str(error)[:300]) from None
-    except RequestError as error:
-        raise _refuse(error.message) from None
-    if file.format != FORMAT:
-        raise _refuse(f"the format is {file.format!r:.40}, not {FORMAT}")
     return file
 
 
 def _verify_model(statement: Statement, receipt: VerifiedReceipt) -> None:
     model, offer = statement.model, receipt.offer
     if model.manifest_root != offer.manifest_root:
-        raise _refuse(f"the auditor ran {model.manifest_root}, offered was {offer.manifest_root}")
+        raise FORM.refuse(
+            f"the auditor ran {model.manifest_root}, offered was {offer.manifest_root}"
+        )
     if model.provider and model.provider != offer.provider:
-        raise _refuse(f"the copy is bound to {model.provider}, the provider is {offer.provider}")
+        raise FORM.refuse(
+            f"the copy is bound to {model.provider}, the provider is {offer.provider}"
+        )
     if statement.measured.fingerprints and not model.provider:
-        raise _refuse("it holds fingerprints of a model that is no copy")
+        raise FORM.refuse("it holds fingerprints of a model that is no copy")
 
 
 def _verify_content(content: Content, statement: Statement, receipt: VerifiedReceipt) -> Bought:
     if len(content.body) > REQUEST_BODY_BYTES_MAX or len(content.response) > RESPONSE_BYTES_MAX:
-        raise _refuse("body or answer is larger than any that is served")
+        raise FORM.refuse("body or answer is larger than any that is served")
     if len(content.prompt_tokens) > PROMPT_TOKENS_MAX:
-        raise _refuse(
+        raise FORM.refuse(
             f"a prompt of {len(content.prompt_tokens)} tokens, at most {PROMPT_TOKENS_MAX}"
         )
     if content.get_hash() != statement.content_hash:
-        raise _refuse(
+        raise FORM.refuse(
             f"the content hashes to {content.get_hash()}, signed was {statement.content_hash}"
         )
     bought = Bought(
@@ -208,18 +201,14 @@ def _verify_content(content: Content, statement: Statement, receipt: VerifiedRec
         content.body,
         content.response,
     )
-    try:
+    with FORM.reading():  # numbers may be none of an audit's
         entries = open_commitment(bought, content.opening)
         _verify_fit(content, statement, bought, entries)
         _verify_count(content, statement)
         found = Alignment(content.prompt_tokens, statement.known_tokens, statement.misfits)
         judgement = judge_answer(bought, entries, found, statement.measured, statement.calibration)
-    except RequestError as error:
-        raise _refuse(error.message) from None
-    except (ValueError, TypeError, OverflowError) as error:  # numbers that are none of an audit's
-        raise _refuse(str(error)[:300]) from None
     if judgement != statement.judgement:
-        raise _refuse(
+        raise FORM.refuse(
             f"the numbers give {judgement.verdict} ({', '.join(judgement.reasons) or 'no reason'}),"
             f" the auditor says {statement.judgement.verdict}"
         )
@@ -238,7 +227,7 @@ def _verify_fit(
     told = count_told(entries) if content.prompt_tokens else 0
     is_cut = "text_differs" in said and 0 <= known < told
     if known != told and not is_cut:
-        raise _refuse(f"{known} known tokens are stated, {told} of {len(entries)} are told")
+        raise FORM.refuse(f"{known} known tokens are stated, {told} of {len(entries)} are told")
     if not content.prompt_tokens:
         expected = ["prompt_unreadable"]
     else:
@@ -255,7 +244,7 @@ def _verify_fit(
         if known == 0:
             expected.append("nothing_told")
     if list(said) != expected:
-        raise _refuse(
+        raise FORM.refuse(
             f"the file shows these misfits: {', '.join(expected) or 'none'}; "
             f"the auditor states {', '.join(said)[:200] or 'none'}"
         )
@@ -267,8 +256,4 @@ def _verify_count(content: Content, statement: Statement) -> None:
     most = min(POSITIONS_AUDITED_MAX, statement.calibration.conditions.answer_tokens)
     expected = min(statement.known_tokens, most) if content.prompt_tokens else 0
     if measured != expected:
-        raise _refuse(f"{measured} positions measured where an audit takes {expected}")
-
-
-def _refuse(reason: str) -> VerificationError:
-    return VerificationError("evidence_invalid", f"this evidence does not hold: {reason}")
+        raise FORM.refuse(f"{measured} positions measured where an audit takes {expected}")

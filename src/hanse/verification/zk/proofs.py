@@ -12,7 +12,6 @@ give a proof that anyone may show again, which harms nobody since the outputs ar
 are public; zero knowledge hides nothing here, it only proves.
 """
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -21,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from hanse.protocol.errors import RequestError, VerificationError
-from hanse.protocol.nesting import is_nested_too_deep
+from hanse.protocol.errors import RequestError
+from hanse.protocol.wire.files import FileForm
 from hanse.verification.zk import backend
 from hanse.verification.zk.circuit import Circuit
 
@@ -57,6 +56,9 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     proof: str
+
+
+FORM = FileForm(FORMAT, Proof, PROOF_FILE_BYTES_MAX, "zk_proof_invalid", "the proof is refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +123,23 @@ def verify_proof(proof: Proof, expected: Sequence[float], circuit: Circuit) -> I
         RequestError: `invalid_request`, if `expected` is nothing that this model takes.
     """
     if proof.key_hash != circuit.key_hash:
-        raise _refuse(f"it is for the key {proof.key_hash}, this circuit's is {circuit.key_hash}")
+        raise FORM.refuse(
+            f"it is for the key {proof.key_hash}, this circuit's is {circuit.key_hash}"
+        )
     fixed = to_fixed(expected, circuit)
     if proof.inputs != fixed:
         differing = [
             n for n, pair in enumerate(zip(proof.inputs, fixed, strict=False)) if pair[0] != pair[1]
         ]
         where = f"input {differing[0]}" if differing else "their number"
-        raise _refuse(f"it is about other inputs than those asked about: {where} differs")
+        raise FORM.refuse(f"it is about other inputs than those asked about: {where} differs")
     if len(proof.outputs) != circuit.outputs:
-        raise _refuse(f"it has {len(proof.outputs)} outputs, the model {circuit.outputs}")
+        raise FORM.refuse(f"it has {len(proof.outputs)} outputs, the model {circuit.outputs}")
     if any(abs(value) > VALUE_MAX for value in proof.outputs):
-        raise _refuse("an output is out of range")
+        raise FORM.refuse("an output is out of range")
     raw = get_proof_bytes(proof)
     if len(raw) != circuit.proof_bytes:
-        raise _refuse(f"it has {len(raw)} bytes, proofs of this circuit {circuit.proof_bytes}")
+        raise FORM.refuse(f"it has {len(raw)} bytes, proofs of this circuit {circuit.proof_bytes}")
     values = [_to_field(value) for value in (*proof.inputs, *proof.outputs)]
     with tempfile.TemporaryDirectory(prefix="zk-proof-") as draft:
         backend.verify(Path(circuit.folder), Path(draft), values, raw)
@@ -159,17 +163,7 @@ def decode_proof(raw: bytes) -> Proof:
     Raises:
         VerificationError: `zk_proof_invalid`, if it is none.
     """
-    if len(raw) > PROOF_FILE_BYTES_MAX:
-        raise _refuse(f"the file has {len(raw)} bytes, at most {PROOF_FILE_BYTES_MAX}")
-    if is_nested_too_deep(raw):
-        raise _refuse("the file is nested too deep")
-    try:
-        found = msgspec.convert(json.loads(raw), Proof)
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise _refuse(f"the file is no proof: {error}"[:300]) from None
-    if found.format != FORMAT:
-        raise _refuse(f"its format is {found.format!r:.80}, known is {FORMAT!r}")
-    return found
+    return FORM.decode(raw)
 
 
 def get_proof_bytes(proof: Proof) -> bytes:
@@ -183,7 +177,7 @@ def get_proof_bytes(proof: Proof) -> bytes:
             raise ValueError
         return bytes.fromhex(proof.proof[2:])
     except ValueError:
-        raise _refuse("its proof is not hexadecimal with 0x before it") from None
+        raise FORM.refuse("its proof is not hexadecimal with 0x before it") from None
 
 
 def _to_field(value: int) -> str:
@@ -194,7 +188,3 @@ def _to_field(value: int) -> str:
 def _from_field(text: str) -> int:
     value = int.from_bytes(bytes.fromhex(text), "little")
     return value if value < FIELD // 2 else value - FIELD
-
-
-def _refuse(reason: str) -> VerificationError:
-    return VerificationError("zk_proof_invalid", f"the proof is refused: {reason}")
