@@ -40,13 +40,14 @@ class Line:
         self.queue_max = queue_max
         self.wait_s = wait_s
         self._figures = figures
+        self._held = 0
         self._at_work = dict.fromkeys(CLASSES, 0)
         self._queues: dict[str, deque[_Waiter]] = {name: deque() for name in CLASSES}
 
     @property
     def at_work(self) -> int:
         """Requests that have a place."""
-        return sum(self._at_work.values())
+        return self._held
 
     @property
     def waiting(self) -> int:
@@ -55,7 +56,10 @@ class Line:
 
     def try_enter(self, kind: str) -> bool:
         """Take a place if one is free for this class and nobody waits for it."""
-        if self._is_free(kind) and not self._has_waiters(kind):
+        # within the smallest share, with nobody waiting, there is nothing to weigh
+        is_quiet = self._held < self.places // 2 and not any(self._queues.values())
+        if is_quiet or (self._is_free(kind) and not self._has_waiters(kind)):
+            self._held += 1
             self._at_work[kind] += 1
             return True
         return False
@@ -83,8 +87,10 @@ class Line:
 
     def leave(self, kind: str) -> None:
         """Give the place back, to whoever is next."""
+        self._held -= 1
         self._at_work[kind] -= 1
-        self.admit()
+        if any(self._queues.values()):
+            self.admit()
 
     def admit(self) -> None:
         """Let in whoever may have a place; also after `places` was changed."""
@@ -94,6 +100,7 @@ class Line:
                 waiter = queue.popleft()
                 self._figures.show_waiting(kind, len(queue))
                 if not waiter.done():
+                    self._held += 1
                     self._at_work[kind] += 1
                     waiter.set_result(None)
 
