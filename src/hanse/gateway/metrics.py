@@ -5,7 +5,7 @@ of few values: our own words, codes of the error table, and the first `MODELS_MA
 (`hanse.gateway.telemetry.tally`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -23,9 +23,13 @@ class GatewayMetrics(Collector):
     What is counted at every request are plain numbers that only the event loop's thread changes;
     the library's counters take a lock and about a microsecond each. They become metrics when they
     are scraped.
+
+    Attributes:
+        before_look: called before each scrape, by whoever counts behind.
     """
 
     def __init__(self) -> None:
+        self.before_look: Callable[[], None] = _do_nothing
         self.registry = CollectorRegistry()
         self._requests: dict[tuple[str, int], int] = {}
         self._model_fees: dict[str, int] = {}
@@ -108,6 +112,7 @@ class GatewayMetrics(Collector):
 
     def to_text(self) -> bytes:
         """What `/metrics` answers."""
+        self.before_look()
         return generate_latest(self.registry)
 
     def describe(self) -> list[Metric]:
@@ -162,6 +167,10 @@ class GatewayMetrics(Collector):
             "Streams that ended without [DONE] while the application was there.",
             self._broken,
         )
+
+
+def _do_nothing() -> None:
+    """Nobody counts behind."""
 
 
 def _count_one(name: str, help_text: str, value: int) -> Metric:
