@@ -5,7 +5,7 @@ that finds, pays and checks providers is behind it, all that speaks to applicati
 crosses the seam towards applications is translated here: whose fault an error is.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hanse.market import Chooser, Needs
@@ -29,6 +29,11 @@ _OUR_OWN_CODES = frozenset(
     )
 )
 """What a provider may refuse with besides 401 and 403: between it and this gateway."""
+
+
+ReadBatch = Callable[[], Awaitable[list[bytes]]]
+"""Gives a stream's next frames, one or more; none after its last. Not an iterator, since each layer
+of generators costs the loop's bookkeeping and a resumption for every arrival."""
 
 
 class Receipted(Protocol):
@@ -76,16 +81,18 @@ class MarketAnswer(Protocol):
         ...
 
 
-def iterate_batches(answer: MarketAnswer) -> AsyncIterator[list[bytes]]:
-    """The stream's frames, those that came together in one list where the answer can tell."""
-    batches: Callable[[], AsyncIterator[list[bytes]]] | None = getattr(answer, "batches", None)
-    return _iterate_singly(answer.frames()) if batches is None else batches()
+def get_batch_reader(answer: MarketAnswer) -> ReadBatch:
+    """What reads a stream, those frames together that came together where the answer can tell."""
+    read: ReadBatch | None = getattr(answer, "read_batch", None)
+    if read is not None:
+        return read
+    frames, end = answer.frames(), b""
 
+    async def read_one() -> list[bytes]:
+        frame = await anext(frames, end)
+        return [frame] if frame else []
 
-async def _iterate_singly(frames: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-    """Frames, each in a list of its own."""
-    async for frame in frames:
-        yield [frame]
+    return read_one
 
 
 class MarketClient(Protocol):

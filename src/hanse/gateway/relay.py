@@ -12,7 +12,7 @@ The receipt is a comment frame just before `[DONE]`; SSE clients ignore comments
 Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 """
 
-from hanse.gateway.client import MarketAnswer, iterate_batches
+from hanse.gateway.client import MarketAnswer, get_batch_reader
 from hanse.gateway.exchange import Exchange, Headers
 from hanse.gateway.resilience.delivered import ERROR_FRAME
 from hanse.protocol.errors import HanseError, TransientError
@@ -48,8 +48,9 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
     """
     last = b""
     failure: HanseError | None = None
+    read_batch = get_batch_reader(answer)
     try:
-        async for batch in iterate_batches(answer):
+        while batch := await read_batch():
             if exchange.complete:  # a frame that reads as an end was none to whoever pays for it
                 continue
             if exchange.status == 0:

@@ -35,6 +35,7 @@ class PlainAnswer:
         self._response = response
         self._on_end = on_end
         self._is_open = True
+        self._batches = self._iterate()
 
     async def read(self) -> bytes:
         """The whole body.
@@ -65,13 +66,17 @@ class PlainAnswer:
             TransientError: it broke off.
             VerificationError: it is no stream of data frames.
         """
-        async with aclosing(self.batches()) as batches:
+        async with aclosing(self._batches) as batches:
             async for batch in batches:
                 for frame in batch:
                     yield frame
 
-    async def batches(self) -> AsyncGenerator[list[bytes], None]:
-        """The same, those that came together in one list."""
+    async def read_batch(self) -> list[bytes]:
+        """The next ones, those that came together in one list; empty after the last."""
+        nothing: list[bytes] = []
+        return await anext(self._batches, nothing)
+
+    async def _iterate(self) -> AsyncGenerator[list[bytes], None]:
         splitter = FrameSplitter()
         size = 0
         try:

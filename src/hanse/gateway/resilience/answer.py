@@ -5,13 +5,12 @@ pass untouched; those of later parts are joined to it (`continuing`).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 
-from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
+from hanse.gateway.client import MarketAnswer, ReadBatch, Receipted, get_batch_reader
 from hanse.gateway.exchange import Headers
 from hanse.gateway.resilience.continuing import Joint, find_obstacle, make_end, make_rest
 from hanse.gateway.resilience.delivered import (
@@ -20,11 +19,8 @@ from hanse.gateway.resilience.delivered import (
     Delivered,
     verify_frame,
 )
-from hanse.gateway.resilience.fallback import Fallback
-from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
-from hanse.gateway.resilience.waiting import ask_patiently
-from hanse.gateway.settings import GatewaySettings
+from hanse.gateway.resilience.waiting import Means
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
 from hanse.protocol.wire import Operation
@@ -36,20 +32,6 @@ FALLBACK_HEADER = b"hanse-fallback"
 
 _CONTINUED = (Operation.CHAT.path, Operation.COMPLETION.path)
 _FRAME_END = b"}\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a steady client and its answers work with."""
-
-    client: MarketClient
-    get_settings: Callable[[], GatewaySettings]
-    figures: StayingFigures
-    fallback: Fallback
-
-    def get_wait_s(self) -> float:
-        """How long the market is asked again; not at all with a fallback at hand."""
-        return 0.0 if self.fallback.is_there else self.get_settings().market_wait_s
 
 
 class SteadyAnswer:
@@ -76,9 +58,11 @@ class SteadyAnswer:
         self._body = body
         self._needs = needs
         self._part = part
-        self._is_ended = self._is_done = self._is_fallback = False
+        self._is_ended = self._is_done = self._is_over = self._is_fallback = False
         self._turns = 0
-        self._taken: list[bytes] = []
+        self._patience: Patience | None = None  # while a part is read
+        self._odd: VerificationError | None = None  # behind what was taken last
+        self._read_next: ReadBatch
         self._held_bytes = 0
         self._delivered = Delivered()
         self._joint: Joint | None = None
@@ -110,46 +94,49 @@ class SteadyAnswer:
 
     async def frames(self) -> AsyncIterator[bytes]:
         """The frames of one stream, whoever made them; `[DONE]` last."""
-        async with aclosing(self.batches()) as batches:
-            async for batch in batches:
+        try:
+            while batch := await self.read_batch():
                 for frame in batch:
                     yield frame
+        finally:
+            self._end_patience()
 
-    async def batches(self) -> AsyncGenerator[list[bytes], None]:
-        """The same, those that came together in one list."""
-        while True:
-            settings = self._means.get_settings()
-            patience = Patience(settings.silence_s, settings.first_token_s)
+    async def read_batch(self) -> list[bytes]:
+        """The next ones, those that came together in one list; empty after the last."""
+        while not self._is_over:
+            patience = self._patience or self._begin_part()
             failure: HanseError | None = None
             try:
-                async for batch in iterate_batches(self._part):
-                    patience.state = WITH_APPLICATION
-                    try:
-                        frames, odd = self._take_batch(batch), None
-                    except VerificationError as error:
-                        frames, odd = self._taken, error
-                    if frames:
-                        yield frames
-                    if odd is not None:
-                        raise odd
+                if self._odd is not None:  # what came before it was handed on
+                    raise self._odd
+                if patience.state == WITH_APPLICATION:
                     patience.state = WAITING
-                if self._is_done:
-                    return
+                batch = await self._read_next()
+                patience.state = WITH_APPLICATION
+                if batch:
+                    if frames := self._take_batch(batch):
+                        return frames
+                    continue
             except HanseError as error:
                 failure = error
             except asyncio.CancelledError:
                 if not patience.take_back():
+                    self._end_patience()
                     raise
                 failure = self._get_silence(patience.is_first)
-            finally:
-                patience.end()
-            if frames := await self._go_on(failure or self._get_break()):
-                yield frames
-            if self._is_done:
-                return
+            self._end_patience()
+            self._is_over = True  # unless somebody goes on
+            if failure is None and self._is_done:
+                break
+            frames = await self._go_on(failure or self._get_break())
+            self._is_over = self._is_done
+            if frames:
+                return frames
+        return []
 
     async def close(self) -> None:
         """Hang up if it is still coming. Never fails, and may be called twice."""
+        self._end_patience()
         await self._part.close()
 
     def mark(self, headers: Headers) -> None:
@@ -157,21 +144,43 @@ class SteadyAnswer:
         headers.extend(self._marks)
         self._marks = headers
 
+    def _begin_part(self) -> Patience:
+        settings = self._means.get_settings()
+        self._patience = Patience(settings.silence_s, settings.first_token_s)
+        self._odd = None
+        self._read_next = get_batch_reader(self._part)
+        return self._patience
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.end()
+            self._patience = None
+
     def _take_batch(self, batch: list[bytes]) -> list[bytes]:
         """What the application gets of these; they are also kept as delivered."""
-        self._taken = taken = []
-        for raw in batch:
-            if raw[-3:] != _FRAME_END or raw[:14] == ERROR_FRAME:
-                frame = self._take_odd(raw)
-            else:
-                frame = raw if self._joint is None else self._joint.join(raw)
-            if frame is not None:
-                taken.append(frame)
-                self._delivered.held.append(frame)
-                self._held_bytes += len(frame)
+        odd = [raw for raw in batch if raw[-3:] != _FRAME_END or raw[:14] == ERROR_FRAME]
+        ends = odd == batch[-1:] and b"[DONE]" in odd[0][:16]
+        self._is_done = self._is_done or ends
+        taken = batch if (ends or not odd) and not self._joint else self._take_singly(batch)
+        self._delivered.held += taken
+        self._held_bytes += sum(map(len, taken))
         if self._held_bytes > HELD_BYTES_MAX:
             self._delivered.read()
             self._held_bytes = 0
+        return taken
+
+    def _take_singly(self, batch: list[bytes]) -> list[bytes]:
+        taken: list[bytes] = []
+        try:
+            for raw in batch:
+                if raw[-3:] != _FRAME_END or raw[:14] == ERROR_FRAME:
+                    frame = self._take_odd(raw)
+                else:
+                    frame = raw if self._joint is None else self._joint.join(raw)
+                if frame is not None:
+                    taken.append(frame)
+        except VerificationError as error:
+            self._odd = error
         return taken
 
     def _take_odd(self, raw: bytes) -> bytes | None:
@@ -240,10 +249,10 @@ class SteadyAnswer:
         self._needs = replace(self._needs, excluded=excluded)
         receipt = self._part.receipt
         try:
-            wait_s = self._means.get_wait_s()
-            self._part = await ask_patiently(
-                self._means.client, self._path, body, self._needs, None, wait_s
-            )
+            try:
+                self._part = await self._means.client.request(self._path, body, self._needs)
+            except TransientError as error:
+                self._part = await self._means.ask_again(error, self._path, body, self._needs)
         except HanseError:
             is_amid = not self._delivered.is_empty
             fallback = self._means.fallback

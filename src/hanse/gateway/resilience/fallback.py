@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from hanse.gateway.bodies import rename_model
-from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
+from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, get_batch_reader
 from hanse.gateway.plain import open_plain, read_upstream
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.settings import GatewaySettings
@@ -117,6 +117,7 @@ class _LocalAnswer:
 
     def __init__(self, answer: MarketAnswer) -> None:
         self._answer = answer
+        self.read_batch = get_batch_reader(answer)
         self.is_stream = answer.is_stream
         self.receipt: Receipted | None = None
 
@@ -125,9 +126,6 @@ class _LocalAnswer:
 
     def frames(self) -> AsyncIterator[bytes]:
         return self._answer.frames()
-
-    def batches(self) -> AsyncIterator[list[bytes]]:
-        return iterate_batches(self._answer)
 
     async def close(self) -> None:
         await self._answer.close()

@@ -9,7 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from hanse.gateway.client import MarketAnswer, MarketClient, Receipted, iterate_batches
+from hanse.gateway.client import (
+    MarketAnswer,
+    MarketClient,
+    ReadBatch,
+    Receipted,
+    get_batch_reader,
+)
 from hanse.gateway.resilience.delivered import ERROR_FRAME
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.market import Needs
@@ -21,9 +27,7 @@ class Opened:
 
     is_stream = True
 
-    def __init__(
-        self, answer: MarketAnswer, first: list[bytes], rest: AsyncIterator[list[bytes]]
-    ) -> None:
+    def __init__(self, answer: MarketAnswer, first: list[bytes], rest: ReadBatch) -> None:
         self.provider = answer.provider
         self.read = answer.read
         self.close = answer.close
@@ -38,15 +42,14 @@ class Opened:
 
     async def frames(self) -> AsyncIterator[bytes]:
         """See `MarketAnswer.frames`."""
-        async for batch in self.batches():
+        while batch := await self.read_batch():
             for frame in batch:
                 yield frame
 
-    async def batches(self) -> AsyncIterator[list[bytes]]:
-        """The same, those that came together in one list."""
-        yield self._first
-        async for batch in self._rest:
-            yield batch
+    async def read_batch(self) -> list[bytes]:
+        """The next ones, those that came together in one list; empty after the last."""
+        first, self._first = self._first, []
+        return first or await self._rest()
 
 
 class Hedge:
@@ -93,9 +96,8 @@ class Hedge:
     async def _open(self, path: str, body: bytes, needs: Needs, asked: list[str]) -> Opened:
         answer = await self._client.request(path, body, needs, asked)
         try:
-            batches = iterate_batches(answer)
-            nothing: list[bytes] = []
-            first = await anext(batches, nothing)
+            read_batch = get_batch_reader(answer)
+            first = await read_batch()
             if not first or first[0].startswith(ERROR_FRAME):
                 raise TransientError(
                     "provider_unreachable", f"provider {answer.provider} sent no first frame"
@@ -103,7 +105,7 @@ class Hedge:
         except BaseException:
             await answer.close()
             raise
-        return Opened(answer, first, batches)
+        return Opened(answer, first, read_batch)
 
     def _hang_up(self, racers: list["asyncio.Task[Opened]"]) -> None:
         for racer in racers:

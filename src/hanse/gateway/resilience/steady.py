@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hanse.gateway.client import MarketAnswer, MarketClient
-from hanse.gateway.resilience.answer import Means, SteadyAnswer
+from hanse.gateway.resilience.answer import SteadyAnswer
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.hedging import Hedge
-from hanse.gateway.resilience.waiting import ask_patiently
+from hanse.gateway.resilience.waiting import Means
 from hanse.gateway.settings import GatewaySettings
 from hanse.market import Needs
-from hanse.protocol.errors import HanseError
+from hanse.protocol.errors import HanseError, TransientError
 
 if TYPE_CHECKING:  # the chain's libraries take long to import, and keys need none of them
     from hanse.sdk.money import Money
@@ -73,8 +73,10 @@ class SteadyClient:
             if hedge_after_s and _is_stream(body):
                 answer = await self._hedge.open(path, body, wanted, hedge_after_s)
             else:
-                wait_s = self._means.get_wait_s()
-                answer = await ask_patiently(self._means.client, path, body, wanted, asked, wait_s)
+                try:
+                    answer = await self._means.client.request(path, body, wanted, asked)
+                except TransientError as error:
+                    answer = await self._means.ask_again(error, path, body, wanted, asked)
         except HanseError as error:
             fallback = await self._means.fallback.find_answer(path, body, error)
             if fallback is None:

@@ -6,8 +6,13 @@ are few. With a fallback at hand nobody waits.
 """
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from hanse.gateway.client import MarketAnswer, MarketClient
+from hanse.gateway.resilience.fallback import Fallback
+from hanse.gateway.resilience.figures import StayingFigures
+from hanse.gateway.settings import GatewaySettings
 from hanse.market import Needs
 from hanse.protocol.errors import TransientError
 
@@ -17,34 +22,43 @@ PAUSE_S_MIN, PAUSE_S_MAX = 0.25, 1.0
 _PASSING = frozenset(("no_provider", "rate_limited", "overloaded", "draining"))
 
 
-async def ask_patiently(
-    client: MarketClient,
-    path: str,
-    body: bytes,
-    needs: Needs,
-    asked: list[str] | None,
-    wait_s: float,
-) -> MarketAnswer:
-    """The answer of the first round that finds a provider.
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a steady client and its answers work with."""
 
-    Args:
-        client: who is asked.
-        path: of the request.
-        body: of the request.
-        needs: of its choice.
-        asked: gets each provider's address.
-        wait_s: time for all pauses together; 0 for one round.
+    client: MarketClient
+    get_settings: Callable[[], GatewaySettings]
+    figures: StayingFigures
+    fallback: Fallback
 
-    Raises:
-        HanseError: what the last round said.
-    """
-    while True:
-        try:
-            return await client.request(path, body, needs, asked)
-        except TransientError as error:
-            if wait_s <= 0 or error.code not in _PASSING:
-                raise
+    async def ask_again(
+        self,
+        error: TransientError,
+        path: str,
+        body: bytes,
+        needs: Needs,
+        asked: list[str] | None = None,
+    ) -> MarketAnswer:
+        """The answer of the first further round that finds a provider.
+
+        Args:
+            error: what the first round said.
+            path: of the request.
+            body: of the request.
+            needs: of its choice.
+            asked: gets each provider's address.
+
+        Raises:
+            HanseError: what the last round said.
+        """
+        wait_s = 0.0 if self.fallback.is_there else self.get_settings().market_wait_s
+        while wait_s > 0 and error.code in _PASSING:
             wished_s = error.retry_after_s or PAUSE_S_MIN
             pause_s = min(wait_s, max(PAUSE_S_MIN, min(wished_s, PAUSE_S_MAX)))
-        wait_s -= pause_s
-        await asyncio.sleep(pause_s)
+            wait_s -= pause_s
+            await asyncio.sleep(pause_s)
+            try:
+                return await self.client.request(path, body, needs, asked)
+            except TransientError as again:
+                error = again
+        raise error
