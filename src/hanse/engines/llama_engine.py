@@ -100,6 +100,11 @@ class LlamaEngine:
         """The server process, for operators and tests."""
         return self._process.pid if self._process else None
 
+    @property
+    def expf(self) -> str:
+        """What became of `current_expf`, for operators and tests: "bound", or why it was not."""
+        return self._process.expf if self._process else ""
+
     async def start(self, progress: Progress | None = None) -> None:
         """Prepare the model (once), start the server, ask it what it can do."""
         try:
@@ -296,6 +301,7 @@ class LlamaEngine:
             cache_type=s.cache_type,
             embeddings=self._serves_embeddings(),
             memory_max_mib=s.memory_max_mib or self._get_memory_mib(),
+            current_expf=s.current_expf and self._copy is not None and self._copy.is_told,
             parent_pid=parent_pid,
         )
 

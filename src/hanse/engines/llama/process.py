@@ -69,6 +69,7 @@ class LlamaProcess:
         self._watcher: asyncio.Task[None] | None = None
         self._deaths: deque[float] = deque(maxlen=RESTARTS_MAX + 1)
         self.is_ready = False
+        self.expf = ""
 
     @property
     def pid(self) -> int | None:
@@ -159,6 +160,7 @@ class LlamaProcess:
         while line := await child.stdout.readline():
             message = msgspec.json.decode(line)
             if message["state"] == "ready":
+                self.expf = message["expf"]
                 return
             if message["state"] == "failed":
                 raise RequestError(

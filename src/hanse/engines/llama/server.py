@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from hanse.engines.child_process import bound_memory, follow_parent
+from hanse.engines.llama.expf_binding import bind_current_expf
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         cache_type: of keys and values, GGML's name.
         embeddings: serve them too, by the mean over tokens.
         memory_max_mib: of this process, the model's file not counted; Linux only.
+        current_expf: take the platform's current one (`expf_binding`).
         parent_pid: whose end is ours.
     """
 
@@ -50,6 +52,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_type: str
     embeddings: bool
     memory_max_mib: int
+    current_expf: bool
     parent_pid: int
 
 
@@ -66,11 +69,12 @@ def main() -> None:
     try:
         import xllamacpp
 
+        expf = _bind_expf() if config.current_expf else "not wanted"
         server = xllamacpp.Server(_make_params(xllamacpp, config))
     except Exception as error:  # whatever the library throws, the parent must hear of it
         _say(pipe, {"state": "failed", "reason": f"{type(error).__name__}: {error}"[:300]})
         os._exit(1)
-    _say(pipe, {"state": "ready"})
+    _say(pipe, {"state": "ready", "expf": expf})
     threading.Event().wait()
     del server
 
@@ -107,6 +111,11 @@ def _make_params(xllamacpp: Any, config: ServerConfig) -> Any:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return params
+
+
+def _bind_expf() -> str:
+    library = getattr(sys.modules.get("xllamacpp.xllamacpp"), "__file__", None)
+    return bind_current_expf(library) if library else "the wheel has another form"
 
 
 def _exit_at_end_of_input(socket_path: str) -> None:

@@ -35,6 +35,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             callers that are trusted only.
         memory_max_mib: of the server process without the model's file; it ends and is restarted
             above. 0 for 4 GiB and four times the model file.
+        current_expf: where a copy is served, let llama.cpp call the platform's current `expf`, not
+            the one for old systems that its wheel asks for: the same values, a cheaper proof
+            (`hanse.engines.llama.expf_binding`). Nothing changes where that cannot be verified.
         stuck_s: a server whose loop has not turned for so long is ended and restarted; far above
             the time of one step.
         ready_timeout_s: the longest that loading may take.
@@ -58,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     embeddings: bool = True
     grammar: bool = False
     memory_max_mib: int = 0
+    current_expf: bool = True
     stuck_s: float = 60.0
     ready_timeout_s: float = 120.0
     log_path: str = ""
