@@ -13,9 +13,10 @@ from hanse.cli.auditing.prompts import make_request
 from hanse.cli.auditing.serving import serve_all
 from hanse.engines.llama_engine import LlamaEngine, Settings
 from hanse.protocol.commitments.fingerprints import FINGERPRINT_BYTES
-from hanse.protocol.commitments.tree import ENTRY_BYTES
+from hanse.settlement.openings.kept_form import encode_kept
 
 ANSWERS, TOKENS, ROUNDS, USERS = 8, 128, 5, 8
+ROOT_BYTES = 32
 
 
 async def measure_cost(copy: Path, model: OpenedModel, cache_dir: Path) -> dict[str, Any]:
@@ -32,7 +33,7 @@ async def measure_cost(copy: Path, model: OpenedModel, cache_dir: Path) -> dict[
     try:
         await proving.start()
         await silent.start()
-        share = await _compare_audit(proving, model)
+        share, kept = await _compare_audit(proving, model)
         slower = []
         for _ in range(ROUNDS):
             with_proof = await measure(proving, USERS, 48)
@@ -44,8 +45,9 @@ async def measure_cost(copy: Path, model: OpenedModel, cache_dir: Path) -> dict[
     return {
         "prover_overhead": round(statistics.median(slower), 4),
         "audit_cost_over_generation": round(share, 4),
-        "bytes_per_token": FINGERPRINT_BYTES,
-        "bytes_per_token_kept": ENTRY_BYTES,
+        "bytes_per_token": round(kept, 2),
+        "bytes_per_token_of_fingerprint": FINGERPRINT_BYTES,
+        "bytes_per_request_on_the_wire": ROOT_BYTES,
         "network_cost_at_1_percent": round(share / 100, 5),
     }
 
@@ -55,7 +57,8 @@ def _sum_ms(found: dict[str, float]) -> float:
     return found["server_ms_per_token"] + found["own_ms_per_token"]
 
 
-async def _compare_audit(engine: LlamaEngine, model: OpenedModel) -> float:
+async def _compare_audit(engine: LlamaEngine, model: OpenedModel) -> tuple[float, float]:
+    """An audit's processor time over its answer's, and bytes that a broker keeps of a token."""
     assert engine.pid is not None
     questions = [make_request(number, TOKENS) for number in range(ANSWERS)]
     began = read_cpu_s(engine.pid)
@@ -63,4 +66,6 @@ async def _compare_audit(engine: LlamaEngine, model: OpenedModel) -> float:
     generated = read_cpu_s(engine.pid) - began
     began = time.process_time()
     await asyncio.to_thread(lambda: [rescore(answer, model) for answer in answers])
-    return (time.process_time() - began) / generated
+    share = (time.process_time() - began) / generated
+    kept = sum(len(encode_kept(answer.entries)) for answer in answers)
+    return share, kept / sum(len(answer.entries) for answer in answers)

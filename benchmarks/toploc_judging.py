@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.toploc_side import EXPONENTS, MEAN, MEDIAN
 from hanse.protocol.commitments.fingerprints import ABSENT, FINGERPRINT_BYTES, quantise
-from hanse.protocol.commitments.tree import ENTRY_BYTES, Entry, get_commitment_root
+from hanse.protocol.commitments.tree import Entry, get_commitment_root
+from hanse.settlement.openings.kept_form import encode_kept
 from hanse.verification.audits.bounds import find_upper_bound, get_rate_bound
 from hanse.verification.audits.calibration import MARGIN_PPM
 from hanse.verification.audits.statistics import (
@@ -196,7 +197,9 @@ def get_cost(
     return {
         "cost": f"of answers of {longest} tokens, their prompts proven too",
         "answers": len(long),
-        "hanse_bytes_kept": ENTRY_BYTES,
+        "hanse_bytes_kept": round(
+            sum(len(encode_kept(one.found.entries)) for one in long) / tokens, 2
+        ),
         "hanse_bytes_of_fingerprint": FINGERPRINT_BYTES,
         "hanse_bytes_on_the_wire_a_request": 32,
         "toploc_bytes": round(sum(one["bytes"] for one in lines) / tokens, 2),

@@ -4,8 +4,8 @@
     root = the Merkle root of the leaves in order (`protocol/merkle.py`, which hashes each leaf)
 
 The root goes into the receipt, which is signed before anybody knows whether it will be audited. The
-broker keeps token and fingerprint of each position for the audit window, 20 bytes, and hands them
-out as the receipt's opening:
+broker keeps token and fingerprint of each position for the audit window (in a shorter form of its
+own, `settlement/openings/kept_form.py`), and hands them out as the receipt's opening:
 
     opening = "hanse opening 1", line feed || number of positions (4 bytes) || each (20 bytes)
 
