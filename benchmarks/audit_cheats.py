@@ -22,9 +22,9 @@ from typing import Any
 
 import msgspec
 
-from hanse.cli.auditing.auditors import OpenedModel
-from hanse.cli.auditing.calibrating import Load, get_engine_settings
-from hanse.cli.auditing.serving import Served, serve_all
+from hanse.auditor.calibrating.noise import Load, get_engine_settings
+from hanse.auditor.calibrating.serving import Served, serve_all
+from hanse.auditor.opened_model import OpenedModel
 from hanse.engines import open_engine
 from hanse.engines.gguf_files import find_packaged_model
 from hanse.engines.proving.prefill_gguf import STEP_TOKENS, GgufPrefill

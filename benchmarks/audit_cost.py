@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_proving import UnprovenCopy, measure, read_cpu_s
-from hanse.cli.auditing.auditors import OpenedModel
-from hanse.cli.auditing.calibrating import rescore
-from hanse.cli.auditing.prompts import make_request
-from hanse.cli.auditing.serving import serve_all
+from hanse.auditor.calibrating.noise import rescore
+from hanse.auditor.calibrating.prompts import make_request
+from hanse.auditor.calibrating.serving import serve_all
+from hanse.auditor.opened_model import OpenedModel
 from hanse.engines.llama_engine import LlamaEngine, Settings
 from hanse.protocol.commitments.fingerprints import FINGERPRINT_BYTES
 from hanse.settlement.openings.kept_form import encode_kept

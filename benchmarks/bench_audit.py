@@ -33,9 +33,9 @@ from benchmarks.audit_cheats import BY_FILE, ROOT, find_files, make_files, serve
 from benchmarks.audit_cost import measure_cost
 from benchmarks.auditing.plan import CHEATS
 from benchmarks.auditing.whole import measure_whole, print_report
-from hanse.cli.auditing.auditors import OpenedModel, open_model
-from hanse.cli.auditing.calibrating import Load, Rescored, Sample, calibrate, rescore, take
-from hanse.cli.auditing.prompts import make_request
+from hanse.auditor.calibrating.noise import Load, Rescored, Sample, calibrate, rescore, take
+from hanse.auditor.calibrating.prompts import make_request
+from hanse.auditor.opened_model import OpenedModel, open_model
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error
 from hanse.verification.audits.bounds import find_upper_bound, get_rate_bound
 from hanse.verification.audits.calibration import MARGIN_PPM, Calibration
@@ -180,7 +180,7 @@ def get_single_limit(answers: Sequence[Rescored], quantile: float) -> int:
 async def run(size: Size, runtime: str, folder: Path) -> None:
     tell("making copies")
     files = make_files(folder)
-    with open_model(str(files["own"]), runtime, threads=1, context_tokens=1_024) as model:
+    with open_model(files["own"], runtime, threads=1, context_tokens=1_024) as model:
 
         def honestly(questions: list[Any], load: Load) -> Any:
             return serve(files["own"], questions, load, folder)
@@ -211,7 +211,7 @@ async def run(size: Size, runtime: str, folder: Path) -> None:
 async def print_cost(folder: Path) -> None:
     """The last line of the whole; the quick one has it with its thresholds."""
     own = find_files(folder)["own"]
-    with open_model(str(own), "llama", threads=1, context_tokens=1_024) as model:
+    with open_model(own, "llama", threads=1, context_tokens=1_024) as model:
         print(json.dumps(await measure_cost(own, model, folder)), flush=True)
 
 

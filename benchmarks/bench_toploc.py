@@ -45,10 +45,10 @@ from benchmarks.audit_cheats import (
 )
 from benchmarks.toploc_side import run_toploc
 from benchmarks.toploc_states import open_states
-from hanse.cli.auditing.auditors import OpenedModel, open_model
-from hanse.cli.auditing.calibrating import Load, Rescored, rescore
-from hanse.cli.auditing.prompts import make_request
-from hanse.cli.auditing.serving import Served
+from hanse.auditor.calibrating.noise import Load, Rescored, rescore
+from hanse.auditor.calibrating.prompts import make_request
+from hanse.auditor.calibrating.serving import Served
+from hanse.auditor.opened_model import OpenedModel, open_model
 from hanse.engines.gguf_files import find_packaged_model
 from hanse.models.quantising.files import quantise_file
 from hanse.models.skipping import skip_layers
@@ -128,8 +128,8 @@ async def serve_cases(
 ) -> list[Case]:
     """All answers, with what Hanse's audits measured; `spent` gets their processor seconds."""
     with (
-        open_model(str(files["own"]), "llama", threads=1, context_tokens=1_024) as llama,
-        open_model(str(files["own"]), "torch", threads=1, context_tokens=1_024) as torch,
+        open_model(files["own"], "llama", threads=1, context_tokens=1_024) as llama,
+        open_model(files["own"], "torch", threads=1, context_tokens=1_024) as torch,
     ):
         tell(f"{honest} honest answers")
         answers = await serve(files["own"], pick_questions(0, honest), LOAD, folder)

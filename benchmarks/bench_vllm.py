@@ -35,10 +35,10 @@ import msgspec
 
 from benchmarks.load import get_cpu_s
 from benchmarks.vllm_side import CONTEXT_TOKENS, Vllm, run_vllm, write_base
-from hanse.cli.auditing.auditors import open_model
-from hanse.cli.auditing.calibrating import Sample, rescore, take
-from hanse.cli.auditing.prompts import make_request
-from hanse.cli.auditing.serving import Served, serve_all
+from hanse.auditor.calibrating.noise import Sample, rescore, take
+from hanse.auditor.calibrating.prompts import make_request
+from hanse.auditor.calibrating.serving import Served, serve_all
+from hanse.auditor.opened_model import open_model
 from hanse.engines import Operation, open_engine
 from hanse.engines.proving.copy_in_service import read_copy
 from hanse.engines.proving.openai_proof import OpenAIProof
@@ -124,7 +124,7 @@ def _get_settings(url: str, files: Files) -> dict[str, Any]:
 def audit(ways: Sequence[Way], model: Path, runtime: str) -> tuple[str, Sample]:
     """All answers of these ways through one auditor."""
     sample = Sample()
-    with open_model(str(model), runtime, threads=2, context_tokens=CONTEXT_TOKENS) as opened:
+    with open_model(model, runtime, threads=2, context_tokens=CONTEXT_TOKENS) as opened:
         for way in ways:
             for served in way.served:
                 take(sample, served, rescore(served, opened))

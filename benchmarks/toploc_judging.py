@@ -25,7 +25,7 @@ from hanse.verification.audits.statistics import (
 
 if TYPE_CHECKING:
     from benchmarks.bench_toploc import Case
-    from hanse.cli.auditing.calibrating import Rescored
+    from hanse.auditor.calibrating.noise import Rescored
 
 QUANTILE, CONFIDENCE = 0.95, 0.95
 CALIBRATING = 80

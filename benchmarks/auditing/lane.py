@@ -25,7 +25,7 @@ from benchmarks.auditing.questions import make_questions
 from benchmarks.auditing.records import Record, append, read_done
 from benchmarks.auditing.serving import Numbered, Tools, make_server
 from benchmarks.auditing.torch_side import TorchMany
-from hanse.cli.auditing.serving import Served
+from hanse.auditor.calibrating.serving import Served
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.engines.proving.reader_gguf import GgufReader
 from hanse.engines.proving.scores import CopyScores

@@ -15,7 +15,7 @@ Calibration comes first, the held-out answers in slices that change the load.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hanse.cli.auditing.calibrating import Load
+from hanse.auditor.calibrating.noise import Load
 
 SAMPLERS_PER_QUESTION = 4
 CHEATS_LANE = "cheats"

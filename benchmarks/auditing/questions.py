@@ -6,7 +6,7 @@ form that no calibration saw: thresholds have to hold for what they were not mad
 
 from typing import Any
 
-from hanse.cli.auditing.prompts import FORMS, SAMPLERS, SUBJECTS, SYSTEMS
+from hanse.auditor.calibrating.prompts import FORMS, SAMPLERS, SUBJECTS, SYSTEMS
 
 NEW_SUBJECTS = (
     "kettles", "deserts", "violins", "sparrows", "tunnels", "mirrors", "pepper", "ferries",

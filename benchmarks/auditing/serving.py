@@ -12,8 +12,8 @@ from benchmarks.auditing.llama_side import GgufMany
 from benchmarks.auditing.plan import SAMPLERS_PER_QUESTION, Job
 from benchmarks.auditing.questions import Question
 from benchmarks.auditing.torch_side import Order, TorchMany
-from hanse.cli.auditing.calibrating import get_engine_settings
-from hanse.cli.auditing.serving import PROVIDER, Served, serve_one
+from hanse.auditor.calibrating.noise import get_engine_settings
+from hanse.auditor.calibrating.serving import PROVIDER, Served, serve_one
 from hanse.engines import Engine, Operation, open_engine
 from hanse.protocol.commitments.seeds import get_request_seed
 from hanse.protocol.commitments.tree import Entry

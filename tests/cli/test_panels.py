@@ -10,11 +10,8 @@ import pytest
 from hanse.chain import Asset, Key, Registry, Rpc, open_disputes
 from hanse.chain.keys import unlock_keystore
 from hanse.cli.local_network import PANELS
-from hanse.cli.panels.sealed import find_sealed, get_path, make_sealed, save_sealed
 from hanse.contracts.deployment import Terms
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import RequestError
-from hanse.protocol.ledger.panels.sealing import Verdict
 from hanse.protocol.messages import (
     FinishReason,
     Offer,
@@ -185,18 +182,3 @@ def test_a_file_without_a_receipt_is_no_ground_for_a_challenge(run, tmp_path):
     assert run("disputes", "challenge", str(file), "--json").error["code"] == "receipt_invalid"
     missing = run("disputes", "challenge", str(tmp_path / "none.json"), "--json")
     assert missing.error["code"] == "not_found"
-
-
-def test_what_was_sealed_is_not_sealed_anew(tmp_path):
-    """A second salt for a vote whose first is on the chain already would lose that vote."""
-    path = get_path(tmp_path, "0x" + "c4" * 32, "0x" + "a0" * 20, "vote-1")
-    assert find_sealed(path) is None
-    first = make_sealed(Verdict.UPHELD)
-    save_sealed(path, first)
-    assert find_sealed(path) == first
-    with pytest.raises(RequestError, match="is there already"):
-        save_sealed(path, make_sealed(Verdict.UPHELD))
-    assert find_sealed(path) == first
-    path.write_text("{")
-    with pytest.raises(RequestError, match="vote-1"):
-        find_sealed(path)

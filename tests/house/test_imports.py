@@ -50,6 +50,13 @@ def test_the_contracts_hold():
         ("settlement/planted.py", "import hanse.market", "Arrows point down"),
         ("chain/planted.py", "import hanse.store", "Arrows point down"),
         ("gateway/planted.py", "import hanse.provider", "Arrows point down"),
+        ("gateway/planted.py", "import hanse.auditor.reputation", "Arrows point down"),
+        ("auditor/planted.py", "import click", "Only commands print"),
+        (
+            "auditor/reputation/planted.py",
+            "def lazily():\n    import hanse.auditor.opened_model",
+            "Reputations load no model",
+        ),
         ("protocol/planted.py", "import asyncio", "The protocol does no I/O"),
         ("protocol/planted.py", "import time", "The protocol does no I/O"),
         ("engines/planted.py", "import hanse.chain", "Engines never see the chain"),

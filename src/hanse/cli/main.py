@@ -17,7 +17,7 @@ COMMANDS = {
     "quote": ("hanse.cli.budgeting.quote:quote", "Price a request before it is made."),
     "match": ("hanse.cli.commands.match:match", "Show who would be asked for a request, and why."),
     "observe": (
-        "hanse.cli.reputation.command:observe",
+        "hanse.cli.auditing.observe:observe",
         "Sign that a provider failed, or how long it took.",
     ),
     "account": ("hanse.cli.commands.account:account", "Deposit, fund, refund, withdraw."),

@@ -1,48 +1,20 @@
 """`hanse audit`: what the commands print, write and refuse; audits themselves are tested below."""
 
-import dataclasses
-import hashlib
-import json
 from pathlib import Path
 
-import msgspec
 import pytest
-from coincurve import PrivateKey
 
-from hanse.cli.auditing.auditors import OpenedModel
-from hanse.cli.auditing.openings import OPENING_PATH, fetch_opening
-from hanse.cli.auditing.prompts import KINDS, SAMPLERS, make_request
-from hanse.cli.auditing.running import (
-    Purchase,
-    audit_purchase,
-    find_overbilled,
-    show_breach,
-)
+from hanse.auditor.purchases import show_breach
 from hanse.cli.modelling.copies.master_keys import make_master
-from hanse.protocol.commitments.copies import CopyDescription, encode_copy_description
-from hanse.protocol.errors import RequestError, TransientError
-from hanse.protocol.manifests import get_manifest_root
-from hanse.protocol.messages import Offer, SignedOffer, SignedVoucher, Usage, Voucher
-from hanse.protocol.signatures import ZERO_HASH, to_hex
-from hanse.sdk.receipt_file import verify_receipt_document
-from hanse.sdk.transport.asgi import AsgiTransport
-from hanse.settlement.books.voucher_records import StoredVoucher, VoucherState
+from hanse.protocol.commitments.copies import encode_copy_description
+from hanse.protocol.messages import Usage
+from hanse.protocol.signatures import ZERO_HASH
 from hanse.verification.audits.calibration import Calibration, encode_calibration
-from hanse.verification.audits.judging import Verdict
-from hanse.verification.evidence.files import verify_evidence
-from tests.verification.audits.bought_answers import (
-    MANIFEST,
-    OFFER,
-    PATH,
-    SERVED_NOISE,
-    calibrate,
-    make_auditor,
-    sell,
-)
+from tests.auditor.made_purchases import make_model
+from tests.verification.audits.bought_answers import OFFER, SERVED_NOISE, calibrate, sell
 from tests.verification.audits.toy_model import ToyModel
 from tests.verification.evidence.made_evidence import (
     AUDITOR,
-    DOMAIN,
     USER,
     Signer,
     make_evidence,
@@ -128,122 +100,6 @@ def test_a_purchase_that_left_no_trace_cannot_be_audited(run, calibration, tmp_p
     assert ran.error["code"] == "calibration_invalid"
 
 
-def make_purchase(model: ToyModel) -> Purchase:
-    sold = sell(model, 40)
-    document = make_receipt_document(sold)
-    return Purchase(sold.bought, sold.opening, document, DOMAIN)
-
-
-def make_model(path: Path, provider: str, root: str = MANIFEST) -> OpenedModel:
-    path.write_bytes(b"weights")
-    copy = CopyDescription(
-        1, root, provider, 3, "0x" + "88" * 32, "llama", "llama", "output_bias", "Q8_0", "test", 32,
-        32, 64, tuple(range(64, 80)), tuple(range(64, 80)), 30.0, 4 / 127, "0x" + "77" * 32, 7,
-    )  # fmt: skip
-    return OpenedModel(make_auditor(), path, copy)
-
-
-@pytest.mark.parametrize(("weights", "verdict"), [(1, Verdict.HONEST), (2, Verdict.CHEAT)])
-def test_a_purchase_becomes_evidence(
-    calibration: Calibration, tmp_path: Path, weights: int, verdict: Verdict
-) -> None:
-    purchase = make_purchase(ToyModel(weights=weights, noise=SERVED_NOISE))
-    model = make_model(tmp_path / "copy.gguf", OFFER.provider)
-    found, data = audit_purchase(
-        purchase, model, calibration, AUDITOR, tmp_path / "cache", withhold=False
-    )
-    assert found.judgement.verdict is verdict
-    evidence = verify_evidence(data, verify_receipt_document)
-    assert evidence.statement.judgement == found.judgement
-    assert evidence.statement.model.epoch == 3
-    _, bare = audit_purchase(
-        purchase, model, calibration, AUDITOR, tmp_path / "cache", withhold=True
-    )
-    assert verify_evidence(bare, verify_receipt_document).content is None
-
-
-@pytest.mark.parametrize(
-    ("provider", "root", "said"),
-    [("0x" + "99" * 20, MANIFEST, "audit it with"), (OFFER.provider, ZERO_HASH, "offered was")],
-)
-def test_another_provider_s_copy_audits_nothing(
-    calibration: Calibration, tmp_path: Path, provider: str, root: str, said: str
-) -> None:
-    model = make_model(tmp_path / "copy.gguf", provider, root)
-    purchase = make_purchase(ToyModel())
-    with pytest.raises(RequestError, match=said):
-        audit_purchase(purchase, model, calibration, AUDITOR, tmp_path / "cache", withhold=False)
-
-
-def make_voucher(offer: Offer, signer: Signer) -> StoredVoucher:
-    request = sell(ToyModel(), 8).bought.request
-    voucher = Voucher(USER.address, offer.provider, 5, 1, to_hex(request.struct_hash()))
-    signed = SignedVoucher(voucher, request, signer.address, "0x")
-    return StoredVoucher(
-        signed, PATH, SignedOffer(offer, "0x"), offer.provider, bytes(32), 10, 8,
-        VoucherState.RECEIPTED, None, 0, True, 1,
-    )  # fmt: skip
-
-
-def make_broker(status: int, body: bytes, asked: list[str]):  # type: ignore[no-untyped-def]
-    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
-        asked.append(scope["path"])
-        assert any(name == b"authorization" for name, _ in scope["headers"])
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": body})
-
-    return app
-
-
-async def test_an_opening_comes_from_the_first_endpoint_that_answers() -> None:
-    asked: list[str] = []
-    endpoints = ("http://gone.example", "http://broker.example/")
-    offer = msgspec.structs.replace(OFFER, endpoints=endpoints)
-    transport = AsgiTransport({"http://broker.example": make_broker(200, b"opening", asked)})
-    voucher = make_voucher(offer, USER)
-    assert await fetch_opening(transport, DOMAIN, voucher, USER) == b"opening"
-    assert asked == [OPENING_PATH + voucher.signed.request.request_id]
-
-
-async def test_a_broker_without_the_opening_says_so_and_a_wrong_key_is_named() -> None:
-    refusal = json.dumps({"error": {"code": "not_found", "message": "not kept"}}).encode()
-    broker = make_broker(404, refusal, [])
-    voucher = make_voucher(OFFER, USER)
-    with pytest.raises(RequestError) as refused:
-        await fetch_opening(AsgiTransport({"http://broker.example": broker}), DOMAIN, voucher, USER)
-    assert refused.value.code == "not_found"
-    with pytest.raises(TransientError):
-        await fetch_opening(AsgiTransport({}), DOMAIN, voucher, USER)
-    other = Signer(PrivateKey(bytes([9]) * 32))
-    with pytest.raises(RequestError, match="--signer"):
-        await fetch_opening(AsgiTransport({}), DOMAIN, voucher, other)
-
-
-def test_questions_differ_and_take_every_kind_with_every_sampler() -> None:
-    made = [make_request(number, 10) for number in range(400)]
-    assert len({json.dumps(body["messages"]) for _, body in made}) == 400
-    pairs = {(kind, body.get("temperature")) for kind, body in made}
-    assert len(pairs) == len(KINDS) * len(SAMPLERS)
-
-
-def test_every_fourth_question_can_be_long() -> None:
-    lengths = [len(make_request(number, 10, 300)[1]["messages"][-1]["content"].split())
-               for number in range(40)]  # fmt: skip
-    assert all(length > 150 for length in lengths[3::4])
-    assert all(length < 30 for number, length in enumerate(lengths) if number % 4 != 3)
-
-
-def test_evidence_by_plain_weights_and_key_takes_the_very_base(tmp_path: Path) -> None:
-    path, cache = tmp_path / "base.gguf", tmp_path / "cache"
-    of_another = make_model(path, OFFER.provider)
-    with pytest.raises(RequestError, match="the copy was made of"):
-        dataclasses.replace(of_another, is_keyed=True).describe(MANIFEST, cache)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    root = get_manifest_root([(path.name, digest)])
-    keyed = dataclasses.replace(make_model(path, OFFER.provider, root), is_keyed=True)
-    assert keyed.describe(root, cache).manifest_root == root
-
-
 def test_a_copy_is_audited_by_its_key_with_that_key_only(run, tmp_path):
     model = make_model(tmp_path / "copy.gguf", OFFER.provider)
     assert model.copy is not None
@@ -297,9 +153,3 @@ def test_broken_promises_are_checked_and_counted_each_once(run, folder):
     (provider,) = run("audit", "report", str(folder), "--json").document["providers"]
     assert (provider["audits"], provider["overbilled"]) == (0, 2)
     assert provider["cheat_rate_at_most"] == 1.0, "nothing was drawn, so nothing is bounded"
-
-
-def test_an_answer_that_keeps_its_promise_leaves_no_file() -> None:
-    purchase = make_purchase(ToyModel(noise=SERVED_NOISE))
-    assert find_overbilled(purchase, AUDITOR) is None
-    assert show_breach(purchase.document, AUDITOR) is None

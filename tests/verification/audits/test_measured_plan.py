@@ -16,7 +16,7 @@ from benchmarks.auditing.plan import (
 )
 from benchmarks.auditing.questions import NEW_SUBJECTS, make_questions
 from benchmarks.auditing.records import Record, append, read_done, read_records
-from hanse.cli.auditing.prompts import SUBJECTS
+from hanse.auditor.calibrating.prompts import SUBJECTS
 
 JOBS = [job for lane in LANES for job in make_plan(lane)]
 

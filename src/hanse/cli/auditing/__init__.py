@@ -1,10 +1,11 @@
-"""What the commands of `hanse audit` do: models and records on one side, pure audits on the other.
+"""What `hanse audit` and `hanse observe` ask and show; `hanse.auditor` does the work.
 
-prompts.py       honest questions of several kinds
-serving.py       answers to them by the embedded engine, with their proof
-auditors.py      a model file, ready to audit with
-calibrating.py   honest noise measured, thresholds written
-openings.py      a receipt's opening, fetched from its broker
-running.py       one stored purchase audited, its evidence written
-files.py         evidence read, rerun and summed up
+model_options     the model that is run, as options name it
+overviews         the commands report, draw and calibrate
+calibration_runs  a calibration planned, made and told
+purchases         one purchase of this home, with its trace and books
+showing           judgements, broken promises and reruns in words
+watch_command     the command watch; watch_running opens what it works with
+observe           the command observe
+places            where a home keeps what its own audits work with
 """

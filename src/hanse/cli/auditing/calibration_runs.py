@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hanse.cli.auditing.auditors import OpenedModel, find_keyed, open_model
-from hanse.cli.auditing.calibrating import (
+from hanse.auditor.calibrating.noise import (
     Load,
     Questions,
     Sample,
@@ -14,6 +13,8 @@ from hanse.cli.auditing.calibrating import (
     calibrate,
     measure_noise,
 )
+from hanse.auditor.opened_model import OpenedModel, open_model
+from hanse.cli.auditing.model_options import find_audited, find_keyed
 from hanse.cli.modelling.places import find_model
 from hanse.cli.modelling.progress import show_progress
 from hanse.cli.session import Session
@@ -67,7 +68,7 @@ async def make(session: Session, order: Order) -> tuple[dict[str, Any], list[tup
     cache_dir = session.home / "cache"
     cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open_model(
-        options["model"],
+        find_audited(options),
         options["runtime"],
         threads=options["threads"],
         context_tokens=options["context"],

@@ -1,43 +1,13 @@
 """Commands over many answers: evidence summed up, records drawn, honest noise measured."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hanse.cli.framework import command, option_block, pass_session
+from hanse.cli.auditing.model_options import CONTEXT, FILE, model_options
+from hanse.cli.framework import command, pass_session
 from hanse.cli.session import Session
-
-FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-def model_options(*, needs_model: bool) -> Callable[..., Any]:
-    """What runs a model, for the commands that do."""
-    return option_block(
-        click.option(
-            "--model", required=needs_model, metavar="FILE",
-            help="The copy (GGUF) to run; with --copy and --master the plain model.",
-        ),
-        click.option(
-            "--copy", "copy_file", type=FILE, metavar="FILE.copy.json",
-            help="Description of the copy that is audited by its key.",
-        ),
-        click.option("--master", type=FILE, help="Master key of that copy."),
-        click.option(
-            "--runtime", type=click.Choice(["llama", "torch"]), default="llama",
-            help="What runs it. [default: llama]",
-        ),
-        click.option(
-            "--threads", type=click.IntRange(1, 256), default=2, help="Processor threads."
-        ),
-    )  # fmt: skip
-
-
-CONTEXT = click.option(
-    "--context", type=click.IntRange(64, 1_048_576), default=4_096, metavar="TOKENS",
-    help="Longest prompt and answer together. [default: 4096]",
-)  # fmt: skip
 
 
 @command(
@@ -57,7 +27,7 @@ def report(session: Session, /, paths: tuple[Path, ...]) -> None:
     nothing, many do. "at most" bounds the share of cheats, if audits were drawn at random. Broken
     promises are bills without their commitment or above it, each proven by its own signatures.
     """
-    from hanse.cli.auditing.files import sum_up
+    from hanse.auditor.files import sum_up
 
     document, output = sum_up(paths), session.output
     columns = ("provider", "audits>", "honest>", "cheat>", "inconclusive>", "sampling>",
@@ -93,11 +63,13 @@ async def draw(session: Session, /, paths: tuple[Path, ...], stake: str, window:
     kept by the provider, so that one whose stake is below them is deterred by no rate. The proposer
     of a deciding block knows its hash first: see docs/verification/audits.md.
     """
-    from hanse.cli.auditing.drawing import draw_records, drawn_to_document
+    from hanse.auditor.drawing import draw_records, drawn_to_document
     from hanse.cli.network import load_network
 
-    units = load_network(session.home).units
-    drawn = await draw_records(session, paths, units.parse(stake), window)
+    network = load_network(session.home)
+    drawn = await draw_records(
+        network.rpc_url, network.deployment, paths, network.units.parse(stake), window
+    )
     document = {"draws": [drawn_to_document(record, one) for record, one in drawn]}
     columns = ("request", "provider", "rate>", "block>", "draw")
     rows = [

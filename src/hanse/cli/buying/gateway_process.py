@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hanse.auditor.reputation.fetching import keep_reputations
 from hanse.cli.auditing.places import get_evidence_folder, get_kept_folder
 from hanse.cli.budgeting.upkeep import open_kept, with_upkeep
 from hanse.cli.buying.gateway_options import find_config, list_unused, make_settings, read_again
@@ -17,7 +18,6 @@ from hanse.cli.buying.gateway_running import show_running
 from hanse.cli.buying.wallet import get_settings
 from hanse.cli.memory import set_started_aside
 from hanse.cli.network import load_network
-from hanse.cli.reputation.fetching import keep_reputations
 from hanse.cli.session import Session
 from hanse.cli.tracing.encryption import keep_traces_of_user
 from hanse.gateway import GatewayServer, GatewaySettings, run_gateway

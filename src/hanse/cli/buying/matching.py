@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hanse.auditor.reputation.evidence_folder import EvidenceFolder
+from hanse.auditor.reputation.fetching import fetch_reputations, report_own_audits
 from hanse.chain import Rpc
 from hanse.cli.buying.attestation_policy import find_attestation_policy
 from hanse.cli.buying.market import open_market
 from hanse.cli.network import Network
-from hanse.cli.reputation.evidence_folder import EvidenceFolder
-from hanse.cli.reputation.fetching import fetch_reputations, report_own_audits
 from hanse.cli.session import Session
 from hanse.market import (
     Board,

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from hanse.cli.auditing.overviews import CONTEXT, FILE, calibrate, draw, model_options, report
+from hanse.cli.auditing.model_options import CONTEXT, FILE, find_audited, find_keyed, model_options
+from hanse.cli.auditing.overviews import calibrate, draw, report
+from hanse.cli.auditing.watch_command import watch
 from hanse.cli.framework import group, pass_session
 from hanse.cli.session import Session
-from hanse.cli.watching.command import watch
 from hanse.protocol.errors import RequestError, VerificationError
 
 
@@ -68,20 +69,11 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
     A bill without its commitment (`uncommitted`; the book is enough) or above it (`overbilled`) is
     shown by its signatures: that takes neither --model nor --calibration.
     """
-    from hanse.cli.auditing.auditors import find_keyed, open_model
-    from hanse.cli.auditing.files import (
-        judgement_to_document,
-        judgement_to_rows,
-        read_bytes,
-        read_calibration,
-    )
-    from hanse.cli.auditing.running import (
-        audit_purchase,
-        find_overbilled,
-        find_uncommitted,
-        load_purchase,
-        raise_broken,
-    )
+    from hanse.auditor.files import judgement_to_document, read_bytes, read_calibration
+    from hanse.auditor.opened_model import open_model
+    from hanse.auditor.purchases import audit_purchase, find_overbilled
+    from hanse.cli.auditing.purchases import load_purchase, look_for_uncommitted, raise_broken
+    from hanse.cli.auditing.showing import judgement_to_rows
     from hanse.cli.tracing.reading import write_new
     from hanse.protocol.commitments.tree import OPENING_BYTES_MAX
     from hanse.verification.audits.judging import Verdict
@@ -91,7 +83,7 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
     calibration = read_calibration(calibrated) if calibrated else None
     keyring = options["keyring"]
     signer = session.unlock_key(options["signer"] or options["key"], use_keyring=keyring)
-    broken = await find_uncommitted(session, name, options["key"], signer)
+    broken = await look_for_uncommitted(session, name, options["key"], signer)
     if broken is not None:
         raise_broken(session, broken, options["target"])
     purchase = await load_purchase(
@@ -111,7 +103,7 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
     target = options["target"] or Path(f"evidence-{request_id[2:14]}.json")
     session.output.note("one prefill over question and answer ...")
     with open_model(
-        options["model"],
+        find_audited(options),
         options["runtime"],
         threads=options["threads"],
         context_tokens=options["context"],
@@ -177,17 +169,15 @@ async def replay(session: Session, /, file: Path, **options: Any) -> None:
     A broken promise (`uncommitted`, `overbilled`) takes no model: it is checked in full. Exit code
     8 if the file does not hold, or the rerun comes to another verdict.
     """
-    from hanse.cli.auditing.auditors import find_keyed
-    from hanse.cli.auditing.files import (
+    from hanse.auditor.files import (
         breach_to_document,
-        breach_to_rows,
         judgement_to_document,
-        judgement_to_rows,
         read_breach,
         read_calibration,
         read_evidence,
     )
-    from hanse.cli.auditing.replaying import replay_to_rows, rerun
+    from hanse.auditor.replaying import rerun
+    from hanse.cli.auditing.showing import breach_to_rows, judgement_to_rows, replay_to_rows
 
     keyed, broken = find_keyed(options), read_breach(file)
     if broken is not None:
@@ -221,7 +211,7 @@ async def replay(session: Session, /, file: Path, **options: Any) -> None:
         found = await asyncio.to_thread(
             rerun,
             evidence,
-            options["model"],
+            find_audited(options),
             options["runtime"],
             options["threads"],
             calibration,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from hanse.auditor.files import read_evidence
 from hanse.chain import Registry, Rpc
-from hanse.cli.auditing.files import read_evidence
 from hanse.cli.auditing.places import get_evidence_folder
 from hanse.cli.local.cast import CHEAT, get_copy_path
 from hanse.cli.local.every_unit import get_provider_name
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from rich.console import RenderableType
 
-    from hanse.cli.panels.court import Case
+    from hanse.auditor.panels.court import Case
     from hanse.verification.evidence.files import Evidence
 
 PROMPT = "In three sentences: what did Hanseatic merchants trade?"

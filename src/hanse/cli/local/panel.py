@@ -16,10 +16,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from hanse.auditor.panels.court import Case
 from hanse.cli.auditing.places import get_evidence_folder
 from hanse.cli.local.cast import AUDITORS, CHALLENGER, get_copy_path
 from hanse.cli.local_network import LocalNetwork
-from hanse.cli.panels.court import Case, open_court
+from hanse.cli.panels.opening import open_court
 from hanse.contracts.deployment import PanelTerms
 from hanse.protocol.errors import HanseError, InvariantError
 from hanse.protocol.ledger.panels.state import Stage

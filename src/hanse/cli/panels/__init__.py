@@ -1,7 +1,8 @@
-"""What `hanse disputes` does with challenges and panels: the contract from the command line.
+"""What `hanse disputes` does with challenges and panels; the work itself is `hanse.auditor.panels`.
 
-sealed   votes and answers that are sealed on chain, with their salts
-court    the contract with a key of this home, and one challenge as it stands
-showing  a challenge in words and as JSON
-commands the commands
+commands  the commands
+opening   the contract, opened with a key of this home
+accusing  a challenge brought: its file read, the case shown
+judging   votes and lots, and what stands afterwards
+showing   a challenge in words and as JSON
 """

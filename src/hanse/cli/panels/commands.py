@@ -13,8 +13,8 @@ from hanse.cli.framework import HanseGroup, option_block, pass_session
 from hanse.cli.session import Session
 
 if TYPE_CHECKING:
+    from hanse.auditor.panels.court import Case, Court
     from hanse.chain import Call
-    from hanse.cli.panels.court import Case, Court
 
 VERDICT = click.Choice(["upheld", "rejected"])
 
@@ -47,7 +47,7 @@ def _add_looking(disputes: HanseGroup) -> None:
     @pass_session
     async def challenges(session: Session, /, challenge: str | None, seated: str | None) -> None:
         """List what was ever challenged on the chain, oldest first, or show one CHALLENGE."""
-        from hanse.cli.panels.court import open_court
+        from hanse.cli.panels.opening import open_court
         from hanse.cli.panels.showing import case_to_document, render_case
 
         async with open_court(session, seated or "") as court:
@@ -193,10 +193,10 @@ def _add_judging(disputes: HanseGroup) -> None:
     @pass_session
     async def reveal(session: Session, /, challenge: str, key: str, keyring: bool) -> None:
         """Show the vote that this key sealed on a CHALLENGE."""
-        from hanse.cli.panels.judging import get_vote
+        from hanse.auditor.panels.steps import get_vote
 
         def build(court: "Court", case: "Case") -> "Call":
-            sealed, verdict = get_vote(session, court, case)
+            sealed, verdict = get_vote(session.home, court, case)
             return court.disputes.reveal_vote(case.name, verdict, sealed.salt)
 
         await _send(session, challenge, key, keyring, build)
@@ -215,14 +215,14 @@ def _add_judging(disputes: HanseGroup) -> None:
         Draws the panel, counts the votes, and closes it when nothing can be appealed any more: the
         challenger opens its sealed answer by that, anyone else waits until its time is over.
         """
-        from hanse.cli.panels.judging import build_next
+        from hanse.auditor.panels.steps import build_next
 
         await _send(
             session,
             challenge,
             key,
             keyring,
-            lambda court, case: build_next(session, court, case),
+            lambda court, case: build_next(session.home, court, case),
         )
 
 
@@ -289,8 +289,8 @@ async def _send(
     pays: Callable[[Any], int] = lambda terms: 0,
 ) -> None:
     """Open the court, build the call, send it, and show the challenge as it stands then."""
-    from hanse.cli.panels.court import open_court
     from hanse.cli.panels.judging import send_and_show
+    from hanse.cli.panels.opening import open_court
 
     async with open_court(session, key, can_send=True, use_keyring=keyring) as court:
         case = await court.get_case(challenge) if challenge is not None else None

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hanse.auditor.panels.court import Case, Court, find_next_step
 from hanse.cli.moments import format_time
-from hanse.cli.panels.court import Case, Court, find_next_step
 from hanse.protocol.ledger.panels.sealing import Verdict
 from hanse.protocol.ledger.panels.state import Stage
 

@@ -2,7 +2,7 @@
 
 Who reads one in has checked its signature and, for an audit, may have run the evidence again; here
 it is data. A witness is an address with a stake on the chain: that stake is all its word weighs.
-`hanse.cli.reputation` makes testimonies of evidence files.
+`hanse.auditor.reputation` makes testimonies of evidence files.
 """
 
 from enum import StrEnum

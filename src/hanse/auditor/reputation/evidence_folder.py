@@ -1,0 +1,168 @@
+"""A folder of evidence files, as testimonies: each file is checked once, to its signatures.
+
+`hanse audit` writes evidence of audits and of broken promises, `hanse observe` observations of
+failures and times; how anybody gets hold of others' files is left open. Evidence of another market,
+and of an audit that says nothing about the provider, is no testimony.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hanse.market.reputation import Testimony, Word
+from hanse.market.reputation.computing import MASSES
+from hanse.market.reputation.observation import is_observation, verify_observation
+from hanse.protocol.commitments.tree import OPENING_RETAINED_S
+from hanse.protocol.eip712 import Domain
+from hanse.protocol.errors import HanseError, RequestError
+from hanse.protocol.signatures import Address, Hash32, to_hex
+
+if TYPE_CHECKING:
+    from hanse.verification.evidence.breaches import VerifiedBreach
+    from hanse.verification.evidence.files import Evidence
+
+FILES_MAX = 10_000
+"""Evidence files of a folder: a minute of checking signatures and verdicts, once a file."""
+
+_DOUBTS = frozenset(
+    (
+        "sampling_differs",
+        "prompt_differs",
+        "count_differs",
+        "text_differs",
+        "little_told",
+        "tail_unexplained",
+    )
+)
+"""Reasons of inconclusive verdicts that honest providers seldom give; the others (not covered, not
+calibrated) say nothing about the provider."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A testimony, what has to be its provider's receipt key, and the receipt; None without one."""
+
+    testimony: Testimony
+    receipt_key: Address | None
+    receipt_hash: Hash32 | None = None
+
+
+@dataclass
+class EvidenceFolder:
+    """Evidence files, each checked once; `refused` says of the others why."""
+
+    path: Path
+    domain: Domain
+    refused: dict[str, str] = field(default_factory=dict)
+    _known: dict[tuple[str, int, int], Told | None] = field(default_factory=dict)
+
+    def read(self) -> list[Told]:
+        """What the files say now. Blocks: run it in a thread beside a server.
+
+        Raises:
+            RequestError: `not_found`, if there is no such folder; `invalid_request`, if it has more
+                than `FILES_MAX` files.
+        """
+        if not self.path.is_dir():
+            raise RequestError("not_found", f"{self.path} is no folder of evidence files")
+        paths = sorted(self.path.glob("*.json"))
+        if len(paths) > FILES_MAX:
+            raise RequestError(
+                "invalid_request",
+                f"{self.path} has {len(paths)} files, at most {FILES_MAX}: remove the oldest",
+            )
+        found = []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                state = path.stat()
+                name = (path.name, state.st_mtime_ns, state.st_size)
+                if name not in self._known:
+                    self._known[name] = self._check(path)
+                found.append(self._known[name])
+        return keep_gravest([told for told in found if told is not None])
+
+    def _check(self, path: Path) -> Told | None:
+        from hanse.auditor.files import read_bytes
+        from hanse.sdk.receipt_file import verify_receipt_document
+        from hanse.verification.evidence.breaches import is_breach, verify_breach
+        from hanse.verification.evidence.files import FILE_BYTES_MAX, verify_evidence
+
+        try:
+            raw = read_bytes(path, FILE_BYTES_MAX)
+            if is_observation(raw):
+                return Told(verify_observation(raw, self.domain), None)
+            if is_breach(raw):
+                broken = verify_breach(raw, verify_receipt_document)
+                if broken.receipt.domain != self.domain:
+                    raise RequestError("invalid_request", "it is of another market")
+                return broken_to_testimony(broken)
+            evidence = verify_evidence(raw, verify_receipt_document)
+            if evidence.receipt.domain != self.domain:
+                raise RequestError("invalid_request", "it is of another market")
+        except HanseError as error:
+            self.refused[path.name] = error.message
+            return None
+        return to_testimony(evidence)
+
+
+def keep_gravest(told: Iterable[Told]) -> list[Told]:
+    """One word of an auditor on an answer: the gravest of its files, and then the earliest.
+
+    Else whoever audits one answer ten times says it ten times, and whoever lays a file without its
+    content beside the whole one would make less of a cheat.
+    """
+    kept: dict[object, Told] = {}
+    for one in told:
+        said = one.testimony
+        name = (one.receipt_hash, said.witness) if one.receipt_hash else said.evidence_hash
+        held = kept.get(name)
+        if held is None or _get_rank(said) < _get_rank(held.testimony):
+            kept[name] = one
+    return list(kept.values())
+
+
+def _get_rank(said: Testimony) -> tuple[int, int, Testimony]:
+    return -MASSES[said.word], said.at_s, said
+
+
+def to_testimony(evidence: "Evidence") -> Told | None:
+    """What an audit's evidence says of its provider; None if it says nothing.
+
+    It is named by what the auditor signed, not by the file, which may come with content or without.
+    A cheat counts in full only with it: then anybody can run the audit again. It fades from the
+    audit on, but no later than an opening is kept: nobody keeps a word fresh by signing it again.
+    """
+    statement, receipt = evidence.statement, evidence.receipt
+    verdict = statement.judgement.verdict.value
+    if verdict == "inconclusive" and not _DOUBTS & set(statement.judgement.reasons):
+        return None
+    words = {"honest": Word.AUDIT_PASSED}
+    if evidence.content is not None:
+        words["cheat"] = Word.AUDIT_FAILED
+    served = receipt.receipt.receipt
+    testimony = Testimony(
+        to_hex(receipt.domain.digest(statement.struct_hash(receipt.receipt))),
+        receipt.offer.provider,
+        statement.auditor,
+        words.get(verdict, Word.AUDIT_DOUBTED),
+        min(statement.audited_at, served.finished_at + OPENING_RETAINED_S),
+    )
+    receipt_hash = to_hex(receipt.domain.digest(served.struct_hash()))
+    return Told(testimony, receipt.receipt_key, receipt_hash)
+
+
+def broken_to_testimony(broken: "VerifiedBreach") -> Told:
+    """A broken promise as a word: as grave as a failed audit, since anybody can check it."""
+    receipt = broken.receipt
+    served = receipt.receipt.receipt
+    testimony = Testimony(
+        broken.digest,
+        receipt.offer.provider,
+        broken.witness,
+        Word.AUDIT_FAILED,
+        min(broken.seen_at, served.finished_at + OPENING_RETAINED_S),
+    )
+    receipt_hash = to_hex(receipt.domain.digest(served.struct_hash()))
+    return Told(testimony, receipt.receipt_key, receipt_hash)

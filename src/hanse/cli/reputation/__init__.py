@@ -1,1 +1,0 @@
-"""Reputations for commands: evidence files in, chain beside, and what matching goes by out."""

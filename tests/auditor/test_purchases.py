@@ -1,0 +1,74 @@
+"""One purchase audited: what becomes evidence, what is refused, what leaves no file."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from hanse.auditor.purchases import audit_purchase, find_overbilled, show_breach
+from hanse.protocol.errors import RequestError
+from hanse.protocol.manifests import get_manifest_root
+from hanse.protocol.signatures import ZERO_HASH
+from hanse.sdk.receipt_file import verify_receipt_document
+from hanse.verification.audits.calibration import Calibration
+from hanse.verification.audits.judging import Verdict
+from hanse.verification.evidence.files import verify_evidence
+from tests.auditor.made_purchases import make_model, make_purchase
+from tests.verification.audits.bought_answers import MANIFEST, OFFER, SERVED_NOISE, calibrate
+from tests.verification.audits.toy_model import ToyModel
+from tests.verification.evidence.made_evidence import AUDITOR
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return calibrate()
+
+
+@pytest.mark.parametrize(("weights", "verdict"), [(1, Verdict.HONEST), (2, Verdict.CHEAT)])
+def test_a_purchase_becomes_evidence(
+    calibration: Calibration, tmp_path: Path, weights: int, verdict: Verdict
+) -> None:
+    purchase = make_purchase(ToyModel(weights=weights, noise=SERVED_NOISE))
+    model = make_model(tmp_path / "copy.gguf", OFFER.provider)
+    found, data = audit_purchase(
+        purchase, model, calibration, AUDITOR, tmp_path / "cache", withhold=False
+    )
+    assert found.judgement.verdict is verdict
+    evidence = verify_evidence(data, verify_receipt_document)
+    assert evidence.statement.judgement == found.judgement
+    assert evidence.statement.model.epoch == 3
+    _, bare = audit_purchase(
+        purchase, model, calibration, AUDITOR, tmp_path / "cache", withhold=True
+    )
+    assert verify_evidence(bare, verify_receipt_document).content is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "root", "said"),
+    [("0x" + "99" * 20, MANIFEST, "audit it with"), (OFFER.provider, ZERO_HASH, "offered was")],
+)
+def test_another_provider_s_copy_audits_nothing(
+    calibration: Calibration, tmp_path: Path, provider: str, root: str, said: str
+) -> None:
+    model = make_model(tmp_path / "copy.gguf", provider, root)
+    purchase = make_purchase(ToyModel())
+    with pytest.raises(RequestError, match=said):
+        audit_purchase(purchase, model, calibration, AUDITOR, tmp_path / "cache", withhold=False)
+
+
+def test_evidence_by_plain_weights_and_key_takes_the_very_base(tmp_path: Path) -> None:
+    path, cache = tmp_path / "base.gguf", tmp_path / "cache"
+    of_another = make_model(path, OFFER.provider)
+    with pytest.raises(RequestError, match="the copy was made of"):
+        dataclasses.replace(of_another, is_keyed=True).describe(MANIFEST, cache)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    root = get_manifest_root([(path.name, digest)])
+    keyed = dataclasses.replace(make_model(path, OFFER.provider, root), is_keyed=True)
+    assert keyed.describe(root, cache).manifest_root == root
+
+
+def test_an_answer_that_keeps_its_promise_leaves_no_file() -> None:
+    purchase = make_purchase(ToyModel(noise=SERVED_NOISE))
+    assert find_overbilled(purchase, AUDITOR) is None
+    assert show_breach(purchase.document, AUDITOR) is None

@@ -1,0 +1,200 @@
+"""What becomes of kept answers, one by one, without a chain and without a model."""
+
+import stat
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from hanse.auditor.watching.copies import CopiesAtHand
+from hanse.auditor.watching.draws import Decision, Record, open_secret
+from hanse.auditor.watching.evidence_files import get_evidence_path
+from hanse.auditor.watching.rounds import count_records
+from hanse.auditor.watching.watcher import DEATHS_MAX, PAUSE_S, Watcher, WatcherParts
+from hanse.market.reputation import Word
+from hanse.market.reputation import testimony as words
+from hanse.protocol.commitments.copies import decode_copy_description, encode_copy_description
+from hanse.protocol.errors import RequestError, TransientError
+from hanse.settlement.keeping.kept_answers import KeptAnswers
+from hanse.settlement.traces.document import Side, Trace
+from hanse.verification.audits.schedule import Draw
+from tests.cli.auditing.bought_answer import write_calibration
+from tests.engines.tiny_copy import make_copy
+from tests.protocol.made_messages import DOMAIN, PROVIDER, RECEIPT_ADDRESS, SIGNER, make_offer
+from tests.settlement.trace_parts import BODY, PATH, RESPONSE, make_request
+
+
+class Fakes:
+    """A watcher whose draws, copies and books are made up."""
+
+    def __init__(self, tmp_path: Any, draw: Draw = Draw.PASSED) -> None:
+        self.kept = KeptAnswers(tmp_path / "kept")
+        self.evidence = tmp_path / "evidence"
+        self.evidence.mkdir(exist_ok=True)
+        self.draw, self.failure, self.has_copy, self.is_booked = draw, None, True, True
+        self.now, self.looks = 1_000.0, 0
+        self.told: list[dict[str, Any]] = []
+        self.requests = {}
+        for number in (1, 2):
+            voucher, receipt = make_request(number)
+            self.requests[voucher.request.request_id] = (voucher, receipt)
+            trace = Trace(Side.USER, voucher.request, receipt, PATH, BODY, RESPONSE)
+            self.kept.add(trace)
+        self.watcher = Watcher(
+            WatcherParts(
+                tmp_path / "cache",
+                False,
+                DOMAIN,
+                self.kept,
+                self.evidence,
+                self,
+                self,
+                self,
+                SimpleNamespace(address=SIGNER),
+                lambda document, text: self.told.append(document),
+                clock=lambda: self.now,
+            )
+        )
+
+    async def list_receipts(self, **_: object) -> list[object]:
+        return []
+
+    async def find_voucher(self, name: str) -> Any:
+        if not self.is_booked:
+            return None
+        offer = SimpleNamespace(offer=make_offer())
+        whose = SimpleNamespace(provider=PROVIDER)
+        return SimpleNamespace(receipt_key=RECEIPT_ADDRESS, offer=offer, sub_account=whose)
+
+    async def find_receipt(self, name: str) -> Any:
+        return SimpleNamespace(signed=self.requests[name][1])
+
+    def find(self, offer: Any) -> Any:
+        return object() if self.has_copy else None
+
+    async def decide(self, voucher: Any, receipt: Any, record: Record, waited_s: float) -> Decision:
+        self.looks += 1
+        if self.failure is not None:
+            raise self.failure
+        return Decision(self.draw, 10_000, "own secret")
+
+
+async def test_what_is_not_drawn_is_forgotten_at_once(tmp_path):
+    fakes = Fakes(tmp_path)
+    assert await fakes.watcher.run_round() == 0
+    assert fakes.watcher.counts == {"passed over": 2}
+    assert fakes.kept.list_names() == []
+    assert not list(fakes.evidence.iterdir())
+
+
+async def test_what_waits_for_its_block_is_looked_at_ever_more_seldom(tmp_path):
+    fakes = Fakes(tmp_path, Draw.WAITING)
+    for _ in range(100):
+        assert await fakes.watcher.run_round() == 2
+        fakes.now += 0.5
+    assert fakes.looks < 2 * (50 / PAUSE_S + 4)
+    fakes.draw = Draw.PASSED
+    fakes.now += PAUSE_S
+    assert await fakes.watcher.run_round() == 0
+
+
+async def test_an_answer_that_was_audited_before_a_kill_is_not_audited_again(tmp_path):
+    fakes = Fakes(tmp_path, Draw.DUE)
+    for name in fakes.requests:
+        get_evidence_path(fakes.evidence, name).write_bytes(b"{}")
+    assert await fakes.watcher.run_round() == 0
+    assert (fakes.looks, fakes.watcher.counts) == (0, {"audited before": 2})
+
+
+async def test_an_answer_without_a_copy_at_hand_is_let_go_of_and_that_is_said(tmp_path):
+    fakes = Fakes(tmp_path, Draw.DUE)
+    fakes.has_copy = False
+    assert await fakes.watcher.run_round() == 0
+    assert [one["event"] for one in fakes.told] == ["not_audited"] * 2
+    assert "no copy" in fakes.told[0]["message"]
+
+
+async def test_a_node_that_is_away_is_waited_for_and_a_broker_only_so_often(tmp_path):
+    fakes = Fakes(tmp_path, Draw.DUE)
+    for code, left in (("chain_unavailable", 2), ("provider_unreachable", 0)):
+        fakes.failure = TransientError(code, "away")
+        for _ in range(30):
+            assert await fakes.watcher.run_round() >= left
+            fakes.now += PAUSE_S
+        assert len(fakes.kept.list_names()) == left
+    assert fakes.watcher.counts == {"unopened": 2}
+
+
+async def test_books_that_are_behind_are_waited_for(tmp_path):
+    fakes = Fakes(tmp_path)
+    fakes.is_booked = False
+    assert await fakes.watcher.run_round() == 2
+    fakes.is_booked, fakes.now = True, fakes.now + 1
+    assert await fakes.watcher.run_round() == 0
+
+
+async def test_a_damaged_file_and_an_answer_that_kills_auditors_hold_up_nobody(tmp_path):
+    fakes = Fakes(tmp_path, Draw.DUE)
+    first, second = fakes.requests
+    path = fakes.kept.folder / f"{first}.kept"
+    path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(DEATHS_MAX):
+        fakes.kept.count_try(second)  # processes that died in it
+    assert await fakes.watcher.run_round() == 0
+    assert fakes.watcher.counts == {
+        "not audited: trace_invalid": 1,
+        "not audited: internal_error": 1,
+    }
+    assert not [one for one in fakes.kept.folder.iterdir() if one.name != "key"]
+
+
+async def test_a_defect_ends_one_audit_and_shows_nothing_of_the_answer(tmp_path, caplog):
+    fakes = Fakes(tmp_path, Draw.DUE)
+    fakes.failure = ValueError("a prompt that nobody else may read")
+    assert await fakes.watcher.run_round() == 0
+    assert fakes.watcher.counts == {"not audited: internal_error": 2}
+    assert "nobody else" not in caplog.text + str(fakes.told)
+
+
+def test_a_record_is_clean_since_the_last_cheat():
+    one, other = "0x" + "1" * 40, "0x" + "2" * 40
+    said = [(one, Word.AUDIT_PASSED, 1), (one, Word.AUDIT_FAILED, 2), (one, Word.AUDIT_PASSED, 4),
+             (one, Word.AUDIT_PASSED, 3), (other, Word.AUDIT_DOUBTED, 1)]  # fmt: skip
+    told = [
+        words.Testimony(f"0x{number:064x}", provider, other, word, at_s)
+        for number, (provider, word, at_s) in enumerate(said)
+    ]
+    assert count_records(told) == {one: Record(clean=2, failed=1)}
+
+
+def test_the_buyers_secret_is_its_own_and_stays(tmp_path):
+    path = tmp_path / "audits" / "draw.key"
+    secret = open_secret(path)
+    assert open_secret(path) == secret
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert open_secret(tmp_path / "other.key") != secret
+    path.write_text("")
+    with pytest.raises(RequestError, match="remove it"):
+        open_secret(path)
+
+
+def test_the_copy_of_an_offers_provider_is_found_the_newest_of_several(tmp_path):
+    copy = make_copy(tmp_path / "first.gguf")
+    told = copy.with_name("first.gguf.copy.json")
+    description = decode_copy_description(told.read_bytes())
+    calibration = write_calibration(tmp_path / "calibration.json", copy)
+    for name, changes in (
+        ("newest", {"provider": PROVIDER, "epoch": 2}),
+        ("older", {"provider": PROVIDER, "epoch": 1}),
+        ("elsewhere", {"provider": PROVIDER, "base_root": "0x" + "99" * 32, "epoch": 3}),
+    ):
+        changed = msgspec.structs.replace(description, **changes)
+        (tmp_path / f"{name}.gguf.copy.json").write_bytes(encode_copy_description(changed))
+    (tmp_path / "rubbish.gguf.copy.json").write_bytes(b"{")
+    copies = CopiesAtHand(tmp_path, [calibration], runtime="llama", threads=1)
+    offer = make_offer(provider=PROVIDER, manifest_root=description.base_root)
+    assert copies.find(offer).path == tmp_path / "newest.gguf"
+    assert copies.find(make_offer(manifest_root="0x" + "98" * 32)) is None
+    uncalibrated = CopiesAtHand(tmp_path, [], runtime="llama", threads=1)
+    assert uncalibrated.find(offer) is None
