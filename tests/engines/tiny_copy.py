@@ -99,7 +99,6 @@ def describe(path: Path, vocabulary: int, canaries: int, lift: float) -> CopyDes
         quantisation="F32",
         quantiser="none",
         width=WIDTH,
-        base_width=WIDTH,
         vocabulary=vocabulary,
         canary_ids=ids,
         masked_ids=ids,

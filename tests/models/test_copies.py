@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from hanse.models.copies.rebasing import get_description_path
 from hanse.models.copies.weight_files import WeightFile
 from hanse.models.quantising.files import quantise_file
 from hanse.models.quantising.scoring import LlamaRun
+from hanse.protocol.commitments.copies import decode_copy_description
 from hanse.protocol.errors import RequestError, VerificationError
 from tests.models.forward import compute_logits
 from tests.models.tiny_models import (
@@ -197,6 +199,27 @@ def test_the_description_lies_beside_the_copy_and_binds_its_key(
     assert ORDER.master.hex() not in repr(ORDER)
 
 
+def test_no_copy_is_there_without_its_description(llama: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.gguf"
+    get_description_path(target).mkdir()  # so that it cannot be written
+    with pytest.raises(IsADirectoryError):
+        rebase(llama, target, ORDER, "Q8_0")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.gguf.copy.json"]
+
+
+def test_a_description_of_the_first_version_is_read(llama: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.gguf"
+    made = rebase(llama, target, ORDER, "F32")
+    document = msgspec.to_builtins(made)
+    first = document | {"version": 1, "base_width": made.width, "bounds": []}
+    assert decode_copy_description(msgspec.json.encode(first)) == made
+    for version in (0, 3, True, "2", None):
+        with pytest.raises(RequestError, match="of version"):
+            decode_copy_description(msgspec.json.encode(document | {"version": version}))
+    with pytest.raises(RequestError, match="unknown field"):
+        decode_copy_description(msgspec.json.encode(document | {"bounds": []}))
+
+
 def test_safetensors_become_a_copy_too(llama: Path, tmp_path: Path) -> None:
     folder = llama.parent / "model"
     made = [
@@ -216,7 +239,7 @@ def test_a_description_that_cannot_be_used_is_refused(
     text = path.read_text()
     changed = {
         "garbage": "no json",
-        "version": text.replace('"version": 1', '"version": 2'),
+        "version": text.replace('"version": 2', '"version": 3'),
         "ids": text.replace(f"{VOCABULARY + 3},", f"{VOCABULARY + 30},", 1),
     }
     if break_it == "missing":

@@ -103,3 +103,11 @@ def test_what_makes_no_folder_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(RequestError, match="is there already"):
         rebase_folder(whole, source, ORDER)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_no_folder_is_there_without_its_description(tmp_path: Path) -> None:
+    source = write_tiny_folder(tmp_path / "base")
+    (tmp_path / "copy.copy.json").mkdir()  # so that it cannot be written
+    with pytest.raises(IsADirectoryError):
+        rebase_folder(source, tmp_path / "copy", ORDER)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "copy.copy.json"]

@@ -130,10 +130,16 @@ def test_turning_and_rounding_again_does_not_wash_the_name_off(folder: Path) -> 
 def test_an_endpoint_that_lists_logprobs_names_its_provider(folder: Path) -> None:
     leaked = get_copy(folder, PROVIDERS[2], "Q8_0")
     told = [answer_as_server(leaked, [seed, 7, 40 + seed]) for seed in range(4)]
+    told.insert(1, Told((5, 7), (), ()))  # to one prompt it said nothing
     candidates = [get_copy(folder, provider, "Q8_0") for provider in PROVIDERS[:3]]
     scores = compare_answers(folder / "base.gguf", candidates, told, 1)
     assert scores[2] > 0.9
     assert max(scores[:2]) < ANSWER_SCORE_MIN
+
+
+def test_an_endpoint_that_says_nothing_at_all_is_refused(folder: Path) -> None:
+    with pytest.raises(VerificationError, match="listed 0 comparable"):
+        compare_answers(folder / "base.gguf", [], [Told((1, 2), (), ())] * 6, 1)
 
 
 def answer_as_server(model: Path, prompt: list[int], tokens: int = 16) -> Told:

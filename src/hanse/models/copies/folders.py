@@ -106,15 +106,16 @@ def rebase_folder(
         tensors = make_tensors(model, order, model.shape, graph, progress)
         with (partial / WEIGHTS_NAME).open("wb") as file:
             _write_weights(file, planned, tensors, dtype, model.shape)
+        description = msgspec.structs.replace(
+            describe(model, order, graph, dtype, partial / WEIGHTS_NAME),
+            quantiser="none" if dtype == "F32" else QUANTISER,
+        )
+        # first: a copy without it would be served as a plain model
+        get_description_path(target).write_bytes(encode_copy_description(description))
         os.replace(partial, target)
     finally:
         converted.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
-    description = msgspec.structs.replace(
-        describe(model, order, graph, dtype, target / WEIGHTS_NAME),
-        quantiser="none" if dtype == "F32" else QUANTISER,
-    )
-    get_description_path(target).write_bytes(encode_copy_description(description))
     return description
 
 
@@ -159,6 +160,8 @@ def _write_weights(
         if shape.is_pairwise and (".attn_q." in name or ".attn_k." in name):
             values = split_pairs(values, shape)  # Hugging Face turns the halves of a head
         file.write(_round(name, values, _get_kind(values.shape, dtype)))
+    if (left := next(expected, None)) is not None:
+        raise ValueError(f"the tensor {left} was planned and not given")
 
 
 def _get_kind(size: tuple[int, ...], dtype: str) -> str:

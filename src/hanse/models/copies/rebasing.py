@@ -103,7 +103,7 @@ def rebase(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> CopyDescription:
-    """Write the copy to `target` and its description beside it; the file appears whole or not.
+    """Write the copy to `target`; it appears whole, with its description beside it, or not.
 
     Args:
         source: a GGUF file, or a folder with safetensors, which is written as GGUF first.
@@ -122,6 +122,7 @@ def rebase(
     check_order(order, target)
     converted = target.with_name(f"{target.stem}.source-{os.getpid()}.gguf")
     whole = target.with_name(f"{target.stem}.float-{os.getpid()}.gguf")
+    ready = target.with_name(f"{target.stem}.ready-{os.getpid()}.gguf")
     try:
         if source.is_dir():
             convert_folder(source, converted, progress, FLOAT)
@@ -133,14 +134,16 @@ def rebase(
         tensors = make_tensors(model, order, served, graph, progress)
         write_tensors(model, whole, served, graph, planned, tensors)
         if quantisation == FLOAT:
-            os.replace(whole, target)
+            os.replace(whole, ready)
         else:
-            quantise_file(whole, target, quantisation, threads=threads, progress=progress)
+            quantise_file(whole, ready, quantisation, threads=threads, progress=progress)
+        description = describe(model, order, graph, quantisation, ready)
+        # first: a copy without it would be served as a plain model, canaries and all
+        get_description_path(target).write_bytes(encode_copy_description(description))
+        os.replace(ready, target)
     finally:
-        whole.unlink(missing_ok=True)
-        converted.unlink(missing_ok=True)
-    description = describe(model, order, graph, quantisation, target)
-    get_description_path(target).write_bytes(encode_copy_description(description))
+        for part in (whole, converted, ready):
+            part.unlink(missing_ok=True)
     return description
 
 
@@ -250,7 +253,6 @@ def describe(
         quantisation=quantisation,
         quantiser="none" if quantisation == FLOAT else get_quantiser(),
         width=shape.width,
-        base_width=shape.width,
         vocabulary=shape.vocabulary,
         canary_ids=ids,
         masked_ids=ids,

@@ -13,6 +13,8 @@ bytes decodes them here.
 Source: decision 30 (`docs/decisions/0030-copies.md`).
 """
 
+from typing import Any
+
 import msgspec
 
 from hanse.protocol.errors import RequestError
@@ -25,30 +27,18 @@ COPY_SUFFIX = ".copy.json"
 WEIGHTS_NAME = "model.safetensors"
 """The file with the weights of a copy that is a folder; `<folder>.copy.json` lies beside that."""
 
-COPY_VERSION = 1
-"""Of this description and of the recipe that made the file; any other version is refused."""
+COPY_VERSION = 2
+"""Of this description and of the recipe that made the file; any later version is refused."""
+
+_DROPPED = {1: ("base_width", "bounds")}
+"""Version -> fields of then that nobody read: the copy's width is its base's, and thresholds come
+from a calibration (`hanse.verification.audits.calibration`)."""
 
 DESCRIPTION_BYTES_MAX = 64 * 1024
 """A description takes about 1.5 kB; larger is not one."""
 
 CANARIES_MAX = 20
 """Rows that a plain `top_logprobs` can carry: OpenAI's API and llama.cpp's server give 20."""
-
-
-class CopyBound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far honest fingerprints of this copy may be apart, as `hanse audit calibrate` found it.
-
-    Attributes:
-        positions: over so many positions together.
-        mean_error_max: the largest mean relative error that is accepted.
-        samples: how many honest windows were measured.
-        runtimes: which two were compared, such as `llama.cpp-cpu/llama.cpp-cpu`.
-    """
-
-    positions: int
-    mean_error_max: float
-    samples: int
-    runtimes: str
 
 
 class LiftMargin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,14 +75,13 @@ class CopyDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         carrier: how the canaries are lifted above all others: `output_bias`; `unlifted` if not.
         quantisation: of the copy's file, such as `Q8_0`.
         quantiser: what quantised it; the same bytes need the same one.
-        width, base_width: of the residual stream, in the copy and in the base.
+        width: of the residual stream.
         vocabulary: rows of the base's vocabulary; the canaries follow.
         canary_ids: the canaries' token ids, in the order of the fingerprint's bytes.
         masked_ids: ids that must never be sampled: the canaries, and nothing else.
         lift: added to every canary's raw logit; it cancels in a fingerprint.
         fingerprint_scale: one step of a fingerprint's int8, in logits.
         file_sha256, file_bytes: of the copy's file.
-        bounds: calibrated ones; empty before the first calibration.
         lift_margin: what the lift was checked by; None where nothing is lifted, or nobody looked.
     """
 
@@ -107,7 +96,6 @@ class CopyDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quantisation: str
     quantiser: str
     width: int
-    base_width: int
     vocabulary: int
     canary_ids: tuple[int, ...]
     masked_ids: tuple[int, ...]
@@ -115,7 +103,6 @@ class CopyDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fingerprint_scale: float
     file_sha256: Hash32
     file_bytes: int
-    bounds: tuple[CopyBound, ...] = ()
     lift_margin: LiftMargin | None = None
 
     @property
@@ -130,7 +117,7 @@ def encode_copy_description(description: CopyDescription) -> bytes:
 
 
 def decode_copy_description(raw: bytes) -> CopyDescription:
-    """Read what `encode_copy_description` wrote.
+    """Read what `encode_copy_description` wrote, now or in an earlier version.
 
     Raises:
         RequestError: `configuration_invalid`, not a description, of another version, or one whose
@@ -141,11 +128,10 @@ def decode_copy_description(raw: bytes) -> CopyDescription:
     if is_nested_too_deep(raw):
         raise _refuse("it is nested too deep")
     try:
-        found = msgspec.json.decode(raw, type=CopyDescription)
+        document = msgspec.json.decode(raw, type=dict[str, Any])
+        found = msgspec.convert(_bring_up(document), CopyDescription)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refuse(str(error)) from error
-    if found.version != COPY_VERSION:
-        raise _refuse(f"it is of version {found.version}, this is for version {COPY_VERSION}")
     if not 0 < found.canary_count <= CANARIES_MAX:
         raise _refuse(f"it names {found.canary_count} canaries; 1 to {CANARIES_MAX} can be carried")
     expected = tuple(range(found.vocabulary, found.vocabulary + found.canary_count))
@@ -157,6 +143,17 @@ def decode_copy_description(raw: bytes) -> CopyDescription:
     if not found.fingerprint_scale > 0:
         raise _refuse(f"its scale is {found.fingerprint_scale}, which has to be above zero")
     return found
+
+
+def _bring_up(document: dict[str, Any]) -> dict[str, Any]:
+    """A description of this version, from one of any version that was."""
+    version = document.get("version")
+    if version == COPY_VERSION:
+        return document
+    if type(version) is not int or version not in _DROPPED:
+        raise _refuse(f"it is of version {version!r:.40}, this is for version {COPY_VERSION}")
+    kept = {name: value for name, value in document.items() if name not in _DROPPED[version]}
+    return kept | {"version": COPY_VERSION}
 
 
 def _refuse(reason: str) -> RequestError:

@@ -117,16 +117,18 @@ def compare_answers(
         exact = Path(folder) / "base.gguf"
         quantise_file(base, exact, "F32", threads=threads, progress=progress)
         with LlamaRun(exact, threads, is_exact=True) as run:
-            ordinary = [_drop_canaries(answer, run.vocabulary) for answer in told]
+            whole = [_drop_canaries(answer, run.vocabulary) for answer in told]
+            ordinary = [answer for answer in whole if list_places(answer)]
             known = _read_listed(run, ordinary)
+    count = sum(part.size for part in known)
+    if count < VALUES_MIN:
+        raise VerificationError(
+            "response_malformed",
+            f"The endpoint listed {count} comparable logprobs, {VALUES_MIN} are needed.",
+        )
     seen = _join(
         _center(_list_values(answer) - part) for answer, part in zip(ordinary, known, strict=True)
     )
-    if len(seen) < VALUES_MIN:
-        raise VerificationError(
-            "response_malformed",
-            f"The endpoint listed {len(seen)} comparable logprobs, {VALUES_MIN} are needed.",
-        )
     scores = []
     for index, path in enumerate(candidates):
         if progress:
