@@ -3,6 +3,7 @@
     honest      kind, temperature, load, length or pair; answers, above (a threshold, by either
                 rung), penalties (verdict cheat), what bounds their rate at 95 %, and the worst
                 fingerprint statistic over its threshold (2 is a penalty)
+    kept        what a broker stores of them, by length
     cheat       as `benchmarks.bench_audit` has it; `penalised` is the share with a verdict
 
 Thresholds are fixed from the calibration part before any held-out answer is looked at.
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.auditing.kept import show_kept
 from benchmarks.auditing.plan import CHEATS, LANES
 from benchmarks.auditing.questions import TEMPERATURES
 from benchmarks.auditing.reading import (
@@ -54,6 +56,7 @@ def make_report(folder: Path) -> Iterator[dict[str, Any]]:
         honest += judged
         yield describe_pair(pair, calibration, pairs[pair], judged)
     yield from slice_honest(honest)
+    yield from show_kept([record for part in pairs.values() for record in part.held_out])
     for pair, calibration in calibrations.items():
         for name in CHEATS:
             if records := pairs[pair].cheats.get(name):
