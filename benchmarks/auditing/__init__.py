@@ -7,6 +7,7 @@ llama_side.py    llama.cpp, many answers at once: an auditor
 serving.py       whoever serves: the embedded engine, torch, a cheat
 records.py       each audited answer in a line of a file, so that a stopped run goes on
 lane.py          one process: its share of the plan, serving and auditing in turn
+again.py         honest answers audited by a third pair of runtimes; the shipped thresholds
 reading.py       records judged by the product's own code
 kept.py          bytes that a broker keeps of them
 report.py        the lines that the issue asks for

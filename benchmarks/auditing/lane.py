@@ -25,10 +25,11 @@ from benchmarks.auditing.questions import make_questions
 from benchmarks.auditing.records import Record, append, read_done
 from benchmarks.auditing.serving import Numbered, Tools, make_server
 from benchmarks.auditing.torch_side import TorchMany
-from hanse.auditor.calibrating.serving import Served
+from hanse.auditor.calibrating.serving import PROVIDER, Served
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.engines.proving.reader_gguf import GgufReader
 from hanse.engines.proving.scores import CopyScores
+from hanse.protocol.commitments.seeds import get_request_seed
 from hanse.protocol.errors import HanseError
 from hanse.protocol.signatures import keccak
 from hanse.verification.audits.alignment import align
@@ -148,13 +149,13 @@ class Lane:
                 tokens = tuple(entry.token for entry in entries)
                 chain = get_chain(_decode(one.body))
                 fitting[sampler] = Task(aligned.prompt_tokens, tokens, chain, one.seed, tools.scale)
-        for sampler, measured in _measure(model, fitting):
+        for sampler, measured in measure_together(model, fitting):
             entries = served[sampler].entries[: len(measured.misses)]
-            found[sampler] = _fill(found[sampler], entries, measured)
+            found[sampler] = fill(found[sampler], entries, measured)
         return found
 
 
-def _measure(model: Any, tasks: dict[int, Task]) -> Iterator[tuple[int, Measured]]:
+def measure_together(model: Any, tasks: dict[int, Task]) -> Iterator[tuple[int, Measured]]:
     """Answers to one question, as many in a pass as memory allows."""
     waiting = list(tasks.items())
     while waiting:
@@ -171,7 +172,8 @@ def _measure(model: Any, tasks: dict[int, Task]) -> Iterator[tuple[int, Measured
             yield sampler, measure(Scored(model.runtime, one), task)
 
 
-def _fill(record: Record, entries: Sequence[Any], measured: Measured) -> Record:
+def fill(record: Record, entries: Sequence[Any], measured: Measured) -> Record:
+    """The record with what an auditor measured."""
     return msgspec.structs.replace(
         record,
         tokens=tuple(entry.token for entry in entries),
@@ -195,13 +197,19 @@ def _make_batch(job: Job, numbers: Sequence[int]) -> list[Numbered]:
             number, job.tokens, is_held_out=job.part != "calibration", is_cheat=job.is_cheat
         )
         for sampler, question in enumerate(asked):
-            batch.append((hash_number(job, number, sampler), question))
+            batch.append((hash_number(job.name, number, sampler), question))
     return batch
 
 
-def hash_number(job: Job, number: int, sampler: int) -> int:
+def hash_number(job: str, number: int, sampler: int) -> int:
     """The request id, as a number: another one for every answer of the whole plan."""
-    return int.from_bytes(keccak(f"{job.name}/{number}/{sampler}".encode()), "big")
+    return int.from_bytes(keccak(f"{job}/{number}/{sampler}".encode()), "big")
+
+
+def get_seed(job: str, number: int, sampler: int) -> int:
+    """The seed of that request, which names none."""
+    request_id = "0x" + hash_number(job, number, sampler).to_bytes(32, "big").hex()
+    return get_request_seed(None, request_id, PROVIDER)
 
 
 def _split(numbers: Sequence[int], job: Job) -> Iterator[Sequence[int]]:

@@ -9,6 +9,7 @@ Three lanes run side by side, a process each, and each goes through its jobs in 
     torch    torch serves; cyllama audits
     cheats   the embedded engine serves what the cheat serves; torch audits
 
+and when they are done, what the embedded engine served honestly is audited `again`, by cyllama.
 Calibration comes first, the held-out answers in slices that change the load.
 """
 
@@ -19,6 +20,7 @@ from hanse.auditor.calibrating.noise import Load
 
 SAMPLERS_PER_QUESTION = 4
 CHEATS_LANE = "cheats"
+AGAIN_LANE = "again"
 LANES = ("llama", "torch", CHEATS_LANE)
 CALIBRATION, HELD_OUT = "calibration", "held-out"
 

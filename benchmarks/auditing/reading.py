@@ -78,9 +78,9 @@ def make_thresholds(
     Raises:
         RequestError: they do not carry the quantile.
     """
-    found = _calibrate(records, quantile)
+    found = calibrate_records(records, quantile)
     try:
-        other = _calibrate(records, sampling_quantile).thresholds
+        other = calibrate_records(records, sampling_quantile).thresholds
     except RequestError:
         other = ()
     draws = tuple(one for one in other if one.statistic not in FINGERPRINT)
@@ -88,7 +88,8 @@ def make_thresholds(
     return msgspec.structs.replace(found, thresholds=(*prints, *draws))
 
 
-def _calibrate(records: Sequence[Record], quantile: float) -> Calibration:
+def calibrate_records(records: Sequence[Record], quantile: float) -> Calibration:
+    """Thresholds of all that these answers of one pair carry; RequestError if that is nothing."""
     fitting = [record for record in records if not record.misfits]
     labels = {record.kind for record in fitting}
     for record in fitting:

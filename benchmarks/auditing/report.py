@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.auditing.kept import show_kept
-from benchmarks.auditing.plan import CHEATS, LANES
+from benchmarks.auditing.plan import AGAIN_LANE, CHEATS, LANES
 from benchmarks.auditing.questions import TEMPERATURES
 from benchmarks.auditing.reading import (
     CONFIDENCE,
@@ -44,24 +44,27 @@ Judged = tuple[Record, Judgement]
 def make_report(folder: Path) -> Iterator[dict[str, Any]]:
     """All lines, the summary last."""
     pairs = read_pairs(folder / f"{lane}.jsonl" for lane in LANES)
+    again = read_pairs([folder / f"{AGAIN_LANE}.jsonl"])
     calibrations: dict[Pair, Calibration] = {}
-    for pair, part in sorted(pairs.items()):
+    for pair, part in (*sorted(pairs.items()), *again.items()):
         try:
             calibrations[pair] = make_thresholds(part.calibration, QUANTILE, SAMPLING_QUANTILE)
         except RequestError as error:
             yield {"pair": " -> ".join(pair), "not_calibrated": error.message}
     honest: list[Judged] = []
+    twice: list[Judged] = []
     for pair, calibration in calibrations.items():
-        judged = [(one, judge_record(one, calibration)) for one in pairs[pair].held_out]
-        honest += judged
-        yield describe_pair(pair, calibration, pairs[pair], judged)
+        part = pairs[pair] if pair in pairs else again[pair]
+        judged = [(one, judge_record(one, calibration)) for one in part.held_out]
+        (honest if pair in pairs else twice).extend(judged)
+        yield describe_pair(pair, calibration, part, judged)
     yield from slice_honest(honest)
     yield from show_kept([record for part in pairs.values() for record in part.held_out])
     for pair, calibration in calibrations.items():
-        for name in CHEATS:
+        for name in CHEATS if pair in pairs else ():
             if records := pairs[pair].cheats.get(name):
                 yield from show_cheat(pair, name, records, calibration, honest, pairs[pair])
-    yield summarise(honest, calibrations)
+    yield summarise([*honest, *twice], calibrations)
 
 
 def make_rows(folder: Path) -> tuple[dict[str, list[float]], int]:

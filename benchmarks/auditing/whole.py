@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.audit_cheats import find_files, make_files
@@ -39,14 +39,26 @@ def measure_whole(folder: Path, cheats: Sequence[str] = ()) -> None:
         print("making copies", file=sys.stderr)
         make_files(folder)
     plans = {CHEATS_LANE: cheats} if cheats else dict.fromkeys(LANES, CHEATS)
+    commands = [
+        ["benchmarks.auditing.lane", lane, str(folder), "--cheats", ",".join(names)]
+        for lane, names in plans.items()
+    ]
     wanted = [job for lane, names in plans.items() for job in make_plan(lane, names)]
     before, began = _count_done(folder, wanted), time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also ends the lanes
-    lanes = [_start(lane, folder, names) for lane, names in plans.items()]
+    _run(commands, lambda: _show_progress(before, wanted, folder, time.monotonic() - began))
+    if not cheats:
+        print("auditing again, by llama.cpp", file=sys.stderr)
+        _run([["benchmarks.auditing.again", str(folder)]], lambda: None)
+
+
+def _run(commands: Sequence[Sequence[str]], look: Callable[[], None]) -> None:
+    """Run modules as processes side by side; whatever happens, none of them is left."""
+    lanes = [_start(command) for command in commands]
     try:
         while any(lane.poll() is None for lane in lanes):
             time.sleep(LOOK_S)
-            _show_progress(before, wanted, folder, time.monotonic() - began)
+            look()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would leave engines behind
         for lane in lanes:
@@ -66,11 +78,10 @@ def print_report(folder: Path, plot: Path | None = None) -> None:
         plot.write_text(draw_plot(*make_rows(folder)))
 
 
-def _start(lane: str, folder: Path, cheats: Sequence[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "benchmarks.auditing.lane", lane, str(folder)]
-    command += ["--cheats", ",".join(cheats)]
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     # A session of its own: a terminal's interrupt is ours to pass on, once a lane can handle it.
-    return subprocess.Popen(command, preexec_fn=lambda: os.nice(NICENESS), start_new_session=True)
+    whole = [sys.executable, "-m", *command]
+    return subprocess.Popen(whole, preexec_fn=lambda: os.nice(NICENESS), start_new_session=True)
 
 
 def _count_done(folder: Path, wanted: Sequence[Job]) -> int:
