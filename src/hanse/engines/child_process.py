@@ -3,9 +3,12 @@
 A child gets none of our own variables; it ends with its parent, also with one that is killed, and
 not before it; it cannot take more memory than it was given.
 
-    environment = make_environment(os.environ)               # in the parent
+    child = await start_child("hanse.engines.llama.server", log_path)        # in the parent
+    await load_within(talk_until_ready(child), ready_timeout_s)
     follow_parent(config.parent_pid)                       # in the child, before anything else
     bound_memory(config.memory_max_mib)
+
+Children import this too and have no loop, so asyncio is imported by what starts them only.
 """
 
 import ctypes
@@ -13,7 +16,15 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from hanse.protocol.errors import TransientError
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+
+T = TypeVar("T")
 
 OWN_VARIABLES = "HANSE_"
 """Of these none is passed on: among them is the password of our keys, and native code that reads
@@ -30,6 +41,50 @@ def make_environment(own: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {k: v for k, v in own.items() if not k.startswith(OWN_VARIABLES)}
     return kept | {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+
+
+async def start_child(module: str, log_path: str = "") -> "Process":
+    """Start `python -m MODULE` with pipes for its input and its output.
+
+    Args:
+        module: of ours; run by this interpreter.
+        log_path: file for what its libraries write; dropped if empty.
+    """
+    import asyncio
+
+    log = open(log_path, "ab") if log_path else None  # noqa: ASYNC230, SIM115
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log or asyncio.subprocess.DEVNULL,
+            env=make_environment(os.environ),
+        )
+    finally:
+        if log is not None:
+            log.close()
+
+
+async def load_within(loading: Awaitable[T], ready_timeout_s: float) -> T:
+    """What `loading` comes to, in its time.
+
+    Raises:
+        TransientError: `engine_unavailable`, it took longer.
+    """
+    import asyncio
+
+    try:
+        async with asyncio.timeout(ready_timeout_s):
+            return await loading
+    except TimeoutError as error:
+        raise TransientError(
+            "engine_unavailable",
+            f"The model did not load within {ready_timeout_s:g} s; "
+            "raise ready_timeout_s or take a smaller one.",
+        ) from error
 
 
 def follow_parent(parent_pid: int) -> None:

@@ -18,8 +18,6 @@ waits for it.
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections import deque
 
 import msgspec
@@ -34,7 +32,7 @@ from hanse.engines.audio.listener import (
     Reply,
     frame,
 )
-from hanse.engines.child_process import make_environment
+from hanse.engines.child_process import load_within, start_child
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 
 RELOAD_DELAY_S = 2.0
@@ -194,31 +192,11 @@ class Listeners:
 
     async def _launch(self) -> asyncio.subprocess.Process:
         began_s = asyncio.get_running_loop().time()
-        log = open(self._log_path, "ab") if self._log_path else None  # noqa: ASYNC230, SIM115
+        process = await start_child("hanse.engines.audio.listener", self._log_path)
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "hanse.engines.audio.listener",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log or asyncio.subprocess.DEVNULL,
-                env=make_environment(os.environ),
-            )
-        finally:
-            if log is not None:
-                log.close()
-        try:
-            async with asyncio.timeout(self._ready_timeout_s):
-                reply = await _exchange(process, self._config)
+            reply = await load_within(_exchange(process, self._config), self._ready_timeout_s)
         except BaseException as error:
             await _end(process)
-            if isinstance(error, TimeoutError):
-                raise TransientError(
-                    "engine_unavailable",
-                    f"The model did not load within {self._ready_timeout_s:g} s; "
-                    "raise ready_timeout_s or take a smaller one.",
-                ) from error
             if isinstance(error, OSError | EOFError | msgspec.MsgspecError):
                 raise TransientError(
                     "engine_unavailable", "The engine's process died while loading."

@@ -16,7 +16,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from hanse.engines.base import Progress
-from hanse.engines.child_process import make_environment
+from hanse.engines.child_process import load_within, start_child
 from hanse.engines.llama.server import ServerConfig
 from hanse.protocol.errors import RequestError, TransientError
 
@@ -121,31 +120,11 @@ class LlamaProcess:
     async def _launch(self, progress: Progress | None) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket_path)
-        log = open(self._log_path, "ab") if self._log_path else None  # noqa: ASYNC230, SIM115
+        self._child = await start_child("hanse.engines.llama.server", self._log_path)
         try:
-            self._child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "hanse.engines.llama.server",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log or asyncio.subprocess.DEVNULL,
-                env=make_environment(os.environ),
-            )
-        finally:
-            if log is not None:
-                log.close()
-        try:
-            async with asyncio.timeout(self._ready_timeout_s):
-                await self._wait_until_ready(self._child, progress)
-        except BaseException as error:
+            await load_within(self._wait_until_ready(self._child, progress), self._ready_timeout_s)
+        except BaseException:
             await self._end_child()
-            if isinstance(error, TimeoutError):
-                raise TransientError(
-                    "engine_unavailable",
-                    f"The model did not load within {self._ready_timeout_s:g} s; "
-                    "raise ready_timeout_s or take a smaller one.",
-                ) from error
             raise
         self.is_ready = True
 

@@ -22,7 +22,9 @@ process that ends itself does not call a debugger first."""
 
 
 OWN_VARIABLES = ("HANSE_",)
-"""Passwords among them: a process that reads a stranger's file gets none."""
+"""Passwords among them: a process that reads a stranger's file gets none. `engines.child_process`
+has the same rule: models and engines do not import one another, and no folder below both is about
+processes."""
 
 
 class _Line(msgspec.Struct):
