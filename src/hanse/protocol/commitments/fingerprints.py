@@ -19,6 +19,7 @@ Source: `docs/verification/audits.md`; the measurements behind scale and bytes a
 """
 
 import math
+import struct
 from collections.abc import Sequence
 
 CANARIES = 16
@@ -40,6 +41,9 @@ auditor passes over such a position, and judges by how many there are.
 """
 
 
+_pack = struct.Struct(f"{FINGERPRINT_BYTES}b").pack
+
+
 def quantise(logits: Sequence[float], scale: float = SCALE) -> bytes:
     """The fingerprint of one token from its canaries' logits (or logprobs).
 
@@ -53,8 +57,10 @@ def quantise(logits: Sequence[float], scale: float = SCALE) -> bytes:
     mean = math.fsum(logits) / CANARIES
     if not math.isfinite(mean):
         raise ValueError("a canary's logit is not a finite number")
-    steps = (round((value - mean) / scale) for value in logits)
-    return bytes(max(-Q_MAX, min(Q_MAX, step)) & 0xFF for step in steps)
+    steps = [round((value - mean) / scale) for value in logits]
+    if max(steps) > Q_MAX or min(steps) < -Q_MAX:  # rare, and this runs for every token served
+        steps = [max(-Q_MAX, min(Q_MAX, step)) for step in steps]
+    return _pack(*steps)
 
 
 def get_steps(fingerprint: bytes) -> tuple[int, ...]:
