@@ -24,13 +24,14 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.audit_cheats import BY_FILE, ROOT, find_files, make_files, serve, serve_cheat
 from benchmarks.audit_cost import measure_cost
+from benchmarks.auditing.groups import make_groups
 from benchmarks.auditing.plan import CHEATS
 from benchmarks.auditing.whole import measure_whole, print_report
 from hanse.auditor.calibrating.noise import Load, Rescored, Sample, calibrate, rescore, take
@@ -110,12 +111,16 @@ def cut(measured: Measured, count: int) -> Measured:
     )
 
 
+def _count(answer: Rescored) -> int:
+    return len(answer.entries)
+
+
 def get_detection(
     judge: Judge, rung: str, answers: Sequence[Rescored], tokens: int
 ) -> tuple[float, int]:
     """Share of groups of so many tokens in which something is found, and how many groups."""
     found = []
-    for group in make_groups(answers, tokens):
+    for group in make_groups(answers, tokens, _count):
         found.append(any(judge.is_above(rung, one, count) for one, count in group))
     return (sum(found) / len(found) if found else 0.0), len(found)
 
@@ -124,22 +129,9 @@ def get_penalised(judge: Judge, answers: Sequence[Rescored], tokens: int) -> flo
     """Share of groups of so many tokens in which an answer has the verdict cheat."""
     found = [
         any(judge.is_cheat(one, count) for one, count in group)
-        for group in make_groups(answers, tokens)
+        for group in make_groups(answers, tokens, _count)
     ]
     return sum(found) / len(found) if found else 0.0
-
-
-def make_groups(answers: Sequence[Rescored], tokens: int) -> Iterator[list[tuple[Rescored, int]]]:
-    """Answers one after the other until they have so many tokens; what is left is no group."""
-    group: list[tuple[Rescored, int]] = []
-    missing = tokens
-    for one in answers:
-        count = min(missing, len(one.entries))
-        group.append((one, count))
-        missing -= count
-        if missing == 0:
-            yield group
-            group, missing = [], tokens
 
 
 async def gather(

@@ -10,5 +10,6 @@ lane.py          one process: its share of the plan, serving and auditing in tur
 again.py         honest answers audited by a third pair of runtimes; the shipped thresholds
 reading.py       records judged by the product's own code
 kept.py          bytes that a broker keeps of them
+groups.py        answers put together to so many tokens
 report.py        the lines that the issue asks for
 """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.auditing.groups import make_groups
 from benchmarks.auditing.kept import show_kept
 from benchmarks.auditing.plan import AGAIN_LANE, CHEATS, LANES
 from benchmarks.auditing.questions import TEMPERATURES
@@ -173,7 +174,7 @@ def show_cheat(
     answers = sum(not record.misfits for record, _ in honest)
     penalties = sum(found.verdict is Verdict.CHEAT for _, found in honest)
     for tokens in POINTS:
-        groups = list(make_groups(looked, tokens))
+        groups = list(make_groups(looked, tokens, lambda one: len(one.tokens)))
         if not groups:
             continue
         found = [[judge_record(one, calibration, n) for one, n in group] for group in groups]
@@ -200,19 +201,6 @@ def show_cheat(
                 "rate_at_most": bound(penalties, answers),
                 "pair": " -> ".join(pair),
             }
-
-
-def make_groups(records: Sequence[Record], tokens: int) -> Iterator[list[tuple[Record, int]]]:
-    """Answers one after the other until they have so many tokens; what is left is no group."""
-    group: list[tuple[Record, int]] = []
-    missing = tokens
-    for record in records:
-        taken = min(missing, len(record.tokens))
-        group.append((record, taken))
-        missing -= taken
-        if missing == 0:
-            yield group
-            group, missing = [], tokens
 
 
 def summarise(honest: Sequence[Judged], calibrations: dict[Pair, Calibration]) -> dict[str, Any]:
