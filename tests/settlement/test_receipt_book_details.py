@@ -28,6 +28,7 @@ from hanse.settlement.books.book_guard import (
     verify_acknowledged,
 )
 from hanse.settlement.books.receipt_book import ANSWERS_PER_SUB_ACCOUNT_MAX
+from hanse.settlement.books.receipt_tables import COMPONENT, STEPS, get_place
 from hanse.settlement.books.receipt_totals import ReceiptTotals, read_totals
 from hanse.store import open_database
 from hanse.store.database import Database, Transaction
@@ -171,7 +172,7 @@ async def test_a_receipt_carries_everything_of_its_outcome(database, book):
     assert recover_signer(digest, finished.signed.signature) == RECEIPT_KEY.address
     assert msgspec.json.decode(finished.json) == receipt_to_json(finished.signed)
     assert await select(database, "SELECT * FROM receipt_answers") == [
-        (1, 1, admission.request_id, NOW_S + 3 + ANSWER_RETAINED_S, b"sealed")
+        (get_place(1, 1), NOW_S + 3 + ANSWER_RETAINED_S, b"sealed")
     ]
     rows = await select(database, "SELECT sequence, receipt FROM receipt_requests")
     assert rows == [(1, finished.json.decode())]
@@ -332,12 +333,26 @@ async def test_what_the_chain_shows_twice_or_for_strangers_settles_nothing(datab
 async def test_answers_go_when_acknowledged_and_not_before(database, book):
     for _ in range(3):
         await book.finish(await admit(book), outcome_of(1, b"sealed"))
-    sql = "SELECT sequence FROM receipt_answers ORDER BY sequence"
+    sql = "SELECT place FROM receipt_answers ORDER BY place"
     await admit(book, acknowledged=0)
-    assert await select(database, sql) == [(1,), (2,), (3,)]
+    assert await select(database, sql) == [(get_place(1, sequence),) for sequence in (1, 2, 3)]
     await admit(book, acknowledged=2)
-    assert await select(database, sql) == [(3,)]
+    assert await select(database, sql) == [(get_place(1, 3),)]
     assert await book.find_answer(USER, OTHER_KEY.address, number(1), NOW_S) is None
+
+
+async def test_an_answer_that_an_older_program_kept_is_found(database):
+    await database.migrate(COMPONENT, STEPS[:3])
+    book = ReceiptBook(database, PROVIDER, DOMAIN, RECEIPT_KEY)
+    admission = await admit(book)
+    insert = "INSERT INTO receipt_answers VALUES (1, 1, ?, ?, ?)"
+    kept = (admission.request_id, NOW_S + 9, b"sealed")
+    await database.write(lambda tx: tx.execute(insert, kept))
+    await book.finish(admission, outcome_of(1))
+
+    again = await open_book(database)
+    for at_s, answer in ((NOW_S + 8, b"sealed"), (NOW_S + 9, None)):
+        assert await again.find_answer(USER, SIGNER, admission.request_id, at_s) == answer
 
 
 async def test_answers_that_are_too_old_or_too_many_go(database, book):
@@ -347,7 +362,7 @@ async def test_answers_that_are_too_old_or_too_many_go(database, book):
     sql = f"UPDATE receipt_sub_accounts SET sequence = {sequence}"
     await database.write(lambda tx: tx.execute(sql))
     assert await book.sweep_answers(NOW_S + ANSWER_RETAINED_S) == 3
-    assert await select(database, "SELECT sequence FROM receipt_answers") == [(4,)]
+    assert await select(database, "SELECT place FROM receipt_answers") == [(get_place(1, 4),)]
 
 
 # ---------------------------------------------------------------- processes and their leases

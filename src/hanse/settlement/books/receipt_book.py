@@ -232,10 +232,7 @@ class ReceiptBook:
     async def sweep_answers(self, now_s: int) -> int:
         """Let go of sealed answers that are too old or too many; returns how many."""
         return await self._database.write(
-            lambda tx: (
-                tx.execute(sql.DELETE_EXPIRED, (now_s,))
-                + tx.execute(sql.DELETE_SURPLUS, (ANSWERS_PER_SUB_ACCOUNT_MAX,))
-            )
+            lambda tx: tx.execute(sql.DELETE_OLD, (now_s, ANSWERS_PER_SUB_ACCOUNT_MAX))
         )
 
     def _hold(self, tx: Transaction) -> str:
@@ -246,10 +243,10 @@ class ReceiptBook:
         return self.membership.name
 
     def _finish(self, tx: Transaction, admission: Admission, outcome: Outcome) -> FinishedRequest:
-        row = _get_row(tx, admission.sub_account)
+        row, finished = _find_at_work(tx, admission)
+        if finished is not None:
+            return finished
         fee = outcome.fee
-        if row.book.in_flight == 0 or not _is_open(tx, admission):
-            return _get_finished(tx, admission)
         after = apply_finish(row.book, maximum_fee=admission.maximum_fee, fee=fee)
         receipt = Receipt(
             admission.user,
@@ -285,17 +282,9 @@ class ReceiptBook:
             (after.sequence, encoded.decode(), admission.request_id, admission.signer),
         )
         if outcome.sealed_answer is not None:
+            place = sql.get_place(row.number, after.sequence)
             expires_at = outcome.finished_at + ANSWER_RETAINED_S
-            tx.execute(
-                sql.INSERT_ANSWER,
-                (
-                    row.number,
-                    after.sequence,
-                    admission.request_id,
-                    expires_at,
-                    outcome.sealed_answer,
-                ),
-            )
+            tx.execute(sql.INSERT_ANSWER, (place, expires_at, outcome.sealed_answer))
         return FinishedRequest(signed, encoded)
 
 
@@ -393,7 +382,8 @@ def _admit(
             ),
         )
     if acknowledged > 0:
-        tx.execute(sql.DELETE_ACKNOWLEDGED, (row.number, acknowledged))
+        first = sql.get_place(row.number, 0)
+        tx.execute(sql.DELETE_ACKNOWLEDGED, (first, first + acknowledged))
     return Admission(
         row.number,
         voucher.user,
@@ -409,11 +399,23 @@ def _find_row(tx: Transaction, user: Address, signer: Address) -> _Row | None:
     return _to_row(found) if found else None
 
 
-def _get_row(tx: Transaction, number: int) -> _Row:
-    found = tx.find_one(sql.FIND_BOOK_BY_NUMBER, (number,))
+def _find_at_work(tx: Transaction, admission: Admission) -> tuple[_Row, FinishedRequest | None]:
+    """The sub-account, and how the request ended if it has."""
+    names = (admission.request_id, admission.signer, admission.sub_account)
+    found = tx.find_one(sql.FIND_AT_WORK, names)
     if found is None:
-        raise InvariantError("invariant_broken", f"sub-account {number} is not in the book")
-    return _to_row(found)
+        raise InvariantError(
+            "invariant_broken", f"sub-account {admission.sub_account} is not in the book"
+        )
+    row, request_id, receipt = _to_row(found[:-2]), found[-2], found[-1]
+    if receipt is not None:
+        encoded = receipt.encode()
+        return row, FinishedRequest(decode_stored_receipt(encoded), encoded)
+    if request_id is None or row.book.in_flight == 0:
+        raise InvariantError(
+            "invariant_broken", f"request {admission.request_id} was never admitted"
+        )
+    return row, None
 
 
 def _to_row(found: Row) -> _Row:
@@ -430,21 +432,6 @@ def _open_row(tx: Transaction, user: Address, signer: Address) -> _Row:
     if row is None:
         raise InvariantError("invariant_broken", f"sub-account {user} / {signer} was not stored")
     return row
-
-
-def _is_open(tx: Transaction, admission: Admission) -> bool:
-    row = tx.find_one(sql.FIND_RECEIPT, (admission.request_id, admission.signer))
-    return row is not None and row[0] is None
-
-
-def _get_finished(tx: Transaction, admission: Admission) -> FinishedRequest:
-    row = tx.find_one(sql.FIND_RECEIPT, (admission.request_id, admission.signer))
-    if row is None or row[0] is None:
-        raise InvariantError(
-            "invariant_broken", f"request {admission.request_id} was never admitted"
-        )
-    encoded = row[0].encode()
-    return FinishedRequest(decode_stored_receipt(encoded), encoded)
 
 
 def _replayed(tx: Transaction, request_id: Hash32, signer: Address) -> RequestError:

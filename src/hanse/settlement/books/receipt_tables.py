@@ -6,10 +6,15 @@ what this broker finished and fits an integer, while `sequence_max` is the calle
 
 Indices: a request is found by (request id, signer), which also makes it unique; receipts and what
 is at work by (sub-account, sequence), where no sequence means at work; what is due on chain by a
-partial index that holds only such sub-accounts.
+partial index that holds only such sub-accounts. Each index is a page or two more in every commit,
+so a kept answer has none besides its place: sub-account and sequence in one number.
 """
 
 COMPONENT = "receipt_book"
+
+SEQUENCES = 2**40
+"""Places of one sub-account in `receipt_answers`: more than it ever has sequences; 2^23 times as
+many fit an integer."""
 
 STEPS = (
     """
@@ -67,20 +72,34 @@ STEPS = (
     "ALTER TABLE receipt_requests ADD COLUMN instance TEXT NOT NULL DEFAULT ''",
     # an answer is found through its request: one index less to write for each
     "DROP INDEX receipt_answers_request",
+    f"""
+    CREATE TABLE receipt_answers_by_place (
+        place INTEGER PRIMARY KEY,
+        expires_at INTEGER NOT NULL,
+        sealed BLOB NOT NULL
+    );
+    INSERT INTO receipt_answers_by_place (place, expires_at, sealed)
+        SELECT sub_account * {SEQUENCES} + sequence, expires_at, sealed FROM receipt_answers;
+    DROP TABLE receipt_answers;
+    ALTER TABLE receipt_answers_by_place RENAME TO receipt_answers
+    """,  # noqa: S608 - our own constant
 )
 
 FIND_OWNER = "SELECT provider, chain_id, escrow FROM receipt_book_owner"
 INSERT_OWNER = "INSERT INTO receipt_book_owner (provider, chain_id, escrow) VALUES (?, ?, ?)"
 
 _BOOK_COLUMNS = (
-    "number, sequence, cumulative_fee, reserved, in_flight, cumulative_max, sequence_max, "
-    "settled_fee"
+    "s.number, s.sequence, s.cumulative_fee, s.reserved, s.in_flight, s.cumulative_max, "
+    "s.sequence_max, s.settled_fee"
 )
 FIND_BOOK = (
-    f"SELECT {_BOOK_COLUMNS} FROM receipt_sub_accounts "  # noqa: S608 - our own constant
-    "WHERE user_address = ? AND signer = ?"
+    f"SELECT {_BOOK_COLUMNS} FROM receipt_sub_accounts s "  # noqa: S608 - our own constant
+    "WHERE s.user_address = ? AND s.signer = ?"
 )
-FIND_BOOK_BY_NUMBER = f"SELECT {_BOOK_COLUMNS} FROM receipt_sub_accounts WHERE number = ?"  # noqa: S608 - the same
+FIND_AT_WORK = (
+    f"SELECT {_BOOK_COLUMNS}, r.request_id, r.receipt FROM receipt_sub_accounts s "  # noqa: S608 - the same
+    "LEFT JOIN receipt_requests r ON r.request_id = ? AND r.signer = ? WHERE s.number = ?"
+)
 INSERT_BOOK = (
     "INSERT INTO receipt_sub_accounts (number, user_address, signer, sequence, cumulative_fee, "
     "reserved, in_flight, cumulative_max, sequence_max, best_request_id, settled_fee, due) "
@@ -135,18 +154,20 @@ LIST_DUE = (
     "- CAST(s.settled_fee AS DOUBLE PRECISION) DESC LIMIT ?"
 )
 
-INSERT_ANSWER = (
-    "INSERT INTO receipt_answers (sub_account, sequence, request_id, expires_at, sealed) "
-    "VALUES (?, ?, ?, ?, ?)"
-)
+INSERT_ANSWER = "INSERT INTO receipt_answers (place, expires_at, sealed) VALUES (?, ?, ?)"
 FIND_ANSWER = (
-    "SELECT a.sealed FROM receipt_requests r JOIN receipt_answers a "
-    "ON a.sub_account = r.sub_account AND a.sequence = r.sequence "
+    "SELECT a.sealed FROM receipt_requests r JOIN receipt_answers a "  # noqa: S608 - our own constant
+    f"ON a.place = r.sub_account * {SEQUENCES} + r.sequence "
     "WHERE r.request_id = ? AND r.signer = ? AND r.sub_account = ? AND a.expires_at > ?"
 )
-DELETE_ACKNOWLEDGED = "DELETE FROM receipt_answers WHERE sub_account = ? AND sequence <= ?"
-DELETE_EXPIRED = "DELETE FROM receipt_answers WHERE expires_at <= ?"
-DELETE_SURPLUS = (
-    "DELETE FROM receipt_answers WHERE sequence <= (SELECT s.sequence FROM receipt_sub_accounts s "
-    "WHERE s.number = receipt_answers.sub_account) - ?"
+DELETE_ACKNOWLEDGED = "DELETE FROM receipt_answers WHERE place > ? AND place <= ?"
+DELETE_OLD = (
+    "DELETE FROM receipt_answers WHERE expires_at <= ? OR place <= "  # noqa: S608 - our own constant
+    f"(SELECT s.number * {SEQUENCES} + s.sequence FROM receipt_sub_accounts s "
+    f"WHERE s.number = receipt_answers.place / {SEQUENCES}) - ?"
 )
+
+
+def get_place(sub_account: int, sequence: int) -> int:
+    """Where a kept answer stands."""
+    return sub_account * SEQUENCES + sequence
