@@ -7,15 +7,16 @@ Copies are made, honest answers served and audited for thresholds, more of them 
 for false positives, then each cheat's. On standard output a JSON line for each cheat, rung and
 number of tokens:
 
-    cheat, rung       V2 sampling, V3 fingerprint, both: what an audit runs
+    cheat, rung       V0 signatures, V2 sampling, V3 fingerprint, both: what an audit runs
     tokens            of one provider's answers, one after the other, as far as they go
     detected          share of such groups in which the rung found something; `groups` of them
     penalised         share with the verdict cheat, which takes more than twice a threshold
     honest_answers    held-out ones, `false_positives` of them above a threshold of this rung, and
                       `penalties` with the verdict cheat; `rate_at_most` bounds it at 95 %
 
-and one with the cost at the end. At one token the threshold is that of single positions, which
-audits do not use: it is there to compare. No rung sees at fewer tokens than it is declared for.
+and one with the cost at the end, where `bytes_per_token` is what a broker keeps. At one token the
+threshold is that of single positions, which audits do not use: it is there to compare. No rung sees
+at fewer tokens than it is declared for.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from benchmarks.audit_cheats import BY_FILE, ROOT, find_files, make_files, serve
 from benchmarks.audit_cost import measure_cost
 from benchmarks.auditing.groups import make_groups
 from benchmarks.auditing.plan import CHEATS
+from benchmarks.auditing.signed import show_signed
 from benchmarks.auditing.whole import measure_whole, print_report
 from hanse.auditor.calibrating.noise import Load, Rescored, Sample, calibrate, rescore, take
 from hanse.auditor.calibrating.prompts import make_request
@@ -195,6 +197,8 @@ async def run(size: Size, runtime: str, folder: Path) -> None:
 
             found = await gather(model, get_numbers(size.cheating), size, cheat, Sample())
             show(name, judge, found, held_out, wrong)
+        for line in show_signed([one.entries for one in held_out]):
+            print(json.dumps(line), flush=True)
         tell("cost")
         cost = await measure_cost(files["own"], model, folder)
         print(json.dumps(cost | describe(judge, sample, runtime)), flush=True)
@@ -236,8 +240,8 @@ def show(
             if groups:
                 line = {
                     "cheat": name, "rung": rung, "tokens": tokens, "detected": round(detected, 4),
-                    "groups": groups, "penalised": round(penalised, 4) if "V3" in rung else 0.0,
                     "honest_answers": len(held_out), "false_positives": false,
+                    "groups": groups, "penalised": round(penalised, 4) if "V3" in rung else 0.0,
                     "penalties": wrong["penalties"],
                     "rate_at_most": round(get_rate_bound(false, len(held_out), CONFIDENCE), 5),
                 }  # fmt: skip
@@ -297,7 +301,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
             asyncio.run(run(QUICK, arguments.runtime, Path(folder)))
     else:
         measure_whole(arguments.folder, arguments.cheats)
-        print_report(arguments.folder, arguments.plot)
+        print_report(arguments.folder, arguments.plot, is_all=False)
         asyncio.run(print_cost(arguments.folder))
 
 

@@ -9,6 +9,7 @@ records.py       each audited answer in a line of a file, so that a stopped run 
 lane.py          one process: its share of the plan, serving and auditing in turn
 again.py         honest answers audited by a third pair of runtimes; the shipped thresholds
 reading.py       records judged by the product's own code
+signed.py        rung V0: cheats that signatures show
 kept.py          bytes that a broker keeps of them
 groups.py        answers put together to so many tokens
 report.py        the lines that the issue asks for

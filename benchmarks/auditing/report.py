@@ -26,6 +26,7 @@ from benchmarks.auditing.reading import (
     read_pairs,
 )
 from benchmarks.auditing.records import Record
+from benchmarks.auditing.signed import show_signed
 from hanse.protocol.commitments.fingerprints import ABSENT, get_error
 from hanse.protocol.errors import RequestError
 from hanse.verification.audits.bounds import find_upper_bound, get_rate_bound
@@ -65,6 +66,7 @@ def make_report(folder: Path) -> Iterator[dict[str, Any]]:
         for name in CHEATS if pair in pairs else ():
             if records := pairs[pair].cheats.get(name):
                 yield from show_cheat(pair, name, records, calibration, honest, pairs[pair])
+    yield from show_signed([record.entries for record, _ in honest if record.tokens])
     yield summarise([*honest, *twice], calibrations)
 
 
@@ -192,11 +194,12 @@ def show_cheat(
                 "rung": rung,
                 "tokens": tokens,
                 "detected": round(hits / len(groups), 4),
+                "honest_answers": answers,
+                "false_positives": wrong[rung],
+                "found": hits,
                 "groups": len(groups),
                 "power_at_least": round(1 - (bound(len(groups) - hits, len(groups)) or 0.0), 4),
                 "penalised": round(penalised / len(groups), 4) if "V3" in rung else 0.0,
-                "honest_answers": answers,
-                "false_positives": wrong[rung],
                 "penalties": penalties,
                 "rate_at_most": bound(penalties, answers),
                 "pair": " -> ".join(pair),

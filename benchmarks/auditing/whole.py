@@ -24,6 +24,7 @@ from benchmarks.auditing.report import make_report, make_rows
 
 LOOK_S = 10.0
 BAR = 30
+REPORT = "report.jsonl"
 NICENESS = 19
 
 
@@ -70,10 +71,17 @@ def _run(commands: Sequence[Sequence[str]], look: Callable[[], None]) -> None:
         raise SystemExit(f"the lanes ended with {codes}; run it again to go on")
 
 
-def print_report(folder: Path, plot: Path | None = None) -> None:
-    """The lines of what was audited; a plot of it as SVG."""
-    for line in make_report(folder):
-        print(json.dumps(line), flush=True)
+def print_report(folder: Path, plot: Path | None = None, *, is_all: bool = True) -> None:
+    """The lines of what was audited; a plot of it as SVG.
+
+    Without `is_all` only those of cheats, which the issue asks for; the others, on honest answers,
+    are in the folder's report.jsonl with them.
+    """
+    with (folder / REPORT).open("w") as file:
+        for line in make_report(folder):
+            file.write(json.dumps(line) + "\n")
+            if is_all or "cheat" in line:
+                print(json.dumps(line), flush=True)
     if plot is not None:
         plot.write_text(draw_plot(*make_rows(folder)))
 
