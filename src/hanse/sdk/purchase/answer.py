@@ -12,8 +12,7 @@ early hangs up; the receipt of what was delivered is fetched behind (`hanse.sdk.
 Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -80,7 +79,9 @@ class Answer:
         self._asks_usage, self._hides_usage = asks_usage, hides_usage
         self._is_open = True
         self._is_taken = False
+        self._signed: SignedReceipt | None = None  # of a stream
         self._seen: list[SignedReceipt] = []
+        self._odd: HanseError | None = None  # behind what was handed on last
         self._splitter = FrameSplitter()
         self.is_stream = is_stream
         self.receipt: CheckedReceipt | None = None
@@ -139,53 +140,68 @@ class Answer:
             TransientError: the stream broke off.
             VerificationError: it is not what was signed, or came without a receipt.
         """
-        async with aclosing(self.batches()) as batches:
-            async for batch in batches:
+        self._take(stream=True)
+        try:
+            while batch := await self.read_batch():
                 for frame in batch:
                     yield frame
+        finally:
+            await self.close()
 
-    async def batches(self) -> AsyncGenerator[list[bytes], None]:
-        """The same, those that came together in one list: whoever hands on many saves by it.
+    async def read_batch(self) -> list[bytes]:
+        """The next ones, those that came together in one list; empty after the last.
 
-        Frames that came with the end are kept back with it until the receipt is stored.
+        Whoever hands on many saves by it, and calls `close` if it leaves before the end. Frames
+        that came with the end are kept back with it until the receipt is stored.
         """
-        self._take(stream=True)
-        signed: SignedReceipt | None = None
-        ended: list[bytes] | None = None
+        if not self._is_taken:
+            self._take(stream=True)
+        if not self._is_open:
+            return self._find_end()
         try:
-            while chunk := await self._response.read():
-                batch: list[bytes] = []
-                try:
-                    signed, is_done = self._read_frames(chunk, batch, signed)
-                except VerificationError:
-                    if batch:
-                        self._count(batch)
-                    if batch:
-                        yield batch  # what came before the nonsense is the caller's
-                    raise
-                if batch:
-                    self._count(batch)
-                if is_done:
-                    ended = batch
-                    break
-                if batch:
-                    yield batch
-            if ended is None and (signed is None or self._splitter.rest_bytes):
+            batch, is_last = await self._read_chunk()
+            while not batch and not is_last:
+                batch, is_last = await self._read_chunk()
+        except BaseException as error:
+            self._abandon(error)
+            raise
+        if is_last:
+            try:
+                await self._settle_stream()
+            except HanseError as error:
+                self._odd, batch = error, batch[:-1]
+            return batch or self._find_end()
+        return batch
+
+    def _find_end(self) -> list[bytes]:
+        """Nothing is left but what is odd."""
+        if self._odd is not None:
+            raise self._odd
+        return []
+
+    async def _read_chunk(self) -> tuple[list[bytes], bool]:
+        """The data frames that the next bytes complete, and whether they are the last."""
+        if self._odd is not None:
+            raise self._odd
+        batch: list[bytes] = []
+        chunk = await self._response.read()
+        if not chunk:
+            if self._signed is None or self._splitter.rest_bytes:
                 raise BrokenError(
                     f"the stream of {self.provider} broke off "
                     f"after {self._hasher.length_bytes} bytes"
                 )
-        except BaseException as error:
-            self._abandon(error)
-            raise
+            return batch, True
+        is_done = False
         try:
-            await self._settle_stream(signed)
-        except HanseError:
-            if ended is not None and ended[:-1]:
-                yield ended[:-1]
-            raise
-        if ended is not None:
-            yield ended
+            is_done = self._read_frames(chunk, batch)
+        except VerificationError as error:
+            self._odd = error  # what came before the nonsense is the caller's
+        if batch:
+            self._count(batch)
+        if self._odd is not None and not batch:
+            raise self._odd
+        return batch, is_done
 
     async def close(self) -> None:
         """Hang up if it is still coming; never fails, and may be called twice."""
@@ -208,30 +224,32 @@ class Answer:
         if self._trace is not None and self.receipt is not None:
             self._trace.end(self.receipt.signed)
 
-    def _read_frames(
-        self, chunk: bytes, batch: list[bytes], signed: SignedReceipt | None
-    ) -> tuple[SignedReceipt | None, bool]:
-        """Add the data frames that this chunk completes; the receipt so far, and if it ended."""
+    def _read_frames(self, chunk: bytes, batch: list[bytes]) -> bool:
+        """Add the data frames that this chunk completes; whether the stream has ended."""
         frames = self._splitter.feed(chunk)
         is_plain = self._splitter.is_plain  # so whatever begins as data is data
         for frame in frames:
-            if signed is None and frame.startswith(b"data: {") and (is_plain or is_data(frame)):
+            if (
+                self._signed is None
+                and frame.startswith(b"data: {")
+                and (is_plain or is_data(frame))
+            ):
                 batch.append(frame)
             elif not is_data(frame):
                 if frame.startswith(RECEIPT_COMMENT):
-                    signed = self._read_receipt(frame)
+                    self._signed = self._read_receipt(frame)
             elif is_done(frame):
                 batch.append(frame)
-                return signed, True
+                return True
             else:
-                _verify_order(signed)
+                _verify_order(self._signed)
                 batch.append(frame)
-        return signed, False
+        return False
 
-    async def _settle_stream(self, signed: SignedReceipt | None) -> None:
+    async def _settle_stream(self) -> None:
         received = self._get_received(is_complete=True)
         try:
-            self.receipt = await self._settler.settle(self._terms, signed, received)
+            self.receipt = await self._settler.settle(self._terms, self._signed, received)
             self._end_trace()
         finally:
             self._end()
