@@ -35,7 +35,7 @@ from hanse.gateway.keys import ApiKey, ApiKeys, verify_reach
 from hanse.gateway.keys.desk import answer_mint
 from hanse.gateway.money import MoneyWatch
 from hanse.gateway.openapi import get_description
-from hanse.gateway.operations import PREFIX, Operation, get_operation
+from hanse.gateway.operations import PREFIX, get_operation
 from hanse.gateway.selling.path import PaidPath
 from hanse.gateway.settings import GatewaySettings
 from hanse.gateway.telemetry.observer import Observer
@@ -119,17 +119,27 @@ class GatewayApp:
         name = "none"
         key: ApiKey | None = None
         try:
-            allowed = add_cors_headers(exchange, self._settings.allowed_origins)
-            if exchange.method == "OPTIONS" and allowed:
-                await self._answer_preflight(exchange)
-                return
+            if exchange.origin:
+                allowed = add_cors_headers(exchange, self._settings.allowed_origins)
+                if exchange.method == "OPTIONS" and allowed:
+                    await self._answer_preflight(exchange)
+                    return
             operation = get_operation(exchange.method, exchange.path)
             name = operation.name
             if operation.dialect is not None:
                 speak(exchange, operation.dialect)
             if operation.authenticated:
-                key = await self._get_key(exchange)
-            await self._serve(exchange, operation, key, started_s)
+                key = self._find_key(exchange) or await self._find_new_key(exchange)
+                verify_reach(key, exchange.path, exchange.origin)
+            if name in self._handlers:
+                await self._handlers[name](exchange)
+            elif key is None:
+                raise AssertionError(f"{name} has no handler")
+            elif name in self._handlers_of_keys:
+                await self._handlers_of_keys[name](exchange, key)
+            else:
+                self.observer.begin(exchange, name, started_s)
+                await self.paid.serve(exchange, operation, key)
         except AppGoneError:
             exchange.status = STATUS_GONE
         except Exception as error:
@@ -137,24 +147,11 @@ class GatewayApp:
         finally:
             self.observer.end(exchange, name, key.id if key else None, started_s)
 
-    async def _serve(
-        self, exchange: Exchange, operation: Operation, key: ApiKey | None, started_s: float
-    ) -> None:
-        if operation.name in self._handlers:
-            await self._handlers[operation.name](exchange)
-            return
-        assert key is not None, operation.name
-        if operation.name in self._handlers_of_keys:
-            await self._handlers_of_keys[operation.name](exchange, key)
-        else:
-            self.observer.begin(exchange, operation.name, started_s)
-            await self.paid.serve(exchange, operation, key)
-
-    async def _get_key(self, exchange: Exchange) -> ApiKey:
-        """The API key of this request.
+    def _find_key(self, exchange: Exchange) -> ApiKey | None:
+        """The API key of this request, if it is known here.
 
         Raises:
-            RequestError: `api_key_invalid`.
+            RequestError: `api_key_invalid`, none is given.
         """
         given = exchange.authorization
         if given[:7].lower() != _BEARER:
@@ -162,17 +159,21 @@ class GatewayApp:
                 "api_key_invalid",
                 "no API key was given; send `Authorization: Bearer hgw_...`, a key of this gateway",
             )
-        text = given[7:].strip().decode("latin-1")
-        key = self._keys.find(text)
-        if key is None:
-            key = await self._keys.find_new(text)
+        return self._keys.find(given[7:].strip().decode("latin-1"))
+
+    async def _find_new_key(self, exchange: Exchange) -> ApiKey:
+        """The same of a key that another process may have issued.
+
+        Raises:
+            RequestError: `api_key_invalid`.
+        """
+        key = await self._keys.find_new(exchange.authorization[7:].strip().decode("latin-1"))
         if key is None:
             raise RequestError(
                 "api_key_invalid",
                 "the API key is unknown here, was revoked or has expired. Whoever runs this "
                 "gateway can make one: hanse gateway keys create NAME",
             )
-        verify_reach(key, exchange.path, exchange.origin)
         return key
 
     async def _send_error(self, exchange: Exchange, error: Exception) -> None:

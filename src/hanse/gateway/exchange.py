@@ -16,7 +16,7 @@ import msgspec
 
 from hanse.gateway.settings import DISCARD_BYTES_MAX
 from hanse.protocol.errors import HanseError, RequestError, TransientError
-from hanse.serving import ABORT, COMPLETE, watch_departure
+from hanse.serving import ABORT, COMPLETE, Looks, watch_departure
 
 if TYPE_CHECKING:
     from hanse.gateway.telemetry.record import Seen
@@ -84,7 +84,7 @@ class Exchange:
                 self.length = value
             elif name == b"access-control-request-headers":
                 self.wanted_headers = value
-            elif name.startswith(b"hanse-"):
+            elif name[:6] == b"hanse-":
                 self.wishes[name] = value
         self.state = scope.get("state", {})
 
@@ -103,9 +103,14 @@ class Exchange:
             TransientError: `overloaded`.
             AppGoneError: it left before its body was complete.
         """
+        whole: bytearray | None = self.state.get(COMPLETE)
         try:
-            if COMPLETE in self.state:  # there is nothing to wait for; a timer costs 4 us
-                return await self._read_body(bytes_max, take)
+            if whole is not None and len(whole) <= bytes_max:  # there is nothing to wait for
+                if take is not None:
+                    take(len(whole))
+                body = bytes(whole)
+                whole.clear()
+                return body
             async with asyncio.timeout(within_s):
                 return await self._read_body(bytes_max, take)
         except TransientError:
@@ -217,29 +222,30 @@ class Exchange:
 class Watch:
     """Cancels the handler's task when there is no use in going on.
 
-    Nothing is done a frame. Use it as an async context: what it cancelled comes out as
-    `AppGoneError`, or as `draining`.
+    Nothing is done a frame. Use it as a context: what it cancelled comes out as `AppGoneError`, or
+    as `draining`.
     """
 
-    def __init__(self, exchange: Exchange, stall_s: float) -> None:
+    def __init__(self, exchange: Exchange, looks: Looks) -> None:
+        """Begin nothing yet; `looks` tell how long a part may take to send."""
         self._exchange = exchange
-        self._stall_s = stall_s
+        self._looks = looks
+        self._sent_before = -1
         self._reason: Exception | None = None
         self._ended = False
 
-    async def __aenter__(self) -> "Watch":
+    def __enter__(self) -> "Watch":
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._loop = asyncio.get_running_loop()
         exchange = self._exchange
         self._stop = watch_departure(exchange.state, exchange.receive, self._leave)
-        self._timer = self._loop.call_later(self._stall_s, self._check_stall, -1)
+        self._looks.begin(self._check_stall)
         return self
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._ended = True
-        self._timer.cancel()
+        self._looks.end(self._check_stall)
         self._stop()
         if self._reason is not None and isinstance(error, asyncio.CancelledError):
             self._task.uncancel()
@@ -254,14 +260,12 @@ class Watch:
     def _leave(self) -> None:
         self.cut(AppGoneError())
 
-    def _check_stall(self, sent_before: int) -> None:
+    def _check_stall(self) -> None:
         exchange = self._exchange
-        if exchange.sending and exchange.sent_bytes == sent_before:
+        if exchange.sending and exchange.sent_bytes == self._sent_before:
             exchange.abort()
             self.cut(AppGoneError())
-            return
-        sent = exchange.sent_bytes if exchange.sending else -1
-        self._timer = self._loop.call_later(self._stall_s, self._check_stall, sent)
+        self._sent_before = exchange.sent_bytes if exchange.sending else -1
 
 
 def get_draining() -> TransientError:

@@ -26,8 +26,9 @@ ABORT = "hanse.abort"
 """Where a request's scope holds, in its state, a function that drops the connection."""
 
 COMPLETE = "hanse.complete"
-"""Where a request's scope holds, in its state, that all of its body is here: reading it waits for
-nothing, and needs no timer. It is not there before, and never behind another server."""
+"""Where a request's scope holds, in its state, its body once all of that is here: a bytearray, that
+`receive` gives too and that who takes it from there may empty. It is not there before, and never
+behind another server."""
 
 HEAD_BYTES_MAX = 32 * 1024
 """Request line and headers together: a voucher takes 4 kB at most, OpenAI's SDKs send about 1 kB,
@@ -203,7 +204,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is here to its end."""
-        self.scope["state"][COMPLETE] = True
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            self.scope["state"][COMPLETE] = self.cycle.body
         super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:

@@ -1,7 +1,7 @@
 """Budgets on the paid path: one call before a request is sold, one around its sale.
 
-    await budgets.admit(sale)             # scope, the count of requests, whose limits hold
-    await budgets.run(sale, sell)         # sells; at a limit it waits, or leads down a ladder
+    is_limited = await budgets.admit(sale)    # scope, the count of requests, whose limits hold
+    await budgets.run(sale, sell, find_free)  # sells; at a limit it waits, or goes down a ladder
 
 A key without limits, on a gateway without, costs one lookup in a dict. Tokens and money are asked
 for where vouchers are signed (`hanse.gateway.budgets.purse`); a refusal comes out of `sell` as
@@ -76,24 +76,31 @@ class Budgets:
         await self.configuration.refresh()
         self.guard.give_up()
 
-    async def admit(self, sale: Sale) -> None:
+    async def admit(self, sale: Sale) -> bool:
         """Check the model, and count the request; tokens and money are asked for by `buy`.
+
+        Returns:
+            Whether something limits its sale, which then goes through `run`.
 
         Raises:
             RequestError: `permission_denied`.
             LimitError: requests are at their limit, and the key refuses.
         """
-        verify_model(sale.key, sale.fields.model)
-        demands = self._get_plan(sale.key).get_demands(sale.body)
+        key = sale.key
+        if key.terms.models:
+            verify_model(key, sale.fields.model)
+        plan = self._get_plan(key)
+        demands = plan.get_demands(sale.body) if plan.is_by_user else plan.demands
         if not demands:
             if PURSE.get() is not None:  # of an earlier request in this task
                 PURSE.set(None)
-            return
+            return False
         counted = [demand for demand in demands if demand.most[0] is not None]
         if counted:
             await self._count_request(sale, counted)
         priced = list(filter(is_priced, demands))
         PURSE.set(Purse(priced) if priced else None)
+        return bool(priced) or sale.refused is not None
 
     async def count_question(self, key: ApiKey, body: bytes) -> None:
         """Count a request that buys nothing; at a limit it is refused, whatever the key's terms.

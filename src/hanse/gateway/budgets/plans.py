@@ -22,15 +22,19 @@ _decode_user = msgspec.json.Decoder(_User).decode
 
 
 class Plan:
-    """What limits hold for a key: demands that are always the same, and those by end user."""
+    """What limits hold for a key: demands that are always the same, and those by end user.
 
-    __slots__ = ("budgets", "demands", "key", "owner", "parent", "user_limits")
+    `is_by_user` says whether there are any of the latter.
+    """
+
+    __slots__ = ("budgets", "demands", "is_by_user", "key", "owner", "parent", "user_limits")
 
     def __init__(self, key: ApiKey, parent: ApiKey | None, budgets: GatewayBudgets) -> None:
         self.key, self.parent, self.budgets = key, parent, budgets
         self.owner = key.parent or key.id
         above = parent.terms if parent is not None else key.terms
         self.user_limits = above.user_limits
+        self.is_by_user = not above.user_limits.is_none
         self.demands = make_demands(f"key:{key.id}", key.terms.limits)
         if parent is not None:
             self.demands += make_demands(f"key:{parent.id}", parent.terms.limits)
@@ -42,7 +46,7 @@ class Plan:
         Raises:
             RequestError: `invalid_request` if its `user` is none.
         """
-        if self.user_limits.is_none:
+        if not self.is_by_user:
             return self.demands
         user = self.key.terms.user or _read_user(body)
         return self.demands + make_demands(_name_user(self.owner, user), self.user_limits)

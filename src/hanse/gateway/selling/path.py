@@ -5,7 +5,7 @@
     admit     may this key buy this, within its limits?                  (`gateway.budgets`)
     wish      headers become `Needs` of the choice. SEAM of matching     (`_wish`)
     line      a place at work, in the turn of its class                  (`gateway.resilience`)
-    buy       the market is asked. SEAM of structured answers            (`_buy`)
+    buy       the market is asked. SEAM of structured answers            (`_get_answer`)
     stay up   other providers, a fallback                                (`gateway.resilience`)
     relay     bytes pass through                                         (`hanse.gateway.relay`)
     account   what it cost, once it is known. SEAM of budgets and fees   (`_account`)
@@ -16,6 +16,7 @@ the request ended, with as many fees as there were receipts.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -37,9 +38,10 @@ from hanse.gateway.selling.holding import BodyBytes, ReadBody
 from hanse.gateway.selling.sale import Sale
 from hanse.gateway.selling.wishes import read_needs
 from hanse.gateway.settings import GatewaySettings
-from hanse.gateway.structured.buying import buy_fitting
+from hanse.gateway.structured.buying import buy_fitting, read_demand
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, RequestError
+from hanse.serving import Looks
 
 
 class PaidPath:
@@ -73,6 +75,7 @@ class PaidPath:
         self._keys = keys
         self._metrics = metrics
         self._money = money
+        self._stalls = Looks(settings.send_stall_s)
         self._watches: set[Watch] = set()
         self.bodies = BodyBytes()
         self._idle = asyncio.Event()
@@ -83,6 +86,8 @@ class PaidPath:
         self._line.places, self._line.queue_max = settings.requests_max, settings.queue_max
         self._line.wait_s = settings.queue_wait_s
         self._line.admit()
+        if settings.send_stall_s != self._stalls.interval_s:
+            self._stalls = Looks(settings.send_stall_s)
 
     @property
     def waiting(self) -> int:
@@ -121,7 +126,7 @@ class PaidPath:
         try:
             kind = get_class(exchange.wishes, key.terms.request_class)
             deadline = Deadline.find(exchange.wishes)
-            with self.hold(exchange, key) as read_body:
+            with self.bodies.hold(exchange, key, self.settings) as read_body:
                 sale = await self._read(exchange, operation, key, read_body)
                 if exchange.seen is not None:
                     exchange.seen.kind, exchange.seen.model = kind, sale.fields.model
@@ -149,43 +154,52 @@ class PaidPath:
         return Sale(exchange, CHAT, key, translation.body, fields, translation=translation)
 
     async def _sell(self, sale: Sale, kind: str, deadline: Deadline | None) -> None:
-        async with Watch(sale.exchange, self.settings.send_stall_s) as watch:
+        with Watch(sale.exchange, self._stalls) as watch:
             self._watches.add(watch)
             if deadline is not None:
                 deadline.begin(watch.cut, sale.exchange.extra_headers)
             try:
-                if self._budgets is not None:
-                    await self._budgets.admit(sale)
-                self._wish(sale)
-                if self._budgets is None:
-                    await self._take_place(sale, kind)
+                is_limited = self._budgets is not None and await self._budgets.admit(sale)
+                if sale.exchange.wishes:
+                    self._wish(sale)
+                if self._budgets is not None and is_limited:
+                    buy = partial(self._buy, sale, kind)
+                    await self._budgets.run(sale, buy, self._find_free)
                 else:
-                    take = partial(self._take_place, sale, kind)
-                    await self._budgets.run(sale, take, self._find_free)
+                    await self._buy(sale, kind)
             finally:
                 if deadline is not None:
                     deadline.end()
                 self._watches.discard(watch)
                 self._account(sale)
 
-    async def _take_place(self, sale: Sale, kind: str) -> None:
+    async def _buy(self, sale: Sale, kind: str) -> None:
+        """With a place in the line, ask the market and hand its answer on."""
         seen = sale.exchange.seen
         began_s = seen.now() if seen is not None else 0.0
-        await self._line.enter(kind)
+        if not self._line.try_enter(kind):
+            await self._line.enter(kind)
         if seen is not None:
             seen.add("queue", began_s)
         try:
-            self._verify_key(sale.key)
-            await self._buy(sale)
+            # it may have waited for minutes, and its key may have ended meanwhile
+            if self._keys is not None and self._keys.find_by_id(sale.key.id) is None:
+                raise RequestError(
+                    "api_key_invalid",
+                    "the API key was revoked or expired while this request waited",
+                )
+            answer = sale.own or await self._get_answer(sale)
+            try:
+                await self._relay(sale, answer)
+            finally:
+                await answer.close()
+                if seen is not None:
+                    seen.provider = answer.provider
+                receipt = answer.receipt
+                if receipt is not None:
+                    sale.fees.append(receipt.fee)
         finally:
             self._line.leave(kind)
-
-    def _verify_key(self, key: ApiKey) -> None:
-        """A request may have waited for minutes, and its key may have ended meanwhile."""
-        if self._keys is not None and self._keys.find_by_id(key.id) is None:
-            raise RequestError(
-                "api_key_invalid", "the API key was revoked or expired while this request waited"
-            )
 
     async def _find_free(self, sale: Sale, canned: str) -> MarketAnswer | None:
         """An answer that costs nothing, for a ladder's step."""
@@ -195,27 +209,21 @@ class PaidPath:
 
     def _wish(self, sale: Sale) -> None:
         """What the application's headers ask of the choice."""
-        if wishes := sale.exchange.wishes:
-            headers = sale.exchange.extra_headers
-            sale.needs = read_needs(wishes, sale.needs, sale.key.id, headers)
+        headers = sale.exchange.extra_headers
+        sale.needs = read_needs(sale.exchange.wishes, sale.needs, sale.key.id, headers)
 
-    async def _buy(self, sale: Sale) -> None:
-        exchange = sale.exchange
-        answer = sale.own or await buy_fitting(sale, self._ask, self.settings.structured_then)
-        try:
-            if sale.translation is not None:
-                await relay_translated(exchange, answer, sale.translation)
-            elif answer.is_stream:
-                await relay_stream(exchange, answer)
-            else:
-                kind = get_content_type(sale.operation, sale.fields)
-                await relay_whole(exchange, answer, kind)
-        finally:
-            await answer.close()
-            if exchange.seen is not None:
-                exchange.seen.provider = answer.provider
-            if answer.receipt is not None:
-                sale.fees.append(answer.receipt.fee)
+    def _get_answer(self, sale: Sale) -> Awaitable[MarketAnswer]:
+        demand = read_demand(sale, self.settings.structured_then)
+        if demand is None:
+            return self._ask(sale, sale.body, sale.needs)
+        return buy_fitting(sale, demand, self._ask)
+
+    def _relay(self, sale: Sale, answer: MarketAnswer) -> Awaitable[None]:
+        if sale.translation is not None:
+            return relay_translated(sale.exchange, answer, sale.translation)
+        if answer.is_stream:
+            return relay_stream(sale.exchange, answer)
+        return relay_whole(sale.exchange, answer, get_content_type(sale.operation, sale.fields))
 
     async def _ask(self, sale: Sale, body: bytes, needs: Needs) -> MarketAnswer:
         try:
@@ -230,8 +238,9 @@ class PaidPath:
 
     def _account(self, sale: Sale) -> None:
         for answer in sale.answers:
-            sale.fees.extend(receipt.fee for receipt in answer.earlier)
+            if answer.earlier:
+                sale.fees.extend(receipt.fee for receipt in answer.earlier)
+        fees = sum(sale.fees)
         if sale.exchange.seen is not None:
-            sale.exchange.seen.fee = sum(sale.fees)
-        for fee in sale.fees:
-            self._metrics.pay(fee)
+            sale.exchange.seen.fee = fees
+        self._metrics.pay(fees)

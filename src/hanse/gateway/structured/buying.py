@@ -1,6 +1,7 @@
 """Where structured answers join the paid path: one call around the step that asks the market.
 
-    answer = await buy_fitting(sale, ask, settings.structured_then)
+    demand = read_demand(sale, settings.structured_then)     # None: nothing is to be judged
+    answer = await buy_fitting(sale, demand, ask)
 
 Requests without a schema pass through untouched, and those of keys that are `unjudged`.
 """
@@ -14,7 +15,7 @@ from hanse.gateway.client import MarketAnswer, Receipted
 from hanse.gateway.operations import CHAT
 from hanse.gateway.selling.sale import Sale
 from hanse.gateway.structured.checked import CheckedStream
-from hanse.gateway.structured.demand import NAME_HEADER, STREAM, find_demand
+from hanse.gateway.structured.demand import NAME_HEADER, STREAM, Demand, find_demand
 from hanse.gateway.structured.validated import buy_validated
 from hanse.market import Needs
 from hanse.protocol.errors import VerificationError
@@ -23,22 +24,29 @@ Ask = Callable[[Sale, bytes, Needs], Awaitable[MarketAnswer]]
 """Asks the market for an answer to a body, narrowed by needs."""
 
 
-async def buy_fitting(
-    sale: Sale, ask: Ask, afterwards: str, now_s: Callable[[], float] = time.time
-) -> MarketAnswer:
-    """What the market answers; with a schema, what fits it.
+def read_demand(sale: Sale, afterwards: str) -> Demand | None:
+    """What an answer must be; None if it may be anything.
 
     Raises:
-        HanseError: what `ask` raises; `invalid_request` for a schema that cannot be used;
-            `schema_unmet`, which SDKs shall not try again by themselves: each try is paid.
+        RequestError: `invalid_request` for a schema that cannot be used.
     """
-    demand = None
-    if sale.operation is CHAT and not sale.key.terms.unjudged:
-        has_format = names_format(sale.fields)
-        wishes = sale.exchange.wishes
-        demand = find_demand(sale.body, wishes, afterwards, has_format=has_format)
-    if demand is None:
-        return await ask(sale, sale.body, sale.needs)
+    if sale.operation is not CHAT or sale.key.terms.unjudged:
+        return None
+    wishes, has_format = sale.exchange.wishes, names_format(sale.fields)
+    if not (wishes or has_format):
+        return None
+    return find_demand(sale.body, wishes, afterwards, has_format=has_format)
+
+
+async def buy_fitting(
+    sale: Sale, demand: Demand, ask: Ask, now_s: Callable[[], float] = time.time
+) -> MarketAnswer:
+    """What the market answers that fits.
+
+    Raises:
+        HanseError: what `ask` raises; `schema_unmet`, which SDKs shall not try again by themselves:
+            each try is paid.
+    """
     headers = sale.exchange.extra_headers
     if not demand.held:
         answer = await ask(sale, sale.body, sale.needs)
