@@ -20,6 +20,6 @@ def make_model(path: Path, provider: str, root: str = MANIFEST) -> OpenedModel:
     path.write_bytes(b"weights")
     copy = CopyDescription(
         1, root, provider, 3, "0x" + "88" * 32, "llama", "llama", "output_bias", "Q8_0", "test", 32,
-        32, 64, tuple(range(64, 80)), tuple(range(64, 80)), 30.0, 4 / 127, "0x" + "77" * 32, 7,
+        64, tuple(range(64, 80)), tuple(range(64, 80)), 30.0, 4 / 127, "0x" + "77" * 32, 7,
     )  # fmt: skip
     return OpenedModel(make_auditor(), path, copy)
