@@ -1,7 +1,7 @@
-"""Running the command line in one process, with a home folder of its own."""
+"""Running the command line in one process, with a home folder of its own or a market's."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from hanse.cli.main import hanse
+from hanse.contracts.deployment import Terms
+from tests.cli.local_market import TERMS, Market, open_market
 
 PASSWORD = "a password of the tests"
 
@@ -36,8 +38,25 @@ class Ran:
 Run = Callable[..., Ran]
 
 
+@pytest.fixture(scope="module")
+def terms() -> Terms:
+    """Of the module's market; a module that needs others has a fixture of its own."""
+    return TERMS
+
+
+@pytest.fixture(scope="module")
+def market(anvil: str, tmp_path_factory: pytest.TempPathFactory, terms: Terms) -> Iterator[Market]:
+    """One market for all tests of a module."""
+    with open_market(tmp_path_factory.mktemp("market"), anvil, terms) as opened:
+        yield opened
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The home folder of `run`: the market's in a test that has one."""
+    if "market" in request.fixturenames:
+        found: Path = request.getfixturevalue("market").home
+        return found
     return tmp_path / "home"
 
 

@@ -12,22 +12,11 @@ from decimal import Decimal
 import pytest
 
 from hanse.market import BALANCED
-from tests.cli.local_market import UNIT, open_market, wait_until
+from tests.cli.local_market import UNIT, wait_until
 
 pytestmark = pytest.mark.slow
 
 MODEL = "echo-1"
-
-
-@pytest.fixture(scope="module")
-def market(anvil, tmp_path_factory):
-    with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
-        yield opened
-
-
-@pytest.fixture
-def home(market):
-    return market.home
 
 
 @pytest.fixture(scope="module")

@@ -25,22 +25,15 @@ from hanse.protocol.messages import (
 )
 from hanse.protocol.signatures import ZERO_HASH, to_hex
 from hanse.protocol.wire import offer_to_json, receipt_to_json
-from tests.cli.local_market import LOCK_TIME_S, LOOK_S, PASSWORD, UNIT, make_outbox, open_market
+from tests.cli.local_market import LOCK_TIME_S, LOOK_S, PASSWORD, UNIT, make_outbox
 
 STAKE = 100 * UNIT
 AUDITORS = ("auditor-1", "auditor-2", "auditor-3")
 
 
 @pytest.fixture(scope="module")
-def market(anvil, tmp_path_factory):
-    terms = Terms(lock_time_s=LOCK_TIME_S, panels=PANELS)
-    with open_market(tmp_path_factory.mktemp("market"), anvil, terms) as opened:
-        yield opened
-
-
-@pytest.fixture
-def home(market):
-    return market.home
+def terms():
+    return Terms(lock_time_s=LOCK_TIME_S, panels=PANELS)
 
 
 def unlock(home: Path, name: str) -> Key:

@@ -8,20 +8,18 @@ from hanse.cli.session import Session
 from hanse.sdk.permit import find_permit
 from hanse.settlement.chain_state.outbox_storage import open_outbox_storage
 from hanse.store import open_sqlite
-from tests.cli.local_market import PASSWORD, UNIT, open_market
+from tests.cli.local_market import PASSWORD, UNIT
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def market(anvil, tmp_path_factory):
-    with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
-        opened.add_key("user", units=50)
-        yield opened
+def user(market):
+    return market.add_key("user", units=50)
 
 
 @pytest.fixture
-def session(market, monkeypatch):
+def session(market, user, monkeypatch):
     monkeypatch.setenv("HANSE_PASSWORD", PASSWORD)
     return Session(home=market.home)
 

@@ -19,22 +19,11 @@ from hanse.settlement.traces.encryption_key import (
 )
 from hanse.settlement.traces.sealing import get_public_key
 from hanse.store import open_sqlite
-from tests.cli.local_market import PASSWORD, open_market, wait_until
+from tests.cli.local_market import PASSWORD, wait_until
 from tests.settlement.trace_parts import read_all
 
 MODEL = "echo-1"
 PROMPT = "cobalt lantern orchard"
-
-
-@pytest.fixture(scope="module")
-def market(anvil, tmp_path_factory):
-    with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
-        yield opened
-
-
-@pytest.fixture
-def home(market):
-    return market.home
 
 
 @pytest.mark.slow

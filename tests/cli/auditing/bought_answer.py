@@ -26,6 +26,14 @@ PLAIN = {str(3 + byte): -100 for byte in range(128, 256)} | {"0": -100, "1": -10
 """Weights made by chance write halves of characters, and end anywhere; here neither."""
 
 
+def add_parties(market: Any) -> str:
+    """A provider with its receipt key, and a user, each with money; the provider's address."""
+    provider: str = market.add_key("provider", units=200)
+    market.add_key("provider-receipt")
+    market.add_key("user", units=50)
+    return provider
+
+
 def bind(path: Path, provider: str, source: Path) -> Path:
     """A tiny copy whose description says that it is this provider's, of the first one's base."""
     description = decode_copy_description(

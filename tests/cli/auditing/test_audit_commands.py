@@ -100,30 +100,21 @@ def test_a_purchase_that_left_no_trace_cannot_be_audited(run, calibration, tmp_p
     assert ran.error["code"] == "calibration_invalid"
 
 
-def test_a_copy_is_audited_by_its_key_with_that_key_only(run, tmp_path):
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("calibrate", "-o", "{folder}/c.json"), id="an audit"),
+        pytest.param(("replay", "{folder}/7.json"), id="evidence"),
+    ],
+)
+def test_a_copy_is_rerun_by_its_key_with_that_key_only(run, folder, tmp_path, command):
     model = make_model(tmp_path / "copy.gguf", OFFER.provider)
     assert model.copy is not None
     described = tmp_path / "copy.gguf.copy.json"
     described.write_bytes(encode_copy_description(model.copy))
     master = tmp_path / "master.key"
     make_master(master)
-    arguments = ("audit", "calibrate", "--model", "packaged", "-o", str(tmp_path / "c.json"))
-    keyed = ("--copy", str(described), "--master", str(master))
-    assert "belong together" in run(*arguments, *keyed[:2]).stderr
-    assert "--runtime torch" in run(*arguments, *keyed).stderr
-    refused = run(*arguments, *keyed, "--runtime", "torch")
-    assert refused.exit_code == 2
-    assert "made with another master key" in refused.stderr
-
-
-def test_evidence_is_rerun_by_a_copy_s_key_with_that_key_only(run, folder, tmp_path):
-    model = make_model(tmp_path / "copy.gguf", OFFER.provider)
-    assert model.copy is not None
-    described = tmp_path / "copy.gguf.copy.json"
-    described.write_bytes(encode_copy_description(model.copy))
-    master = tmp_path / "master.key"
-    make_master(master)
-    arguments = ("audit", "replay", str(folder / "7.json"), "--model", "packaged")
+    arguments = ("audit", *(part.format(folder=folder) for part in command), "--model", "packaged")
     keyed = ("--copy", str(described), "--master", str(master))
     assert "belong together" in run(*arguments, *keyed[:2]).stderr
     assert "--runtime torch" in run(*arguments, *keyed).stderr

@@ -5,27 +5,13 @@ import json
 import pytest
 
 from hanse.protocol.commitments.copies import COPY_SUFFIX
-from tests.cli.auditing.bought_answer import bind, buy_from, write_calibration
-from tests.cli.local_market import open_market
+from tests.cli.auditing.bought_answer import add_parties, bind, buy_from, write_calibration
 from tests.engines.tiny_copy import make_copy
-
-
-@pytest.fixture(scope="module")
-def market(anvil, tmp_path_factory):
-    with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
-        yield opened
-
-
-@pytest.fixture
-def home(market):
-    return market.home
 
 
 @pytest.mark.slow
 def test_a_bought_answer_is_audited_and_a_swap_is_evidence(market, run, tmp_path):
-    provider = market.add_key("provider", units=200)
-    market.add_key("provider-receipt")
-    market.add_key("user", units=50)
+    provider = add_parties(market)
     first = make_copy(tmp_path / "copy.gguf")
     copy = bind(first, provider, first)
     other = bind(make_copy(tmp_path / "other.gguf", seed=2), provider, first)

@@ -4,31 +4,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.auditing.bought_answer import bind, buy_from, write_calibration
+from tests.cli.auditing.bought_answer import add_parties, bind, buy_from, write_calibration
 from tests.cli.local_market import open_market
 from tests.engines.tiny_copy import make_copy
 
 
 @pytest.fixture
 def market(anvil, tmp_path_factory):
+    """One for each test: the same provider sells anew."""
     with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
         yield opened
 
 
 @pytest.fixture
-def home(market):
-    return market.home
+def promised(market, tmp_path: Path) -> tuple[str, Path]:
+    """A provider, and the copy that its offer names."""
+    provider = add_parties(market)
+    copy = make_copy(tmp_path / "copy.gguf")
+    return provider, bind(copy, provider, copy)
 
 
 @pytest.mark.slow
 def test_another_copy_behind_an_honest_offer_is_found_by_an_audit(
-    market, run, tmp_path: Path
+    market, promised, run, tmp_path: Path
 ) -> None:
-    provider = market.add_key("provider", units=200)
-    market.add_key("provider-receipt")
-    market.add_key("user", units=50)
-    first = make_copy(tmp_path / "copy.gguf")
-    copy = bind(first, provider, first)
+    provider, copy = promised
     other = make_copy(tmp_path / "other.gguf", seed=2)
     request_id = buy_from(
         market, run, provider, copy, "--cheat", "other-copy", "--cheat-with", str(other)
@@ -50,14 +50,10 @@ def test_another_copy_behind_an_honest_offer_is_found_by_an_audit(
 
 @pytest.mark.slow
 def test_a_plain_model_behind_an_honest_offer_is_found_without_any_model(
-    market, run, tmp_path: Path
+    market, promised, run, tmp_path: Path
 ) -> None:
     """It commits to nothing: the user's own book is the evidence, and anybody can check it."""
-    provider = market.add_key("provider", units=200)
-    market.add_key("provider-receipt")
-    market.add_key("user", units=50)
-    first = make_copy(tmp_path / "copy.gguf")
-    copy = bind(first, provider, first)
+    provider, copy = promised
     plain = make_copy(tmp_path / "plain.gguf", canaries=0)
     request_id = buy_from(
         market, run, provider, copy, "--cheat", "swap", "--cheat-with", str(plain)

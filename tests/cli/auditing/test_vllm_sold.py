@@ -22,8 +22,7 @@ from hanse.verification.audits.calibration import (
     encode_calibration,
     make_calibration,
 )
-from tests.cli.auditing.bought_answer import MODEL, buy_at_gateway
-from tests.cli.local_market import open_market
+from tests.cli.auditing.bought_answer import MODEL, add_parties, buy_at_gateway
 from tests.models.tiny_models import VOCABULARY, write_tiny_folder
 
 pytestmark = [
@@ -34,17 +33,6 @@ pytestmark = [
 
 ROOT = "0x" + "11" * 32
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
-
-
-@pytest.fixture(scope="module")
-def market(anvil, tmp_path_factory):
-    with open_market(tmp_path_factory.mktemp("market"), anvil) as opened:
-        yield opened
-
-
-@pytest.fixture
-def home(market):
-    return market.home
 
 
 @contextmanager
@@ -85,9 +73,7 @@ def write_thresholds(path: Path, model: Path) -> Path:
 
 
 def test_a_bought_answer_of_vllm_is_audited(market, run, tmp_path):
-    provider = market.add_key("provider", units=200)
-    market.add_key("provider-receipt")
-    market.add_key("user", units=50)
+    provider = add_parties(market)
     order = CopyOrder(bytes(range(32)), ROOT, provider)
     base = write_base(tmp_path / "base")
     rebase_folder(base, tmp_path / "copy", order, "F32")

@@ -11,20 +11,13 @@ import pytest
 from hanse.cli.local_network import PANELS
 from hanse.contracts.deployment import Terms
 from tests.cli.auditing.bought_answer import MODEL, PLAIN, bind, write_calibration
-from tests.cli.local_market import LOCK_TIME_S, UNIT, open_market, wait_until
+from tests.cli.local_market import LOCK_TIME_S, UNIT, wait_until
 from tests.engines.tiny_copy import make_copy
 
 
 @pytest.fixture(scope="module")
-def market(anvil, tmp_path_factory):
-    terms = Terms(lock_time_s=LOCK_TIME_S, panels=PANELS)
-    with open_market(tmp_path_factory.mktemp("market"), anvil, terms) as opened:
-        yield opened
-
-
-@pytest.fixture
-def home(market):
-    return market.home
+def terms():
+    return Terms(lock_time_s=LOCK_TIME_S, panels=PANELS)
 
 
 def ask(base_url: str, key: str) -> tuple[int, str, str]:
