@@ -266,7 +266,7 @@ class Answer:
         if USAGE_MARK in joined:  # some engines write it, empty, into every frame
             self._usage_source = next(frame for frame in reversed(batch) if USAGE_MARK in frame)
             if self._hides_usage:
-                batch[:] = [frame for frame in batch if not is_usage_frame(frame)]
+                batch[:] = [f for f in batch if USAGE_MARK not in f or not is_usage_frame(f)]
 
     def _read_receipt(self, frame: bytes) -> SignedReceipt:
         try:
