@@ -13,4 +13,5 @@ signed.py        rung V0: cheats that signatures show
 kept.py          bytes that a broker keeps of them
 groups.py        answers put together to so many tokens
 report.py        the lines that the issue asks for
+tables.py        the documentation's tables from them
 """
