@@ -1,6 +1,7 @@
 """Evidence files become reputations: only those that hold, weighed by the stakes on the chain."""
 
 import asyncio
+import os
 import secrets
 
 import msgspec
@@ -79,6 +80,27 @@ def test_a_folder_of_evidence_is_read_once_and_only_what_holds_counts(tmp_path):
     assert "another market" in elsewhere.refused["honest.json"]
     with pytest.raises(RequestError, match="no folder"):
         EvidenceFolder(tmp_path / "none", DOMAIN).read()
+
+
+def test_of_too_many_files_the_newest_are_read_and_that_is_said(tmp_path):
+    """A folder that is full is no reason to stop: today's cheat is barred all the same."""
+    for number in range(8):
+        (tmp_path / f"{number}.json").touch()
+        os.utime(tmp_path / f"{number}.json", (number, number))
+    cheat = tmp_path / "z.json"
+    cheat.write_bytes(make_evidence(ToyModel(weights=2), calibrate()))
+    folder = EvidenceFolder(tmp_path, DOMAIN, files_max=6)
+    (told,) = folder.read()
+    assert told.testimony.word is Word.AUDIT_FAILED
+    assert "9 files, of which the newest 6" in folder.refused[str(tmp_path)]
+    assert sorted(folder.refused)[1:] == [f"{number}.json" for number in range(3, 8)]
+    for number in range(3):
+        (tmp_path / f"{number}.json").unlink()
+    assert folder.read() == [told]
+    assert str(tmp_path) not in folder.refused
+    assert len(folder.refused) == 5
+    cheat.unlink()
+    assert folder.read() == []
 
 
 def test_a_broken_promise_counts_as_a_failed_audit_and_fades_from_its_time(tmp_path):

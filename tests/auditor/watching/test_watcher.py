@@ -1,5 +1,6 @@
 """What becomes of kept answers, one by one, without a chain and without a model."""
 
+import asyncio
 import stat
 from types import SimpleNamespace
 from typing import Any
@@ -8,27 +9,39 @@ import msgspec
 import pytest
 
 from hanse.auditor.watching.copies import CopiesAtHand
-from hanse.auditor.watching.draws import Decision, Record, open_secret
+from hanse.auditor.watching.draws import OWN, Decision, DrawRules, Draws, Record, open_secret
 from hanse.auditor.watching.evidence_files import get_evidence_path
-from hanse.auditor.watching.rounds import count_records
+from hanse.auditor.watching.rounds import count_records, run_rounds
 from hanse.auditor.watching.watcher import DEATHS_MAX, PAUSE_S, Watcher, WatcherParts
 from hanse.market.reputation import Word
 from hanse.market.reputation import testimony as words
 from hanse.protocol.commitments.copies import decode_copy_description, encode_copy_description
-from hanse.protocol.errors import RequestError, TransientError
+from hanse.protocol.errors import RequestError, TransientError, VerificationError
+from hanse.settlement.books.voucher_records import StoredReceipt, Verification
 from hanse.settlement.keeping.kept_answers import KeptAnswers
 from hanse.settlement.traces.document import Side, Trace
 from hanse.verification.audits.schedule import Draw
+from tests.auditor.test_openings import make_voucher
 from tests.cli.auditing.bought_answer import write_calibration
 from tests.engines.tiny_copy import make_copy
-from tests.protocol.made_messages import DOMAIN, PROVIDER, RECEIPT_ADDRESS, SIGNER, make_offer
+from tests.protocol.made_messages import (
+    DOMAIN,
+    PROVIDER,
+    RECEIPT_ADDRESS,
+    SIGNER,
+    make_offer,
+    make_receipt,
+)
 from tests.settlement.trace_parts import BODY, PATH, RESPONSE, make_request
+from tests.verification.audits.bought_answers import OFFER, sell
+from tests.verification.audits.toy_model import ToyModel
+from tests.verification.evidence.made_evidence import USER
 
 
 class Fakes:
     """A watcher whose draws, copies and books are made up."""
 
-    def __init__(self, tmp_path: Any, draw: Draw = Draw.PASSED) -> None:
+    def __init__(self, tmp_path: Any, draw: Draw = Draw.PASSED, **receipt_fields: Any) -> None:
         self.kept = KeptAnswers(tmp_path / "kept")
         self.evidence = tmp_path / "evidence"
         self.evidence.mkdir(exist_ok=True)
@@ -38,6 +51,10 @@ class Fakes:
         self.requests = {}
         for number in (1, 2):
             voucher, receipt = make_request(number)
+            response_hash = receipt.receipt.response_hash
+            receipt = make_receipt(
+                voucher, sequence=number, response_hash=response_hash, **receipt_fields
+            )
             self.requests[voucher.request.request_id] = (voucher, receipt)
             trace = Trace(Side.USER, voucher.request, receipt, PATH, BODY, RESPONSE)
             self.kept.add(trace)
@@ -63,9 +80,12 @@ class Fakes:
     async def find_voucher(self, name: str) -> Any:
         if not self.is_booked:
             return None
-        offer = SimpleNamespace(offer=make_offer())
-        whose = SimpleNamespace(provider=PROVIDER)
-        return SimpleNamespace(receipt_key=RECEIPT_ADDRESS, offer=offer, sub_account=whose)
+        return SimpleNamespace(
+            receipt_key=RECEIPT_ADDRESS,
+            offer=SimpleNamespace(offer=make_offer(endpoints=())),
+            sub_account=SimpleNamespace(provider=PROVIDER),
+            signed=self.requests[name][0],
+        )
 
     async def find_receipt(self, name: str) -> Any:
         return SimpleNamespace(signed=self.requests[name][1])
@@ -198,3 +218,58 @@ def test_the_copy_of_an_offers_provider_is_found_the_newest_of_several(tmp_path)
     assert copies.find(make_offer(manifest_root="0x" + "98" * 32)) is None
     uncalibrated = CopiesAtHand(tmp_path, [], runtime="llama", threads=1)
     assert uncalibrated.find(offer) is None
+
+
+async def test_a_round_ends_between_two_answers_when_something_else_is_due(tmp_path):
+    fakes = Fakes(tmp_path)
+    assert await fakes.watcher.run_round(lambda: True) == 0
+    assert fakes.watcher.counts == {"passed over": 1}
+    assert len(fakes.kept.list_names()) == 1
+    await fakes.watcher.run_round(lambda: True)
+    assert fakes.kept.list_names() == []
+
+
+async def test_a_broker_that_never_opens_is_noted_and_no_death_of_the_auditor(tmp_path):
+    """More tries of it than audits that may be begun; nobody answers at any endpoint."""
+    fakes = Fakes(tmp_path, Draw.DUE, commitment_root="0x" + "5a" * 32)
+    for _ in range(30):
+        await fakes.watcher.run_round()
+        fakes.now += PAUSE_S
+    assert fakes.watcher.counts == {"unopened": 2}
+    assert {one["event"] for one in fakes.told} == {"unopened"}
+
+
+async def test_a_recorder_whose_proof_does_not_hold_keeps_nothing_from_its_draw(tmp_path):
+    async def prove(signed: Any, document: Any) -> Any:
+        raise VerificationError("response_malformed", "a recorder's answer is none")
+
+    class Unpriced(Draws):
+        async def _get_rate_ppm(self, *_: Any) -> int:
+            return 1_000_000
+
+    addresses = dict.fromkeys(("escrow", "registry", "records"), PROVIDER)
+    deployment: Any = SimpleNamespace(chain_id=DOMAIN.chain_id, confirmations=1, **addresses)
+    nobody: Any = None
+    draws = Unpriced(nobody, deployment, DrawRules(record_wait_s=5.0), "0x" + "01" * 32, prove)
+    voucher = make_voucher(OFFER, USER)
+    signed = sell(ToyModel(), 8).bought.receipt
+    receipt = StoredReceipt("", signed, Verification.VERIFIED, "", True, 0)
+    decisions = [await draws.decide(voucher, receipt, Record(), waited_s) for waited_s in (4, 6)]
+    assert [(one.draw, one.by) for one in decisions] == [(Draw.WAITING, ""), (Draw.DUE, OWN)]
+
+
+async def test_a_full_disk_is_said_once_and_waited_for(tmp_path):
+    fakes, stop = Fakes(tmp_path), asyncio.Event()
+    rounds = []
+
+    async def list_receipts(**_: object) -> list[object]:
+        rounds.append(1)
+        if len(rounds) < 3:
+            raise TransientError("store_unavailable", "no space left")
+        stop.set()
+        return []
+
+    fakes.list_receipts = list_receipts
+    await asyncio.wait_for(run_rounds(fakes.watcher, None, stop), 20)
+    assert [one["event"] for one in fakes.told] == ["audits_wait"]
+    assert fakes.watcher.counts["passed over"] == 1, "the one at work is finished"

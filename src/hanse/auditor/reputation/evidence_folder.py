@@ -6,10 +6,11 @@ and of an audit that says nothing about the provider, is no testimony.
 """
 
 import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hanse.market.reputation import Testimony, Word
 from hanse.market.reputation.computing import MASSES
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from hanse.verification.evidence.files import Evidence
 
 FILES_MAX = 10_000
-"""Evidence files of a folder: a minute of checking signatures and verdicts, once a file."""
+"""Evidence files of a folder that are read, the newest: a minute of checking signatures and
+verdicts, once a file."""
 
 _DOUBTS = frozenset(
     (
@@ -49,39 +51,67 @@ class Told:
     receipt_hash: Hash32 | None = None
 
 
+class _Name(NamedTuple):
+    """A file as it was looked at."""
+
+    changed_at_ns: int
+    file: str
+    size_bytes: int
+
+
 @dataclass
 class EvidenceFolder:
-    """Evidence files, each checked once; `refused` says of the others why."""
+    """Evidence files, each checked once.
+
+    Attributes:
+        path: of the folder.
+        domain: of this market's signatures.
+        files_max: that are read.
+        refused: why files say nothing, by name; under the folder's own, if some are too many.
+    """
 
     path: Path
     domain: Domain
+    files_max: int = FILES_MAX
     refused: dict[str, str] = field(default_factory=dict)
-    _known: dict[tuple[str, int, int], Told | None] = field(default_factory=dict)
+    _known: "dict[_Name, Told | None]" = field(default_factory=dict)
 
     def read(self) -> list[Told]:
         """What the files say now. Blocks: run it in a thread beside a server.
 
+        Of more than `files_max` files it is the newest ones: a flood of others, or some years of
+        audits, must not keep a gateway from what was found today.
+
         Raises:
-            RequestError: `not_found`, if there is no such folder; `invalid_request`, if it has more
-                than `FILES_MAX` files.
+            RequestError: `not_found`, if there is no such folder.
         """
         if not self.path.is_dir():
             raise RequestError("not_found", f"{self.path} is no folder of evidence files")
-        paths = sorted(self.path.glob("*.json"))
-        if len(paths) > FILES_MAX:
-            raise RequestError(
-                "invalid_request",
-                f"{self.path} has {len(paths)} files, at most {FILES_MAX}: remove the oldest",
+        names = self._list_newest()
+        known, reasons = self._known, self.refused
+        self._known, self.refused = {}, {}
+        for name in names[: self.files_max]:
+            if name in known:
+                self._known[name] = known[name]
+                if name.file in reasons:
+                    self.refused[name.file] = reasons[name.file]
+            else:
+                self._known[name] = self._check(self.path / name.file)
+        if len(names) > self.files_max:
+            self.refused[str(self.path)] = (
+                f"{len(names)} files, of which the newest {self.files_max} are read: remove some"
             )
+        return keep_gravest([told for told in self._known.values() if told is not None])
+
+    def _list_newest(self) -> "list[_Name]":
         found = []
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                state = path.stat()
-                name = (path.name, state.st_mtime_ns, state.st_size)
-                if name not in self._known:
-                    self._known[name] = self._check(path)
-                found.append(self._known[name])
-        return keep_gravest([told for told in found if told is not None])
+        with os.scandir(self.path) as entries:
+            for one in entries:
+                if one.name.endswith(".json"):
+                    with contextlib.suppress(OSError):  # gone meanwhile
+                        state = one.stat()
+                        found.append(_Name(state.st_mtime_ns, one.name, state.st_size))
+        return sorted(found, reverse=True)
 
     def _check(self, path: Path) -> Told | None:
         from hanse.auditor.files import read_bytes

@@ -149,17 +149,23 @@ async def _look_for_ever(
     own: Collection[Address],
 ) -> None:
     health, reported = client.chooser.board.health, set[str]()
+    said = ""
     while True:
         seen = _get_time_ns(folder.path)
         try:
             told = await asyncio.to_thread(folder.read)
             report_own_audits(health, told, own, reported)
+            if (many := folder.refused.get(str(folder.path), "")) != said:
+                _log.warning("evidence in %s: %s", folder.path, many or "all files are read again")
+                said = many
             providers = {offer.listed.provider for offer in client.get_offers()}
             found = await fetch_reputations(rpc, deployment, told, providers)
             for provider, reputation in found.items():
                 health.take_reputation(provider, reputation.risk_ppm)
         except HanseError as error:
             _log.warning("reputations wait: %s", error.message)
+        except Exception as error:  # whatever lies in the folder, the next look comes
+            _log.error("a defect in reading reputations: %s", type(error).__name__)
         await _wait_for_news(folder.path, seen)
 
 

@@ -5,9 +5,11 @@
 
 All that was done is on the chain: a challenge is named by receipt, challenger and evidence, so a
 watcher that was killed finds its own again and never bonds twice for one piece of evidence. One
-challenge a provider at a time: who is condemned by it needs no second.
+challenge a provider at a time: who is condemned by it needs no second. What is bonded is followed
+to its end whatever becomes of the file.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -33,8 +35,11 @@ from hanse.verification.evidence.files import FILE_BYTES_MAX, get_evidence_hash,
 OpenCourt = Callable[[bool], AbstractAsyncContextManager[Court]]
 """Opens Disputes for the key that pays bonds, fees and gas: to look at, or (True) to send."""
 
-EVIDENCE_MAX = 1_000
-"""Files of evidence whose cheats are looked after."""
+READ_MAX = 200
+"""New files of evidence that are checked in a round: some seconds. The others come next."""
+
+Step = tuple["Cheat | None", Case | None]
+"""A case to take on, or a cheat to bring."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,13 @@ class Challenger:
     _known: dict[str, Cheat | None] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
     _said: set[str] = field(default_factory=set)
+    _closed: dict[Hash32, Case] = field(default_factory=dict)
+    _has_open: bool = True
 
     async def run_round(self) -> None:
         """One step for each cheat that is not settled. What fails is said, and tried again."""
-        cheats = self._list_cheats()
-        if not cheats:
+        cheats = await asyncio.to_thread(self._list_cheats)
+        if not cheats and not self._has_open:
             return
         try:
             async with self.open_court(False) as court:
@@ -95,48 +102,56 @@ class Challenger:
             if steps:
                 async with self.open_court(True) as court:
                     for cheat, case in steps:
-                        await self._act(court, cheat, case)
+                        await self._try_step(court, cheat, case)
         except HanseError as error:
-            self._say_once(
-                f"{error.code} {error.message}",
-                {"event": "challenge_waits", **error.to_openai()["error"]},
-                f"a challenge waits: {error.message}",
-            )
+            self._say_waits(error)
+
+    async def _try_step(self, court: Court, cheat: Cheat | None, case: Case | None) -> None:
+        """One that fails keeps no other from its deadline."""
+        try:
+            await self._act(court, cheat, case)
+        except HanseError as error:
+            self._say_waits(error)
+
+    def _say_waits(self, error: HanseError) -> None:
+        self._say_once(
+            f"{error.code} {error.message}",
+            {"event": "challenge_waits", **error.to_openai()["error"]},
+            f"a challenge waits: {error.message}",
+        )
 
     def _list_cheats(self) -> list[Cheat]:
-        found = []
-        for path in sorted(self.folder.glob("*.json"))[:EVIDENCE_MAX]:
-            if path.name in self._done:
-                continue
-            if path.name not in self._known:
-                self._known[path.name] = read_cheat(path, self.domain, self.own)
-            cheat = self._known[path.name]
-            if cheat is None:
-                self._done.add(path.name)
-            else:
-                found.append(cheat)
-        return found
+        """All that are known and not settled, and those of the next new files."""
+        names = {path.name for path in self.folder.glob("*.json")} - self._done
+        for name in sorted(names - self._known.keys())[:READ_MAX]:
+            self._known[name] = read_cheat(self.folder / name, self.domain, self.own)
+            if self._known[name] is None:
+                self._done.add(name)
+        found = (self._known.get(name) for name in sorted(names))
+        return [cheat for cheat in found if cheat is not None]
 
-    async def _list_steps(
-        self, court: Court, cheats: Sequence[Cheat]
-    ) -> list[tuple[Cheat, Case | None]]:
-        """What can be done now: a case to take on, or None to bring one."""
-        events = await court.list_challenges()
-        ours = [
-            await court.read_case(event) for event in events if event.challenger == court.address
+    async def _list_steps(self, court: Court, cheats: Sequence[Cheat]) -> list[Step]:
+        """What can be done now; what is bonded comes first."""
+        events = [one for one in await court.list_challenges() if one.challenger == court.address]
+        read = [
+            await court.read_case(event) for event in events if event.challenge not in self._closed
         ]
-        cases = {case.name: case for case in ours}
-        still_open = [case for case in ours if case.challenge.stage != Stage.CLOSED]
+        still_open = [case for case in read if case.challenge.stage != Stage.CLOSED]
+        self._closed |= {case.name: case for case in read if case not in still_open}
+        self._has_open = bool(still_open)
+        steps: list[Step] = [
+            (None, case)
+            for case in still_open
+            if find_next_step(case, court.now_s, court.block, court.terms)
+        ]
+        open_names = {case.name for case in still_open}
         accused = {case.challenge.provider for case in still_open}
         bonded = len(still_open) * _get_price(court)
-        steps: list[tuple[Cheat, Case | None]] = []
         for cheat in cheats:
-            case = cases.get(cheat.get_name(court.address))
-            if case is not None:
-                if case.challenge.stage == Stage.CLOSED:
-                    self._finish(cheat, case)
-                elif find_next_step(case, court.now_s, court.block, court.terms):
-                    steps.append((cheat, case))
+            name = cheat.get_name(court.address)
+            if name in self._closed:
+                self._finish(cheat, self._closed[name])
+            if name in self._closed or name in open_names:
                 continue
             if cheat.provider in accused or not await self._is_due(court, cheat):
                 continue
@@ -168,7 +183,7 @@ class Challenger:
             )
         return not (found.is_condemned or is_over)
 
-    async def _act(self, court: Court, cheat: Cheat, case: Case | None) -> None:
+    async def _act(self, court: Court, cheat: Cheat | None, case: Case | None) -> None:
         if case is not None:
             step = find_next_step(case, court.now_s, court.block, court.terms)
             entry = await court.send(build_next(self.home, court, case))
@@ -177,7 +192,9 @@ class Challenger:
                 f"challenge {case.name}: {step}, transaction {entry.transaction_hash}",
             )
             return
+        assert cheat is not None
         uri = f"{self.uri_base.rstrip('/')}/{cheat.path.name}" if self.uri_base else ""
+        self._has_open = True
         name, entry = await bring(self.home, court, cheat.content, cheat.receipt, uri)
         self.tell(
             {

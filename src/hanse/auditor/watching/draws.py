@@ -29,7 +29,7 @@ from hanse.protocol.commitments.lottery import (
     is_drawn,
 )
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import RequestError
+from hanse.protocol.errors import RequestError, VerificationError
 from hanse.protocol.messages import SignedReceipt
 from hanse.protocol.signatures import Address, Hash32
 from hanse.sdk.receipt_file import export_receipt
@@ -130,7 +130,6 @@ class Draws:
 
         Raises:
             TransientError: the chain's node does not answer.
-            VerificationError: a recorder's proof does not hold.
         """
         signed = receipt.signed.receipt
         rate_ppm = await self._get_rate_ppm(signed.provider, signed.fee, signed.sequence, record)
@@ -147,18 +146,24 @@ class Draws:
         return _draw(header.hash, digest, rate_ppm, f"block {number}")
 
     async def _find_commit(self, voucher: StoredVoucher, receipt: StoredReceipt) -> int | None:
-        """The block that holds the commit of this receipt's record, from the chain."""
+        """The block that holds the commit of this receipt's record, from the chain.
+
+        A recorder's proof that does not hold is none: a recorder in league with the provider must
+        not keep its answers from being drawn.
+        """
         if self._prove is None:
             return None
         document = export_receipt(self._domain, voucher, receipt)
         try:
             made = await self._prove(receipt.signed, document)
+            record = verify_record_document(msgspec.json.encode(made))
+            return await find_block(self._records, record)
+        except VerificationError:
+            return None
         except RequestError as error:
             if error.code != "not_found":
                 raise
             return None
-        record = verify_record_document(msgspec.json.encode(made))
-        return await find_block(self._records, record)
 
     async def _get_rate_ppm(
         self, provider: Address, fee: int, receipts: int, record: Record

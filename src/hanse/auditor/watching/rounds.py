@@ -7,6 +7,7 @@ from hanse.auditor.watching.challenges import Challenger
 from hanse.auditor.watching.draws import Record
 from hanse.auditor.watching.watcher import Watcher
 from hanse.market.reputation import Testimony, Word
+from hanse.protocol.errors import TransientError
 from hanse.protocol.signatures import Address
 
 LOOK_S = 0.5
@@ -27,11 +28,22 @@ def count_records(testimonies: Iterable[Testimony]) -> dict[Address, Record]:
 
 
 async def run_rounds(watcher: Watcher, challenger: Challenger | None, stop: asyncio.Event) -> None:
-    """Rounds until it is stopped; an audit that is at work is finished."""
+    """Rounds until it is stopped; an audit that is at work is finished.
+
+    Challenges have deadlines, by which money is lost: neither many answers nor a full disk keep
+    them waiting.
+    """
     loop, challenges_at = asyncio.get_running_loop(), 0.0
+
+    def is_over() -> bool:
+        return stop.is_set() or (challenger is not None and loop.time() >= challenges_at)
+
     while not stop.is_set():
         found_before = watcher.counts["cheat"]
-        await watcher.run_round()
+        try:
+            await watcher.run_round(is_over)
+        except TransientError as error:
+            watcher.say_waits(error)
         is_news = watcher.counts["cheat"] > found_before
         if challenger is not None and (is_news or loop.time() >= challenges_at):
             await challenger.run_round()

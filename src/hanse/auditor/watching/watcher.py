@@ -116,9 +116,14 @@ class Watcher:
         self.counts: Counter[str] = Counter()
         self._waiting: dict[Hash32, _Waiting] = {}
         self._broken: set[Hash32] = set()
+        self._said: set[str] = set()
 
-    async def run_round(self) -> int:
+    async def run_round(self, is_over: Callable[[], bool] = lambda: False) -> int:
         """Look at every kept answer that is due; returns how many are still undecided.
+
+        Args:
+            is_over: asked after each answer, of which a thousand may wait: whether something else
+                is due. The next round begins with what is left.
 
         Raises:
             TransientError: the folder of evidence cannot be written.
@@ -133,7 +138,16 @@ class Watcher:
             waiting = self._waiting.setdefault(name, _Waiting(now))
             if now >= waiting.again_at:
                 await self._look(name, waiting)
+                if is_over():
+                    break
         return len(self._waiting)
+
+    def say_waits(self, error: HanseError) -> None:
+        """Tell what keeps all answers waiting; the same thing once."""
+        if error.message not in self._said:
+            self._said.add(error.message)
+            document = {"event": "audits_wait", **error.to_openai()["error"]}
+            self._parts.tell(document, f"audits wait: {error.message}")
 
     async def _look(self, name: Hash32, waiting: _Waiting) -> None:
         parts = self._parts
@@ -198,9 +212,11 @@ class Watcher:
         decision: Decision,
     ) -> str:
         parts, provider = self._parts, voucher.offer.offer.provider
-        if await asyncio.to_thread(parts.kept.count_try, trace.request.request_id) > DEATHS_MAX:
+        if await asyncio.to_thread(parts.kept.get_tries, trace.request.request_id) >= DEATHS_MAX:
             raise InvariantError("internal_error", f"{DEATHS_MAX} audits of it did not end")
         opening = await fetch_owed(parts, voucher, receipt.signed)
+        # not before: a broker that does not answer has tries of its own, and they are held to it
+        await asyncio.to_thread(parts.kept.count_try, trace.request.request_id)
         purchase = make_purchase(trace, voucher, receipt, opening, parts.domain)
         began = parts.clock()
         found, data = await asyncio.to_thread(self._run, purchase, means)

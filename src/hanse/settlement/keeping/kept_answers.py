@@ -123,8 +123,14 @@ class KeptAnswers:
                 "not_found", f"no answer of request {name} is kept: {error.strerror}"
             ) from None
 
-    def count_try(self, name: Hash32) -> int:
-        """Note that its audit begins; how often it has begun by now, also in processes that died.
+    def get_tries(self, name: Hash32) -> int:
+        """How often its audit has begun by now, also in processes that died."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._get_tries_path(name).stat().st_size
+        return 0
+
+    def count_try(self, name: Hash32) -> None:
+        """Note that its audit begins.
 
         Raises:
             TransientError: `store_unavailable`, the folder cannot be written.
@@ -132,8 +138,6 @@ class KeptAnswers:
         try:
             with self._get_tries_path(name).open("ab") as file:
                 file.write(b".")
-                file.flush()
-                return file.tell()
         except OSError as error:
             raise TransientError(
                 "store_unavailable", f"{self.folder} cannot be written: {error.strerror}"
