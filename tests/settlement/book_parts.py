@@ -6,7 +6,7 @@ from hanse.chain import Key
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.messages import FinishReason, Request, SignedVoucher, Usage, Voucher
 from hanse.protocol.signatures import to_hex
-from hanse.settlement import Outcome
+from hanse.settlement import Admission, Outcome, ReceiptBook, SubAccountFunds
 
 DOMAIN = Domain(31_337, "0x" + "e5" * 20)
 PROVIDER = "0x" + "b2" * 20
@@ -35,6 +35,20 @@ def sign_voucher(
     voucher = Voucher(user, PROVIDER, cumulative_max, sequence_max, to_hex(request.struct_hash()))
     digest = DOMAIN.digest(voucher.struct_hash())
     return SignedVoucher(voucher, request, key.address, key.sign_digest(digest))
+
+
+async def admit_voucher(
+    book: ReceiptBook,
+    signed: SignedVoucher,
+    funds: SubAccountFunds,
+    *,
+    acknowledged: int,
+    now_s: int,
+) -> Admission:
+    """An admission that is durable, as a broker makes it before its first token."""
+    begun = await book.begin_admission(signed, funds, acknowledged=acknowledged, now_s=now_s)
+    await begun.commit()
+    return begun.result
 
 
 def outcome_of(fee: int, sealed: bytes | None = None, at: int = NOW_S) -> Outcome:

@@ -36,6 +36,7 @@ from tests.settlement.book_parts import (
     PROVIDER,
     RECEIPT_KEY,
     SIGNER_KEY,
+    admit_voucher,
     outcome_of,
     sign_voucher,
 )
@@ -232,7 +233,7 @@ class PaperMarket:
         signed = replace_signer(signed, key.address)
         funds = self.chain.view.find_funds(user, key.address)
         assert funds is not None
-        admission = await self.book.admit(signed, funds, acknowledged=0, now_s=NOW_S)
+        admission = await admit_voucher(self.book, signed, funds, acknowledged=0, now_s=NOW_S)
         await self.book.finish(admission, outcome_of(fee))
 
     def make_settler(self) -> Settler:

@@ -22,6 +22,7 @@ from tests.settlement.book_parts import (
     RECEIPT_KEY,
     SIGNER_KEY,
     USER,
+    admit_voucher,
     outcome_of,
     sign_voucher,
 )
@@ -36,7 +37,7 @@ async def open_book(database: SqliteDatabase) -> ReceiptBook:
 
 async def serve(book: ReceiptBook, sequence: int, fee: int = 10) -> None:
     voucher = sign_voucher(sequence * 10, sequence, 10)
-    admission = await book.admit(voucher, FUNDS, acknowledged=sequence - 1, now_s=NOW_S)
+    admission = await admit_voucher(book, voucher, FUNDS, acknowledged=sequence - 1, now_s=NOW_S)
     await book.finish(admission, outcome_of(fee))
 
 
@@ -157,7 +158,7 @@ async def test_no_sequence_is_signed_twice_before_the_broker_notices(database, c
     await serve(book, 4)
     store.present = copy
     with pytest.raises(TransientError, match=r"up to 4, .* ends at 1") as caught:
-        await book.admit(sign_voucher(100, 10, 10), FUNDS, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, sign_voucher(100, 10, 10), FUNDS, acknowledged=0, now_s=NOW_S)
     assert caught.value.code == "book_outdated"
     store.present = database
     await serve(book, 5)

@@ -21,6 +21,7 @@ from tests.settlement.book_parts import (
     RECEIPT_KEY,
     SIGNER_KEY,
     USER,
+    admit_voucher,
     outcome_of,
     sign_voucher,
 )
@@ -39,13 +40,13 @@ async def book(database_url: str) -> AsyncIterator[ReceiptBook]:
 async def admit(book, sequence_max, *, cumulative=10**6, most=100, acknowledged=0, **options):
     signed = sign_voucher(cumulative, sequence_max, most, **options)
     funds = FUNDS
-    return await book.admit(signed, funds, acknowledged=acknowledged, now_s=NOW_S)
+    return await admit_voucher(book, signed, funds, acknowledged=acknowledged, now_s=NOW_S)
 
 
 async def test_one_of_many_replays_is_admitted(book):
     signed = sign_voucher(10**6, 10, 100)
     results = await asyncio.gather(
-        *(book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S) for _ in range(100)),
+        *(admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S) for _ in range(100)),
         return_exceptions=True,
     )
     refused = [item for item in results if isinstance(item, RequestError)]
@@ -57,29 +58,29 @@ async def test_one_of_many_replays_is_admitted(book):
 
 async def test_replay_names_the_receipt_once_there_is_one(book):
     signed = sign_voucher(10**6, 10, 100)
-    admission = await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+    admission = await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S)
     with pytest.raises(RequestError) as at_work:
-        await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S)
     assert at_work.value.details["receipt"] is None
     finished = await book.finish(admission, outcome_of(7))
     with pytest.raises(RequestError) as done:
-        await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S)
     assert done.value.details["receipt"] == receipt_to_json(finished.signed)
 
 
 async def test_request_id_is_served_once_per_signer_even_for_another_user(book):
     first = sign_voucher(10**6, 10, 100)
-    await book.admit(first, FUNDS, acknowledged=0, now_s=NOW_S)
+    await admit_voucher(book, first, FUNDS, acknowledged=0, now_s=NOW_S)
     other = sign_voucher(10**6, 10, 100, request_id=first.request.request_id, user="0x" + "a2" * 20)
     with pytest.raises(RequestError, match="already admitted"):
-        await book.admit(other, FUNDS, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, other, FUNDS, acknowledged=0, now_s=NOW_S)
     assert await book.find_state("0x" + "a2" * 20, SIGNER) is None
 
 
 async def test_refused_request_leaves_nothing_and_its_id_stays_free(book):
     low = sign_voucher(50, 1, 100)
     with pytest.raises(RequestError) as refused:
-        await book.admit(low, FUNDS, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, low, FUNDS, acknowledged=0, now_s=NOW_S)
     assert refused.value.code == "voucher_too_low"
     assert refused.value.details["needed"] == "100"
     assert refused.value.details["available"] == "50"
@@ -157,7 +158,7 @@ async def test_a_book_without_what_the_chain_shows_claimed_signs_nothing(book):
     """A node that lagged at the start hid it from the guard there; users hold those receipts."""
     funds = SubAccountFunds(balance=500, claimed=1_000, sequence=7)
     with pytest.raises(TransientError, match=r"claimed over 7 .* 0 over 0") as found:
-        await book.admit(sign_voucher(1_100, 8, 100), funds, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, sign_voucher(1_100, 8, 100), funds, acknowledged=0, now_s=NOW_S)
     assert found.value.code == "book_outdated"
     assert await book.find_state(USER, SIGNER) is None
 
@@ -167,15 +168,15 @@ async def test_a_book_that_the_chain_is_ahead_of_signs_nothing_more(book, claime
     await book.finish(await admit(book, 5), outcome_of(80))
     funds = SubAccountFunds(10**9, claimed, sequence)
     with pytest.raises(TransientError, match="an older copy"):
-        await book.admit(sign_voucher(10**6, 5, 100), funds, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, sign_voucher(10**6, 5, 100), funds, acknowledged=0, now_s=NOW_S)
     covered = SubAccountFunds(10**9, 80, 1)
-    await book.admit(sign_voucher(10**6, 5, 100), covered, acknowledged=0, now_s=NOW_S)
+    await admit_voucher(book, sign_voucher(10**6, 5, 100), covered, acknowledged=0, now_s=NOW_S)
 
 
 async def test_pending_refund_is_not_lent_again(book):
     funds = SubAccountFunds(balance=150, claimed=0, pending_refund=100)
     with pytest.raises(RequestError) as refused:
-        await book.admit(sign_voucher(100, 1, 100), funds, acknowledged=0, now_s=NOW_S)
+        await admit_voucher(book, sign_voucher(100, 1, 100), funds, acknowledged=0, now_s=NOW_S)
     assert refused.value.code == "insufficient_balance"
     assert refused.value.details["available"] == "50"
 

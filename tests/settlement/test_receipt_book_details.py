@@ -39,6 +39,7 @@ from tests.settlement.book_parts import (
     RECEIPT_KEY,
     SIGNER_KEY,
     USER,
+    admit_voucher,
     outcome_of,
     sign_voucher,
 )
@@ -94,7 +95,7 @@ async def admit(
     **options: Any,
 ) -> Admission:
     signed = sign_voucher(cumulative, sequence_max, most, **options)
-    return await book.admit(signed, funds, acknowledged=acknowledged, now_s=at)
+    return await admit_voucher(book, signed, funds, acknowledged=acknowledged, now_s=at)
 
 
 async def select(database: Database, sql: str) -> list[Any]:
@@ -111,7 +112,7 @@ def number(value: int) -> str:
 async def test_an_admitted_request_is_stored_with_all_that_was_signed(database):
     book = await open_book(database, Lease("first", {"first"}))
     signed = sign_voucher(500, 3, 100)
-    admission = await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S + 7)
+    admission = await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S + 7)
     request = signed.request
     assert admission == Admission(
         1, USER, SIGNER, request.request_id, signed.voucher.request_hash, 100
@@ -218,10 +219,10 @@ async def test_a_page_holds_each_requests_receipt_and_what_is_at_work(book):
 
 async def test_a_replay_says_whether_the_request_is_at_work_or_finished(book):
     signed = sign_voucher(10**6, 10, 100)
-    admission = await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+    admission = await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S)
     for word in ("at work", "finished"):
         with pytest.raises(HanseError) as caught:
-            await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+            await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S)
         assert caught.value.code == "request_replayed"
         assert caught.value.message == (
             f"request {signed.request.request_id} was already admitted and is {word}: "
@@ -277,16 +278,16 @@ async def test_claims_are_named_whole_and_ordered_by_what_they_bring(database, b
         user = "0x" + digits * 20
         for early in (2, 3):
             signed = sign_voucher(200, 3, 100, user=user)
-            admission = await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+            admission = await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S)
             await book.finish(admission, outcome_of(early))
         await book.apply_settled(user, SIGNER, 5)
         funds = SubAccountFunds(10**6, 5, 2)
         signed = vouchers[user] = sign_voucher(400, 4, 100, user=user)
-        admission = await book.admit(signed, funds, acknowledged=0, now_s=NOW_S)
+        admission = await admit_voucher(book, signed, funds, acknowledged=0, now_s=NOW_S)
         await book.finish(admission, outcome_of(fee))
     signed = sign_voucher(400, 4, 100, user="0x" + "a1" * 20, key=OTHER_KEY)
     vouchers["other"] = signed
-    admission = await book.admit(signed, FUNDS, acknowledged=0, now_s=NOW_S)
+    admission = await admit_voucher(book, signed, FUNDS, acknowledged=0, now_s=NOW_S)
     await book.finish(admission, outcome_of(20))
     claims = await book.read_due_claims()
     signers = sorted([SIGNER, OTHER_KEY.address])

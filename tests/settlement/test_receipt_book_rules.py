@@ -26,6 +26,7 @@ from tests.settlement.book_parts import (
     RECEIPT_KEY,
     SIGNER_KEY,
     USER,
+    admit_voucher,
     outcome_of,
     sign_voucher,
 )
@@ -84,7 +85,9 @@ class BookMachine(RuleBasedStateMachine):
         found = None
         try:
             admission = self.run(
-                self.book.admit(signed, SubAccountFunds(funded, 0), acknowledged=0, now_s=NOW_S)
+                admit_voucher(
+                    self.book, signed, SubAccountFunds(funded, 0), acknowledged=0, now_s=NOW_S
+                )
             )
         except HanseError as error:
             found = error.code

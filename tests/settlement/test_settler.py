@@ -31,7 +31,7 @@ from hanse.settlement.netting.settler import Settler
 from hanse.store import open_sqlite
 from tests.provider.broker_parts import until
 from tests.provider.chain_parts import STAKE, Market, run_market
-from tests.settlement.book_parts import outcome_of
+from tests.settlement.book_parts import admit_voucher, outcome_of
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,9 @@ class Desk:
         )
         await until(lambda: self.view.find_funds(user.address, signer.address))
         funds = self.view.find_funds(user.address, signer.address)
-        admission = await self.book.admit(signed, funds, acknowledged=0, now_s=int(time.time()))
+        admission = await admit_voucher(
+            self.book, signed, funds, acknowledged=0, now_s=int(time.time())
+        )
         await self.book.finish(admission, outcome_of(fee))
 
     async def see(self, user: Key, signer: Key, **expected: int) -> None:

@@ -87,10 +87,13 @@ class ReceiptBook:
         """Signs receipts, and the broker's heartbeats."""
         return self._receipt_key
 
-    async def admit(
+    async def begin_admission(
         self, signed: SignedVoucher, funds: SubAccountFunds, *, acknowledged: int, now_s: int
-    ) -> Admission:
-        """Reserve one request's maximum fee and store its voucher; durable on return.
+    ) -> Begun[Admission]:
+        """Reserve one request's maximum fee and store its voucher, before that is durable.
+
+        An engine may begin, nobody may be told: `finish` makes it durable together with the
+        receipt, `Begun.commit` without one.
 
         Args:
             signed: the voucher, already verified.
@@ -104,17 +107,6 @@ class ReceiptBook:
                 `apply_admission`. Nothing has changed then.
             TransientError: `store_unavailable`; `book_outdated` if the caller, the chain or this
                 process knows of more than the book holds.
-        """
-        begun = await self.begin_admission(signed, funds, acknowledged=acknowledged, now_s=now_s)
-        await begun.commit()
-        return begun.result
-
-    async def begin_admission(
-        self, signed: SignedVoucher, funds: SubAccountFunds, *, acknowledged: int, now_s: int
-    ) -> Begun[Admission]:
-        """`admit`, before it is durable: an engine may begin, nobody may be told.
-
-        `finish` makes it durable together with the receipt, `Begun.commit` without one.
         """
         return await self._database.begin(
             lambda tx: _admit(tx, signed, funds, acknowledged, now_s, self._hold(tx), self._signed)
@@ -158,7 +150,7 @@ class ReceiptBook:
         There is such a request if a commit succeeded that the store reported as failed.
 
         Args:
-            is_at_work: of (request id, signer); must be true before `admit` is called for it.
+            is_at_work: of (request id, signer); must be true before its admission begins.
             now_s: unix seconds.
         """
 
