@@ -273,3 +273,28 @@ async def test_a_full_disk_is_said_once_and_waited_for(tmp_path):
     await asyncio.wait_for(run_rounds(fakes.watcher, None, stop), 20)
     assert [one["event"] for one in fakes.told] == ["audits_wait"]
     assert fakes.watcher.counts["passed over"] == 1, "the one at work is finished"
+
+
+async def test_bills_that_came_in_a_long_audit_are_looked_at_and_others_once(tmp_path):
+    """More than a page of them, and one without its commitment in the middle."""
+    fakes, asked, pages = Fakes(tmp_path), [], []
+    receipts = [
+        SimpleNamespace(verification=Verification.VERIFIED, request_id=f"{at}", received_at=at)
+        for at in range(1_000, 1_250)
+    ]
+    receipts[100].verification = Verification.UNCOMMITTED
+
+    async def list_receipts(*, before: int, limit: int, offset: int) -> list[Any]:
+        pages.append(offset)
+        return receipts[::-1][offset : offset + limit]
+
+    async def find_voucher(name: str) -> None:
+        asked.append(name)
+
+    fakes.list_receipts, fakes.find_voucher = list_receipts, find_voucher
+    await fakes.watcher.run_round()
+    assert "1100" in asked
+    assert pages == [0, 100, 200]
+    await fakes.watcher.run_round()
+    assert asked.count("1100") == 1
+    assert pages[3:] == [0], "what was looked at is not paged through again"

@@ -22,7 +22,7 @@ from hanse.auditor.purchases import Purchase, audit_purchase, make_purchase
 from hanse.auditor.watching.copies import CopiesAtHand, Means
 from hanse.auditor.watching.draws import Decision, Draws, Record
 from hanse.auditor.watching.evidence_files import get_evidence_path, write_whole
-from hanse.auditor.watching.promises import write_broken
+from hanse.auditor.watching.promises import Looked, write_broken
 from hanse.auditor.watching.unopened import (
     OF_THE_BROKER,
     UnopenedError,
@@ -115,7 +115,7 @@ class Watcher:
         self._parts = parts
         self.counts: Counter[str] = Counter()
         self._waiting: dict[Hash32, _Waiting] = {}
-        self._broken: set[Hash32] = set()
+        self._broken = Looked()
         self._said: set[str] = set()
 
     async def run_round(self, is_over: Callable[[], bool] = lambda: False) -> int:
