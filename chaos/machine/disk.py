@@ -25,7 +25,6 @@ from chaos.machine.loop import get_process
 from hanse.protocol.errors import TransientError
 from hanse.store.database import Begun, Row, Transaction
 from hanse.store.group_commit import (
-    HeldCommit,
     SharedTransaction,
     SqliteTransaction,
     Write,
@@ -90,7 +89,7 @@ class ChaosDatabase:
             result: ResultT = await write.future
         finally:
             write.future.cancel()
-        return Begun(result, HeldCommit(self, write.transaction) if write.transaction else None)
+        return Begun(result, write.transaction)
 
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database`."""
@@ -149,7 +148,7 @@ class ChaosDatabase:
 
     def _hold(self, transaction: SharedTransaction, batch: list[Write], results: list[Any]) -> None:
         """Leave it open until a write waits for it, or for a wait of the disk's."""
-        self._held = transaction
+        self._held, transaction.owner = transaction, self
         for write in batch:
             write.transaction = transaction
         _deliver(results)

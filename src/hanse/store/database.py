@@ -19,6 +19,10 @@ catch an error of a statement and go on, since PostgreSQL ends its savepoint wit
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
+
+from hanse.protocol.errors import TransientError
+
 ResultT = TypeVar("ResultT")
 Row = tuple[Any, ...]
 
@@ -43,45 +47,42 @@ class Transaction(Protocol):
 
 
 class OpenCommit(Protocol):
-    """A commit that is still to come."""
+    """A commit that is still to come.
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it has neither happened nor failed."""
-        ...
+    Attributes:
+        is_open: it has neither happened nor failed.
+        error: why it failed; None if it did not.
+    """
 
-    @property
-    def is_lost(self) -> bool:
-        """See `Begun.is_lost`."""
-        ...
+    is_open: bool
+    error: TransientError | None
 
     async def wait(self) -> None:
         """See `Begun.commit`."""
         ...
 
 
-class Begun(Generic[ResultT]):
+class Begun(msgspec.Struct, Generic[ResultT]):
     """A write that has run, and is durable at the latest some milliseconds later.
 
     Attributes:
         result: what its function returned.
+        open_commit: what makes it durable; None once it is.
     """
 
-    __slots__ = ("_open", "result")
-
-    def __init__(self, result: ResultT, open_commit: OpenCommit | None = None) -> None:
-        self.result = result
-        self._open = open_commit
+    result: ResultT
+    open_commit: OpenCommit | None = None
 
     @property
     def is_durable(self) -> bool:
         """Whether its commit has happened."""
-        return self._open is None or not (self._open.is_open or self._open.is_lost)
+        to_come = self.open_commit
+        return to_come is None or not (to_come.is_open or to_come.error)
 
     @property
     def is_lost(self) -> bool:
         """Whether the commit has failed: nothing of it happened."""
-        return self._open is not None and self._open.is_lost
+        return self.open_commit is not None and self.open_commit.error is not None
 
     async def commit(self) -> None:
         """Return once it is durable; at once if it is.
@@ -89,9 +90,9 @@ class Begun(Generic[ResultT]):
         Raises:
             TransientError: `store_unavailable` if the commit failed: nothing of it happened.
         """
-        if self._open is not None:
-            await self._open.wait()
-            self._open = None
+        if self.open_commit is not None:
+            await self.open_commit.wait()
+            self.open_commit = None
 
 
 class Database(Protocol):

@@ -14,12 +14,12 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
+
+import msgspec
 
 from hanse.protocol.errors import TransientError
 from hanse.store.database import Database, Row, Transaction
-
-ResultT = TypeVar("ResultT")
 
 WRITES_PER_COMMIT_MAX = 256
 """Writes that share one commit; bounds how long the first of them waits for the last."""
@@ -66,45 +66,42 @@ Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 """A caller's future, and the result or the error that it gets."""
 
 
-class Write:
+class Write(msgspec.Struct, eq=False):
     """A write that waits, and the loop and future of its caller.
 
     Attributes:
         is_begun: its caller goes on once it has run, before the commit (`Database.begin`).
+        transaction: that was left open behind it.
     """
 
-    __slots__ = ("function", "future", "is_begun", "loop", "transaction")
-
-    def __init__(
-        self,
-        function: Callable[[Transaction], Any],
-        loop: asyncio.AbstractEventLoop,
-        future: "asyncio.Future[Any]",
-        is_begun: bool = False,
-    ) -> None:
-        self.function = function
-        self.loop = loop
-        self.future = future
-        self.is_begun = is_begun
-        self.transaction: SharedTransaction | None = None  # that was left open behind it
+    function: Callable[[Transaction], Any]
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    is_begun: bool = False
+    transaction: "SharedTransaction | None" = None
 
 
 class SharedTransaction:
     """One transaction, begun at once, in which batches of writes run until it is committed.
 
+    Where it is left open it is the `OpenCommit` of what was begun in it.
+
     Attributes:
         is_open: neither committed nor undone.
         error: why all of it was undone; None if it was not.
+        owner: whose next write commits it, where it is left open.
     """
 
-    __slots__ = ("_connection", "_is_fresh", "error", "is_open")
+    __slots__ = ("_connection", "_face", "_is_fresh", "error", "is_open", "owner")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         self._connection = connection
+        self._face = SqliteTransaction(connection)
         self._is_fresh = True
         self.is_open = True
         self.error: TransientError | None = None
+        self.owner: Database | None = None
 
     def run(self, batch: list[Write]) -> list[Result]:
         """Run a batch.
@@ -122,7 +119,7 @@ class SharedTransaction:
         results: list[Result] = []
         for write in batch:
             try:
-                results.append((write.future, _run_one(connection, write.function), None))
+                results.append((write.future, _run_one(connection, self._face, write), None))
             except Exception as error:
                 if not connection.in_transaction:  # the engine gave up on all of it
                     return self._undo(batch, error)
@@ -155,10 +152,17 @@ class SharedTransaction:
         self.is_open = False
         return results, time.perf_counter() - started
 
+    async def wait(self) -> None:
+        """See `OpenCommit.wait`."""
+        if self.is_open and self.owner is not None:
+            await self.owner.write(do_nothing)
+        if self.error is not None:
+            raise TransientError(self.error.code, str(self.error))
+
     def _run_alone(self, write: Write) -> Result:
         """For the one write of a fresh transaction: its failure undoes that, without savepoint."""
         try:
-            return write.future, write.function(SqliteTransaction(self._connection)), None
+            return write.future, write.function(self._face), None
         except BaseException as error:
             is_whole = self._connection.in_transaction  # else the engine gave up on all of it
             refusal = self._undo([write], error)[0]
@@ -184,16 +188,15 @@ def deliver(
     batch: list[Write], results: list[Result], own_loop: asyncio.AbstractEventLoop | None
 ) -> None:
     """Wake each loop once for all of its results; `own_loop` runs this and needs no waking."""
-    if len(batch) == 1 and batch[0].loop is own_loop:
-        _resolve(results)
-        return
-    for loop in {write.loop for write in batch}:
-        mine = [result for write, result in zip(batch, results, strict=True) if write.loop is loop]
+    by_loop: dict[asyncio.AbstractEventLoop, list[Result]] = {}
+    for write, result in zip(batch, results, strict=True):
+        by_loop.setdefault(write.loop, []).append(result)
+    for loop, theirs in by_loop.items():
         if loop is own_loop:
-            _resolve(mine)
+            _resolve(theirs)
             continue
         with contextlib.suppress(RuntimeError):  # that loop has ended, and with it who waited
-            loop.call_soon_threadsafe(_resolve, mine)
+            loop.call_soon_threadsafe(_resolve, theirs)
 
 
 def _name_failure(error: BaseException) -> TransientError:
@@ -208,38 +211,10 @@ def do_nothing(tx: Transaction) -> None:
     """A write for the sake of the commit that it comes with."""
 
 
-class HeldCommit:
-    """An `OpenCommit`: of a transaction that was left open."""
-
-    __slots__ = ("_database", "_transaction")
-
-    def __init__(self, database: Database, transaction: SharedTransaction) -> None:
-        self._database = database
-        self._transaction = transaction
-
-    @property
-    def is_open(self) -> bool:
-        """See `OpenCommit.is_open`."""
-        return self._transaction.is_open
-
-    @property
-    def is_lost(self) -> bool:
-        """See `Begun.is_lost`."""
-        return self._transaction.error is not None
-
-    async def wait(self) -> None:
-        """See `Begun.commit`."""
-        if self._transaction.is_open:
-            await self._database.write(do_nothing)
-        error = self._transaction.error
-        if error is not None:
-            raise TransientError(error.code, str(error))
-
-
-def _run_one(connection: sqlite3.Connection, function: Callable[[Transaction], ResultT]) -> ResultT:
+def _run_one(connection: sqlite3.Connection, face: Transaction, write: Write) -> Any:
     connection.execute("SAVEPOINT one")
     try:
-        result = function(SqliteTransaction(connection))
+        result = write.function(face)
     except BaseException as error:
         with contextlib.suppress(sqlite3.OperationalError):
             connection.execute("ROLLBACK TO one")

@@ -34,7 +34,6 @@ from hanse.store.group_commit import (
     GATHER_S,
     HOLD_S,
     WRITES_PER_COMMIT_MAX,
-    HeldCommit,
     Result,
     SharedTransaction,
     Write,
@@ -107,9 +106,7 @@ class SqliteDatabase:
             result: ResultT = await write.future
         finally:
             write.future.cancel()
-        if write.transaction is None:
-            return Begun(result)
-        return Begun(result, HeldCommit(self, write.transaction))
+        return Begun(result, write.transaction)
 
     async def read(self, function: Callable[[Transaction], ResultT]) -> ResultT:
         """See `Database.read`."""
@@ -178,8 +175,10 @@ class SqliteDatabase:
         keeps_turn = False
         try:
             if transaction is None:
-                with contextlib.suppress(sqlite3.Error):
+                try:
                     transaction = SharedTransaction(self._loop_connection)
+                except sqlite3.Error:
+                    transaction = None  # another process holds the file: the thread waits for it
             if transaction is not None:
                 results = transaction.run(batch)
                 keeps_turn = self._is_served and is_lone and transaction.is_open
@@ -196,7 +195,7 @@ class SqliteDatabase:
         self._commits_since_checkpoint += 1
         self._next_flush_at = loop.time() + GATHER_S if len(batch) > 1 else 0.0
         with self._lock:
-            if transaction is None:  # another process holds the file: the thread waits for it
+            if transaction is None:
                 self._queue.extendleft(reversed(batch))
             if self._queue or self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT:
                 self._wake.notify()
@@ -209,6 +208,7 @@ class SqliteDatabase:
         Under load commits are shared anyway, and files that are always held would starve others.
         """
         write.transaction = transaction
+        transaction.owner = self
         self._held, self._held_loop = transaction, loop
         self._hold_timer = loop.call_later(HOLD_S, self._end_hold, loop)
 
@@ -254,8 +254,11 @@ class SqliteDatabase:
         ) or self._commits_since_checkpoint >= COMMITS_PER_CHECKPOINT
 
     def _take(self) -> list[Write]:
-        count = min(len(self._queue), WRITES_PER_COMMIT_MAX)
-        return [self._queue.popleft() for _ in range(count)]
+        if len(self._queue) > WRITES_PER_COMMIT_MAX:
+            return [self._queue.popleft() for _ in range(WRITES_PER_COMMIT_MAX)]
+        batch = list(self._queue)
+        self._queue.clear()
+        return batch
 
     def _run_in_thread(self, batch: list[Write]) -> None:
         try:
