@@ -61,8 +61,10 @@ async def relay_stream(exchange: Exchange, answer: MarketAnswer) -> None:
             last = batch[-1]
             is_done = last[-3:] != _CHUNK_END and _is_done(last)
             if is_done:
-                batch.insert(-1, get_receipt_frame(answer))
+                batch.insert(-1, receipt := get_receipt_frame(answer))
             await exchange.send_part(b"".join(batch), more=not is_done)
+            if is_done and receipt:  # behind a receipt nothing comes
+                return
     except HanseError as error:
         failure = error
     if exchange.complete:
@@ -93,4 +95,5 @@ def get_receipt_headers(answer: MarketAnswer) -> Headers:
 
 def get_receipt_frame(answer: MarketAnswer) -> bytes:
     """The comment that carries a stream's receipt; empty if there is none."""
-    return b"" if answer.receipt is None else encode_receipt_frame(answer.receipt.signed)
+    receipt = answer.receipt
+    return b"" if receipt is None else encode_receipt_frame(receipt.signed)

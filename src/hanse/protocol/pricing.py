@@ -7,6 +7,7 @@ Source: `docs/protocol.md`, section "Maximum fee".
 """
 
 from hanse.protocol.messages import Offer, Usage
+from hanse.protocol.units import get_fee
 
 TEMPLATE_TOKENS = 512
 """Tokens that a chat template may add to what is in the body: a default system prompt, role marks,
@@ -39,8 +40,8 @@ def get_maximum_fee(offer: Offer, body_bytes: int, output_tokens_max: int) -> in
 
     Cached input is taken at the dearer of the two input prices.
     """
-    usage = get_maximum_usage(offer, body_bytes, output_tokens_max)
-    prices = offer.prices
-    if prices.cached_per_mtok > prices.input_per_mtok:
-        usage = Usage(cached_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
-    return prices.get_fee(usage)
+    usage, prices = get_maximum_usage(offer, body_bytes, output_tokens_max), offer.prices
+    input_price = max(prices.input_per_mtok, prices.cached_per_mtok)
+    return get_fee(
+        ((usage.input_tokens, input_price), (usage.output_tokens, prices.output_per_mtok))
+    )

@@ -17,6 +17,7 @@ Source: OpenAI's API reference; `docs/protocol.md`, section "On the wire"; decis
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 
@@ -29,22 +30,22 @@ class Operation(StrEnum):
     TRANSCRIPTION = "audio/transcriptions"
     SPEECH = "audio/speech"
 
-    @property
+    @cached_property
     def path(self) -> str:
         """The OpenAI path, as in `/v1/chat/completions`."""
         return f"/v1/{self.value}"
 
-    @property
+    @cached_property
     def service_type(self) -> str:
         """Of the offers that sell it."""
         return _SERVICE_TYPES.get(self, "chat")
 
-    @property
+    @cached_property
     def is_written(self) -> bool:
         """Whether the answer is written token by token: bounded by `max_tokens`, and streamable."""
         return self.service_type == "chat"
 
-    @property
+    @cached_property
     def takes_form(self) -> bool:
         """Whether its body is a multipart form, and not JSON."""
         return self is Operation.TRANSCRIPTION

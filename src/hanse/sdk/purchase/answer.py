@@ -13,7 +13,6 @@ Source: `docs/protocol.md`, sections "On the wire" and "Streams that are cut".
 """
 
 from collections.abc import AsyncIterator, Sequence
-from types import TracebackType
 from typing import Protocol, Self
 
 from hanse.market import Choice
@@ -77,8 +76,7 @@ class Answer:
         self._trace = trace
         self._usage_source: bytes | None = None
         self._asks_usage, self._hides_usage = asks_usage, hides_usage
-        self._is_open = True
-        self._is_taken = False
+        self._is_open, self._is_taken = True, False
         self._signed: SignedReceipt | None = None  # of a stream
         self._seen: list[SignedReceipt] = []
         self._odd: HanseError | None = None  # behind what was handed on last
@@ -156,52 +154,42 @@ class Answer:
         """
         if not self._is_taken:
             self._take(stream=True)
-        if not self._is_open:
-            return self._find_end()
+        batch: list[bytes] = []
+        is_last = not self._is_open
         try:
-            batch, is_last = await self._read_chunk()
-            while not batch and not is_last:
-                batch, is_last = await self._read_chunk()
+            while not (batch or is_last):
+                if self._odd is not None:
+                    raise self._odd
+                is_last = self._read_chunk(await self._response.read(), batch)
         except BaseException as error:
             self._abandon(error)
             raise
-        if is_last:
+        if self._is_open and is_last:
             try:
                 await self._settle_stream()
             except HanseError as error:
                 self._odd, batch = error, batch[:-1]
-            return batch or self._find_end()
+        if self._odd is not None and not batch:
+            raise self._odd
         return batch
 
-    def _find_end(self) -> list[bytes]:
-        """Nothing is left but what is odd."""
-        if self._odd is not None:
-            raise self._odd
-        return []
-
-    async def _read_chunk(self) -> tuple[list[bytes], bool]:
-        """The data frames that the next bytes complete, and whether they are the last."""
-        if self._odd is not None:
-            raise self._odd
-        batch: list[bytes] = []
-        chunk = await self._response.read()
+    def _read_chunk(self, chunk: bytes, batch: list[bytes]) -> bool:
+        """Add the data frames that these bytes complete; whether they are the last."""
         if not chunk:
             if self._signed is None or self._splitter.rest_bytes:
                 raise BrokenError(
                     f"the stream of {self.provider} broke off "
                     f"after {self._hasher.length_bytes} bytes"
                 )
-            return batch, True
-        is_done = False
+            return True
+        is_last = False
         try:
-            is_done = self._read_frames(chunk, batch)
+            is_last = self._read_frames(chunk, batch)
         except VerificationError as error:
             self._odd = error  # what came before the nonsense is the caller's
         if batch:
             self._count(batch)
-        if self._odd is not None and not batch:
-            raise self._odd
-        return batch, is_done
+        return is_last
 
     async def close(self) -> None:
         """Hang up if it is still coming; never fails, and may be called twice."""
@@ -211,12 +199,7 @@ class Answer:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _end_trace(self) -> None:
@@ -227,22 +210,26 @@ class Answer:
     def _read_frames(self, chunk: bytes, batch: list[bytes]) -> bool:
         """Add the data frames that this chunk completes; whether the stream has ended."""
         frames = self._splitter.feed(chunk)
-        is_plain = self._splitter.is_plain  # so whatever begins as data is data
+        if self._splitter.is_plain and self._signed is None:
+            count = 0
+            for frame in frames:  # of one line, so whatever begins as data is data
+                if frame[:7] != b"data: {":
+                    break
+                count += 1
+            batch += frames[:count]
+            frames = frames[count:]
         for frame in frames:
-            if (
-                self._signed is None
-                and frame.startswith(b"data: {")
-                and (is_plain or is_data(frame))
-            ):
-                batch.append(frame)
-            elif not is_data(frame):
+            if not is_data(frame):
                 if frame.startswith(RECEIPT_COMMENT):
                     self._signed = self._read_receipt(frame)
             elif is_done(frame):
                 batch.append(frame)
                 return True
             else:
-                _verify_order(self._signed)
+                if self._signed is not None:
+                    raise VerificationError(
+                        "response_malformed", "the stream goes on after its receipt"
+                    )
                 batch.append(frame)
         return False
 
@@ -311,8 +298,3 @@ class Answer:
     def _end(self) -> None:
         self._is_open = False
         self._response.close()
-
-
-def _verify_order(signed: SignedReceipt | None) -> None:
-    if signed is not None:
-        raise VerificationError("response_malformed", "the stream goes on after its receipt")

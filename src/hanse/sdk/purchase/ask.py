@@ -17,7 +17,7 @@ from hanse.protocol.errors import RequestError
 from hanse.protocol.limits import REQUEST_BODY_BYTES_MAX
 from hanse.protocol.nesting import NESTING_MAX, is_nested_too_deep
 from hanse.protocol.wire import OPERATIONS_BY_PATH
-from hanse.protocol.wire.forms import read_form
+from hanse.protocol.wire.forms import get_body_type, read_form
 
 AFFINITY_BYTES_MAX = 64 * 1024
 """Of a body's messages or prompt: within these its first message is looked for. A longer one is
@@ -54,7 +54,7 @@ class Ask(msgspec.Struct, frozen=True):
     `output_tokens` is the most of one choice, None if the body does not say. `beginning` is what
     the prompt begins with, and `session` what OpenAI's fields name to be kept together.
     `asks_usage` says that a stream is asked to state its usage, `hides_usage` that the caller did
-    not ask for it.
+    not ask for it. `body_type` is the body's content type.
     """
 
     path: str
@@ -68,6 +68,7 @@ class Ask(msgspec.Struct, frozen=True):
     session: bytes = b""
     asks_usage: bool = False
     hides_usage: bool = False
+    body_type: str = "application/json"
 
     def get_shape(self, session: str = "") -> RequestShape:
         """What choosing a provider needs of it; `session` is the caller's own name for one."""
@@ -107,7 +108,8 @@ def read_ask(path: str, body: bytes, *, is_paid: bool = True) -> Ask:
         model = read_form(body).fields.get("model")
         if model is None:
             raise RequestError("invalid_request", "the form names no model", param="model")
-        return Ask(path, body, operation.service_type, model, False, None, 1)
+        kind = get_body_type(path, body)
+        return Ask(path, body, operation.service_type, model, False, None, 1, body_type=kind)
     if is_nested_too_deep(body):
         raise RequestError("invalid_request", f"the body has more than {NESTING_MAX} levels")
     try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hanse.market import Candidate, Choice, Chooser, HealthBook, Needs, OfferIndex
-from hanse.market.stages import STAGES
+from hanse.market.stages import STAGES, Stages
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, TransientError, VerificationError
 from hanse.protocol.hashing import hash_body
@@ -27,7 +27,6 @@ from hanse.protocol.wire import (
     decode_receipt,
     encode_voucher_header,
 )
-from hanse.protocol.wire.forms import get_body_type
 from hanse.sdk.purchase.answer import Answer
 from hanse.sdk.purchase.ask import Ask
 from hanse.sdk.purchase.background import Background
@@ -158,7 +157,9 @@ class Buyer:
             if asked is not None:
                 asked.append(candidate.listed.provider)
             try:
-                answer = await self._try_provider(ask, candidate)
+                answer = await self._send(ask, candidate, stages)
+                if isinstance(answer, Refusal):
+                    answer = await self._answer_refusal(ask, candidate, answer)
                 answer.choice = choice
                 return answer
             except _NextProviderError as following:
@@ -224,9 +225,9 @@ class Buyer:
                 raise _get_final(failures) from None
             raise
 
-    async def _try_provider(self, ask: Ask, candidate: Candidate) -> Answer:
-        refusal = await self._send(ask, candidate)
-        if isinstance(refusal, Refusal) and refusal.error.code == "voucher_too_low":
+    async def _answer_refusal(self, ask: Ask, candidate: Candidate, refusal: Refusal) -> Answer:
+        """Count the receipts that it says are missing and ask once more, or judge it."""
+        if refusal.error.code == "voucher_too_low":
             receipts = refusal.details.get("receipts")
             more = bool(refusal.details.get("more", True))
             provider = candidate.listed.provider
@@ -244,16 +245,18 @@ class Buyer:
             except (TransientError, RequestError) as error:  # it answers no query for them
                 self._parts.health.report_failure(provider, error.message)
                 raise _NextProviderError(error) from None
-            refusal = await self._send(ask, candidate)
-        if isinstance(refusal, Answer):
-            return refusal
+            answer = await self._send(ask, candidate, STAGES.get())
+            if isinstance(answer, Answer):
+                return answer
+            refusal = answer
         raise self._judge(candidate.listed.provider, refusal)
 
-    async def _send(self, ask: Ask, candidate: Candidate) -> Answer | Refusal:
+    async def _send(
+        self, ask: Ask, candidate: Candidate, stages: Stages | None
+    ) -> Answer | Refusal:
         """One voucher, one exchange up to the head."""
         parts, listed = self._parts, candidate.listed
         provider = listed.provider
-        stages = STAGES.get()
         began_s = stages.now() if stages is not None else 0.0
         terms, header = await self._sign(ask, candidate)
         if stages is not None:
@@ -265,7 +268,7 @@ class Buyer:
             response = await parts.transport.send(
                 "POST",
                 listed.endpoint + ask.path,
-                self._get_headers(header, ask),
+                self._get_headers(header, ask, stages),
                 ask.body,
                 silence_s=parts.limits.silence_s if ask.is_stream else parts.limits.whole_s,
             )
@@ -302,10 +305,8 @@ class Buyer:
         finally:
             self.active.discard(request_id)
 
-    def _get_headers(self, authorization: str, ask: Ask) -> dict[str, str]:
-        kind = get_body_type(ask.path, ask.body)
-        headers = {"authorization": authorization, "content-type": kind}
-        stages = STAGES.get()
+    def _get_headers(self, authorization: str, ask: Ask, stages: Stages | None) -> dict[str, str]:
+        headers = {"authorization": authorization, "content-type": ask.body_type}
         if stages is not None and stages.traceparent:
             headers["traceparent"] = stages.traceparent
         if self._parts.traces is not None:

@@ -79,12 +79,14 @@ def is_data(frame: bytes) -> bool:
         VerificationError: `response_malformed` for anything else: only these two kinds are covered
             by the protocol, and a client would understand more than was hashed.
     """
-    if frame.startswith(b"data:"):
-        line = frame.rstrip(b"\r\n")
-        if b"\n" in line or b"\r" in line:
-            raise VerificationError("response_malformed", "a data frame has more than one line")
-        return True
-    lines = frame.splitlines()
-    if all(not line or line.startswith(b":") for line in lines):
+    line = frame.rstrip(b"\r\n")
+    if b"\n" not in line and b"\r" not in line:  # of one line, as nearly all are
+        if line.startswith(b"data:"):
+            return True
+        if not line or line.startswith(b":"):
+            return False
+    elif line.startswith(b"data:"):
+        raise VerificationError("response_malformed", "a data frame has more than one line")
+    elif all(not line or line.startswith(b":") for line in frame.splitlines()):
         return False
     raise VerificationError("response_malformed", "a stream may hold data frames and comments only")
