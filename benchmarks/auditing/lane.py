@@ -9,6 +9,7 @@ not made again.
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -44,6 +45,7 @@ TOGETHER_TOKENS = 768
 """Answer tokens of one pass of the auditor: their logits take 150 MB."""
 
 TRIES = 3
+ENDED = 128 + signal.SIGTERM
 CONTEXT_TOKENS = 2_048
 
 
@@ -232,13 +234,16 @@ def _decode(body: bytes) -> dict[str, Any]:
 async def run_lane(
     name: str, folder: Path, files: dict[str, Path], cheats: Sequence[str] = CHEATS
 ) -> None:
-    """Go through a lane's plan; a signal to end closes the engine first."""
+    """Go through a lane's plan; a signal to end closes the engine and waits for nothing else."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     began = time.monotonic()
-    await Lane(name, folder, files).run(make_plan(name, cheats))
+    try:
+        await Lane(name, folder, files).run(make_plan(name, cheats))
+    except asyncio.CancelledError:
+        os._exit(ENDED)  # threads in a batch of torch would take minutes more
     print(f"lane {name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
@@ -251,10 +256,7 @@ def main() -> None:
     parser.add_argument("--cheats", type=lambda text: text.split(","), default=CHEATS)
     options = parser.parse_args()
     files = find_files(options.folder)
-    try:
-        asyncio.run(run_lane(options.lane, options.folder, files, options.cheats))
-    except asyncio.CancelledError:
-        sys.exit(143)
+    asyncio.run(run_lane(options.lane, options.folder, files, options.cheats))
 
 
 if __name__ == "__main__":

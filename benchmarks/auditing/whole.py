@@ -60,13 +60,15 @@ def _run(commands: Sequence[Sequence[str]], look: Callable[[], None]) -> None:
         while any(lane.poll() is None for lane in lanes):
             time.sleep(LOOK_S)
             look()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the bar ends without a line feed
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would leave engines behind
         for lane in lanes:
             lane.terminate()
         codes = [lane.wait() for lane in lanes]
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print(file=sys.stderr)
     if any(codes):
         raise SystemExit(f"the lanes ended with {codes}; run it again to go on")
 
