@@ -56,4 +56,22 @@ async def test_prefix_and_rest_are_the_answer_of_one_engine(llama_anew, operatio
     rest = json.loads(make_rest(body, prefix))
     assert rest["max_tokens"] == TOKENS - after
     gone_on = get_delivered(await read_frames(llama_anew, operation, rest))
-    assert prefix.text + gone_on.text == whole.text
+    assert prefix.get(0).text + gone_on.get(0).text == whole.get(0).text
+
+
+async def test_each_of_two_choices_goes_on_from_its_own_text(llama):
+    """Slots that share a batch round otherwise, so only the next word is held to be the same."""
+    body = {**CHAT, "n": 2, "seed": 11}
+    frames = await read_frames(llama, Operation.CHAT, body)
+    whole = get_delivered(frames)
+    assert whole.tokens == 2 * TOKENS
+    prefix = get_delivered(frames[: len(frames) // 2])
+    assert not find_obstacle(body, prefix)
+    for index in (0, 1):
+        said = prefix.get(index)
+        rest = json.loads(make_rest(body, prefix, index))
+        assert 0 < said.frames < TOKENS
+        assert (rest["seed"], rest["max_tokens"]) == (11 + index, TOKENS - said.frames)
+        gone_on = get_delivered(await read_frames(llama, Operation.CHAT, rest))
+        assert gone_on.tokens == rest["max_tokens"]
+        assert whole.get(index).text.startswith(said.text + gone_on.get(0).text[:4])

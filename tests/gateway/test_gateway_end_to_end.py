@@ -5,6 +5,7 @@ Only the chain is told instead of read, and the engine is a fake.
 
 import asyncio
 import json
+from collections import Counter
 
 import openai
 import pytest
@@ -139,23 +140,29 @@ async def test_what_is_authorised_covers_every_answer(client, market):
     assert four.fee > 2 * one.fee  # it was not held to the maximum of one answer
 
 
-async def read_into(chunks, stream):
-    async for chunk in stream:
-        chunks.append(chunk)
-
-
-async def test_a_stream_of_several_answers_that_breaks_is_not_gone_on_with(client, market):
+@pytest.mark.parametrize("kind", ["chat", "completion"])
+async def test_each_answer_of_a_stream_that_breaks_goes_on_elsewhere(client, market, kind):
     market.cheap.engine.fault = Fault(kind="break", after_tokens=3)
-    stream = await client.chat.completions.create(
-        model=CHAT_MODEL, messages=MESSAGES, n=2, stream=True
-    )
-    seen = []
-    with pytest.raises(openai.APIError):
-        await read_into(seen, stream)
-    assert [chunk.choices[0].index for chunk in seen] == [0, 1, 0, 1, 0, 1]
-    [receipt] = [row.signed.receipt for row in await market.hanse.get_receipts()]
-    assert receipt.usage.output_tokens == 6
-    assert await check_books(market) == receipt.fee > 0
+    wishes = {"model": CHAT_MODEL, "n": 2, "max_tokens": 8, "stream": True}
+    wishes["stream_options"] = {"include_usage": True}
+    if kind == "chat":
+        stream = await client.chat.completions.create(messages=MESSAGES, **wishes)
+    else:
+        stream = await client.completions.create(prompt=MESSAGES[0]["content"], **wishes)
+    counts, ends = Counter(), Counter()
+    async for chunk in stream:
+        for choice in chunk.choices:
+            ends[choice.index] += choice.finish_reason is not None
+            counts[choice.index] += bool(choice.delta.content if kind == "chat" else choice.text)
+    assert counts == {0: 8, 1: 8}
+    assert ends == {0: 1, 1: 1}
+    receipts = [row.signed.receipt for row in await market.hanse.get_receipts()]
+    paid = [(receipt.provider, receipt.usage.output_tokens) for receipt in receipts]
+    assert sorted(paid) == [(CHEAP, 6), (DEAR, 5), (DEAR, 5)]
+    assert chunk.usage.completion_tokens == 16
+    read = [receipt.usage.input_tokens + receipt.usage.cached_tokens for receipt in receipts]
+    assert chunk.usage.prompt_tokens == sum(read)
+    assert await check_books(market) == sum(receipt.fee for receipt in receipts)
 
 
 async def test_completions_embeddings_and_models(client, market):

@@ -25,6 +25,7 @@ LONGER = {
     "engines/echo_engine.py": (350, "a fake of all three operations, both ways"),
     "engines/llama_engine.py": (400, "one engine is one file"),
     "engines/parameters.py": (450, "a table of OpenAI's fields"),
+    "gateway/resilience/answer.py": (360, "one answer's whole life through its parts"),
     "market/board.py": (370, "a row's whole life on the board"),
     "market/matching.py": (400, "every limit beside its sentence"),
     "provider/lifecycle.py": (360, "one process put together in order, and its end"),

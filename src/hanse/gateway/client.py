@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hanse.market import Chooser, Needs
 from hanse.protocol.errors import HanseError, TransientError
-from hanse.protocol.messages import SignedReceipt
+from hanse.protocol.messages import SignedReceipt, SignedVoucher
 
 if TYPE_CHECKING:  # the chain's libraries take long to import, and keys need none of them
     from hanse.sdk.money import Money
@@ -93,6 +93,12 @@ def get_batch_reader(answer: MarketAnswer) -> ReadBatch:
         return [frame] if frame else []
 
     return read_one
+
+
+def get_maximum_fee(answer: MarketAnswer) -> int:
+    """Base units that its voucher authorises; 0 for an answer that takes none."""
+    voucher: SignedVoucher | None = getattr(answer, "voucher", None)
+    return 0 if voucher is None else voucher.request.maximum_fee
 
 
 class MarketClient(Protocol):

@@ -37,6 +37,7 @@ class Row:
         paid: output tokens paid to each, by its receipts; `3+` is 3 and at most 3 more that it
             had handed to the network when the connection ended.
         stream: whether the answer is streamed.
+        choices: how many answers are asked for.
         engine: a fault of its engine.
         front: what stands before its broker.
         stopped: whether nothing listens there.
@@ -50,6 +51,7 @@ class Row:
     saw: str
     paid: str
     stream: bool = True
+    choices: int = 1
     engine: Fault | None = None
     front: Callable[[Any], Any] | None = None
     stopped: bool = False
@@ -86,6 +88,13 @@ ROWS = [
         engine=amid("break"),
     ),
     Row(
+        "engine breaks amid two choices",
+        f"one whole stream of 2 x {TOKENS} tokens, continued after 3",
+        "at fault 6; other 18",
+        choices=2,
+        engine=amid("break"),
+    ),
+    Row(
         "both engines break amid the stream",
         "6 tokens, then `engine_unavailable`",
         "at fault 3; other 3",
@@ -98,6 +107,14 @@ ROWS = [
         "hangs amid the stream",
         f"{WHOLE}, continued after 3",
         "at fault 3; other 9",
+        engine=amid("hang"),
+        settings={"silence_s": 0.2},
+    ),
+    Row(
+        "hangs amid two choices",
+        f"one whole stream of 2 x {TOKENS} tokens, continued after 3",
+        "at fault 6; other 18",
+        choices=2,
         engine=amid("hang"),
         settings={"silence_s": 0.2},
     ),

@@ -61,6 +61,8 @@ async def ask(market: Market, row: Row) -> str:
         "max_tokens": TOKENS,
         "stream": row.stream,
     }
+    if row.choices > 1:
+        body["n"] = row.choices
     if row.stream:
         body["stream_options"] = {"include_usage": True}
     headers = {"authorization": f"Bearer {market.gateway.key}"}
@@ -75,7 +77,7 @@ async def ask(market: Market, row: Row) -> str:
         if answer.status != 200:
             return f"status {answer.status} `{json.loads(text)['error']['code']}`"
         if row.stream:
-            told = tell_stream(text)
+            told = tell_stream(text, row.choices)
             if "hanse-fallback" in answer.headers:
                 name, code = answer.headers["hanse-provider"], answer.headers["hanse-fallback"]
                 return f"{told}, `{name}` after `{code}`"
@@ -85,7 +87,7 @@ async def ask(market: Market, row: Row) -> str:
         return "one whole answer"
 
 
-def tell_stream(text: str) -> str:
+def tell_stream(text: str, choices: int) -> str:
     """What an application makes of a stream; what must hold of any is asserted."""
     frames = [frame for frame in text.split("\n\n") if frame]
     data = [frame[6:] for frame in frames if frame.startswith("data: ")]
@@ -93,9 +95,17 @@ def tell_stream(text: str) -> str:
     errors = [chunk["error"]["code"] for chunk in chunks if "error" in chunk]
     chunks = [chunk for chunk in chunks if "error" not in chunk]
     assert len({chunk["id"] for chunk in chunks}) == 1, "one stream has one id"
-    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
-    assert sum("role" in delta for delta in deltas) <= 1
-    words = [delta["content"] for delta in deltas if delta.get("content")]
+    words: list[str] = []
+    counts = set()
+    said = [choice for chunk in chunks for choice in chunk["choices"]]
+    for index in range(choices):
+        deltas = [choice["delta"] for choice in said if choice["index"] == index]
+        assert sum("role" in delta for delta in deltas) <= 1
+        of_choice = [delta["content"] for delta in deltas if delta.get("content")]
+        words += of_choice
+        counts.add(len(of_choice))
+        if not errors:
+            assert sum(c["finish_reason"] is not None for c in said if c["index"] == index) == 1
     if errors:
         assert data[-1] != "[DONE]"
         return f"{len(words)} tokens, then `{errors[-1]}`"
@@ -103,7 +113,9 @@ def tell_stream(text: str) -> str:
     [usage] = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
     assert usage["completion_tokens"] == len(words) or usage["total_tokens"] == 0
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    told = f"one whole stream of {len(words)} tokens"
+    assert len(counts) == 1
+    count = f"{choices} x {len(words) // choices}" if choices > 1 else str(len(words))
+    told = f"one whole stream of {count} tokens"
     continued = re.search(r'^: hanse-continued .*"tokens":(\d+)', text, re.MULTILINE)
     return f"{told}, continued after {continued[1]}" if continued else told
 

@@ -38,11 +38,12 @@ def read(frame: bytes | None) -> dict:
 
 def test_text_names_and_tokens_are_read_once():
     delivered = deliver(to_chunk(role="assistant"), to_chunk("one"), to_chunk(" two"))
-    assert (delivered.text, delivered.tokens, delivered.has_role) == ("one two", 2, True)
+    assert (delivered.get(0).text, delivered.tokens) == ("one two", 2)
+    assert delivered.get(0).has_role
     assert (delivered.id, delivered.created, delivered.held) == ("first", 7, [])
     delivered.held.append(to_chunk(" three"))
     delivered.read()
-    assert (delivered.text, delivered.tokens) == ("one two three", 3)
+    assert (delivered.get(0).text, delivered.tokens) == ("one two three", 3)
 
 
 def test_usage_in_a_frame_counts_more_than_its_frames():
@@ -62,9 +63,11 @@ def test_a_role_alone_is_nothing_delivered():
     [
         (to_chunk(tool_calls=[{"index": 0}]), "tool call"),
         (to_chunk(reasoning_content="hm"), "thoughts"),
-        (to_frame(choices=[{"index": 1, "delta": {"content": "x"}}]), "choices"),
+        (to_frame(choices=[{"index": 1, "delta": {"content": "x"}}]), "more choices"),
+        (to_frame(choices=[{"index": -1, "delta": {"content": "x"}}]), "a choice -1"),
+        (to_frame(choices=[{"index": 128, "delta": {"content": "x"}}]), "a choice 128"),
         (to_chunk("x", reason="stop"), "end"),
-        (b"data: {oops}\n\n", "tool call"),
+        (b"data: {oops}\n\n", "cannot be read"),
     ],
 )
 def test_what_was_delivered_may_stand_in_the_way(frame, why):
@@ -84,7 +87,9 @@ def test_no_more_text_is_handed_over_than_was_asked_for(limit):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"n": 2},
+        {"best_of": 2},
+        {"n": 2, "best_of": 3},
+        {"n": 2, "logprobs": 1},
         {"logprobs": True},
         {"response_format": {"type": "json_object"}},
         {"response_format": {"type": "json_schema", "json_schema": {}}},

@@ -3,7 +3,7 @@
 steady      a `MarketClient` over another one that tries again, goes on elsewhere and falls back
 answer      one answer from as many providers as it takes
 delivered   what an application has received of a stream, read once that is needed
-continuing  asking another provider for the rest, and joining it
+continuing  asking another provider for the rest, of each choice, and joining it
 patience    noticing that nothing comes any more
 waiting     asking the market again for a moment
 hedging     asking a second provider when the first token is late

@@ -7,12 +7,27 @@ pass untouched; those of later parts are joined to it (`continuing`).
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
-from hanse.gateway.client import MarketAnswer, ReadBatch, Receipted, get_batch_reader
+from hanse.gateway.client import (
+    MarketAnswer,
+    ReadBatch,
+    Receipted,
+    get_batch_reader,
+    get_maximum_fee,
+)
 from hanse.gateway.exchange import Headers
-from hanse.gateway.resilience.continuing import Joint, find_obstacle, make_end, make_rest
+from hanse.gateway.resilience.continuing import (
+    Joint,
+    Several,
+    count_choices,
+    find_obstacle,
+    make_comment,
+    make_end,
+    make_rest,
+)
 from hanse.gateway.resilience.delivered import (
     ERROR_FRAME,
     HELD_BYTES_MAX,
@@ -25,9 +40,6 @@ from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError, VerificationError
 from hanse.protocol.wire import Operation
 
-CONTINUED_COMMENT = b": hanse-continued "
-"""Begins the SSE comment that stands where another provider went on."""
-
 FALLBACK_HEADER = b"hanse-fallback"
 
 _CONTINUED = (Operation.CHAT.path, Operation.COMPLETION.path)
@@ -39,7 +51,6 @@ class SteadyAnswer:
 
     Attributes:
         is_stream: whether `frames` or `read` gives the content.
-        earlier: verified receipts of the parts before the present one, as far as they are here.
     """
 
     def __init__(
@@ -50,16 +61,18 @@ class SteadyAnswer:
         needs: Needs,
         part: MarketAnswer,
         fallback_code: str = "",
+        turns: int = 0,
     ) -> None:
         self.is_stream = part.is_stream
-        self.earlier: list[Receipted] = []
+        self._earlier: list[Receipted] = []
         self._means = means
         self._path = path
         self._body = body
         self._needs = needs
         self._part = part
         self._is_ended = self._is_done = self._is_over = self._is_fallback = False
-        self._turns = 0
+        self._turns = turns
+        self._several: Several | None = None  # once each choice goes on by itself
         self._patience: Patience | None = None  # while a part is read
         self._odd: VerificationError | None = None  # behind what was taken last
         self._read_next: ReadBatch
@@ -69,6 +82,7 @@ class SteadyAnswer:
         self._told = b""
         self._tokens_before = 0
         self._prompts: list[int | None] = []
+        self._part_fee = 0  # what the part that ended last took, at most
         self._marks: Headers = []
         if fallback_code:
             self._mark_fallback(fallback_code)
@@ -76,12 +90,23 @@ class SteadyAnswer:
     @property
     def provider(self) -> str:
         """Who serves it now."""
-        return self._part.provider
+        several = self._several
+        return several.provider if several and several.provider else self._part.provider
 
     @property
     def receipt(self) -> Receipted | None:
         """The verified receipt of its last part."""
+        if self._several is not None and self._several.receipts:
+            return self._several.receipts[-1]
         return self._part.receipt
+
+    @property
+    def earlier(self) -> list[Receipted]:
+        """Verified receipts of the parts before the last one, as far as they are here."""
+        if self._several is None or not self._several.receipts:
+            return self._earlier
+        of_part = [] if self._part.receipt is None else [self._part.receipt]
+        return [*self._earlier, *of_part, *self._several.receipts[:-1]]
 
     async def read(self) -> bytes:
         """The whole body, of the first provider whose body is whole and true."""
@@ -132,12 +157,14 @@ class SteadyAnswer:
             self._is_over = self._is_done
             if frames:
                 return frames
-        return []
+        return [] if self._several is None else await self._several.read_batch()
 
     async def close(self) -> None:
         """Hang up if it is still coming. Never fails, and may be called twice."""
         self._end_patience()
         await self._part.close()
+        if self._several is not None:
+            await self._several.close()
 
     def mark(self, headers: Headers) -> None:
         """Say in these headers, now or once it comes to that, that a fallback answered."""
@@ -229,6 +256,9 @@ class SteadyAnswer:
         request = msgspec.json.decode(self._body)
         if find_obstacle(request, so_far):
             raise failure
+        if count_choices(request) > 1:
+            self._split(request, failure)
+            return []
         rest = make_rest(request, so_far)
         if rest is None:
             self._is_done = True
@@ -236,34 +266,51 @@ class SteadyAnswer:
         await self._turn(rest, failure)
         self._joint = Joint(so_far, self._prompts)
         self._means.figures.count_turn("continued")
-        fact = {"provider": self.provider, "tokens": so_far.tokens, "reason": failure.code}
-        return [CONTINUED_COMMENT + msgspec.json.encode(fact) + b"\n\n"]
+        return [make_comment(self.provider, so_far.tokens, failure.code)]
+
+    def _split(self, request: dict[str, Any], failure: HanseError) -> None:
+        """Go on with each choice by a request of its own; `failure` is raised if none may be."""
+        self._count_turn(failure)
+        means, path, needs = self._means, self._path, self._needs
+
+        async def ask(body: bytes, parts: int) -> SteadyAnswer:
+            most = needs.max_fee
+            part_of = replace(needs, max_fee=None if most is None else most // parts)
+            try:
+                part, code = await means.ask_elsewhere(path, body, part_of, failure, amid=True)
+            except HanseError:
+                means.figures.count_turn("lost")
+                raise
+            means.figures.count_turn("continued")
+            return SteadyAnswer(means, path, body, part_of, part, code, self._turns)
+
+        self._several = Several(request, self._delivered, self._prompts, ask, failure.code)
+        self._is_done = True  # of this part nothing more comes
 
     async def _turn(self, body: bytes, failure: HanseError) -> None:
         """Ask another provider; raises `failure` if none takes it."""
         await self._end_part()
+        self._count_turn(failure)
+        amid, receipt = not self._delivered.is_empty, self._part.receipt
+        self._part, fallback_code = await self._means.ask_elsewhere(
+            self._path, body, self._needs, failure, amid=amid
+        )
+        if fallback_code:
+            self._mark_fallback(fallback_code)
+        if receipt is not None:
+            self._earlier.append(receipt)
+        self._is_ended = False
+
+    def _count_turn(self, failure: HanseError) -> None:
+        """Leave the present provider out from now on; raises `failure` if this was the last."""
         if self._is_fallback or self._turns >= self._means.get_settings().turns_max:
+            raise failure
+        left = None if self._needs.max_fee is None else self._needs.max_fee - self._part_fee
+        if left is not None and left < 0:
             raise failure
         self._turns += 1
         excluded = self._needs.excluded | {self.provider}
-        self._needs = replace(self._needs, excluded=excluded)
-        receipt = self._part.receipt
-        try:
-            try:
-                self._part = await self._means.client.request(self._path, body, self._needs)
-            except TransientError as error:
-                self._part = await self._means.ask_again(error, self._path, body, self._needs)
-        except HanseError:
-            is_amid = not self._delivered.is_empty
-            fallback = self._means.fallback
-            part = await fallback.find_answer(self._path, body, failure, amid_stream=is_amid)
-            if part is None:
-                raise failure from None
-            self._part = part
-            self._mark_fallback(failure.code)
-        if receipt is not None:
-            self.earlier.append(receipt)
-        self._is_ended = False
+        self._needs = replace(self._needs, excluded=excluded, max_fee=left)
 
     async def _end_part(self) -> None:
         """Hang up on the present part, and count what its receipt says, if it is here."""
@@ -274,7 +321,10 @@ class SteadyAnswer:
         receipt = self._part.receipt
         if receipt is None:
             self._prompts.append(None)
+            has_given = self._delivered.tokens > self._tokens_before
+            self._part_fee = get_maximum_fee(self._part) if has_given else 0
         else:
+            self._part_fee = receipt.fee
             usage = receipt.signed.receipt.usage
             self._prompts.append(usage.input_tokens + usage.cached_tokens)
             self._delivered.tokens = self._tokens_before + usage.output_tokens

@@ -31,6 +31,7 @@ class Opened:
         self.provider = answer.provider
         self.read = answer.read
         self.close = answer.close
+        self.voucher = getattr(answer, "voucher", None)
         self._answer = answer
         self._first = first
         self._rest = rest

@@ -14,7 +14,7 @@ from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.settings import GatewaySettings
 from hanse.market import Needs
-from hanse.protocol.errors import TransientError
+from hanse.protocol.errors import HanseError, TransientError
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.25, 1.0
 """Between two rounds; within them as long as the market itself says."""
@@ -62,3 +62,29 @@ class Means:
             except TransientError as again:
                 error = again
         raise error
+
+    async def ask_elsewhere(
+        self, path: str, body: bytes, needs: Needs, failure: HanseError, *, amid: bool
+    ) -> tuple[MarketAnswer, str]:
+        """Another provider's answer and nothing, or a fallback's and the code of `failure`.
+
+        Args:
+            path: of the request.
+            body: of the request.
+            needs: of its choice.
+            failure: of whoever was asked before.
+            amid: whether something was delivered already, so that the rest is asked for.
+
+        Raises:
+            HanseError: `failure`, as nobody takes it.
+        """
+        try:
+            try:
+                return await self.client.request(path, body, needs), ""
+            except TransientError as error:
+                return await self.ask_again(error, path, body, needs), ""
+        except HanseError:
+            part = await self.fallback.find_answer(path, body, failure, amid_stream=amid)
+            if part is None:
+                raise failure from None
+            return part, failure.code
