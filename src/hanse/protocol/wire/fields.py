@@ -3,11 +3,15 @@
 An amount is a string of decimal digits without sign, point or leading zero. Numbers are refused in
 its place: JavaScript's end at 2**53, and a reader that took `1e24` would round money.
 
+What each request carries is read twice: as Hanse writes it (the `Plain` types, all fields in one
+call of C), and only where that fails field by field, which takes other spellings of an address and
+says what is wrong.
+
 Source: `docs/protocol.md`, sections "Amounts" and "On the wire".
 """
 
 import binascii
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -23,6 +27,13 @@ _DIGITS_MAX = 30
 _LAST = {1: "", 2: "AQgw", 3: "AEIMQUYcgkosw048"}
 """What a text of base64 whose length leaves so much over 4 may end with: a character that has no
 bits beyond the last byte. One character alone is no byte."""
+
+PlainAddress = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{40}\Z")]
+PlainHash = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
+PlainCount = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,28})\Z")]
+"""Its range is still to be checked."""
+
+PlainTime = Annotated[int, msgspec.Meta(ge=0, le=TIME_MAX)]
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ functions of `hanse.protocol.verify`.
 Source: `docs/protocol.md`, section "On the wire".
 """
 
-from typing import TypeVar
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +20,10 @@ from hanse.protocol.signatures import Signature, parse_address, parse_hash32
 from hanse.protocol.wire.fields import (
     TIME_MAX,
     WIRE_VERSION,
+    PlainAddress,
+    PlainCount,
+    PlainHash,
+    PlainTime,
     check_range,
     check_version,
     decode_json,
@@ -31,8 +35,6 @@ from hanse.protocol.wire.fields import (
 VOUCHER_SCHEME = "Hanse "
 QUERY_SCHEME = "Hanse-Query "
 ANSWER_KEY_BYTES = 32
-
-_T = TypeVar("_T")
 
 
 class VoucherHeader(msgspec.Struct, frozen=True):
@@ -78,6 +80,27 @@ class _VoucherWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     acknowledged: str
     answer_key: str
     signature: str
+
+
+class _PlainVoucherWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """As Hanse writes it: all of its form is checked by one call of C."""
+
+    v: Literal[1]
+    user: PlainAddress
+    provider: PlainAddress
+    signer: PlainAddress
+    cumulative_max: PlainCount
+    sequence_max: PlainCount
+    offer_hash: PlainHash
+    maximum_fee: PlainCount
+    request_id: PlainHash
+    deadline: PlainTime
+    acknowledged: PlainCount
+    answer_key: str
+    signature: str
+
+
+_decode_plain = msgspec.json.Decoder(_PlainVoucherWire).decode
 
 
 class ParsedVoucherHeader(msgspec.Struct, frozen=True):
@@ -137,25 +160,10 @@ def decode_voucher_header(value: str) -> ParsedVoucherHeader:
     Raises:
         RequestError: `header_malformed`, naming what is wrong.
     """
-    w = _decode_header(value, VOUCHER_SCHEME, _VoucherWire)
+    data = _decode_base(value, VOUCHER_SCHEME)
     try:
-        check_version(w.v)
-        header = VoucherHeader(
-            v=w.v,
-            user=parse_address(w.user, "user"),
-            provider=parse_address(w.provider, "provider"),
-            signer=parse_address(w.signer, "signer"),
-            cumulative_max=parse_count(w.cumulative_max, AMOUNT_MAX, "cumulative_max"),
-            sequence_max=parse_count(w.sequence_max, SEQUENCE_MAX, "sequence_max"),
-            offer_hash=parse_hash32(w.offer_hash, "offer_hash"),
-            maximum_fee=parse_count(w.maximum_fee, AMOUNT_MAX, "maximum_fee"),
-            request_id=parse_hash32(w.request_id, "request_id"),
-            deadline=check_range(w.deadline, TIME_MAX, "deadline"),
-            acknowledged=parse_count(w.acknowledged, SEQUENCE_MAX, "acknowledged"),
-            answer_key=w.answer_key,
-            signature=w.signature,
-        )
-        answer_key = from_base64url(w.answer_key)
+        header = _read_plain(data) or _check_wire(decode_json(data, _VoucherWire))
+        answer_key = from_base64url(header.answer_key)
     except HanseError as error:
         raise RequestError("header_malformed", error.message, param=error.param) from None
     if len(answer_key) != ANSWER_KEY_BYTES:
@@ -165,6 +173,55 @@ def decode_voucher_header(value: str) -> ParsedVoucherHeader:
             param="answer_key",
         )
     return ParsedVoucherHeader(header, answer_key)
+
+
+def _read_plain(data: bytes) -> VoucherHeader | None:
+    """The header, unless something of it is unusual or wrong."""
+    try:
+        w = _decode_plain(data)
+    except (ValueError, RecursionError):
+        return None
+    cumulative_max, sequence_max = int(w.cumulative_max), int(w.sequence_max)
+    maximum_fee, acknowledged = int(w.maximum_fee), int(w.acknowledged)
+    if (
+        max(cumulative_max, maximum_fee) > AMOUNT_MAX
+        or max(sequence_max, acknowledged) > SEQUENCE_MAX
+    ):
+        return None
+    return VoucherHeader(
+        w.v,
+        w.user,
+        w.provider,
+        w.signer,
+        cumulative_max,
+        sequence_max,
+        w.offer_hash,
+        maximum_fee,
+        w.request_id,
+        w.deadline,
+        acknowledged,
+        w.answer_key,
+        w.signature,
+    )
+
+
+def _check_wire(w: _VoucherWire) -> VoucherHeader:
+    check_version(w.v)
+    return VoucherHeader(
+        v=w.v,
+        user=parse_address(w.user, "user"),
+        provider=parse_address(w.provider, "provider"),
+        signer=parse_address(w.signer, "signer"),
+        cumulative_max=parse_count(w.cumulative_max, AMOUNT_MAX, "cumulative_max"),
+        sequence_max=parse_count(w.sequence_max, SEQUENCE_MAX, "sequence_max"),
+        offer_hash=parse_hash32(w.offer_hash, "offer_hash"),
+        maximum_fee=parse_count(w.maximum_fee, AMOUNT_MAX, "maximum_fee"),
+        request_id=parse_hash32(w.request_id, "request_id"),
+        deadline=check_range(w.deadline, TIME_MAX, "deadline"),
+        acknowledged=parse_count(w.acknowledged, SEQUENCE_MAX, "acknowledged"),
+        answer_key=w.answer_key,
+        signature=w.signature,
+    )
 
 
 def encode_query_header(query: Query, signature: Signature) -> str:
@@ -187,7 +244,7 @@ def decode_query_header(value: str) -> tuple[Query, Signature]:
     Raises:
         RequestError: `header_malformed`, naming what is wrong.
     """
-    w = _decode_header(value, QUERY_SCHEME, _QueryWire)
+    w = decode_json(_decode_base(value, QUERY_SCHEME), _QueryWire)
     try:
         check_version(w.v)
         query = Query(
@@ -202,11 +259,11 @@ def decode_query_header(value: str) -> tuple[Query, Signature]:
     return query, w.signature
 
 
-def _decode_header(value: str, scheme: str, kind: type[_T]) -> _T:
+def _decode_base(value: str, scheme: str) -> bytes:
     if len(value) > HEADER_BYTES_MAX:
         raise RequestError(
             "header_malformed", f"header of {len(value)} characters, at most {HEADER_BYTES_MAX}"
         )
     if not value.startswith(scheme):
         raise RequestError("header_malformed", f"Authorization must begin with {scheme.strip()!r}")
-    return decode_json(from_base64url(value[len(scheme) :].strip()), kind)
+    return from_base64url(value[len(scheme) :].strip())

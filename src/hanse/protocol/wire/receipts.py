@@ -6,7 +6,7 @@
 Source: `docs/protocol.md`, section "On the wire".
 """
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -17,6 +17,10 @@ from hanse.protocol.signatures import parse_address, parse_hash32
 from hanse.protocol.wire.fields import (
     TIME_MAX,
     WIRE_VERSION,
+    PlainAddress,
+    PlainCount,
+    PlainHash,
+    PlainTime,
     check_range,
     check_version,
     convert_json,
@@ -50,6 +54,33 @@ class _ReceiptWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     finished_at: int
     commitment_root: str
     signature: str
+
+
+_PlainTokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+
+
+class _PlainReceiptWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """As Hanse writes it: all of its form is checked by one call of C."""
+
+    v: Literal[1]
+    user: PlainAddress
+    provider: PlainAddress
+    signer: PlainAddress
+    sequence: PlainCount
+    request_hash: PlainHash
+    response_hash: PlainHash
+    input_tokens: _PlainTokens
+    cached_tokens: _PlainTokens
+    output_tokens: _PlainTokens
+    fee: PlainCount
+    cumulative_fee: PlainCount
+    finish_reason: str
+    finished_at: PlainTime
+    commitment_root: PlainHash
+    signature: str
+
+
+_decode_plain = msgspec.json.Decoder(_PlainReceiptWire).decode
 
 
 def receipt_to_json(signed: SignedReceipt) -> dict[str, Any]:
@@ -90,7 +121,8 @@ def decode_receipt(value: str) -> SignedReceipt:
             "receipt_invalid", f"receipt of {len(value)} characters, at most {HEADER_BYTES_MAX}"
         )
     try:
-        return _check(decode_json(from_base64url(value.strip()), _ReceiptWire))
+        data = from_base64url(value.strip())
+        return _read_plain(data) or _check(decode_json(data, _ReceiptWire))
     except HanseError as error:
         raise VerificationError("receipt_invalid", f"receipt: {error}") from None
 
@@ -120,6 +152,33 @@ def _to_wire(signed: SignedReceipt) -> _ReceiptWire:
         r.commitment_root,
         signed.signature,
     )
+
+
+def _read_plain(data: bytes) -> SignedReceipt | None:
+    """The receipt, unless something of it is unusual or wrong."""
+    try:
+        w = _decode_plain(data)
+    except (ValueError, RecursionError):
+        return None
+    sequence, fee, cumulative_fee = int(w.sequence), int(w.fee), int(w.cumulative_fee)
+    reason = _FINISH_REASONS.get(w.finish_reason)
+    if reason is None or not 1 <= sequence <= SEQUENCE_MAX or max(fee, cumulative_fee) > AMOUNT_MAX:
+        return None
+    receipt = Receipt(
+        w.user,
+        w.provider,
+        w.signer,
+        sequence,
+        w.request_hash,
+        w.response_hash,
+        Usage(w.input_tokens, w.cached_tokens, w.output_tokens),
+        fee,
+        cumulative_fee,
+        reason,
+        w.finished_at,
+        w.commitment_root,
+    )
+    return SignedReceipt(receipt, w.signature)
 
 
 def _check(w: _ReceiptWire) -> SignedReceipt:
