@@ -58,13 +58,8 @@ class OpenedModel:
         copy = self.copy
         if copy is None:
             return Model(manifest_root, file_hash, "", 0, "", SCALE)
-        root = get_manifest_root([(self.path.name, file_hash.removeprefix("0x"))])
-        if self.is_keyed and root != copy.base_root:
-            raise RequestError(
-                "unprocessable",
-                f"{self.path.name} has the root {root}, the copy was made of {copy.base_root}: "
-                "audit with that file, under the name that it had then",
-            )
+        if self.is_keyed:
+            verify_base(self.path, copy, cache_dir)
         return Model(
             copy.base_root,
             file_hash,
@@ -88,6 +83,40 @@ class Keyed:
     description: Path
     master: bytes = field(repr=False)
     master_file: Path
+
+
+def verify_base(path: Path, copy: CopyDescription, cache_dir: Path) -> None:
+    """Check that a plain model is the one that a copy was made of.
+
+    Raises:
+        RequestError: `unprocessable`: an honest provider would look like a cheat.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file_hash = describe_file(path, cache_dir).sha256.removeprefix("0x")
+    root = get_manifest_root([(path.name, file_hash)])
+    if root != copy.base_root:
+        raise RequestError(
+            "unprocessable",
+            f"{path.name} has the root {root}, the copy was made of {copy.base_root}: "
+            "audit with that file, under the name that it had then",
+        )
+
+
+def read_keyed(keyed: Keyed) -> tuple[CopyDescription, bytes]:
+    """The copy's description, and its key.
+
+    Raises:
+        RequestError: the description cannot be used; `usage` if the key is not the copy's.
+    """
+    copy = decode_copy_description(read_bytes(keyed.description, DESCRIPTION_BYTES_MAX))
+    key = derive_copy_key(keyed.master, copy.base_root, copy.provider, copy.epoch)
+    if commit_to_key(key) != copy.key_commitment:
+        raise RequestError(
+            "usage",
+            f"the key of {keyed.master_file} commits to {commit_to_key(key)}, the copy to "
+            f"{copy.key_commitment}: it was made with another master key",
+        )
+    return copy, key
 
 
 @contextmanager
@@ -143,13 +172,6 @@ def open_model(
 
 def _make_rows(base: Path, keyed: Keyed) -> "tuple[CopyDescription, NDArray[Any]]":
     """The copy's canary rows in the basis of the plain model, from its key."""
-    copy = decode_copy_description(read_bytes(keyed.description, DESCRIPTION_BYTES_MAX))
-    key = derive_copy_key(keyed.master, copy.base_root, copy.provider, copy.epoch)
-    if commit_to_key(key) != copy.key_commitment:
-        raise RequestError(
-            "usage",
-            f"the key of {keyed.master_file} commits to {commit_to_key(key)}, the copy to "
-            f"{copy.key_commitment}: it was made with another master key",
-        )
+    copy, key = read_keyed(keyed)
     gains = WeightFile(base).read("output_norm.weight")
     return copy, draw_canaries(key, gains, copy.canary_count)

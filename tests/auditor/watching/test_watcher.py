@@ -5,25 +5,20 @@ import stat
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
-from hanse.auditor.watching.copies import CopiesAtHand
 from hanse.auditor.watching.draws import OWN, Decision, DrawRules, Draws, Record, open_secret
 from hanse.auditor.watching.evidence_files import get_evidence_path
 from hanse.auditor.watching.rounds import count_records, run_rounds
 from hanse.auditor.watching.watcher import DEATHS_MAX, PAUSE_S, Watcher, WatcherParts
 from hanse.market.reputation import Word
 from hanse.market.reputation import testimony as words
-from hanse.protocol.commitments.copies import decode_copy_description, encode_copy_description
 from hanse.protocol.errors import RequestError, TransientError, VerificationError
 from hanse.settlement.books.voucher_records import StoredReceipt, Verification
 from hanse.settlement.keeping.kept_answers import KeptAnswers
 from hanse.settlement.traces.document import Side, Trace
 from hanse.verification.audits.schedule import Draw
 from tests.auditor.test_openings import make_voucher
-from tests.cli.auditing.bought_answer import write_calibration
-from tests.engines.tiny_copy import make_copy
 from tests.protocol.made_messages import (
     DOMAIN,
     PROVIDER,
@@ -90,8 +85,10 @@ class Fakes:
     async def find_receipt(self, name: str) -> Any:
         return SimpleNamespace(signed=self.requests[name][1])
 
-    def find(self, offer: Any) -> Any:
-        return object() if self.has_copy else None
+    def get_means(self, offer: Any) -> Any:
+        if not self.has_copy:
+            raise RequestError("not_found", "there is no copy of its provider at hand")
+        return [object()]
 
     async def decide(self, voucher: Any, receipt: Any, record: Record, waited_s: float) -> Decision:
         self.looks += 1
@@ -197,27 +194,6 @@ def test_the_buyers_secret_is_its_own_and_stays(tmp_path):
     path.write_text("")
     with pytest.raises(RequestError, match="remove it"):
         open_secret(path)
-
-
-def test_the_copy_of_an_offers_provider_is_found_the_newest_of_several(tmp_path):
-    copy = make_copy(tmp_path / "first.gguf")
-    told = copy.with_name("first.gguf.copy.json")
-    description = decode_copy_description(told.read_bytes())
-    calibration = write_calibration(tmp_path / "calibration.json", copy)
-    for name, changes in (
-        ("newest", {"provider": PROVIDER, "epoch": 2}),
-        ("older", {"provider": PROVIDER, "epoch": 1}),
-        ("elsewhere", {"provider": PROVIDER, "base_root": "0x" + "99" * 32, "epoch": 3}),
-    ):
-        changed = msgspec.structs.replace(description, **changes)
-        (tmp_path / f"{name}.gguf.copy.json").write_bytes(encode_copy_description(changed))
-    (tmp_path / "rubbish.gguf.copy.json").write_bytes(b"{")
-    copies = CopiesAtHand(tmp_path, [calibration], runtime="llama", threads=1)
-    offer = make_offer(provider=PROVIDER, manifest_root=description.base_root)
-    assert copies.find(offer).path == tmp_path / "newest.gguf"
-    assert copies.find(make_offer(manifest_root="0x" + "98" * 32)) is None
-    uncalibrated = CopiesAtHand(tmp_path, [], runtime="llama", threads=1)
-    assert uncalibrated.find(offer) is None
 
 
 async def test_a_round_ends_between_two_answers_when_something_else_is_due(tmp_path):

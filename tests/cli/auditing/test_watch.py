@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from hanse.auditor.opened_model import Keyed
+from hanse.auditor.watching.copies import CopiesAtHand
 from hanse.cli.local_network import PANELS
+from hanse.cli.modelling.copies.master_keys import make_master
 from hanse.contracts.deployment import Terms
+from hanse.models.converting import convert_folder
+from hanse.models.copies import CopyOrder, rebase
 from tests.cli.auditing.bought_answer import MODEL, PLAIN, bind, write_calibration
 from tests.cli.local_market import LOCK_TIME_S, UNIT, wait_until
 from tests.engines.tiny_copy import make_copy
+from tests.models.tiny_models import write_tiny_folder
+from tests.protocol.made_messages import PROVIDER, make_offer
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,48 @@ def test_a_cheat_is_found_barred_and_challenged_without_anybody_asking(market, r
     assert "challenged" not in run(*watch, "--challenge", "challenger", "--bond-max", "30").stderr
     (case,) = run("disputes", "challenges", "--json").document["challenges"]
     assert (case["challenger"], case["provider"]) == (challenger, names["visby"])
+
+
+def test_copies_by_their_key_are_opened_with_the_plain_model_alone(market, run, tmp_path):
+    """No copy's file is there; a wrong model or key is refused before it lets go of any answer."""
+    convert_folder(write_tiny_folder(tmp_path / "tiny"), tmp_path / "base.gguf", None, "F32")
+    base, master, copy = (tmp_path / name for name in ("base.gguf", "master.key", "copy.gguf"))
+    root = run("models", "import", str(base), "--json").document["root"]
+    market.add_key("second", units=50)
+    order = CopyOrder(make_master(master), root, PROVIDER)
+    rebase(base, copy, order, "F32")
+    calibration = write_calibration(tmp_path / "calibration.json", copy)
+    (told,) = tmp_path.glob("*.copy.json")
+    copy.unlink()
+    watch = ("audit", "watch", "--once", "--threads", "1", "--key", "second",
+             "--calibration", str(calibration), "--copy", str(told),
+             "--master", str(master), "--json")  # fmt: skip
+    by_torch = ("--model", str(base), "--runtime", "torch")
+    assert run(*watch, *by_torch).document == {"answers": {}}
+    assert "--model FILE" in run(*watch, "--copies", str(tmp_path)).error["message"]
+    assert "--runtime torch" in run(*watch, "--model", str(base)).error["message"]
+    other = tmp_path / "other.gguf"
+    shutil.copy(base, other)
+    refused = run(*watch, "--model", str(other), "--runtime", "torch").error
+    assert (refused["code"], "was made of" in refused["message"]) == ("unprocessable", True)
+    make_master(tmp_path / "another.key")
+    refused = run(*watch, *by_torch, "--master", str(tmp_path / "another.key")).error
+    assert "another master key" in refused["message"]
+
+    options = {"runtime": "torch", "threads": 1, "model": base}
+    copies = CopiesAtHand(None, [calibration], keyed=[Keyed(told, order.master, master)], **options)
+    offer = make_offer(provider=PROVIDER, manifest_root=root, quantisation="all F32")
+    (means,) = copies.get_means(offer)
+    opened = copies.open(means)
+    assert opened.is_keyed
+    assert opened.copy.provider == PROVIDER
+    assert opened.auditor.prefill.score([5, 6], [7, 8]).canaries.shape == (2, 16)
+    copies.close()
+
+
+def test_copies_have_to_be_named(run):
+    refused = run("audit", "watch", "--calibration", "c", "--json")
+    assert (refused.exit_code, "--copies FOLDER" in refused.error["message"]) == (2, True)
 
 
 def test_a_challenge_needs_its_limit(run, tmp_path):

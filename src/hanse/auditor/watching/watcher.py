@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from hanse.auditor.watching.unopened import (
     note_unopened,
 )
 from hanse.protocol.eip712 import Domain
-from hanse.protocol.errors import HanseError, InvariantError, RequestError, TransientError
+from hanse.protocol.errors import HanseError, InvariantError, TransientError
 from hanse.protocol.signatures import Address, DigestSigner, Hash32
 from hanse.settlement.books.voucher_book import VoucherBook
 from hanse.settlement.books.voucher_records import StoredReceipt, StoredVoucher
@@ -191,9 +191,7 @@ class Watcher:
             return None  # the gateway's books are some milliseconds behind its answers
         trace = await asyncio.to_thread(parts.kept.read, name)
         check_trace(trace, parts.domain, voucher.receipt_key, receipt.signed)
-        means = parts.copies.find(voucher.offer.offer)
-        if means is None:
-            raise RequestError("not_found", "there is no copy of its provider at hand")
+        means = await asyncio.to_thread(parts.copies.get_means, voucher.offer.offer)
         provider = receipt.signed.receipt.provider
         record = parts.records.get(provider, Record())
         decision = await parts.draws.decide(voucher, receipt, record, waited_s)
@@ -208,7 +206,7 @@ class Watcher:
         trace: Trace,
         voucher: StoredVoucher,
         receipt: StoredReceipt,
-        means: Means,
+        means: Sequence[Means],
         decision: Decision,
     ) -> str:
         parts, provider = self._parts, voucher.offer.offer.provider
@@ -243,11 +241,19 @@ class Watcher:
         )
         return verdict.value
 
-    def _run(self, purchase: Purchase, means: Means) -> tuple[Audited, bytes]:
+    def _run(self, purchase: Purchase, means: Sequence[Means]) -> tuple[Audited, bytes]:
+        """Audit by the newest of the provider's copies; a cheat by it has to be one by each."""
         parts = self._parts
-        model = parts.copies.open(means)
-        return audit_purchase(
-            purchase, model, means.calibration, parts.signer, parts.cache_dir, withhold=False
+        return keep_fairest(
+            audit_purchase(
+                purchase,
+                parts.copies.open(one),
+                one.calibration,
+                parts.signer,
+                parts.cache_dir,
+                withhold=False,
+            )
+            for one in means
         )
 
     def _let_go(self, name: Hash32, error: HanseError) -> str:
@@ -256,3 +262,14 @@ class Watcher:
             f"not audited: request {name}: {error.message}",
         )
         return f"not audited: {error.code}"
+
+
+def keep_fairest(audits: Iterable[tuple[Audited, bytes]]) -> tuple[Audited, bytes]:
+    """The first audit that finds no cheat, of which no more are made then; else the very first."""
+    first = None
+    for one in audits:
+        if one[0].judgement.verdict is not Verdict.CHEAT:
+            return one
+        first = first or one
+    assert first is not None, "there is a copy to audit with"
+    return first

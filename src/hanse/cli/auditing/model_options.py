@@ -20,16 +20,17 @@ CONTEXT = click.option(
 )  # fmt: skip
 
 
-def model_options(*, needs_model: bool) -> Callable[..., Any]:
-    """What runs a model, for the commands that do."""
+def model_options(*, needs_model: bool, many: bool = False) -> Callable[..., Any]:
+    """What runs a model, for the commands that do; `many` for copies of several providers."""
+    several = "; may be repeated" if many else ""
     return option_block(
         click.option(
             "--model", required=needs_model, metavar="FILE",
             help="The copy (GGUF) to run; with --copy and --master the plain model.",
         ),
         click.option(
-            "--copy", "copy_file", type=FILE, metavar="FILE.copy.json",
-            help="Description of the copy that is audited by its key.",
+            "--copy", "copy_file", type=FILE, metavar="FILE.copy.json", multiple=many,
+            help=f"Description of the copy that is audited by its key{several}.",
         ),
         click.option("--master", type=FILE, help="Master key of that copy."),
         click.option(
@@ -48,10 +49,21 @@ def find_audited(options: dict[str, Any]) -> Path:
     Raises:
         RequestError: `configuration_invalid`, with the command that installs what is missing.
     """
-    from hanse.cli.modelling.places import check_extra, find_model
+    from hanse.cli.modelling.places import find_model
 
-    check_extra("cyllama", "numpy", *(["torch"] if options["runtime"] == "torch" else []))
+    check_runtime(options["runtime"])
     return find_model(options["model"])
+
+
+def check_runtime(runtime: str) -> None:
+    """Refuse a runtime that is not installed.
+
+    Raises:
+        RequestError: `configuration_invalid`, with the command that installs what is missing.
+    """
+    from hanse.cli.modelling.places import check_extra
+
+    check_extra("cyllama", "numpy", *(["torch"] if runtime == "torch" else []))
 
 
 def find_keyed(options: dict[str, Any]) -> "Keyed | None":
@@ -67,3 +79,10 @@ def find_keyed(options: dict[str, Any]) -> "Keyed | None":
     if (description is None) != (master is None):
         raise RequestError("usage", "--copy and --master belong together")
     return None if description is None else Keyed(description, read_master(master), master)
+
+
+def find_all_keyed(options: dict[str, Any]) -> "list[Keyed]":
+    """The same where `--copy` may be repeated; none without both."""
+    each = options["copy_file"] or (None,)
+    found = [find_keyed(options | {"copy_file": one}) for one in each]
+    return [keyed for keyed in found if keyed is not None]

@@ -5,12 +5,11 @@ from typing import Any
 
 import click
 
+from hanse.cli.auditing.model_options import FILE, model_options
 from hanse.cli.framework import command, pass_session
 from hanse.cli.session import Session
 from hanse.cli.settings import while_stdin_open_option
 from hanse.protocol.errors import RequestError
-
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @command(
@@ -24,12 +23,16 @@ FILE = click.Path(path_type=Path, dir_okay=False)
         ("Bring cheats to Disputes, with at most 50 bonded",
          "hanse audit watch --copies ./copies --calibration c.json --challenge auditor "
          "--bond-max 50"),
+        ("By the plain model and the key that the copies were made with",
+         "hanse audit watch --model base.gguf --copy visby.gguf.copy.json --master master.key "
+         "--runtime torch --calibration torch.json"),
         ("What is kept now, then end",
          "hanse audit watch --copies ./copies --calibration c.json --once"),
     ),
 )  # fmt: skip
-@click.option("--copies", type=click.Path(path_type=Path, file_okay=False), required=True,
+@click.option("--copies", type=click.Path(path_type=Path, file_okay=False),
               help="Folder of providers' copies, each with its .copy.json.")  # fmt: skip
+@model_options(needs_model=False, many=True)
 @click.option("--calibration", "calibrated", type=FILE, multiple=True, required=True,
               help="Thresholds, of each model one file; may be repeated.")  # fmt: skip
 @click.option("--key", default="user", help="Whose purchases: a user's key of this home.")
@@ -44,9 +47,6 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--record-wait-s", type=click.FloatRange(0, 86_400), default=120.0,
               help="For a receipt's record, whose block draws; then a secret of yours does."
               )  # fmt: skip
-@click.option("--runtime", type=click.Choice(["llama", "torch"]), default="llama",
-              help="What runs the copies.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1, 256), default=2, help="Processor threads.")
 @click.option("--challenge", metavar="KEY",
               help="Challenge cheats at Disputes, bonded by this key of the home. [default: off]"
               )  # fmt: skip
@@ -67,9 +67,17 @@ async def watch(session: Session, /, **options: Any) -> None:
     the gateway bars whom it catches within a second. With --challenge a cheat is brought to the
     panel and followed until it is closed. Killed at any moment, it goes on at the next start. With
     --json what happens is one JSON line each on standard error.
+
+    Copies come from a folder, or one by --model; or --model is the plain model, and --copy and
+    --master say whose copies of it are audited. An answer is a cheat if it is one by each of the
+    provider's copies at hand.
     """
     from hanse.cli.auditing.watch_running import serve
 
     if (options["challenge"] is None) != (options["bond_max"] is None):
         raise RequestError("usage", "--challenge KEY and --bond-max AMOUNT belong together")
+    if options["copies"] is None and options["model"] is None:
+        raise RequestError("usage", "say which copies: --copies FOLDER or --model FILE")
+    if options["copy_file"] and options["model"] is None:
+        raise RequestError("usage", "--copy and --master take the plain model: --model FILE")
     await serve(session, options)

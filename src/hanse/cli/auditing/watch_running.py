@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
+from hanse.auditor.opened_model import read_keyed, verify_base
 from hanse.auditor.panels.court import Court
 from hanse.auditor.reputation.evidence_folder import EvidenceFolder
 from hanse.auditor.watching.challenges import Challenger
@@ -14,6 +15,7 @@ from hanse.auditor.watching.draws import DrawRules, Draws, Prove, open_secret
 from hanse.auditor.watching.rounds import count_records, run_once, run_rounds
 from hanse.auditor.watching.watcher import Watcher, WatcherParts
 from hanse.chain import Rpc, verify_deployment
+from hanse.cli.auditing.model_options import check_runtime, find_all_keyed, find_audited
 from hanse.cli.auditing.places import get_evidence_folder, get_kept_folder
 from hanse.cli.buying.wallet import get_database_path
 from hanse.cli.control import hold_folder
@@ -46,12 +48,7 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
         await verify_deployment(rpc, network.deployment)
         database = await open_database(get_database_path(session, options["key"]))
         stack.push_async_callback(database.close)
-        copies = CopiesAtHand(
-            options["copies"],
-            options["calibrated"],
-            runtime=options["runtime"],
-            threads=options["threads"],
-        )
+        copies = await asyncio.to_thread(_open_copies, session, options)
         stack.callback(copies.close)
         domain = Domain(network.deployment.chain_id, network.deployment.escrow)
         signer_name, keyring = options["signer"] or options["key"], options["keyring"]
@@ -103,6 +100,24 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
         await run_rounds(watcher, challenger, stop)
         counts = dict(watcher.counts)
         session.output.event({"event": "stopped", "answers": counts}, f"Stopped. {counts or ''}")
+
+
+def _open_copies(session: Session, options: dict[str, Any]) -> CopiesAtHand:
+    """What is at hand, checked now: a wrong key or model would let go of every answer."""
+    check_runtime(options["runtime"])
+    keyed = find_all_keyed(options)
+    model = None if options["model"] is None else find_audited(options)
+    for one in keyed:
+        assert model is not None
+        verify_base(model, read_keyed(one)[0], session.home / "cache")
+    return CopiesAtHand(
+        options["copies"],
+        options["calibrated"],
+        runtime=options["runtime"],
+        threads=options["threads"],
+        model=model,
+        keyed=keyed,
+    )
 
 
 def _get_prover(session: Session, network: Network, key: str, domain: Domain) -> Prove | None:
