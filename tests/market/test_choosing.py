@@ -382,8 +382,26 @@ def test_a_measurement_changes_its_own_service_and_no_other_of_its_provider():
     assert rows[1].features != before[1]  # what is known of the provider counts for both
     before = [row.features for row in rows]
     market.measure(ALPHA, 9.0, 0.5)
+    market.board.catch_up()  # both stand alone
     assert rows[0].features[2:4] == (9.0, 0.5)
     assert rows[1].features is before[1]
+
+
+def test_what_was_measured_of_an_offer_that_stood_alone_counts_as_soon_as_it_matters():
+    alpha = list_offer(ALPHA)
+    market = MadeMarket([alpha])
+    assert market.choose(Needs(deadline_s=40.0)) == ALPHA
+    market.measure(ALPHA, 50.0, 0.5)
+    assert market.choose() == ALPHA
+    with pytest.raises(TransientError, match="would take about"):
+        market.choose(Needs(deadline_s=40.0))
+    market.measure(ALPHA, 90.0, 0.5)
+    told = []
+    market.choose(Needs(explain_to=told.append, policy=FASTEST))
+    assert told[0].ranked.row.features[2] > 50.0
+    market.measure(ALPHA, 500.0, 0.5)
+    market.offer([alpha, list_offer(BETA)])
+    assert market.choose(Needs(policy=FASTEST)) == BETA
 
 
 def test_a_fresh_provider_that_comes_and_goes_has_no_more_than_its_one_chance():

@@ -48,8 +48,9 @@ class Row:
 
     Attributes:
         listed: its offer.
+        service: provider and number of the service.
         key: orders rows of equal score: provider, then service.
-        features: as they count now.
+        features: as they count now; the sixth are the steps below the strongest check.
         mask: bits of its region and quantisation.
         leaf: where it stands in its tree; None while it is in none.
         tree: in which it stands, or last stood.
@@ -57,22 +58,13 @@ class Row:
     """
 
     listed: ListedOffer
+    service: ServiceKey
     key: str
     features: Features
     mask: int = 1
     leaf: Any = None
     tree: RankTree | None = None
     awaits_trial: bool = False
-
-    @property
-    def service(self) -> ServiceKey:
-        """Provider and number of the service."""
-        return self.listed.provider, self.listed.offer.service_id
-
-    @property
-    def strength(self) -> int:
-        """Steps below the strongest check."""
-        return self.features[5]
 
 
 @dataclass(slots=True)
@@ -170,11 +162,12 @@ class Board:
         self._funded: Set[Address] = frozenset()
         self._wakes: list[tuple[float, Address]] = []
         self._wake_of: dict[Address, float] = {}
+        self._unread: set[ServiceKey] = set()
         offers.watch(self._replace_group)
         health.watch(self.refresh)
         presence.watch(self.refresh)
         self.attested.watch(self.refresh)
-        measured.watch(lambda key: self.refresh(key[0], key[1]))
+        measured.watch(self._take_measurement)
 
     def find_group(self, service_type: str, model: str) -> Group | None:
         """The offers of a model, up to date at this moment."""
@@ -218,7 +211,7 @@ class Board:
             features = self._get_features(row.listed)
             if is_changed := _differs(features, row.features):
                 row.features = features
-            may_stand = is_ready and (row.strength > 0 or self._is_attested(row.listed))
+            may_stand = is_ready and (row.features[5] > 0 or self._is_attested(row.listed))
             if row.leaf is None:
                 if may_stand:
                     group.add(row)
@@ -229,6 +222,18 @@ class Board:
                 group.remove(row)
             elif is_changed:
                 group.move(row)
+
+    def catch_up(self) -> None:
+        """Take in what was measured of offers that stand alone: they are chosen without it."""
+        while self._unread:
+            self.refresh(*self._unread.pop())
+
+    def _take_measurement(self, key: ServiceKey) -> None:
+        for group, row in self._of_provider.get(key[0], ()):
+            if row.service == key and len(group.rows) == 1:
+                self._unread.add(key)
+                return
+        self.refresh(*key)
 
     def is_fresh(self, row: Row) -> bool:
         """Whether it is hardly measured yet."""
@@ -297,14 +302,15 @@ class Board:
         group.masks.clear()
         group.usual = get_usual_prices([row.listed.offer.prices for row in group.rows.values()])
         self._place(group, new, is_built=is_built)
+        self.catch_up()
 
     def _put(self, group: Group, listed: ListedOffer) -> None:
         offer = listed.offer
         region = _number(group.regions, offer.region)
         quantisation = _number(group.quantisations, offer.quantisation) + LABELS_MAX + 1
         key = f"{offer.provider}/{offer.service_id:020d}"
-        row = Row(listed, key, self._get_features(listed), 1 << region | 1 << quantisation)
-        group.rows[row.service] = row
+        service, mask = (offer.provider, offer.service_id), 1 << region | 1 << quantisation
+        row = group.rows[service] = Row(listed, service, key, self._get_features(listed), mask)
         self._of_provider.setdefault(offer.provider, []).append((group, row))
 
     def _place(self, group: Group, new: list[ListedOffer], *, is_built: bool) -> None:
@@ -319,7 +325,7 @@ class Board:
             row
             for row in group.rows.values()
             if self._is_ready(row.listed.provider)
-            and (row.strength > 0 or self._is_attested(row.listed))
+            and (row.features[5] > 0 or self._is_attested(row.listed))
         ]
         group.build(ready)
         group.fresh = [row for row in ready if self.is_fresh(row)]

@@ -117,12 +117,15 @@ class Chooser:
         judge = Judge(self.board, shape, needs, now, self._available)
         if group is None:
             raise explain(Match((), ()), shape.model)
-        coefficients = get_policy_coefficients(group, judge, self.policy)
-        row, why, pool = self._find(group, judge, coefficients)
-        if row is None:
-            row, why = self._find_slowly(group, judge, coefficients)
         explain_to = needs.explain_to
-        ranked = None if explain_to is None else rate(row, judge, coefficients)
+        if explain_to is not None or needs.deadline_s:
+            self.board.catch_up()
+        row, why, pool = self._find(group, judge)
+        if row is None:
+            row, why = self._find_slowly(group, judge)
+        ranked = None
+        if explain_to is not None:
+            ranked = rate(row, judge, get_policy_coefficients(group, judge, self.policy))
         policy = needs.policy or self.policy
         choice = Choice(judge.to_candidate(row), why, policy, ranked, pool)
         if explain_to is not None:
@@ -135,6 +138,7 @@ class Chooser:
         group = self._find_group(shape)
         if group is None:
             return Match((), ())
+        self.board.catch_up()
         judge = Judge(self.board, shape, needs, now, self._available)
         return rank_all(group, judge, self.policy)
 
@@ -153,15 +157,18 @@ class Chooser:
             if any(of_group is group for of_group, _ in self.board.list_rows(provider))
         )
 
-    def _find(
-        self, group: Group, judge: Judge, coefficients: Coefficients
-    ) -> tuple[Row | None, str, int]:
+    def _find(self, group: Group, judge: Judge) -> tuple[Row | None, str, int]:
         needs, shape = judge.needs, judge.shape
         if needs.preferred is not None:
             row = self._find_row(group, judge, needs.preferred)
             if row is not None:
                 return row, "preferred", 1
+        if len(group.rows) == 1:  # nothing to compare, to try or to spill over to
+            (row,) = group.rows.values()
+            fits = row.leaf is not None and judge.fits(row)
+            return row if fits else None, _get_place(shape), 1
         policy = needs.policy or self.policy
+        coefficients = get_policy_coefficients(group, judge, policy)
         is_placed = bool(shape.affinity)
         tolerance = policy.tolerance if is_placed else 0.0
         found = find_best(group, judge, coefficients, POOL_MAX if is_placed else 1, tolerance)
@@ -171,20 +178,19 @@ class Chooser:
         if trial is not None:
             return trial, "trial", len(found)
         if not is_placed:
-            return found[0][2], "best", 1
+            return found[0][2], _get_place(shape), 1
         presence = self.board.presence
         row, is_spilt = choose_for(
             shape.affinity, found, tolerance, lambda one: presence.get_free(one.service)
         )
-        why = "session" if shape.is_session else "prefix"
-        return row, "spill" if is_spilt else why, len(found)
+        return row, "spill" if is_spilt else _get_place(shape), len(found)
 
-    def _find_slowly(
-        self, group: Group, judge: Judge, coefficients: Coefficients
-    ) -> tuple[Row, str]:
+    def _find_slowly(self, group: Group, judge: Judge) -> tuple[Row, str]:
+        self.board.catch_up()
         found = rank_all(group, judge, self.policy)
         if found.ranked:
             return found.ranked[0].row, "best"
+        coefficients = get_policy_coefficients(group, judge, self.policy)
         row = find_probe(group, judge, coefficients)
         if row is None:
             raise explain(found, judge.shape.model)
@@ -220,6 +226,13 @@ class Chooser:
             if of_group is group and judge.fits(row):
                 return row
         return None
+
+
+def _get_place(shape: RequestShape) -> str:
+    """Why the first one is asked: what belongs to it, if anything does."""
+    if not shape.affinity:
+        return "best"
+    return "session" if shape.is_session else "prefix"
 
 
 def find_best(

@@ -173,12 +173,11 @@ class HealthBook:
 
     def report_success(self, provider: Address, latency_s: float) -> None:
         """It answered, `latency_s` after it was asked."""
-        known = self.get(provider)
-        if known.failures and known.is_down(self._clock()) and not known.is_probed:
+        now, known = self._clock(), self._providers.get(provider, _UNKNOWN)
+        if known.failures and known.is_down(now) and not known.is_probed:
             return  # an older request ended well; what came since counts more
-        is_news = (
-            known.failures > 0 or not known.latency_s
-        )  # else the next heartbeat is soon enough
+        # else the next heartbeat is soon enough
+        is_news = known.failures > 0 or not known.latency_s
         mean = known.latency_s + LATENCY_WEIGHT * (latency_s - known.latency_s)
         self._put(
             provider,
@@ -186,7 +185,7 @@ class HealthBook:
                 latency_s=mean if known.latency_s else latency_s,
                 failure_share=self._mix(known, 0.0),
                 audit_share=known.audit_share,
-                failed_at=self._clock(),
+                failed_at=now,
                 retry_at=0.0 if known.is_probed else known.retry_at,
                 barred_until=known.barred_until,
                 barred_reason=known.barred_reason,

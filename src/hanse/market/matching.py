@@ -84,8 +84,18 @@ class Candidate(msgspec.Struct, frozen=True):
 
     listed: ListedOffer
     maximum_fee: int
-    expected_fee: int
     output_tokens_max: int
+    shape: RequestShape
+
+    @property
+    def expected_fee(self) -> int:
+        """What it will probably cost, base units."""
+        output_tokens = OUTPUT_TOKENS_EXPECTED * self.shape.choices
+        usage = Usage(
+            input_tokens=self.shape.input_tokens,
+            output_tokens=min(self.output_tokens_max, output_tokens),
+        )
+        return self.listed.offer.prices.get_fee(usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +161,10 @@ class Judge(msgspec.Struct, frozen=True):
             return "choice"
         if offer.valid_until <= self.now:
             return "expired"
-        if row.strength > STRENGTHS[needs.verifiability_min]:
+        strength = row.features[5]
+        if strength > STRENGTHS[needs.verifiability_min]:
             return "verifiability"
-        if row.strength == 0 and self.board.attested.find_problem(row.listed):
+        if strength == 0 and self.board.attested.find_problem(row.listed):
             return "attestation"
         if offer.context_tokens < needs.context_tokens:
             return "context"
@@ -161,7 +172,8 @@ class Judge(msgspec.Struct, frozen=True):
             return "region"
         if needs.quantisation and offer.quantisation != needs.quantisation:
             return "quantisation"
-        maximum_fee = self._get_maximum_fee(offer)
+        output_tokens = _get_output_tokens(offer, self.shape)
+        maximum_fee = get_maximum_fee(offer, self.shape.body_bytes, output_tokens)
         if needs.max_prices is not None and _find_dear(offer.prices, needs.max_prices):
             return "price"
         if needs.max_fee is not None and maximum_fee > needs.max_fee:
@@ -276,14 +288,9 @@ class Judge(msgspec.Struct, frozen=True):
 
 def price_offer(listed: ListedOffer, shape: RequestShape) -> Candidate:
     """What a request costs by an offer, at most and as expected."""
-    offer = listed.offer
-    output_tokens = _get_output_tokens(offer, shape)
-    expected = Usage(
-        input_tokens=shape.input_tokens,
-        output_tokens=min(output_tokens, OUTPUT_TOKENS_EXPECTED * shape.choices),
-    )
-    maximum_fee = get_maximum_fee(offer, shape.body_bytes, output_tokens)
-    return Candidate(listed, maximum_fee, offer.prices.get_fee(expected), output_tokens)
+    output_tokens = _get_output_tokens(listed.offer, shape)
+    maximum_fee = get_maximum_fee(listed.offer, shape.body_bytes, output_tokens)
+    return Candidate(listed, maximum_fee, output_tokens, shape)
 
 
 def get_policy_coefficients(group: Group, judge: Judge, policy: Policy | None) -> Coefficients:

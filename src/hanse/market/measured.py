@@ -63,7 +63,7 @@ class MeasuredBook:
         self, key: ServiceKey, first_token_s: float, total_s: float, output_tokens: int
     ) -> None:
         """A stream ended well."""
-        known = self.get(key)
+        known = self._services.get(key, NEVER)
         token_s = known.token_s
         if output_tokens >= TOKENS_MIN:
             token_s = _mix(token_s, max(0.0, total_s - first_token_s) / (output_tokens - 1))
@@ -72,7 +72,7 @@ class MeasuredBook:
 
     def report_whole(self, key: ServiceKey, total_s: float, output_tokens: int) -> None:
         """A whole answer ended well: it tells the time of a token, once the first's is known."""
-        known = self.get(key)
+        known = self._services.get(key, NEVER)
         token_s = known.token_s
         if output_tokens >= TOKENS_MIN:
             token_s = _mix(token_s, max(0.0, total_s - known.first_token_s) / output_tokens)

@@ -40,6 +40,7 @@ class ListedOffer:
     Attributes:
         offer: without its signature.
         provider: who offers it.
+        endpoint: the broker's base URL that is used, without a slash at the end.
     """
 
     signed: SignedOffer
@@ -47,16 +48,13 @@ class ListedOffer:
     receipt_key: Address
     offer: Offer = field(init=False, repr=False, compare=False)
     provider: Address = field(init=False, repr=False, compare=False)
+    endpoint: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # each is read a dozen times for one request
         object.__setattr__(self, "offer", self.signed.offer)
         object.__setattr__(self, "provider", self.signed.offer.provider)
-
-    @property
-    def endpoint(self) -> str:
-        """The broker's base URL that is used, without a slash at the end."""
-        return self.signed.offer.endpoints[0].rstrip("/")
+        object.__setattr__(self, "endpoint", self.signed.offer.endpoints[0].rstrip("/"))
 
 
 class OfferIndex:

@@ -12,7 +12,6 @@ Out means: not asked. Where no heartbeats are fetched, everybody stays unheard, 
 Between two heartbeats the requests that this gateway began itself count on top of what was said.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,7 +46,7 @@ class PresenceBook:
         self._clock = clock
         self._loads: dict[ServiceKey, Load] = {}
         self._absent: dict[Address, Absence] = {}
-        self._ours: Counter[ServiceKey] = Counter()
+        self._ours: dict[ServiceKey, int] = {}
         self._on_change: Callable[[Address], None] = _ignore
 
     def watch(self, on_change: Callable[[Address], None]) -> None:
@@ -63,7 +62,7 @@ class PresenceBook:
             if known is not None and heartbeat.sent_at_ms <= known.heartbeat.sent_at_ms:
                 continue
             is_news = True
-            self._loads[key] = Load(heartbeat, self._ours[key])
+            self._loads[key] = Load(heartbeat, self._ours.get(key, 0))
         if is_news:
             provider = heartbeats[0].provider
             self._absent.pop(provider, None)
@@ -86,16 +85,18 @@ class PresenceBook:
 
     def begin(self, key: ServiceKey) -> None:
         """A request of ours went there."""
-        self._ours[key] += 1
+        self._ours[key] = self._ours.get(key, 0) + 1
         free = self.get_free(key)
         if free is not None and free <= 0:  # with slots left nothing changes
             self._on_change(key[0])
 
     def end(self, key: ServiceKey) -> None:
         """One that went there ended."""
-        self._ours[key] -= 1
-        if self._ours[key] <= 0:
-            del self._ours[key]
+        left = self._ours.get(key, 0) - 1
+        if left > 0:
+            self._ours[key] = left
+        else:
+            self._ours.pop(key, None)
         free = self.get_free(key)
         if free is not None and free <= 1:
             self._on_change(key[0])
@@ -106,7 +107,7 @@ class PresenceBook:
         if load is None:
             return None
         said = load.heartbeat
-        return said.free_slots - said.queued - max(0, self._ours[key] - load.ours)
+        return said.free_slots - said.queued - max(0, self._ours.get(key, 0) - load.ours)
 
     def is_full(self, key: ServiceKey) -> bool:
         """Whether it would refuse one more."""
@@ -114,7 +115,7 @@ class PresenceBook:
         if load is None:
             return False
         said = load.heartbeat
-        return said.free_slots + said.queue_free <= max(0, self._ours[key] - load.ours)
+        return said.free_slots + said.queue_free <= max(0, self._ours.get(key, 0) - load.ours)
 
     def get_wait(self, key: ServiceKey) -> float:
         """Answers' lengths that a request would wait for a slot: 0 with a free one."""
