@@ -107,15 +107,14 @@ CHEATS = (
         0.2,
         "assumed: a fifth more tokens on the bill, stated alike everywhere",
         1.0,
-        "exact: the auditor counts the tokens; the verdict is inconclusive (docs/verification)",
-        penalty="record",
+        "exact: the bill is above its commitment, both are signed; a breach for a dispute",
     ),
     Cheat(
         "forward",
         COST * 0.5,
         "assumed: another API sells the answer at half the cost",
-        POWER,
-        "design: no fingerprint without the copy",
+        1.0,
+        "exact: a bill without the promised commitment is a breach for a dispute",
     ),
     Cheat(
         "cheap-text-prefill",
@@ -153,6 +152,9 @@ CONFIDENCE = 0.95
 RUNGS = {"stake": "V3", "record": "V2"}
 """What has to find a cheat: fingerprints are evidence for a penalty, draws count in the record."""
 
+SIGNED = "V0"
+"""The rung of what signatures show, with an answer's first token."""
+
 SHARES = {"stake": "penalised", "record": "detected"}
 """What of a line counts: a stake is lost by the verdict cheat, not by what is above a threshold."""
 
@@ -166,22 +168,27 @@ def take_detections(cheats: Sequence[Cheat], lines: Iterable[str]) -> tuple[Chea
     measured: dict[tuple[str, str], dict[str, Any]] = {}
     for line in lines:
         document = json.loads(line)
-        if "cheat" in document and document.get("tokens") == ANSWER_TOKENS_MEASURED:
-            measured[document["cheat"], document["rung"]] = document
+        if "cheat" in document:
+            tokens = 1 if document["rung"] == SIGNED else ANSWER_TOKENS_MEASURED
+            if document.get("tokens") == tokens:
+                measured[document["cheat"], document["rung"]] = document
     taken = []
     for cheat in cheats:
-        line_of = measured.get((cheat.name, RUNGS[cheat.penalty]))
+        rung, share = RUNGS[cheat.penalty], SHARES[cheat.penalty]
+        if (cheat.name, SIGNED) in measured:  # no verdict is needed: the breach is the evidence
+            rung, share = SIGNED, "detected"
+        line_of = measured.get((cheat.name, rung))
         if line_of is None or cheat.found_by != "audit":
             taken.append(cheat)
             continue
-        groups = int(line_of["groups"])
-        found = round(line_of[SHARES[cheat.penalty]] * groups)
+        groups, tokens = int(line_of["groups"]), line_of["tokens"]
+        found = round(line_of[share] * groups)
         taken.append(
             replace(
                 cheat,
                 detection=1 - get_rate_bound(groups - found, groups, CONFIDENCE),
                 detection_source=f"measured: bench-audit, {found} of {groups} answers of "
-                f"{ANSWER_TOKENS_MEASURED} tokens, lower bound at 95 %",
+                f"{tokens} tokens by {rung}, lower bound at 95 %",
             )
         )
     return tuple(taken)

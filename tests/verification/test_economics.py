@@ -62,6 +62,7 @@ def test_measured_detections_take_the_place_of_quoted_ones_by_their_lower_bound(
         make_line("skip-layer", "V3", 16, 1.0, 0.5, 300),
         make_line("kv4", "V2", 16, 0.1, 0.0, 300),
         make_line("cheap-text-prefill", "V2", 16, 0.8, 0.0, 9),
+        '{"cheat": "overbill", "rung": "V0", "tokens": 1, "groups": 100, "detected": 1.0}',
         '{"prover_overhead": 0.03}',
         '{"honest": "kind", "is": "code", "tokens": 16}',
     ]
@@ -69,6 +70,7 @@ def test_measured_detections_take_the_place_of_quoted_ones_by_their_lower_bound(
     assert taken["quantise"].detection == pytest.approx(1 - 3 / 300, abs=1e-3)
     assert taken["quantise"].detection_source.startswith("measured: bench-audit, 300 of 300")
     assert 0.4 < taken["cheap-text-prefill"].detection < 0.8
+    assert 0.96 < taken["overbill"].detection < 0.98  # by signatures, so no verdict is asked for
     assert taken["skip-layer"].detection < 0.5  # what is above a threshold costs no stake
     for name in ("kv4", "swap", "overclaim"):  # the draws penalise nobody; not measured
         assert taken[name] == BY_NAME[name]
