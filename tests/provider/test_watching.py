@@ -43,9 +43,8 @@ async def test_a_time_that_is_over_is_a_timeout(interval_s):
     watching = watch(caller, limit_s=0.1, interval_s=interval_s)
     watching.on_look = lambda: looked.append(1)
     begun = asyncio.get_running_loop().time()
-    with pytest.raises(TimeoutError):
-        async with watching:
-            await asyncio.Event().wait()
+    with pytest.raises(TimeoutError), watching:
+        await asyncio.Event().wait()
     assert asyncio.get_running_loop().time() - begun >= 0.09
     assert bool(looked) == (interval_s != NEVER_S)
     assert (watching.left, get_cancelling(), caller.on_left) == (False, 0, None)
@@ -57,7 +56,7 @@ async def test_a_caller_that_left_is_a_cancellation_that_is_taken_back():
     watching = watch(caller)
 
     async def serve() -> None:
-        async with watching:
+        with watching:
             caller.on_left()
             await asyncio.Event().wait()
 
@@ -72,7 +71,7 @@ async def test_a_caller_that_leaves_while_the_late_work_ends_has_left():
     watching = watch(caller, limit_s=0.01)
 
     async def serve() -> None:
-        async with watching:
+        with watching:
             try:
                 await asyncio.Event().wait()
             finally:
@@ -93,7 +92,7 @@ async def test_a_stop_from_outside_is_no_timeout():
 
     async def serve() -> None:
         try:
-            async with watching:
+            with watching:
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -116,7 +115,7 @@ async def test_what_ends_in_time_is_looked_at_no_more():
     looked: list[int] = []
     watching = CallerWatch(caller.scope, caller.receive, looks, 0.05)
     watching.on_look = lambda: looked.append(1)
-    async with watching:
+    with watching:
         await until(lambda: looked)
     looks.begin(lambda: other.append(1))
     looked.clear()

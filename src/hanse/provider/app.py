@@ -179,29 +179,27 @@ class Broker:
         finally:
             self._at_work -= 1
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path, method = scope["path"], scope["method"]
         operation = OPERATIONS_BY_PATH.get(path)
         if operation is not None:
             _check_method(method, "POST", path)
             self._check_admitting()
-            await self._paid.serve(operation, scope, receive, send)
-            return
+            return self._paid.serve(operation, scope, receive, send)
         read = self._reads.get(path)
         if read is not None:
             _check_method(method, "GET", path)
-            await read(scope, send)
-        elif path.startswith(ANSWERS_PATH):
+            return read(scope, send)
+        if path.startswith(ANSWERS_PATH):
             _check_method(method, "GET", path)
-            await self._queries.send_answer(scope, send, path.removeprefix(ANSWERS_PATH))
-        elif path.startswith(OPENINGS_PATH):
+            return self._queries.send_answer(scope, send, path.removeprefix(ANSWERS_PATH))
+        if path.startswith(OPENINGS_PATH):
             _check_method(method, "GET", path)
-            await self._queries.send_opening(scope, send, path.removeprefix(OPENINGS_PATH))
-        elif path.startswith(ATTESTATION_PATH):
+            return self._queries.send_opening(scope, send, path.removeprefix(OPENINGS_PATH))
+        if path.startswith(ATTESTATION_PATH):
             _check_method(method, "GET", path)
-            await send_attestation(self._attesting, send, path.removeprefix(ATTESTATION_PATH))
-        else:
-            raise RequestError("not_found", f"there is no path {path[:80]!r} here")
+            return send_attestation(self._attesting, send, path.removeprefix(ATTESTATION_PATH))
+        raise RequestError("not_found", f"there is no path {path[:80]!r} here")
 
     def _check_admitting(self) -> None:
         if self._broken is not None:

@@ -111,7 +111,7 @@ class Finisher:
             usage = parts.cheats.usage(usage)
         fee = get_fee(request, usage)
         now_s = int(parts.now_s())
-        root = await self._commit_to(request, proof, now_s)
+        root = await self._commit_to(request, proof, now_s) if proof else ZERO_HASH
         if fee and not parts.cheats.breaks_promises and _is_breach(request, usage, proof, root):
             _log.error("an answer is given away: it could not be committed to as its offer says")
             parts.metrics.count_defect()
@@ -189,13 +189,13 @@ class Finisher:
             self._unfinished.pop(0)
 
     async def _commit_to(self, request: PaidRequest, proof: Sequence[Entry], now_s: int) -> Hash32:
-        """The root over an answer's tokens; zero for none, and where nothing can be kept.
+        """The root over an answer's tokens; zero where nothing can be kept.
 
         A receipt does not wait for it in vain: without an opening it promises none. Where the offer
         is of class `embedded` the answer then costs nothing (`protocol.commitments.promises`).
         """
         openings = self.parts.openings
-        if not proof or openings is None or len(proof) > POSITIONS_MAX:
+        if openings is None or len(proof) > POSITIONS_MAX:
             return ZERO_HASH
         user, signer = request.signed.voucher.user, request.signed.signer
         try:

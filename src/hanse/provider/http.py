@@ -76,15 +76,19 @@ async def read_body(scope: Scope, receive: Receive, budget: BodyBudget, time_s: 
         TransientError: `request_timeout`, `overloaded`.
         CallerLeftError: the caller hung up.
     """
-    encoding = find_header(scope, b"content-encoding")
-    if encoding is not None and encoding.lower() != "identity":
-        raise RequestError("invalid_request", "send the body without content-encoding")
-    declared = find_header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and len(declared) < 20:
-        _check_length(int(declared))
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise RequestError("invalid_request", "send the body without content-encoding")
+        if name == b"content-length" and value.isdigit() and len(value) < 20:
+            _check_length(int(value))
+    whole: bytearray | None = scope.get("state", {}).get(COMPLETE)
+    if whole is not None:  # there is nothing to wait for
+        _check_length(len(whole))
+        budget.take(len(whole))
+        body = bytes(whole)
+        whole.clear()
+        return body
     try:
-        if COMPLETE in scope.get("state", ()):  # there is nothing to wait for
-            return await _read_messages(receive, budget)
         async with asyncio.timeout(time_s):
             return await _read_messages(receive, budget)
     except TimeoutError:

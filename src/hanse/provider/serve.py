@@ -174,8 +174,7 @@ class PaidService:
     ) -> None:
         parts, service = self.parts, request.offer.service
         user, signer = request.signed.voucher.user, request.signed.signer
-        answers = count_choices(request.checked[1])
-        self.slots.take(service, user, signer, answers)
+        slots = self.slots.take(service, user, signer, count_choices(request.checked[1]))
         parts.metrics.in_flight += 1
         name = (request.request_id, signer)
         # Before it is admitted: see `close_lost`.
@@ -202,7 +201,7 @@ class PaidService:
             if left:  # of replays, all but one are refused at once
                 self._at_work[name] = left
             parts.metrics.in_flight -= 1
-            self.slots.give_back(service, user, signer, answers)
+            self.slots.give_back(service, user, signer, slots)
 
     async def _admit(self, request: PaidRequest, funds: SubAccountFunds) -> Begun[Admission]:
         parts, signed = self.parts, request.signed
@@ -237,7 +236,7 @@ class PaidService:
     ) -> None:
         engine = request.offer.service.engine
         try:
-            async with watch:
+            with watch:
                 answer = await engine.answer(engine_request)
         except (Exception, asyncio.CancelledError) as error:
             await self.finisher.finish_failed(request, admitted, send, error)

@@ -32,13 +32,18 @@ class Slots:
         """Slots of one service that are busy or waited for."""
         return self._of_service.get(service_id, 0)
 
-    def take(self, service: Service, user: Address, signer: Address, answers: int = 1) -> None:
+    def take(self, service: Service, user: Address, signer: Address, answers: int = 1) -> int:
         """Take a slot for each answer; one request may go beyond what may wait.
+
+        Returns:
+            How many, to be given back: an engine that takes more answers than it has slots makes
+            the rest of them later.
 
         Raises:
             TransientError: `rate_limited`, naming which limit is reached.
         """
-        most = service.engine.capabilities.parallel + self._limits.queue_max
+        parallel = service.engine.capabilities.parallel
+        most = parallel + self._limits.queue_max
         of_service = self._of_service.get(service.service_id, 0)
         if of_service >= most:
             raise TransientError(
@@ -54,13 +59,15 @@ class Slots:
                 f"{of_sub_account} requests of this sub-account are at work, at most {most}",
                 retry_after_s=self._limits.retry_after_s,
             )
-        self._of_service[service.service_id] = of_service + _count_slots(service, answers)
+        slots = min(answers, max(1, parallel))
+        self._of_service[service.service_id] = of_service + slots
         self._of_sub_account[names] = of_sub_account + 1
         self._empty.clear()
+        return slots
 
-    def give_back(self, service: Service, user: Address, signer: Address, answers: int = 1) -> None:
+    def give_back(self, service: Service, user: Address, signer: Address, slots: int = 1) -> None:
         """Give back what this request took."""
-        self._of_service[service.service_id] -= _count_slots(service, answers)
+        self._of_service[service.service_id] -= slots
         names = (user, signer)
         left = self._of_sub_account[names] - 1
         if left:
@@ -73,8 +80,3 @@ class Slots:
     async def wait_empty(self) -> None:
         """Wait until nothing is at work."""
         await self._empty.wait()
-
-
-def _count_slots(service: Service, answers: int) -> int:
-    """An engine that takes more answers than it has slots makes the rest of them later."""
-    return min(answers, max(1, service.engine.capabilities.parallel))

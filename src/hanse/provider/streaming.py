@@ -17,8 +17,7 @@ Source: `docs/protocol.md`, section "Streams that are cut".
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 
 from hanse.engines import Chunk
@@ -56,7 +55,7 @@ _START = {
 class CallerWatch:
     """Cancels the task that serves once its caller has hung up, or its time is over.
 
-    Used as `async with watch:` around what may be interrupted. The cancellation that it causes is
+    Used as `with watch:` around what may be interrupted. The cancellation that it causes is
     taken back on the way out, so the task can finish its books: `left` then says that the caller
     has gone, and TimeoutError that the time was over. That is `asyncio.timeout`, which costs 4 us,
     for the price of a place in a line.
@@ -77,7 +76,7 @@ class CallerWatch:
         self._is_over = False
         self._cuts = 0
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # it is awaited
         self._served = task
@@ -88,7 +87,7 @@ class CallerWatch:
         self._looks.begin(self._look)
         self._time_the_end()
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -169,8 +168,11 @@ class StreamedAnswer:
         cut: Exception | asyncio.CancelledError | None = None
         try:
             self._watch.on_look = self._look
-            async with self._watch, aclosing(chunks):
-                await self._pass_on(chunks)
+            with self._watch:
+                try:
+                    await self._pass_on(chunks)
+                finally:
+                    await chunks.aclose()
         except (Exception, asyncio.CancelledError) as error:
             cut = error
         if self._comment is not None:
@@ -213,16 +215,18 @@ class StreamedAnswer:
         return chunk.ends_next and not self._started and not self._admitted.is_durable
 
     async def _end_whole(self) -> None:
+        held: list[bytes] = []
+        reason: FinishReason | None = None
         for chunk in self._held:
             self._time_first(chunk)
             self._take(chunk)
+            held.append(chunk.data)
+            reason = reason or chunk.finish_reason
         self._sent.add(DONE_FRAME)
-        reasons = [chunk.finish_reason for chunk in self._held if chunk.finish_reason]
-        finished = await self._finish(reasons[0] if reasons else FinishReason.STOP)
+        finished = await self._finish(reason or FinishReason.STOP)
         if not self._started:
             await self._start()
-        held = b"".join(chunk.data for chunk in self._held)
-        await self._send_end(held + _to_comment(finished) + DONE_FRAME)
+        await self._send_end(b"".join((*held, _to_comment(finished), DONE_FRAME)))
 
     async def _end_cut(self, cut: Exception | asyncio.CancelledError) -> None:
         if isinstance(cut, asyncio.CancelledError):
@@ -233,8 +237,8 @@ class StreamedAnswer:
         finished = await self._finish(FinishReason.ERROR)
         await self._send_end(frame + _to_comment(finished))
 
-    async def _finish(self, reason: FinishReason) -> FinishedRequest:
-        return await self._finisher.finish(
+    def _finish(self, reason: FinishReason) -> Awaitable[FinishedRequest]:
+        return self._finisher.finish(
             self._request,
             self._admitted,
             usage=self._usage,
@@ -261,9 +265,9 @@ class StreamedAnswer:
             self._started = True
             await self._send(_START)
 
-    async def _send_end(self, body: bytes) -> None:
+    def _send_end(self, body: bytes) -> Awaitable[None]:
         message = {"type": "http.response.body", "body": body}
-        await send_within(self._send, message, self._finisher.parts.limits.send_stall_s)
+        return send_within(self._send, message, self._finisher.parts.limits.send_stall_s)
 
     def _look(self) -> None:
         """Bridge a silent engine with a comment; give up on a caller that reads nothing."""

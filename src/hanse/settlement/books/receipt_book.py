@@ -19,6 +19,8 @@ punishes.
 Source: `docs/protocol.md`; `docs/decisions/0008-receipt-book.md`.
 """
 
+from collections.abc import Awaitable
+
 import msgspec
 
 from hanse.protocol.books import ProviderBook, apply_admission, apply_finish
@@ -87,9 +89,9 @@ class ReceiptBook:
         """Signs receipts, and the broker's heartbeats."""
         return self._receipt_key
 
-    async def begin_admission(
+    def begin_admission(
         self, signed: SignedVoucher, funds: SubAccountFunds, *, acknowledged: int, now_s: int
-    ) -> Begun[Admission]:
+    ) -> Awaitable[Begun[Admission]]:
         """Reserve one request's maximum fee and store its voucher, before that is durable.
 
         An engine may begin, nobody may be told: `finish` makes it durable together with the
@@ -108,7 +110,7 @@ class ReceiptBook:
             TransientError: `store_unavailable`; `book_outdated` if the caller, the chain or this
                 process knows of more than the book holds.
         """
-        return await self._database.begin(
+        return self._database.begin(
             lambda tx: _admit(tx, signed, funds, acknowledged, now_s, self._hold(tx), self._signed)
         )
 
