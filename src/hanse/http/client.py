@@ -237,7 +237,9 @@ def _read_url(text: str) -> _Target:
 
 
 def _encode(method: str, target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = ""
+    for name, value in headers.items():
+        lines += f"{name}: {value}\r\n"
     if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
         raise ValueError("a header holds a line's end")
     length = b"content-length: %d\r\n\r\n" % len(body) if body or method == "POST" else b"\r\n"

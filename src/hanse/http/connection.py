@@ -17,7 +17,7 @@ from typing import cast
 import httptools
 
 from hanse.http.errors import HttpBrokenError, HttpConnectError, HttpTimeoutError
-from hanse.http.response import HttpResponse
+from hanse.http.response import HttpResponse, RawHeaders
 
 HEAD_BYTES_MAX = 32 * 1024
 """Status line and headers: a receipt takes 2 kB, proxies add a few headers of their own."""
@@ -60,7 +60,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._response: HttpResponse | None = None
-        self._headers: dict[str, str] = {}
+        self._headers: RawHeaders = []
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # the parser's: one part of the body, of many
         self._parser = httptools.HttpResponseParser(self)
@@ -68,7 +68,6 @@ class HttpConnection(asyncio.Protocol):
         self._idle_bytes = 0
         self._is_complete = False
         self._is_paused = False
-        self._ends_by_closing = False
         self._keeps_alive = False
         self._error: HttpBrokenError | None = None
 
@@ -88,7 +87,10 @@ class HttpConnection(asyncio.Protocol):
         self._is_busy = True
         self._heard_at = now = self._loop.time()
         self._ends_at = now + total_s
-        self.set_silence(silence_s)
+        self._silence_s = silence_s
+        due = now + min(silence_s, total_s)
+        if self._timer is None or due < self._timer_at:
+            self._arm(due)
         try:
             if self._transport is None:
                 raise HttpConnectError("the connection was closed")
@@ -132,7 +134,9 @@ class HttpConnection(asyncio.Protocol):
     def set_silence(self, silence_s: float) -> None:
         """See `HttpResponse.set_silence`."""
         self._silence_s = silence_s
-        self._arm(self._get_due())
+        due = self._get_due()
+        if self._timer is None or due < self._timer_at:
+            self._arm(due)
 
     def end(self) -> None:
         """This exchange is over: keep the connection if its answer is complete, else hang up."""
@@ -142,7 +146,9 @@ class HttpConnection(asyncio.Protocol):
         is_reusable = self._is_complete and self._keeps_alive and self.is_open and self._idle_s > 0
         if is_reusable:
             self._heard_at = self._loop.time()
-            self._arm(self._get_due())
+            due = self._heard_at + self._idle_s
+            if self._timer is None or due < self._timer_at:
+                self._arm(due)
         else:
             self.abort()
         self._on_end(self, is_reusable)
@@ -171,7 +177,7 @@ class HttpConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if not self._is_complete:
-            if exc is None and self._error is None and self._ends_by_closing:
+            if exc is None and self._error is None and _ends_by_closing(self._response):
                 self._is_complete = True
                 self._wake()
             else:
@@ -209,20 +215,17 @@ class HttpConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser's: a header, or a trailer, which nobody asked for."""
         if self._response is None:
-            self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The parser's: a head is complete."""
         if self._response is not None:  # a second one: its status and headers are not the first's
             raise ValueError("an answer that nobody asked for")  # makes the parser stop
         status, headers = self._parser.get_status_code(), self._headers
-        self._headers = {}
+        self._headers = []
         if status < 200:  # an interim answer
             return
         self._idle_bytes = 0
-        self._ends_by_closing = (
-            "content-length" not in headers and "transfer-encoding" not in headers
-        )
         self._response = HttpResponse(self, status, headers)
 
     def on_message_complete(self) -> None:
@@ -232,12 +235,10 @@ class HttpConnection(asyncio.Protocol):
         self._is_complete = True
         self._keeps_alive = self._parser.should_keep_alive()
 
-    async def _wait(self) -> None:
+    def _wait(self) -> "asyncio.Future[None]":
+        """What is done at the next arrival, or at the end."""
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -257,11 +258,10 @@ class HttpConnection(asyncio.Protocol):
         return min(heard_at + self._silence_s, self._ends_at)
 
     def _arm(self, due: float) -> None:
-        if self._timer is None or due < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = due
-            self._timer = self._loop.call_at(due, self._check_time)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self._loop.call_at(due, self._check_time)
 
     def _check_time(self) -> None:
         self._timer = None
@@ -272,3 +272,10 @@ class HttpConnection(asyncio.Protocol):
             self._fail(HttpTimeoutError("the other side took longer than its time limit"))
         else:
             self.abort()
+
+
+def _ends_by_closing(response: HttpResponse | None) -> bool:
+    """Whether nothing in the head says where the body ends."""
+    return response is not None and not (
+        "content-length" in response.headers or "transfer-encoding" in response.headers
+    )

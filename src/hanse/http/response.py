@@ -10,15 +10,29 @@ if TYPE_CHECKING:
     from hanse.http.connection import HttpConnection
 
 
+RawHeaders = list[tuple[bytes, bytes]]
+"""As they came."""
+
+
 class HttpResponse:
     """An answer whose head has come. Close it, also after reading it to its end."""
 
-    __slots__ = ("_connection", "headers", "status")
+    __slots__ = ("_connection", "_headers", "_raw_headers", "status")
 
-    def __init__(self, connection: "HttpConnection", status: int, headers: dict[str, str]) -> None:
+    def __init__(self, connection: "HttpConnection", status: int, raw_headers: RawHeaders) -> None:
         self._connection: HttpConnection | None = connection
+        self._raw_headers = raw_headers
+        self._headers: dict[str, str] | None = None
         self.status = status
-        self.headers = headers
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """By lower-case name; the first of each counts."""
+        if self._headers is None:
+            self._headers = {}
+            for name, value in self._raw_headers:
+                self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        return self._headers
 
     async def read(self) -> bytes:
         """All that has come of the body, waiting for something; empty at its end.

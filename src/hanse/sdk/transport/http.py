@@ -89,8 +89,10 @@ class _HttpResponse:
     def __init__(self, answer: HttpResponse) -> None:
         self._answer = answer
         self.status = answer.status
-        self.find_header = answer.headers.get
         self.close = answer.close
+
+    def find_header(self, name: str) -> str | None:
+        return self._answer.headers.get(name)
 
     async def read(self) -> bytes:
         try:
