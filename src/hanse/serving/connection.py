@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.protocol.errors import HanseError, RequestError, TransientError
@@ -70,6 +71,7 @@ class _GatheringTransport:
         "_parts",
         "_size",
         "_transport",
+        "abort",
         "is_closing",
         "pause_reading",
         "resume_reading",
@@ -78,6 +80,7 @@ class _GatheringTransport:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         # asked several times a request: bound here, they cost no call of `__getattr__`
+        self.abort = transport.abort
         self.is_closing = transport.is_closing
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
@@ -170,14 +173,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def on_body(self, body: bytes) -> None:
-        """Part of a body."""
+        """Part of a body; of an answer that is complete already it is thrown away."""
         self._has_advanced = True
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; a trailer, which nobody asked for, is dropped."""
         if self._in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_message_begin(self) -> None:
         """A head begins."""
