@@ -11,7 +11,7 @@ WORD = "ab" * 32
 
 @given(st.integers(0, 2**256 - 1), st.binary(min_size=32, max_size=32))
 def test_words_are_those_of_the_values_one_by_one(number: int, data: bytes) -> None:
-    assert number_words("%064x%s%064x", number, data.hex(), 7) == (
+    assert number_words("%064x %s %064x", number, data.hex(), 7) == (
         uint_word(number) + hash_word("0x" + data.hex()) + uint_word(7)
     )
 
@@ -22,9 +22,11 @@ def test_words_are_those_of_the_values_one_by_one(number: int, data: bytes) -> N
         ("%064x", (-1,)),
         ("%064x", (2**256,)),
         ("%s", (WORD + "ab",)),
-        ("%s%s", (WORD + "ab", WORD[2:])),  # a byte moved from one to the other
-        ("%064x%s", (2**256, WORD[1:])),
-        ("%s%064x", ("-" + WORD[1:], 1)),
+        ("%s %s", (WORD + "ab", WORD[2:])),  # a byte moved from one to the other
+        ("%064x %s", (2**256, WORD[1:])),
+        ("%s %064x", ("-" + WORD[1:], 1)),
+        ("%s", (" " + WORD[2:] + " ",)),
+        ("%s %s", (WORD + " " + WORD[:28] + " ", WORD[30:])),  # a third word among two
     ],
 )
 def test_what_is_no_word_is_refused(template: str, values: tuple[int | str, ...]) -> None:

@@ -64,16 +64,19 @@ def hash_word(hash32: str) -> bytes:
 def number_words(template: str, *values: int | str) -> bytes:
     """Several words at once, in one call of C: numbers by `%064x`, hashes without 0x by `%s`.
 
+    The template has one space between two of them. So a word that is too long cannot make up for
+    one that is too short: each space has its place.
+
     Raises:
         OverflowError: a number is outside 0 .. 2**256 - 1.
     """
-    text = template % values
-    if "-" in text or len(text) != 64 * len(values):
-        raise OverflowError("a number does not fit a word")
-    for value in values:  # one too long could make up for another that is too short
-        if len(value) != 64 if isinstance(value, str) else value >> 256:
-            raise OverflowError("a number does not fit a word, or a hash is none")
-    return bytes.fromhex(text)
+    text, count = template % values, len(values)
+    if "-" in text or len(text) != 65 * count - 1 or text[64::65] != " " * (count - 1):
+        raise OverflowError("a number does not fit a word, or a hash is none")
+    words = bytes.fromhex(text)
+    if len(words) != 32 * count:  # white space in a hash
+        raise OverflowError("a hash is none")
+    return words
 
 
 def string_word(text: str) -> bytes:

@@ -51,7 +51,7 @@ class Request(msgspec.Struct, frozen=True):
         return keccak(
             _REQUEST_TYPEHASH
             + number_words(
-                "%s%s%064x%s%064x",
+                "%s %s %064x %s %064x",
                 self.offer_hash[2:],
                 self.body_hash[2:],
                 self.maximum_fee,
@@ -94,7 +94,7 @@ class Voucher(msgspec.Struct, frozen=True):
             + address_word(self.user)
             + address_word(self.provider)
             + number_words(
-                "%064x%064x%s", self.cumulative_max, self.sequence_max, self.request_hash[2:]
+                "%064x %064x %s", self.cumulative_max, self.sequence_max, self.request_hash[2:]
             )
         )
 
@@ -145,7 +145,7 @@ class Receipt(msgspec.Struct, frozen=True):
             + address_word(self.provider)
             + address_word(self.signer)
             + number_words(
-                "%064x%s%s%064x%064x%064x%064x%064x%064x%064x%s",
+                "%064x %s %s %064x %064x %064x %064x %064x %064x %064x %s",
                 self.sequence,
                 self.request_hash[2:],
                 self.response_hash[2:],

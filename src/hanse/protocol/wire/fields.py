@@ -28,6 +28,8 @@ _LAST = {1: "", 2: "AQgw", 3: "AEIMQUYcgkosw048"}
 """What a text of base64 whose length leaves so much over 4 may end with: a character that has no
 bits beyond the last byte. One character alone is no byte."""
 
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+
 PlainAddress = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{40}\Z")]
 PlainHash = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{64}\Z")]
 PlainCount = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,28})\Z")]
@@ -40,8 +42,7 @@ _T = TypeVar("_T")
 
 def to_base64url(data: bytes) -> str:
     """Base64url without padding."""
-    plain = binascii.b2a_base64(data, newline=False).rstrip(b"=")
-    return plain.replace(b"+", b"-").replace(b"/", b"_").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode()
 
 
 def from_base64url(text: str) -> bytes:

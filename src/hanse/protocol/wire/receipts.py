@@ -37,6 +37,10 @@ _FINISH_REASONS = {reason.name.lower(): reason for reason in FinishReason}
 _FINISH_NAMES = {reason: name for name, reason in _FINISH_REASONS.items()}
 
 
+_latest: tuple[SignedReceipt | None, bytes] = (None, b"")
+"""The receipt that was encoded last: who stores one sends it next. It never changes."""
+
+
 class _ReceiptWire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     v: int
     user: str
@@ -90,7 +94,12 @@ def receipt_to_json(signed: SignedReceipt) -> dict[str, Any]:
 
 def encode_receipt_json(signed: SignedReceipt) -> bytes:
     """A signed receipt as JSON: as books keep it and as it travels."""
-    return msgspec.json.encode(_to_wire(signed))
+    global _latest
+    held, encoded = _latest
+    if held is not signed:
+        encoded = msgspec.json.encode(_to_wire(signed))
+        _latest = signed, encoded
+    return encoded
 
 
 def receipt_from_json(data: object) -> SignedReceipt:
