@@ -29,8 +29,8 @@ def make_tables(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         if "cheat" in line:
             cheats.setdefault((line["cheat"], line["rung"]), {})[line["tokens"]] = line
-    yield _show_pairs([line for line in lines if "calibrated_on" in line])
-    yield _show_honest([line for line in lines if "honest" in line])
+    yield _show_pairs([line for line in lines if "calibrated_on" in line and line["answers"]])
+    yield _show_honest([line for line in lines if "honest" in line and line["answers"]])
     yield _show_found(cheats)
     yield _show_verdicts(cheats)
     yield _show_kept([line for line in lines if "kept" in line])
