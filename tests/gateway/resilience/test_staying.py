@@ -10,9 +10,10 @@ import pytest
 from aiohttp import ClientSession
 
 from hanse.gateway import GatewayApp, GatewaySettings, open_api_keys
-from hanse.gateway.resilience.patience import WAITING, WITH_APPLICATION, Patience
+from hanse.gateway.resilience.patience import LOOKS, WAITING, WITH_APPLICATION, Patience
 from hanse.gateway.resilience.wishes import get_class
 from hanse.protocol.errors import TransientError
+from hanse.serving import Looks
 from hanse.store import open_sqlite
 from tests.gateway.asgi_caller import Caller
 from tests.gateway.gateway_parts import (
@@ -294,8 +295,12 @@ async def test_a_message_in_another_dialect_goes_on_too():
         assert b'"error"' not in answer.body
 
 
+def be_patient(silence_s: float, first_s: float) -> Patience:
+    return Patience(silence_s, first_s, Looks(silence_s / LOOKS))
+
+
 async def test_a_slow_application_is_no_silence_of_the_provider():
-    patience = Patience(0.02, 0.02)
+    patience = be_patient(0.02, 0.02)
     patience.state = WITH_APPLICATION
     await asyncio.sleep(0.1)
     assert not patience.is_over
@@ -307,7 +312,7 @@ async def test_a_slow_application_is_no_silence_of_the_provider():
 
 
 async def test_a_first_token_has_more_time_than_those_after_it():
-    patience = Patience(0.02, 0.2)
+    patience = be_patient(0.02, 0.2)
     await asyncio.sleep(0.1)
     assert not patience.is_over
     patience.state = WAITING
@@ -319,7 +324,7 @@ async def test_a_first_token_has_more_time_than_those_after_it():
 
 
 async def test_frames_that_come_are_no_silence():
-    patience = Patience(0.04, 0.04)
+    patience = be_patient(0.04, 0.04)
     for _ in range(20):
         await asyncio.sleep(0.005)
         patience.state = WAITING

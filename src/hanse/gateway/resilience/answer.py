@@ -172,8 +172,7 @@ class SteadyAnswer:
         self._marks = headers
 
     def _begin_part(self) -> Patience:
-        settings = self._means.get_settings()
-        self._patience = Patience(settings.silence_s, settings.first_token_s)
+        self._patience = self._means.watch_silence()
         self._odd = None
         self._read_next = get_batch_reader(self._part)
         return self._patience

@@ -1,12 +1,14 @@
 """Noticing that a provider sends nothing any more, though its connection is alive.
 
 A broker keeps a connection open with comments while its engine hangs, so silence on the wire says
-nothing. One timer a stream looks whether frames came since it last looked; per frame nothing is
+nothing. A look every so often sees whether frames came since the last one; per frame nothing is
 done but setting a state. It cancels the task that waits, and only while it waits for the provider:
-an application that reads slowly is no fault of the provider's.
+an application that reads slowly is no fault of the provider's. All streams share one timer.
 """
 
 import asyncio
+
+from hanse.serving import Looks
 
 LOOKS = 4
 """Looks in the time of patience: silence is noticed after one to one and a quarter of it."""
@@ -28,13 +30,14 @@ class Patience:
 
     __slots__ = (
         *("state", "is_first", "is_over"),
-        *("_silence_s", "_first_s", "_task", "_loop", "_timer"),
+        *("_silence_s", "_first_s", "_task", "_looks", "_silent_looks"),
     )
 
-    def __init__(self, silence_s: float, first_s: float) -> None:
+    def __init__(self, silence_s: float, first_s: float, looks: Looks) -> None:
         """Begin to look.
 
         Args:
+            looks: `LOOKS` in the time of `silence_s`.
             silence_s: patience between two frames.
             first_s: patience until the first one, while a prompt is read or a model loads.
         """
@@ -44,28 +47,27 @@ class Patience:
         self._silence_s = silence_s
         self._first_s = max(first_s, silence_s)
         self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(silence_s / LOOKS, self._look, 0)
+        self._silent_looks = 0
+        self._looks = looks
+        looks.begin(self._look)
 
     def end(self) -> None:
         """Look no more."""
-        self._timer.cancel()
+        self._looks.end(self._look)
 
     def take_back(self) -> bool:
         """Take back the cancellation that this made; False if somebody else's is there too."""
         return self.is_over and (self._task is None or self._task.uncancel() == 0)
 
-    def _look(self, silent_looks: int) -> None:
+    def _look(self) -> None:
         if self.state == SEEN_WAITING:
-            silent_looks += 1
+            self._silent_looks += 1
         else:
-            silent_looks, self.is_first = 0, False
+            self._silent_looks, self.is_first = 0, False
             if self.state == WAITING:
                 self.state = SEEN_WAITING
-        pause_s = self._silence_s / LOOKS
         patience_s = self._first_s if self.is_first else self._silence_s
-        if silent_looks * pause_s >= patience_s and self._task is not None:
+        if self._silent_looks * self._looks.interval_s >= patience_s and self._task is not None:
             self.is_over = True
+            self.end()
             self._task.cancel()
-            return
-        self._timer = self._loop.call_later(pause_s, self._look, silent_looks)

@@ -7,14 +7,16 @@ are few. With a fallback at hand nobody waits.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hanse.gateway.client import MarketAnswer, MarketClient
 from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
+from hanse.gateway.resilience.patience import LOOKS, Patience
 from hanse.gateway.settings import GatewaySettings
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, TransientError
+from hanse.serving import Looks
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.25, 1.0
 """Between two rounds; within them as long as the market itself says."""
@@ -30,6 +32,16 @@ class Means:
     get_settings: Callable[[], GatewaySettings]
     figures: StayingFigures
     fallback: Fallback
+    looks: dict[float, Looks] = field(default_factory=dict)
+
+    def watch_silence(self) -> Patience:
+        """Be patient with a stream that this task reads, as the settings say now."""
+        settings = self.get_settings()
+        silence_s = settings.silence_s
+        looks = self.looks.get(silence_s)
+        if looks is None:
+            looks = self.looks[silence_s] = Looks(silence_s / LOOKS)
+        return Patience(silence_s, settings.first_token_s, looks)
 
     async def ask_again(
         self,
