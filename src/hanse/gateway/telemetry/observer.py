@@ -149,12 +149,11 @@ class Observer:
 
     def _time(self, seen: Seen, seconds: float) -> None:
         """Add the stages to the histograms."""
-        add = self._times.add
-        for name, began_s, ended_s, _ in seen.taken:
-            add(name, ended_s - began_s)
+        stages = [(name, ended_s - began_s) for name, began_s, ended_s, _ in seen.taken]
         if seen.headed_s:
-            add(FIRST, seen.headed_s - seen.began_s)
-        add(WHOLE, seconds)
+            stages.append((FIRST, seen.headed_s - seen.began_s))
+        stages.append((WHOLE, seconds))
+        self._times.add_all(stages)
 
     def _count_paid(self, seen: Seen, record: RequestRecord) -> None:
         self._tally.add(record, seen.fee)
@@ -190,7 +189,7 @@ def _make_record(ended: _Ended) -> RequestRecord:
         provider=seen.provider,
         fee=str(seen.fee),
         first_ms=first_ms,
-        asked=sum(stage[0] == HEAD for stage in seen.taken),
+        asked=[stage[0] for stage in seen.taken].count(HEAD),
         structured=seen.structured,
         error=seen.error,
         degraded=_find_step(ended.headers),

@@ -43,7 +43,10 @@ class Seen(Stages):
     )
 
     def __init__(self, now: Callable[[], float], began_s: float, operation: str) -> None:
-        super().__init__(now)
+        # as `Stages` begins; one call less a request
+        self.now = now
+        self.taken = []
+        self.traceparent = ""
         self.began_s = began_s
         self.operation = operation
         self.headed_s = 0.0

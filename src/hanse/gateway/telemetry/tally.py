@@ -32,9 +32,9 @@ class _Sum:
     first_ms: float | None = None
     last_at: float = 0.0
 
-    def add(self, record: RequestRecord, fee: int) -> None:
+    def add(self, record: RequestRecord, fee: int, failed: int) -> None:
         self.requests += 1
-        self.failed += not is_served(record)
+        self.failed += failed
         self.fee += fee
         self.last_at = record.at
         if record.first_ms is not None:
@@ -71,17 +71,18 @@ class Tally:
 
     def add(self, record: RequestRecord, fee: int) -> None:
         """One paid request has ended."""
+        failed = int(not is_served(record))
         self.requests += 1
-        self.failed += not is_served(record)
+        self.failed += failed
         self.fee += fee
         self.recent.append(record)
         if record.provider:
-            _get_sum(self._providers, record.provider).add(record, fee)
+            _get_sum(self._providers, record.provider).add(record, fee, failed)
             self._providers.move_to_end(record.provider)
             if len(self._providers) > PROVIDERS_MAX:
                 self._providers.popitem(last=False)
             # only names that somebody answered to: an application can make up any other
-            _get_sum(self._models, self.get_label(record.model)).add(record, fee)
+            _get_sum(self._models, self.get_label(record.model)).add(record, fee, failed)
 
     def get_label(self, model: str) -> str:
         """The model's name, or `other` once there are too many."""

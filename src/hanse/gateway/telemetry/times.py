@@ -8,7 +8,7 @@ Source: Prometheus' exposition formats, "Histograms and summaries".
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -50,6 +50,16 @@ class Times(Collector):
             if len(self._counts) < STAGES_MAX:
                 self._counts[stage] = [0] * _COUNTS
                 self._sums[stage] = 0.0
+                self.add(stage, seconds)
+
+    def add_all(self, stages: Iterable[tuple[str, float]]) -> None:
+        """Several observations."""
+        counts, sums = self._counts, self._sums
+        for stage, seconds in stages:
+            if stage in counts:
+                counts[stage][bisect_left(BOUNDS_S, seconds)] += 1
+                sums[stage] += seconds
+            else:
                 self.add(stage, seconds)
 
     def get_count(self, stage: str) -> int:
