@@ -103,8 +103,8 @@ Body = ChatBody | CompletionBody | EmbeddingBody | SpeechBody | TranscriptionBod
 _BodyT = TypeVar("_BodyT", ChatBody, CompletionBody, EmbeddingBody, SpeechBody)
 
 
-def decode_as(kind: type[Body], body: bytes) -> Body:
-    """Read what the gateway needs of a body.
+def decode_as(kind: type[object], body: bytes) -> Body:
+    """Read what the gateway needs of a body; `kind` is one of `Body`.
 
     Raises:
         RequestError: `invalid_request`; `param` names the field as OpenAI does.
@@ -142,7 +142,7 @@ def _decoder(kind: type[_BodyT]) -> Callable[[bytes], _BodyT]:
     return msgspec.json.Decoder(kind).decode
 
 
-_DECODE: dict[type[Body], Callable[[bytes], Body]] = {
+_DECODE: dict[type[object], Callable[[bytes], Body]] = {
     ChatBody: _decoder(ReadChatBody),
     CompletionBody: _decoder(CompletionBody),
     EmbeddingBody: _decoder(EmbeddingBody),

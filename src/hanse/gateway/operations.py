@@ -5,7 +5,6 @@ What is read of each body stands in `hanse.gateway.bodies`, and for the other di
 Source: OpenAI's and Anthropic's API references.
 """
 
-from typing import cast
 
 import msgspec
 
@@ -252,7 +251,8 @@ def decode_body(operation: Operation, body: bytes) -> Body:
     Raises:
         RequestError: `invalid_request`; `param` names the field as OpenAI does.
     """
-    return decode_as(cast("type[Body]", operation.body), body)
+    assert operation.body is not None, operation.name
+    return decode_as(operation.body, body)
 
 
 def get_content_type(operation: Operation, fields: Body) -> str:

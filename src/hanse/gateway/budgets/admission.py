@@ -241,7 +241,12 @@ class Budgets:
         plan = self._plans.get(key.id)
         budgets = self.configuration.budgets
         parent = self._keys.find_by_id(key.parent) if key.parent else None
-        if plan is not None and plan.is_of(key, parent, budgets):
+        if (
+            plan is not None
+            and plan.key is key
+            and plan.parent is parent
+            and plan.budgets is budgets
+        ):
             return plan
         if key.parent and parent is None:
             raise RequestError("api_key_invalid", "the key that minted this one was revoked")

@@ -51,10 +51,6 @@ class Plan:
         user = self.key.terms.user or _read_user(body)
         return self.demands + make_demands(_name_user(self.owner, user), self.user_limits)
 
-    def is_of(self, key: ApiKey, parent: ApiKey | None, budgets: GatewayBudgets) -> bool:
-        """Whether nothing of what it was made from has changed."""
-        return self.key is key and self.parent is parent and self.budgets is budgets
-
 
 def make_demands(subject: str, limits: Limits) -> list[Demand]:
     """One demand for each window that anything is limited in."""

@@ -29,11 +29,12 @@ class BodyBytes:
 
     Attributes:
         total: bytes held now.
+        by_owner: of them, those of each key that has some.
     """
 
     def __init__(self) -> None:
         self.total = 0
-        self._by_owner: dict[str, int] = {}
+        self.by_owner: dict[str, int] = {}
 
     def hold(
         self, exchange: Exchange, key: ApiKey, settings: GatewaySettings
@@ -43,29 +44,6 @@ class BodyBytes:
         A minted key counts as the key that minted it. `overloaded` comes out of the reading.
         """
         return _Held(self, exchange, key.parent or key.id, settings)
-
-    def add(self, size: int, owner: str, most: int, share: int) -> None:
-        """Count bytes that have come.
-
-        Raises:
-            TransientError: `overloaded`; they are not counted.
-        """
-        if self.total + size > most:
-            raise TransientError("overloaded", f"more than {most} bytes of requests are at work")
-        held = self._by_owner.get(owner, 0) + size
-        if held > share:
-            raise TransientError(
-                "overloaded", f"more than {share} bytes of this key's requests are at work"
-            )
-        self.total += size
-        self._by_owner[owner] = held
-
-    def give_back(self, size: int, owner: str) -> None:
-        """These are not at work any more."""
-        self.total -= size
-        held = self._by_owner.pop(owner, 0) - size
-        if held:
-            self._by_owner[owner] = held
 
 
 class _Held:
@@ -86,14 +64,31 @@ class _Held:
         return self._read
 
     def __exit__(self, *_: object) -> None:
-        self._bodies.give_back(self._size, self._owner)
+        bodies = self._bodies
+        bodies.total -= self._size
+        held = bodies.by_owner.pop(self._owner, 0) - self._size
+        if held:
+            bodies.by_owner[self._owner] = held
 
     def _read(self, within_s: float) -> Awaitable[bytes]:
         return self._exchange.read_body(self._settings.body_bytes_max, within_s, self._take)
 
     def _take(self, size: int) -> None:
-        settings = self._settings
+        """Count bytes that have come.
+
+        Raises:
+            TransientError: `overloaded`; they are not counted.
+        """
+        bodies, settings = self._bodies, self._settings
         most = settings.body_bytes_in_flight_max
+        if bodies.total + size > most:
+            raise TransientError("overloaded", f"more than {most} bytes of requests are at work")
+        held = bodies.by_owner.get(self._owner, 0) + size
         share = max(most // KEYS_TO_FILL, settings.body_bytes_max)
-        self._bodies.add(size, self._owner, most, share)
+        if held > share:
+            raise TransientError(
+                "overloaded", f"more than {share} bytes of this key's requests are at work"
+            )
+        bodies.total += size
+        bodies.by_owner[self._owner] = held
         self._size += size

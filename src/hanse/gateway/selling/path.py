@@ -33,7 +33,7 @@ from hanse.gateway.resilience.fallback import Fallback
 from hanse.gateway.resilience.figures import StayingFigures
 from hanse.gateway.resilience.line import Line
 from hanse.gateway.resilience.steady import SteadyClient
-from hanse.gateway.resilience.wishes import Deadline, get_class
+from hanse.gateway.resilience.wishes import CLASSES, Deadline, get_class
 from hanse.gateway.selling.holding import BodyBytes, ReadBody
 from hanse.gateway.selling.sale import Sale
 from hanse.gateway.selling.wishes import read_needs
@@ -124,8 +124,10 @@ class PaidPath:
                 raise get_draining()
         self.in_flight += 1
         try:
-            kind = get_class(exchange.wishes, key.terms.request_class)
-            deadline = Deadline.find(exchange.wishes)
+            kind, deadline = key.terms.request_class or CLASSES[0], None
+            if exchange.wishes:
+                kind = get_class(exchange.wishes, key.terms.request_class)
+                deadline = Deadline.find(exchange.wishes)
             with self.bodies.hold(exchange, key, self.settings) as read_body:
                 sale = await self._read(exchange, operation, key, read_body)
                 if exchange.seen is not None:
