@@ -8,7 +8,7 @@ ones from `Settings`.
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -100,7 +100,7 @@ class HanseParts:
     keeper: AnswerKeeper | None = None
     choosing: Choosing = field(default_factory=lambda: Choosing(trial_share=0.0))
     clock: Callable[[], float] = time.time
-    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    random_bytes: Callable[[int], bytes] = os.urandom
     discover_interval_s: float = 0.0
     resume_interval_s: float = 0.0
     dispute_interval_s: float = 0.0

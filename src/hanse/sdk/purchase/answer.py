@@ -82,13 +82,9 @@ class Answer:
         self._odd: HanseError | None = None  # behind what was handed on last
         self._splitter = FrameSplitter()
         self.is_stream = is_stream
+        self.provider: Address = terms.offer.provider
         self.receipt: CheckedReceipt | None = None
         self.choice: Choice | None = None  # how its provider was chosen
-
-    @property
-    def provider(self) -> Address:
-        """Who serves it."""
-        return self._terms.offer.provider
 
     @property
     def offer(self) -> Offer:
@@ -237,7 +233,8 @@ class Answer:
         received = self._get_received(is_complete=True)
         try:
             self.receipt = await self._settler.settle(self._terms, self._signed, received)
-            self._end_trace()
+            if self._trace is not None:
+                self._end_trace()
         finally:
             self._end()
         self.receipt.verify_true()

@@ -26,19 +26,16 @@ class FundsView(Protocol):
 
 
 class Funding:
-    """Both sides together."""
+    """Both sides together.
+
+    Attributes:
+        find_funds, list_funded: the chain's side, see `FundsView`.
+    """
 
     def __init__(self, view: FundsView) -> None:
-        self._view = view
+        self.find_funds = view.find_funds
+        self.list_funded = view.list_funded
         self._books: dict[Address, UserBook] = {}
-
-    def find_funds(self, provider: Address) -> SubAccountFunds | None:
-        """The chain's side."""
-        return self._view.find_funds(provider)
-
-    def list_funded(self) -> Collection[Address]:
-        """Providers that may have something set aside."""
-        return self._view.list_funded()
 
     def note(self, provider: Address, book: UserBook | None) -> None:
         """Our side, after each change of the book."""
@@ -47,7 +44,7 @@ class Funding:
 
     def find_available(self, provider: Address) -> int | None:
         """Base units that a new voucher may commit; None if nothing was ever set aside."""
-        funds = self._view.find_funds(provider)
+        funds = self.find_funds(provider)
         if funds is None:
             return None
         book = self._books.get(provider)

@@ -7,19 +7,18 @@ time to the head is that to the first token; nothing is measured a frame.
 
 from collections.abc import Callable, Iterator, Set
 
+import msgspec
+
 from hanse.market import MeasuredBook, PresenceBook
 from hanse.protocol.messages import FinishReason, Offer, Receipt
 from hanse.protocol.signatures import Address
 
 
-class _Sent:
-    __slots__ = ("head_s", "is_stream", "service", "started")
-
-    def __init__(self, service: tuple[Address, int], started: float, is_stream: bool) -> None:
-        self.service = service
-        self.started = started
-        self.is_stream = is_stream
-        self.head_s = 0.0
+class _Sent(msgspec.Struct):
+    service: tuple[Address, int]
+    started: float
+    is_stream: bool
+    head_s: float = 0.0
 
 
 class UnderWay(Set[str]):
