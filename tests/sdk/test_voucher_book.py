@@ -44,10 +44,12 @@ from hanse.protocol.messages import (
     Usage,
 )
 from hanse.protocol.signatures import ZERO_HASH, verify_signature
+from hanse.protocol.wire import encode_receipt_json
 from hanse.settlement.books.receipt_records import SubAccountFunds
 from hanse.settlement.books.voucher_book import Purchase, VoucherBook, open_voucher_book
 from hanse.settlement.books.voucher_records import SubAccountKey, Verification, VoucherState
-from hanse.store import Database, open_database
+from hanse.settlement.books.voucher_tables import COMPONENT, INSERT_RECEIPT, STEPS
+from hanse.store import Database, Transaction, open_database
 from tests.store.postgres_server import PostgresServer
 
 DOMAIN = Domain(31337, "0x" + "e5" * 20)
@@ -391,3 +393,22 @@ async def test_a_book_belongs_to_one_escrow(database: Database) -> None:
     await open_voucher_book(database, DOMAIN)
     with pytest.raises(RequestError, match="give each its own"):
         await open_voucher_book(database, Domain(1, DOMAIN.escrow))
+
+
+async def test_a_receipt_that_an_older_program_stored_is_found_by_its_request(database_url):
+    database = await open_database(database_url)
+    await database.migrate(COMPONENT, STEPS[:2])
+    book = VoucherBook(database, DOMAIN)
+    issued = [await book.issue(KEY, make_purchase(n, 10), FUNDS, SIGNER, NOW_S) for n in (1, 2)]
+    receipt = make_receipt(issued[1].signed, 1, 7, 7)
+    row = (1, 1, f"0x{2:064x}", ZERO_HASH, encode_receipt_json(receipt).decode(), "7", "7", "10")
+
+    def store(tx: Transaction) -> None:
+        tx.execute(INSERT_RECEIPT, (*row, "verified", "", 1, NOW_S))
+        tx.execute("UPDATE vouchers SET state = 'receipted' WHERE request_id = ?", row[2:3])
+
+    await database.write(store)
+    book = await open_voucher_book(database, DOMAIN)
+    assert (await book.find_receipt(f"0x{2:064x}")).signed == receipt
+    assert await book.find_receipt(f"0x{1:064x}") is None
+    await database.close()

@@ -42,11 +42,11 @@ def apply_receipt(
 ) -> tuple[UserBook, str]:
     """The book afterwards, and what speaks against the receipt ("" if nothing)."""
     receipt = signed.receipt
-    key = SubAccountKey(receipt.user, receipt.provider, receipt.signer)
-    row = find_row(tx, key)
-    if row is None:
+    names = (receipt.request_hash, receipt.user, receipt.provider, receipt.signer)
+    found = tx.find_one(sql.FIND_SUB_ACCOUNT_AND_VOUCHER, names)
+    if found is None:
         return UserBook(), "the receipt is for a sub-account that nothing was signed for here"
-    voucher = tx.find_one(sql.FIND_STATE_BY_HASH, (receipt.request_hash,))
+    row, voucher = to_row(found), found[-4:] if found[-4] is not None else None
     is_adopted = voucher is None and verification is Verification.ADOPTED
     if not is_adopted and (voucher is None or voucher[3] != row.number):
         return row.book, f"no request {receipt.request_hash} was signed here for this sub-account"
@@ -129,7 +129,7 @@ def _insert_receipt(
         ),
     )
     if request_id is not None:
-        tx.execute(sql.UPDATE_STATE, (VoucherState.RECEIPTED, reason, request_id))
+        tx.execute(sql.UPDATE_RECEIPTED, (reason, receipt.sequence, receipt.request_hash))
     return None if reserved is None else int(reserved)
 
 

@@ -5,7 +5,8 @@ names, one row a receipt. A second receipt for a sequence or a request is eviden
 goes to a table of its own, so that the first is never replaced.
 
 Receipts are found by (sub-account, sequence), vouchers by request id and by request hash; those
-whose end is unknown by a partial index that holds only them.
+whose end is unknown by a partial index that holds only them. A receipt is found by its request id
+through the voucher, which names its sequence: an index of random ids is two pages in every commit.
 """
 
 from hanse.settlement.books import voucher_keys
@@ -85,6 +86,13 @@ STEPS = (
     )
     """,
     voucher_keys.STEP,
+    """
+    ALTER TABLE vouchers ADD COLUMN receipt_sequence INTEGER;
+    UPDATE vouchers SET receipt_sequence = (
+        SELECT r.sequence FROM voucher_receipts r WHERE r.request_id = vouchers.request_id LIMIT 1
+    ) WHERE state = 'receipted';
+    DROP INDEX voucher_receipts_request
+    """,
 )
 
 FIND_OWNER = "SELECT chain_id, escrow FROM voucher_book_owner"
@@ -96,6 +104,11 @@ SUB_ACCOUNT_COLUMNS = (
 )
 FIND_SUB_ACCOUNT = (
     f"SELECT {SUB_ACCOUNT_COLUMNS} FROM voucher_sub_accounts "  # noqa: S608 - our own constant
+    "WHERE user_address = ? AND provider = ? AND signer = ?"
+)
+FIND_SUB_ACCOUNT_AND_VOUCHER = (
+    f"SELECT {SUB_ACCOUNT_COLUMNS}, request_id, state, maximum_fee, sub_account "  # noqa: S608
+    "FROM voucher_sub_accounts LEFT JOIN vouchers ON request_hash = ? "
     "WHERE user_address = ? AND provider = ? AND signer = ?"
 )
 FIND_SUB_ACCOUNT_BY_NUMBER = (
@@ -141,10 +154,11 @@ FIND_VOUCHER = _VOUCHER_FROM + "WHERE v.request_id = ?"
 FIND_VOUCHER_BY_HASH = _VOUCHER_FROM + "WHERE v.request_hash = ?"
 LIST_OPEN = _VOUCHER_FROM + "WHERE v.state = 'issued' ORDER BY v.issued_at, v.request_id LIMIT ?"
 FIND_STATE = "SELECT request_id, state, maximum_fee, sub_account FROM vouchers WHERE request_id = ?"
-FIND_STATE_BY_HASH = (
-    "SELECT request_id, state, maximum_fee, sub_account FROM vouchers WHERE request_hash = ?"
-)
 UPDATE_STATE = "UPDATE vouchers SET state = ?, reason = ? WHERE request_id = ?"
+UPDATE_RECEIPTED = (
+    "UPDATE vouchers SET state = 'receipted', reason = ?, receipt_sequence = ? "
+    "WHERE request_hash = ?"
+)
 UPDATE_RESPONSE = (
     "UPDATE vouchers SET response_hash = ?, response_bytes = ?, is_complete = ? "
     "WHERE request_id = ?"
@@ -172,9 +186,14 @@ INSERT_CONFLICT = (
 )
 COUNT_CONFLICTS = "SELECT COUNT(*) FROM voucher_conflicts WHERE sub_account = ?"
 LIST_CONFLICTS = "SELECT receipt, reason FROM voucher_conflicts ORDER BY received_at LIMIT ?"
-_RECEIPT_COLUMNS = "request_id, receipt, verification, reason, is_acknowledged, received_at"
-FIND_RECEIPT = f"SELECT {_RECEIPT_COLUMNS} FROM voucher_receipts WHERE request_id = ?"  # noqa: S608
+_RECEIPT_COLUMNS = (
+    "r.request_id, r.receipt, r.verification, r.reason, r.is_acknowledged, r.received_at"
+)
+FIND_RECEIPT = (
+    f"SELECT {_RECEIPT_COLUMNS} FROM vouchers v JOIN voucher_receipts r "  # noqa: S608 - the same
+    "ON r.sub_account = v.sub_account AND r.sequence = v.receipt_sequence WHERE v.request_id = ?"
+)
 LIST_RECEIPTS = (
-    f"SELECT {_RECEIPT_COLUMNS} FROM voucher_receipts "  # noqa: S608 - our own constant
+    f"SELECT {_RECEIPT_COLUMNS} FROM voucher_receipts r "  # noqa: S608 - our own constant
     "WHERE received_at <= ? ORDER BY received_at DESC, sub_account, sequence DESC LIMIT ? OFFSET ?"
 )
