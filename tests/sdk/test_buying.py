@@ -117,6 +117,26 @@ async def test_a_request_that_is_at_fault_is_not_tried_elsewhere(world: World) -
         assert world.dear.paid_requests == 0
 
 
+async def test_what_one_engine_does_not_offer_is_asked_of_the_next_and_nobody_is_blamed(
+    world: World,
+) -> None:
+    async with world.open() as hanse:
+        world.cheap.refuse = (400, "unsupported_parameter")
+        answer = await hanse.request("/v1/chat/completions", BODY)
+        await answer.read()
+        assert answer.provider == world.dear.provider
+        assert not any(offer.health.failures for offer in hanse.get_offers())
+        world.dear.refuse = world.cheap.refuse
+        with pytest.raises(RequestError) as refused:  # where nobody offers it, it is refused
+            await hanse.request("/v1/chat/completions", BODY)
+        assert refused.value.code == "unsupported_parameter"
+        world.cheap.refuse = None
+        answer = await hanse.request("/v1/chat/completions", BODY)
+        await answer.read()
+        assert answer.provider == world.cheap.provider  # for what it does offer it is the first
+        assert {b.book.in_flight for b in await hanse.get_exposures()} == {0}
+
+
 async def test_an_engine_that_fails_costs_nothing_and_the_next_serves(world: World) -> None:
     async with world.open() as hanse:
         world.cheap.lie = "engine-fails"

@@ -70,8 +70,9 @@ MISSED_RECEIPTS_S = 60.0
 _BUSY = ("rate_limited", "overloaded")
 """Refusals of a provider that is well, but has no place free now."""
 
-_OF_THE_CHAIN = ("insufficient_balance", "sub_account_unknown")
-"""Refusals that pass by themselves, once both sides have seen the same block."""
+_NO_FAULT = ("insufficient_balance", "sub_account_unknown", "unsupported_parameter")
+"""Refusals that pass by themselves, once both sides have seen the same block; and of an engine that
+does not offer what another may."""
 
 
 @dataclass(frozen=True)
@@ -405,7 +406,7 @@ class Buyer:
             health.report_failure(provider, error.message, error.retry_after_s)
         elif error.code == "offer_changed":
             self._rediscover()
-        elif refusal.is_elsewhere and error.code not in _OF_THE_CHAIN:
+        elif refusal.is_elsewhere and error.code not in _NO_FAULT:
             health.report_failure(provider, error.message)
         else:
             health.report_there(provider)

@@ -11,6 +11,7 @@
 | --- | --- |
 | `voucher_too_low` | count the receipts that it brings, sign once more for the same provider |
 | 429, 503, `insufficient_balance`, `offer_changed`, 401 ... (`_ELSEWHERE`) | next provider |
+| `unsupported_parameter` | next provider, whose engine may offer it; nobody is blamed |
 | other 4xx | the caller's: raised |
 
 Source: `docs/protocol.md`, section "Errors"; `docs/decisions/0009-user-side.md`.
@@ -54,6 +55,7 @@ _ELSEWHERE = frozenset(
         "not_found",
         "method_not_allowed",
         "permission_denied",
+        "unsupported_parameter",
     }
 )
 """Codes of a refusal that says nothing about what another provider would do."""
