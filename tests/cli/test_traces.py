@@ -10,7 +10,7 @@ import pytest
 
 from hanse.chain.keys import Scrypt
 from hanse.cli.session import Session
-from hanse.cli.tracing.encryption import open_encryption_key
+from hanse.cli.tracing.encryption import keep_traces_of_user, open_encryption_key
 from hanse.protocol.errors import RequestError
 from hanse.settlement.traces.encryption_key import (
     create_encryption_key,
@@ -186,3 +186,12 @@ def test_a_key_is_made_once_and_never_with_a_mistyped_password(market, monkeypat
     made = open_encryption_key(session, "other", "other", use_keyring=False)
     monkeypatch.delenv("HANSE_PASSWORD")
     assert open_encryption_key(session, "other", "other", use_keyring=False) == made
+
+
+def test_no_key_is_made_for_traces_that_cannot_be_kept(tmp_path):
+    """Else whoever lacks the library is told to keep a copy of a key that seals nothing."""
+    options = {"traces": "ftp://nowhere", "key": "user", "signer": None, "keyring": False}
+    with pytest.raises(RequestError) as refused:
+        keep_traces_of_user(Session(home=tmp_path), options, None)
+    assert refused.value.code == "configuration_invalid"
+    assert list(tmp_path.rglob("*.x25519")) == []

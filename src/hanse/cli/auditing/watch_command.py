@@ -34,7 +34,8 @@ from hanse.protocol.errors import RequestError
               help="Folder of providers' copies, each with its .copy.json.")  # fmt: skip
 @model_options(needs_model=False, many=True)
 @click.option("--calibration", "calibrated", type=FILE, multiple=True, required=True,
-              help="Thresholds, of each model one file; may be repeated.")  # fmt: skip
+              help="Thresholds, one file for each model and quantisation; may be repeated."
+              )  # fmt: skip
 @click.option("--key", default="user", help="Whose purchases: a user's key of this home.")
 @click.option("--signer", metavar="NAME",
               help="Key that signs its vouchers; signs the evidence too. [default: the key]"

@@ -18,6 +18,7 @@ from hanse.settlement.traces.encryption_key import (
     create_encryption_key,
     find_public_key,
 )
+from hanse.settlement.traces.object_store import open_object_store
 
 if TYPE_CHECKING:
     from hanse.sdk import Settings
@@ -56,10 +57,12 @@ def keep_traces_of_user(
     """The settings of a user's side with what `--traces` asks for, and a key to seal traces to.
 
     Raises:
-        RequestError: `keystore_permissions`, `keystore_locked`.
+        RequestError: `configuration_invalid`, there is no such place to keep them;
+            `keystore_permissions`, `keystore_locked`.
     """
     if not options["traces"]:
         return settings
+    open_object_store(options["traces"])  # refused before a key is made for nothing
     unlocked = options["signer"] or options["key"]
     key = open_encryption_key(session, options["key"], unlocked, use_keyring=options["keyring"])
     return replace(settings, traces=get_trace_settings(options, key))

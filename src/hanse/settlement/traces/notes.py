@@ -121,7 +121,11 @@ class TraceNotes:
         """
         rows = await self._database.read(lambda tx: tx.find_all(tables.FIND_BY_ID, (name, name)))
         if not rows:
-            raise RequestError("not_found", f"there is no trace of a request or hash {name} here")
+            raise RequestError(
+                "not_found",
+                f"there is no trace of a request or hash {name} here: they are kept where --traces "
+                "asks for them, from then on",
+            )
         if len(rows) > 1:
             hashes = ", ".join(_to_note(row).trace_hash for row in rows)
             raise RequestError(
