@@ -68,6 +68,9 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 """Fields that are accepted with a value that changes nothing, and refused with any other."""
 
+_OPTIONAL = frozenset({"logprobs", "grammar", "tools", "tool_choice", "response_format"})
+"""Fields that an engine need not offer."""
+
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 Check = Callable[[str, Any], Any]
@@ -135,6 +138,15 @@ def _check_required(operation: Operation, out: dict[str, Any]) -> None:
 
 
 def _check_capabilities(out: dict[str, Any], capabilities: Capabilities) -> None:
+    if not _OPTIONAL.isdisjoint(out):
+        _check_optional(out, capabilities)
+    _settle_choices(out, capabilities.choices_max)
+    known, asked = capabilities.embedding_dimensions, out.get("dimensions")
+    if known and asked is not None and asked != known:
+        raise _unsupported("dimensions", f"is {asked}, but this model's vectors have {known}")
+
+
+def _check_optional(out: dict[str, Any], capabilities: Capabilities) -> None:
     offered = {
         "logprobs": capabilities.logprobs,
         "grammar": capabilities.grammar,
@@ -149,10 +161,6 @@ def _check_capabilities(out: dict[str, Any], capabilities: Capabilities) -> None
             raise _unsupported(name, "is not offered by this model's engine")
     if not capabilities.tools:
         out.pop("tool_choice", None)
-    _settle_choices(out, capabilities.choices_max)
-    known, asked = capabilities.embedding_dimensions, out.get("dimensions")
-    if known and asked is not None and asked != known:
-        raise _unsupported("dimensions", f"is {asked}, but this model's vectors have {known}")
 
 
 def _settle_choices(out: dict[str, Any], limit: int) -> None:

@@ -212,7 +212,7 @@ class UpstreamEngine:
         if self._settings.continuous_usage:
             options["continuous_usage_stats"] = True
         body = {**self._make_body(request), "stream": True, "stream_options": options}
-        proof = self._ask_for_proof(request, body)
+        proof = self._ask_for_proof(request, body) if self._copy else None
         meter = StreamMeter(
             Renamer(request.answer_id, self._settings.model),
             wants_usage=wants_usage(request.body),

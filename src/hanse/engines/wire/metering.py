@@ -34,7 +34,7 @@ LESSONS_MAX = 4
 """Frames of a stream from which a pattern is learnt: the first may hold the role, the second the
 first text; after that either one is known, or none of them is like another."""
 
-_PLAIN_TEXT = re.compile(rb"[ !#-\[\]-~]+")
+_is_plain_text = re.compile(rb"[ !#-\[\]-~]+").fullmatch
 """The inside of a JSON string in printable ASCII, without quotes and escapes."""
 
 
@@ -69,9 +69,14 @@ class StreamMeter:
     def take(self, payloads: list[bytes]) -> Chunk | None:
         """One chunk from what one read gave; None if there is nothing to send yet."""
         frames: list[bytes] = []
-        for payload in payloads:
-            if self._head and not self._reasons and self._take_alike(payload, frames):
-                continue
+        at, end = 0, len(payloads)
+        while at < end:
+            if self._head and not self._reasons:
+                at = self._take_alike(payloads, at, frames)
+                if at == end:
+                    break
+            payload = payloads[at]
+            at += 1
             if payload == DONE:
                 self.is_done = True
                 break
@@ -94,27 +99,37 @@ class StreamMeter:
             self._held.append(_state_usage(self._held[-1], self.usage))
         return Chunk(b"".join(self._held), self.usage, self._reasons[min(self._reasons)])
 
-    def _take_alike(self, payload: bytes, frames: list[bytes]) -> bool:
-        """Take a frame that differs from an earlier one in its text only; else False.
+    def _take_alike(self, payloads: list[bytes], at: int, frames: list[bytes]) -> int:
+        """Take the frames from `at` that differ from an earlier one in their text only.
 
         What stands between that frame's beginning and end is then the inside of a JSON string,
         printable and without quotes or escapes, so nothing else can have changed.
+
+        Returns:
+            The place of the first that does not.
         """
-        if not (payload.startswith(self._head) and payload.endswith(self._tail)):
-            return False
-        text = payload[len(self._head) : len(payload) - len(self._tail)]
-        if _PLAIN_TEXT.fullmatch(text) is None:
-            return False
-        frames.append(self._new_head + text + self._new_tail)
-        if not self._is_metered:
-            self.usage = Usage(self._input_words, 0, self.usage.output_tokens + 1)
-        self._sent_usage = self.usage
-        return True
+        head, tail, new_head, new_tail = self._head, self._tail, self._new_head, self._new_tail
+        begin, end, before = len(head), len(payloads), at
+        while at < end:
+            payload = payloads[at]
+            if not (payload.startswith(head) and payload.endswith(tail)):
+                break
+            text = payload[begin : len(payload) - len(tail)]
+            if _is_plain_text(text) is None:
+                break
+            frames.append(new_head + text + new_tail)
+            at += 1
+        if at > before:
+            if not self._is_metered:
+                output = self.usage.output_tokens + at - before
+                self.usage = Usage(self._input_words, 0, output)
+            self._sent_usage = self.usage
+        return at
 
     def _learn(self, payload: bytes, envelope: Envelope, renamed: bytes) -> None:
         """Remember what stands around the text of a frame that holds nothing else new."""
         text = _find_only_text(envelope)
-        if not text or _PLAIN_TEXT.fullmatch(encoded := text.encode()) is None:
+        if not text or _is_plain_text(encoded := text.encode()) is None:
             return
         mark = b'"' + encoded + b'"'
         for name in (b'"content":', b'"content": '):
@@ -213,8 +228,8 @@ def count_words(body: dict[str, Any]) -> int:
     words = 0
     for message in body.get("messages", ()):
         content = message.get("content") or ""
-        texts = [content] if isinstance(content, str) else [part["text"] for part in content]
-        words += sum(len(text.split()) for text in texts)
+        for text in [content] if isinstance(content, str) else [part["text"] for part in content]:
+            words += len(text.split())
     return words
 
 

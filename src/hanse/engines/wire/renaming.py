@@ -49,10 +49,11 @@ class Renamer:
                 if known is None or known[0] != found or known[1] not in payload:
                     return  # it was replaced slowly
                 changes.append(known)
-        if changes:
-            end = max(payload.index(old) + len(old) for _, old, _ in changes)
-            self._head = self._new_head = payload[:end]
-            self._names = names
+        end = 0
+        for _, old, _ in changes:
+            end = max(end, payload.index(old) + len(old))
+        self._head = self._new_head = payload[:end]
+        self._names = names
         for _, old, new in changes:
             self._new_head = self._new_head.replace(old, new, 1)
 
