@@ -9,7 +9,9 @@ that a busy machine, and whoever was served just before, trouble all alike:
     wrapped   the same with the `expf` that llama.cpp's wheel asks for; if asked for by SIDES
 
 Nothing stands between the engines and who asks: the reading process is what a broker has anyway.
-Each side answers one round before the first that counts.
+Each side answers one round before the first that counts. A round in which other processes, or the
+machine's other guests, took more than OTHERS of the machine's processor time in one of its sides
+does not count; so the figures are those of a quiet machine even where it is not quiet all the time.
 
 One JSON line a case: tokens a second (median of rounds), processor time a token of the server and
 of ours, of the server's loop alone (its busiest thread, which reads the proof), and the overhead in
@@ -22,6 +24,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -96,18 +99,29 @@ async def ask(engine: LlamaEngine, user: int, tokens: int) -> tuple[int, int]:
     return count, told
 
 
+def read_machine_s() -> float:
+    """Processor time that the whole machine has spent, with what its host kept from it."""
+    user, nice, system, _, _, hard, soft, steal = (
+        int(field) for field in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + hard + soft + steal) / 100
+
+
 async def measure(engine: LlamaEngine, users: int, tokens: int) -> dict[str, float]:
     assert engine.pid is not None
     server_s, loop_s = read_cpu_s(engine.pid), read_loop_s(engine.pid)
-    own_s, began = time.process_time(), time.perf_counter()
+    machine_s, own_s, began = read_machine_s(), time.process_time(), time.perf_counter()
     answers = await asyncio.gather(*(ask(engine, user, tokens) for user in range(users)))
     wall_s = time.perf_counter() - began
+    server_s, own_s = read_cpu_s(engine.pid) - server_s, time.process_time() - own_s
+    others_s = max(0.0, read_machine_s() - machine_s - server_s - own_s)
     count = sum(answer[0] for answer in answers)
     return {
         "tokens_per_s": count / wall_s,
-        "server_ms_per_token": 1e3 * (read_cpu_s(engine.pid) - server_s) / count,
+        "server_ms_per_token": 1e3 * server_s / count,
         "loop_ms_per_token": 1e3 * (read_loop_s(engine.pid) - loop_s) / count,
-        "own_ms_per_token": 1e3 * (time.process_time() - own_s) / count,
+        "own_ms_per_token": 1e3 * own_s / count,
+        "others": others_s / wall_s / (os.cpu_count() or 1),
         "fingerprinted": sum(answer[1] for answer in answers) / count,
     }
 
@@ -130,18 +144,25 @@ def get_busy_ms(one: dict[str, float]) -> float:
 async def take_turns(
     engines: dict[str, LlamaEngine], users: int, tokens: int, arguments: argparse.Namespace
 ) -> dict[str, list[dict[str, float]]]:
-    """Rounds until there are enough of them, or the time for them is over."""
+    """Rounds until there are enough that count, or the time for them is over."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
+    counted = turn = 0
     for engine in engines.values():
         await measure(engine, users, tokens)
     began_s = time.monotonic()
-    for turn in range(arguments.rounds):
-        if turn >= ROUNDS_MIN and time.monotonic() - began_s > arguments.seconds:
-            break
+    while counted < arguments.rounds and time.monotonic() - began_s < arguments.seconds:
         start = turn % len(engines)
         names = [*engines][start:] + [*engines][:start]
-        for name in names if turn % 2 == 0 else reversed(names):
-            found[name].append(await measure(engines[name], users, tokens))
+        sides = names if turn % 2 == 0 else reversed(names)
+        one = {name: await measure(engines[name], users, tokens) for name in sides}
+        turn += 1
+        if all(side["others"] <= arguments.others for side in one.values()):
+            counted += 1
+            for name, side in one.items():
+                found[name].append(side)
+    print(f"{users} users: {counted} of {turn} rounds count", file=sys.stderr)
+    if counted < ROUNDS_MIN:
+        sys.exit(f"{counted} rounds say nothing, {ROUNDS_MIN} are the least; wait for a quiet hour")
     return found
 
 
@@ -203,6 +224,7 @@ def main() -> None:
     parser.add_argument("--plain", default="", help="what it is a copy of; the packaged model")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=math.inf, help="the most for one USERS")
+    parser.add_argument("--others", type=float, default=1.0, help="share that others may take")
     parser.add_argument("--users", default=f"1,{USERS_MAX}", help=f"at once, up to {USERS_MAX}")
     parser.add_argument("--sides", default="plain,copy,proving", help="which engines take turns")
     parser.add_argument("--tokens", type=int, default=96)
