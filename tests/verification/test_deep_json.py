@@ -14,8 +14,8 @@ from hanse.settlement.disputes.evidence import verify_evidence_document
 from hanse.settlement.traces.bundle import decode_bundle
 from hanse.verification.attestation.evidence import GpuEvidence, decode_evidence
 from hanse.verification.attestation.gpus import GpuPolicy, verify_gpus
-from hanse.verification.audits.alignment import find_text
 from hanse.verification.audits.calibration import decode_calibration
+from hanse.verification.audits.served_text import read_served
 from hanse.verification.evidence.files import verify_evidence
 from hanse.verification.zk.proofs import decode_proof
 
@@ -62,6 +62,6 @@ def test_what_kind_a_deep_file_is_of_is_not_looked_at() -> None:
 
 
 def test_an_answer_that_is_nested_too_deep_has_no_text() -> None:
-    assert find_text(DEEP) is None
-    assert find_text(b"data: " + DEEP + b"\n\n") is None
-    assert find_text(b'{"choices":[{"text":"' + b"[" * 5_000 + b'"}]}') == b"[" * 5_000
+    assert not read_served(DEEP).is_text
+    assert not read_served(b"data: " + DEEP + b"\n\n").is_text
+    assert read_served(b'{"choices":[{"text":"' + b"[" * 5_000 + b'"}]}').text == b"[" * 5_000

@@ -7,7 +7,7 @@ import pytest
 from hanse.protocol.commitments.fingerprints import ABSENT
 from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.messages import Usage
-from hanse.verification.audits.alignment import align, find_text
+from hanse.verification.audits.alignment import align
 from tests.verification.audits.bought_answers import PATH, make_body, make_response
 from tests.verification.audits.toy_model import VOCABULARY, ToyReader
 
@@ -45,35 +45,6 @@ def test_tokens_before_an_unknown_one_are_the_beginning() -> None:
     found = align(ToyReader(), PATH, BODY, make_response("314?5"), entries, USAGE)
     assert (found.count, found.reasons) == (3, ())
     assert get_reasons("999", entries=entries) == ("text_differs",)
-
-
-def test_a_stream_s_frames_are_put_together() -> None:
-    frames = [
-        b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n',
-        b'data: {"choices":[{"delta":{"content":"31"}}]}\n\n',
-        b'data: {"choices":[{"delta":{"content":"415"}}]}\n\n',
-        b'data: {"choices":[],"usage":{}}\n\n',
-        b"data: [DONE]\n\n",
-    ]
-    assert find_text(b"".join(frames)) == b"31415"
-    # line ends and the space after `data:` are the provider's choice, and no way out of an audit
-    for plain, other in ((b"\n", b"\r\n"), (b"data: ", b"data:")):
-        assert find_text(b"".join(frames).replace(plain, other)) == b"31415"
-    assert find_text(b'{"choices":[{"index":0,"text":"31415"}]}') == b"31415"
-
-
-@pytest.mark.parametrize(
-    "response",
-    [
-        b'{"choices":[{"index":1,"text":"x"}]}',
-        b'{"choices":[{"message":{"content":"x","reasoning_content":"hm"}}]}',
-        b'data: {"choices":[{"delta":{"tool_calls":[{}]}}]}\n\n',
-        b"data: [\n\n",
-        b"\xff",
-    ],
-)
-def test_what_is_delivered_in_parts_has_no_text(response: bytes) -> None:
-    assert find_text(response) is None
 
 
 @pytest.mark.parametrize("token", [VOCABULARY, VOCABULARY + 15, 2**31 - 1, 2**31, 2**32 - 2])

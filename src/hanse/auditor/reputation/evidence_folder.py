@@ -35,6 +35,7 @@ _DOUBTS = frozenset(
         "count_differs",
         "text_differs",
         "little_told",
+        "parts_unasked",
         "tail_unexplained",
     )
 )

@@ -3,7 +3,8 @@
 What is compared is text: the served bytes are in the receipt's response hash, the tokens in its
 commitment root, and the auditor spells out the tokens itself. An engine may differ from plain
 spelling in harmless ways (a stop string cut off, half a character held back, a leading space taken
-off, tool calls delivered parsed); the first three are allowed for, the last is not covered.
+off, thoughts handed out apart, tool calls delivered parsed); all but the last are allowed for
+(`served_text`), and that is not covered.
 
 Whatever does not fit is a reason to judge nothing: a shifted sequence would make an honest provider
 look like a cheat. It is counted, though (`get_reasons` names it), for a provider whose answers
@@ -11,6 +12,7 @@ never fit is not one to buy from.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,8 +21,9 @@ from hanse.protocol.commitments.tree import UNKNOWN_TOKEN, Entry
 from hanse.protocol.errors import HanseError
 from hanse.protocol.messages import Usage
 from hanse.protocol.nesting import is_nested_too_deep
-from hanse.protocol.wire.frames import split_payloads
+from hanse.verification.audits.coverage import is_text_alone
 from hanse.verification.audits.prefill import Reader
+from hanse.verification.audits.served_text import is_all_spelled, read_served, spells
 
 HELD_BACK_BYTES_MAX = 8
 """Of the spelled tokens that an engine may not have sent: half a character, a space, a line feed.
@@ -53,23 +56,6 @@ class Alignment(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...]
 
 
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[object] | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    text: str | None = None
-    index: int = 0
-
-
-class _Frame(msgspec.Struct):
-    choices: list[_Choice] = []
-
-
 class _Body(msgspec.Struct):
     stop: str | list[str] | None = None
 
@@ -96,19 +82,19 @@ def align(
         prompt = tuple(reader.get_prompt_tokens(path, body))
     except HanseError:
         return Alignment((), 0, ("prompt_unreadable",))
-    reasons = get_plain_misfits(prompt, response, entries, usage)
+    reasons = get_plain_misfits(prompt, path, body, response, entries, usage)
     told = count_told(entries)
     count = next((at for at in range(told) if entries[at].token >= reader.vocabulary), told)
-    text = find_text(response)
+    served = read_served(response)
     tokens = [entry.token for entry in entries[:count]]
-    if text is not None:
+    if served.is_text:
         slack = None
         if count == len(entries):  # what ends in a stop is cut within its last token
             slack = _get_slack(body) + len(reader.get_text(tokens[-1:]))
         spelled = reader.get_text(tokens)
-        if count < told or not _spells(spelled, text, slack):
+        if count < told or not spells(spelled, served, slack):
             reasons.append("text_differs")
-        elif _has_long_tail(entries, body) and _is_all(spelled, text):
+        elif _has_long_tail(entries, body) and is_all_spelled(spelled, served):
             reasons.append("tail_unexplained")
     if count == 0:
         reasons.append("nothing_told")
@@ -116,7 +102,12 @@ def align(
 
 
 def get_plain_misfits(
-    prompt: Sequence[int], response: bytes, entries: Sequence[Entry], usage: Usage
+    prompt: Sequence[int],
+    path: str,
+    body: bytes,
+    response: bytes,
+    entries: Sequence[Entry],
+    usage: Usage,
 ) -> list[str]:
     """Misfits that whoever has answer, opening and the prompt's tokens sees without a vocabulary.
 
@@ -127,8 +118,10 @@ def get_plain_misfits(
         reasons.append("prompt_differs")
     if len(entries) != usage.output_tokens:
         reasons.append("count_differs")
-    if find_text(response) is None:
+    if not read_served(response).is_text:
         reasons.append("answer_parsed")
+        if is_text_alone(path, _read_fields(body)):
+            reasons.append("parts_unasked")
     return reasons
 
 
@@ -156,27 +149,6 @@ def is_little_told(entries: Sequence[Entry]) -> bool:
     return sum(entry.fingerprint != ABSENT for entry in told) < TOLD_FINGERPRINTS_MIN
 
 
-def find_text(response: bytes) -> bytes | None:
-    """The text of an answer or of a stream's frames; None if it was delivered in parts.
-
-    Tool calls and reasoning are parsed out of the text by the engine, several choices have several
-    texts: of these there is nothing to compare tokens with.
-    """
-    text: list[str] = []
-    if is_nested_too_deep(response):
-        return None
-    try:
-        for payload in split_payloads(response):
-            for choice in msgspec.json.decode(payload, type=_Frame).choices:
-                part = choice.delta or choice.message or _Delta(choice.text)
-                if choice.index or part.tool_calls or part.reasoning_content:
-                    return None
-                text.append(part.content or "")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return "".join(text).encode()
-
-
 def _get_slack(body: bytes) -> int:
     """Bytes that may be missing at the end of what was served."""
     try:
@@ -187,20 +159,14 @@ def _get_slack(body: bytes) -> int:
     return HELD_BACK_BYTES_MAX + max((len(one.encode()) for one in stops), default=0)
 
 
+def _read_fields(body: bytes) -> dict[str, Any]:
+    """The request's fields; one that asks for nothing known if it cannot be read."""
+    try:
+        fields = {} if is_nested_too_deep(body) else msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        fields = {}
+    return fields or {"unreadable": True}
+
+
 def _has_long_tail(entries: Sequence[Entry], body: bytes) -> bool:
     return len(entries) - count_told(entries) > TAIL_TOKENS_MAX + _get_slack(body)
-
-
-def _is_all(spelled: bytes, served: bytes) -> bool:
-    """Whether tokens that spell the served text's beginning spell all of it."""
-    served = served.removesuffix("\N{REPLACEMENT CHARACTER}".encode()).lstrip(b" ")
-    return len(spelled.lstrip(b" ")) >= len(served)
-
-
-def _spells(spelled: bytes, served: bytes, slack: int | None) -> bool:
-    """Whether tokens spell what was served; without slack they are only its beginning."""
-    served = served.removesuffix("\N{REPLACEMENT CHARACTER}".encode()).lstrip(b" ")
-    if slack is None:
-        return served.startswith(spelled.decode(errors="ignore").encode().lstrip(b" "))
-    spelled = spelled.lstrip(b" ")
-    return spelled.startswith(served) and len(spelled) <= len(served) + slack

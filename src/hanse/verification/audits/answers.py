@@ -31,6 +31,7 @@ from hanse.verification.audits.coverage import (
 from hanse.verification.audits.judging import Case, Judgement, count_fingerprints, judge
 from hanse.verification.audits.measuring import POSITIONS_AUDITED_MAX, Measured, Task, measure
 from hanse.verification.audits.prefill import Prefill, Reader
+from hanse.verification.audits.served_text import read_served
 from hanse.verification.audits.statistics import count_choices
 
 
@@ -176,7 +177,9 @@ def judge_answer(
     coverage = get_coverage(bought.path, body, circumstances, calibration)
     breach = find_breach(bought.offer, bought.receipt.receipt, len(entries))
     shown = ["overbilled"] if breach is Breach.OVERBILLED else []
-    is_text = is_text_alone(bought.path, body) and "answer_parsed" not in found.reasons
+    served = read_served(bought.response)
+    # llama.cpp's parser of thoughts keeps their first mark back, of which nothing is told then
+    is_text = is_text_alone(bought.path, body) and served.is_text and not served.has_thoughts
     if is_text and is_little_told(entries):
         shown.append("little_told")
     case = Case(

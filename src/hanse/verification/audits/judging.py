@@ -38,8 +38,8 @@ from hanse.verification.audits.statistics import (
 )
 
 PENALTY_FACTOR = 2
-"""How far above its threshold a fingerprint must be to make a cheat. The largest honest one of 304
-was at 0.8 of it over four tokens, another quantisation at 3.7 and more, another copy at 7."""
+"""How far above its threshold a fingerprint must be to make a cheat. The largest honest one of
+10,118 was at 1.48 of it over four tokens and at 1.05 over sixteen (`docs/measurements.md`)."""
 
 REASONS = {
     "overbilled": "the receipt bills more answer tokens than it commits to",
@@ -56,6 +56,7 @@ REASONS = {
     "tail_unexplained": "more answer tokens are billed behind the whole text than its end takes",
     "text_differs": "the committed tokens do not spell the answer",
     "answer_parsed": "the answer was delivered in parts, so tokens cannot be compared with it",
+    "parts_unasked": "tools or several choices were delivered, and the request asked for a text",
     "nothing_told": "the first committed token is unknown",
     "little_told": "of a long answer too few tokens were committed to with a fingerprint",
 }

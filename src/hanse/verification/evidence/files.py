@@ -232,7 +232,9 @@ def _verify_fit(
         expected = ["prompt_unreadable"]
     else:
         usage = bought.receipt.receipt.usage
-        expected = get_plain_misfits(content.prompt_tokens, bought.response, entries, usage)
+        expected = get_plain_misfits(
+            content.prompt_tokens, content.path, content.body, bought.response, entries, usage
+        )
         if "text_differs" in said and "answer_parsed" not in expected:
             expected.append("text_differs")
         if (
