@@ -14,7 +14,7 @@ How many tokens were delivered, of all choices together, the first of these that
 Of one choice among several only the third is known.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -86,8 +86,7 @@ class Said:
 _NOTHING = Said()
 
 
-@dataclass(slots=True)
-class Delivered:
+class Delivered(msgspec.Struct):
     """What was handed on so far.
 
     Attributes:
@@ -98,12 +97,12 @@ class Delivered:
         obstacle: why nothing of it can be gone on with elsewhere; empty if it can.
     """
 
-    held: list[bytes] = field(default_factory=list)
+    held: list[bytes] = []
     id: str = ""
     created: int = 0
     model: str = ""
     kind: str = ""
-    choices: dict[int, Said] = field(default_factory=dict)
+    choices: dict[int, Said] = {}
     tokens: int = 0
     obstacle: str = ""
 

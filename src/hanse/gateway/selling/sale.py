@@ -5,7 +5,7 @@ bytes are never changed in place: a step that asks for something else (a smaller
 an answer) sets `body` to bytes of the gateway's own making, which then are a request of their own.
 """
 
-from dataclasses import dataclass, field
+import msgspec
 
 from hanse.gateway.bodies import Body
 from hanse.gateway.budgets.purse import LimitError
@@ -20,8 +20,7 @@ from hanse.market import Needs
 ANY = Needs()
 
 
-@dataclass(slots=True)
-class Sale:
+class Sale(msgspec.Struct):
     """One paid request.
 
     Attributes:
@@ -45,7 +44,7 @@ class Sale:
     fields: Body
     needs: Needs = ANY
     translation: Translation | None = None
-    answers: list[SteadyAnswer] = field(default_factory=list)
-    fees: list[int] = field(default_factory=list)
+    answers: list[SteadyAnswer] = []
+    fees: list[int] = []
     refused: LimitError | None = None
     own: MarketAnswer | None = None

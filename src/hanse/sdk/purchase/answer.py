@@ -248,7 +248,7 @@ class Answer:
         if self._hasher.length_bytes > RESPONSE_BYTES_MAX:
             raise BrokenError(f"the stream has more than {RESPONSE_BYTES_MAX} bytes")
         if USAGE_MARK in joined:  # some engines write it, empty, into every frame
-            self._usage_source = next(frame for frame in reversed(batch) if USAGE_MARK in frame)
+            self._usage_source = [frame for frame in batch if USAGE_MARK in frame][-1]
             if self._hides_usage:
                 batch[:] = [f for f in batch if USAGE_MARK not in f or not is_usage_frame(f)]
 

@@ -58,8 +58,6 @@ _WHOLE = (
 )
 """Of a stream that came to its end; one that broke off may have had no time to state its usage."""
 
-_NO_CHOICES = (b'"choices":[]', b'"choices": []')
-
 
 def find_usage_source(body: bytes) -> bytes | None:
     """What of a kept answer states its usage: of a stream the last frame that does, or None."""
@@ -74,7 +72,8 @@ def is_usage_frame(frame: bytes) -> bool:
 
     Inside a JSON string a quote is escaped, so neither mark is ever text.
     """
-    return USAGE_MARK in frame and any(mark in frame for mark in _NO_CHOICES)
+    is_bare = b'"choices":[]' in frame or b'"choices": []' in frame
+    return is_bare and USAGE_MARK in frame
 
 
 class _OutputDetails(msgspec.Struct):

@@ -12,8 +12,8 @@ signed; the buyer then tries another provider, which may be cheaper.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol
 
 from hanse.protocol.books import UserBook
 from hanse.protocol.eip712 import Domain
@@ -65,18 +65,29 @@ class GuardedBook(VoucherBook):
         self._hashes: dict[Hash32, Hash32] = {}  # and the other way
         self._undoing = Background()
 
-    async def issue(
+    def issue(
         self,
         key: SubAccountKey,
         purchase: Purchase,
         funds: SubAccountFunds,
         signer: DigestSigner,
         now_s: int,
-    ) -> IssuedVoucher:
+    ) -> Coroutine[Any, Any, IssuedVoucher]:
         """See `VoucherBook.issue`; the guard may refuse it first."""
         guard = self.guard
         if guard is None or not guard.watches():
-            return await super().issue(key, purchase, funds, signer, now_s)
+            return super().issue(key, purchase, funds, signer, now_s)
+        return self._issue_guarded(guard, key, purchase, funds, signer, now_s)
+
+    async def _issue_guarded(
+        self,
+        guard: SpendingGuard,
+        key: SubAccountKey,
+        purchase: Purchase,
+        funds: SubAccountFunds,
+        signer: DigestSigner,
+        now_s: int,
+    ) -> IssuedVoucher:
         request = purchase.request
         most = get_maximum_usage(
             purchase.offer.offer, purchase.body_bytes, purchase.output_tokens_max
@@ -111,16 +122,22 @@ class GuardedBook(VoucherBook):
         finally:
             guard.end(request_id, 0, 0)
 
-    async def acknowledge(
+    def acknowledge(
         self,
         signed: SignedReceipt,
         verification: Verification,
         *,
         reason: str = "",
         now_s: int,
-    ) -> UserBook:
+    ) -> Coroutine[Any, Any, UserBook]:
         """See `VoucherBook.acknowledge`."""
-        book = await super().acknowledge(signed, verification, reason=reason, now_s=now_s)
+        counting = super().acknowledge(signed, verification, reason=reason, now_s=now_s)
+        return self._tell(signed, counting) if self._ids else counting
+
+    async def _tell(
+        self, signed: SignedReceipt, counting: Coroutine[Any, Any, UserBook]
+    ) -> UserBook:
+        book = await counting
         receipt = signed.receipt
         request_id = self._ids.pop(receipt.request_hash, None)
         if request_id is not None and self.guard is not None:
