@@ -1,4 +1,5 @@
-"""A prompt that depends on the day is read by nobody: an honest provider must not look a cheat."""
+"""A prompt that depends on the day, or on what a template makes of a name, is read by nobody: an
+honest provider must not look a cheat."""
 
 import msgspec
 import pytest
@@ -13,11 +14,18 @@ BODY = msgspec.json.encode({"messages": [{"role": "user", "content": "What day i
 
 
 @pytest.mark.slow
-def test_a_template_with_the_date_is_refused(tmp_path):
+def test_a_prompt_that_the_server_may_read_otherwise_is_refused(tmp_path):
     model = load_gguf(make_copy(tmp_path / "tiny.gguf", canaries=0))
     try:
         assert GgufReader(model, TEMPLATE).get_prompt_tokens("/v1/chat/completions", BODY)
         with pytest.raises(RequestError, match="writes the date"):
             GgufReader(model, DATED + TEMPLATE).get_prompt_tokens("/v1/chat/completions", BODY)
+        for name, value in (("name", "ann"), ("reasoning_content", "hm"), ("tool_calls", [])):
+            message = {"role": "user", "content": "Who am I?", name: value}
+            body = msgspec.json.encode({"messages": [message]})
+            with pytest.raises(RequestError, match="more than its role"):
+                GgufReader(model, TEMPLATE).get_prompt_tokens("/v1/chat/completions", body)
+            body = msgspec.json.encode({"messages": [message | {name: None}]})
+            assert GgufReader(model, TEMPLATE).get_prompt_tokens("/v1/chat/completions", body)
     finally:
         model.close()

@@ -18,9 +18,11 @@ from hanse.cli.auditing.model_options import find_audited, find_keyed
 from hanse.cli.modelling.places import find_model
 from hanse.cli.modelling.progress import show_progress
 from hanse.cli.session import Session
-from hanse.cli.tracing.reading import write_new
+from hanse.cli.tracing.reading import check_new, write_new
+from hanse.engines.proving.copy_in_service import find_copy, read_copy
+from hanse.protocol.commitments.copies import CopyDescription
 from hanse.protocol.errors import RequestError
-from hanse.protocol.signatures import parse_hash32
+from hanse.protocol.signatures import Hash32, parse_hash32
 from hanse.verification.audits.bounds import get_carried_quantile, get_count_needed
 from hanse.verification.audits.calibration import Calibration, encode_calibration
 
@@ -41,8 +43,10 @@ def plan(options: dict[str, Any]) -> Order:
     """Check what was asked for.
 
     Raises:
-        RequestError: `usage`: the answers would not carry the quantile, or a load is none.
+        RequestError: `usage`: the answers would not carry the quantile, a load is none, or the
+            file is there already.
     """
+    check_new(options["target"])
     answers, quantile = options["answers"], options["quantile"]
     confidence = options["confidence"]
     needed = get_count_needed(quantile, confidence)
@@ -74,7 +78,8 @@ async def make(session: Session, order: Order) -> tuple[dict[str, Any], list[tup
         context_tokens=options["context"],
         keyed=find_keyed(options),
     ) as model:
-        root, quantisation = _get_names(model, options["manifest"])
+        root = _get_root(model, options["manifest"])
+        served = find_served(model.copy, options)
         with show_progress(session.output) as progress:
             sample = await measure_noise(
                 model,
@@ -88,7 +93,7 @@ async def make(session: Session, order: Order) -> tuple[dict[str, Any], list[tup
             sample,
             model,
             root,
-            quantisation,
+            served.quantisation if served else "unknown",
             options["quantile"],
             options["confidence"],
             order.upstream,
@@ -112,15 +117,24 @@ def _find_upstream(options: dict[str, Any]) -> Upstream | None:
     return Upstream(*named)
 
 
-def _get_names(model: OpenedModel, manifest: str | None) -> tuple[str, str]:
-    copy = model.copy
+def _get_root(model: OpenedModel, manifest: str | None) -> Hash32:
     if manifest is not None:
-        return parse_hash32(manifest, "--manifest"), copy.quantisation if copy else "unknown"
-    if copy is None:
+        return parse_hash32(manifest, "--manifest")
+    if model.copy is None:
         raise RequestError(
             "usage", f"{model.path.name} is no copy: name its manifest's root with --manifest"
         )
-    return copy.base_root, copy.quantisation
+    return model.copy.base_root
+
+
+def find_served(audited: CopyDescription | None, options: dict[str, Any]) -> CopyDescription | None:
+    """What the served file says of itself; None of a plain model. It need not be the auditor's."""
+    if options["served_copy"]:
+        return read_copy(options["served_copy"]).description
+    if options["served"]:
+        found = find_copy(find_model(options["served"]))
+        return found.description if found else None
+    return audited
 
 
 def _describe(

@@ -74,7 +74,7 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
     from hanse.auditor.purchases import audit_purchase, find_overbilled
     from hanse.cli.auditing.purchases import load_purchase, look_for_uncommitted, raise_broken
     from hanse.cli.auditing.showing import judgement_to_rows
-    from hanse.cli.tracing.reading import write_new
+    from hanse.cli.tracing.reading import check_new, write_new
     from hanse.protocol.commitments.tree import OPENING_BYTES_MAX
     from hanse.verification.audits.judging import Verdict
     from hanse.verification.evidence.files import get_evidence_hash
@@ -101,6 +101,7 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
         raise RequestError("usage", "to recompute an answer takes --model and --calibration")
     request_id = purchase.bought.request.request_id
     target = options["target"] or Path(f"evidence-{request_id[2:14]}.json")
+    check_new(target)
     session.output.note("one prefill over question and answer ...")
     with open_model(
         find_audited(options),

@@ -97,6 +97,18 @@ def to_seconds(day: str) -> int:
     return found
 
 
+def check_new(path: Path) -> None:
+    """Refuse, before hours of work, a place where `write_new` could not write.
+
+    Raises:
+        RequestError: `usage`.
+    """
+    if path.exists():
+        raise RequestError("usage", f"{path} is there already; remove it or name another one")
+    if not path.parent.is_dir():
+        raise RequestError("usage", f"cannot write {path}: there is no folder {path.parent}")
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Write a new file, mode 0600; what is there is never replaced.
 

@@ -21,6 +21,9 @@ _SPM, _BPE = 1, 2
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
+_READ = ("role", "content")
+"""What is read of a message."""
+
 TEMPLATE_CHARS_MAX = 262_144
 """A chat template is a few thousand characters."""
 
@@ -99,6 +102,10 @@ class GgufReader:
             role = "system" if message.get("role") == "developer" else message.get("role")
             if not isinstance(content, str) or not isinstance(role, str):
                 raise _refuse("a message's content or role is not one text")
+            if any(value is not None for name, value in message.items() if name not in _READ):
+                # what a server's template makes of a name, a call or thoughts is its own: were
+                # the prompt as long as without them, nothing would show that it is another
+                raise _refuse("a message says more than its role and content")
             messages.append({"role": role, "content": content})
         if not messages or messages[-1]["role"] != "assistant":
             return self._fill(messages)
