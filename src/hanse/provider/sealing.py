@@ -18,7 +18,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hanse.protocol.limits import ANSWER_RETAINED_BYTES_MAX
-from hanse.protocol.signatures import Hash32, to_bytes, to_hex
+from hanse.protocol.signatures import Hash32, to_bytes
 
 NONCE_BYTES = 12
 
@@ -56,15 +56,10 @@ class SentBytes:
         if self._new_bytes > UNHASHED_BYTES_MAX:
             self._fold()
 
-    def get_hash(self) -> Hash32:
-        """The response hash so far."""
+    def get_hash_and_tail(self) -> tuple[Hash32, bytes]:
+        """The response hash so far, and the last bytes, at most `ANSWER_RETAINED_BYTES_MAX`."""
         self._fold()
-        return to_hex(self._digest.digest())
-
-    def get_tail(self) -> bytes:
-        """The last bytes so far, at most `ANSWER_RETAINED_BYTES_MAX`."""
-        self._fold()
-        return self._kept
+        return "0x" + self._digest.hexdigest(), self._kept
 
     def _fold(self) -> None:
         new = b"".join(self._new)

@@ -45,6 +45,7 @@ from hanse.serving import Looks
 from hanse.settlement import Admission, SubAccountFunds, decode_stored_receipt
 from hanse.settlement.traces.capture import TraceCapture
 from hanse.settlement.traces.sealing import read_encryption_key
+from hanse.settlement.traces.writer import TraceWriter
 from hanse.store.database import Begun
 
 MISSED_RECEIPTS_MAX = 100
@@ -80,7 +81,8 @@ class PaidService:
             verify_voucher(signed, parts.domain, parts.provider, int(parts.now_s()))
             offer = parts.offers.get_in_force(signed.request.offer_hash)
             paid_body, checked = self._check_body(operation, body, signed, offer)
-            funds = await self._get_funds(signed)
+            funds = parts.chain_view.find_funds(signed.voucher.user, signed.signer)
+            funds = funds or await self._fetch_funds(signed)
             request = PaidRequest(
                 operation,
                 signed,
@@ -90,7 +92,7 @@ class PaidService:
                 paid_body,
                 checked,
                 begun,
-                self._begin_trace(signed, scope, body),
+                None if parts.traces is None else _begin_trace(parts.traces, signed, scope, body),
             )
             watch = CallerWatch(scope, receive, self._looks, parts.limits.request_time_s)
             try:
@@ -150,15 +152,9 @@ class PaidService:
         asked = EngineRequest(operation=operation, body=paid_body.fields, answer_id="")
         return paid_body, (capabilities, check_request(asked, capabilities))
 
-    def _begin_trace(self, signed: SignedVoucher, scope: Scope, body: bytes) -> TraceCapture | None:
-        if self.parts.traces is None:
-            return None
-        other_key = read_encryption_key(find_header(scope, b"hanse-encryption-key"))
-        return self.parts.traces.begin(signed, scope["path"], body, other_key)
-
-    async def _get_funds(self, signed: SignedVoucher) -> SubAccountFunds:
+    async def _fetch_funds(self, signed: SignedVoucher) -> SubAccountFunds:
         user, signer, view = signed.voucher.user, signed.signer, self.parts.chain_view
-        funds = view.find_funds(user, signer) or await view.fetch_funds(user, signer)
+        funds = await view.fetch_funds(user, signer)
         if funds is None:
             needed = signed.request.maximum_fee
             raise RequestError(
@@ -181,15 +177,26 @@ class PaidService:
         self._at_work[name] = self._at_work.get(name, 0) + 1
         try:
             parts.failpoint("admitting")
-            admitted = await self._admit(request, funds)
+            try:
+                admitted = await parts.book.begin_admission(
+                    request.signed,
+                    funds,
+                    acknowledged=request.acknowledged,
+                    now_s=int(parts.now_s()),
+                )
+            except RequestError as error:
+                if error.code == "voucher_too_low":
+                    await self._add_missed(request, error)
+                raise
             parts.failpoint("admitted")
+            proves = request.checked[0].proves
             engine_request = EngineRequest(
                 operation=request.operation,
                 body=request.body.fields,
                 answer_id=_get_answer_id(request),
                 sold_at=request.offer.signed.offer.prices,
                 checked=request.checked,
-                sampling_seed=_find_seed(request, parts.provider),
+                sampling_seed=_get_seed(request, parts.provider) if proves else None,
             )
             if request.body.streams:
                 answer = StreamedAnswer(self.finisher, request, admitted, send, watch)
@@ -203,28 +210,18 @@ class PaidService:
             parts.metrics.in_flight -= 1
             self.slots.give_back(service, user, signer, slots)
 
-    async def _admit(self, request: PaidRequest, funds: SubAccountFunds) -> Begun[Admission]:
-        parts, signed = self.parts, request.signed
-        try:
-            return await parts.book.begin_admission(
-                signed, funds, acknowledged=request.acknowledged, now_s=int(parts.now_s())
-            )
-        except RequestError as error:
-            if error.code != "voucher_too_low":
-                raise
-            page = await parts.book.find_receipts(
-                signed.voucher.user, signed.signer, request.acknowledged, MISSED_RECEIPTS_MAX
-            )
-            if page is not None:
-                error.details["receipts"] = [
-                    {
-                        "request_id": request_id,
-                        "receipt": receipt_to_json(decode_stored_receipt(json)),
-                    }
-                    for request_id, json in page.receipts
-                ]
-                error.details["more"] = page.more
-            raise
+    async def _add_missed(self, request: PaidRequest, error: RequestError) -> None:
+        """Tell a caller that is behind which receipts it misses."""
+        signed = request.signed
+        page = await self.parts.book.find_receipts(
+            signed.voucher.user, signed.signer, request.acknowledged, MISSED_RECEIPTS_MAX
+        )
+        if page is not None:
+            error.details["receipts"] = [
+                {"request_id": request_id, "receipt": receipt_to_json(decode_stored_receipt(json))}
+                for request_id, json in page.receipts
+            ]
+            error.details["more"] = page.more
 
     async def _answer_whole(
         self,
@@ -259,10 +256,16 @@ class PaidService:
         await send_bytes(send, 200, answer.body, headers)
 
 
-def _find_seed(request: PaidRequest, provider: Address) -> int | None:
+def _begin_trace(
+    traces: TraceWriter, signed: SignedVoucher, scope: Scope, body: bytes
+) -> TraceCapture | None:
+    other_key = read_encryption_key(find_header(scope, b"hanse-encryption-key"))
+    return traces.begin(signed, scope["path"], body, other_key)
+
+
+def _get_seed(request: PaidRequest, provider: Address) -> int:
     """The sampler's, for an engine that proves; what nobody checks needs none."""
-    proves = request.checked[0].proves
-    return get_sampling_seed(b"", request.request_id, provider) if proves else None
+    return get_sampling_seed(b"", request.request_id, provider)
 
 
 def _get_answer_id(request: PaidRequest) -> str:

@@ -85,7 +85,8 @@ class CallerWatch:
         self._ends_at = self._loop.time() + self._limit_s
         self._stop = watch_departure(self._state, self._receive, self.give_up)
         self._looks.begin(self._look)
-        self._time_the_end()
+        if self._limit_s <= self._looks.interval_s:
+            self._time_the_end()
 
     def __exit__(
         self,
@@ -238,13 +239,14 @@ class StreamedAnswer:
         await self._send_end(frame + _to_comment(finished))
 
     def _finish(self, reason: FinishReason) -> Awaitable[FinishedRequest]:
+        response_hash, tail = self._sent.get_hash_and_tail()
         return self._finisher.finish(
             self._request,
             self._admitted,
             usage=self._usage,
-            response_hash=self._sent.get_hash(),
+            response_hash=response_hash,
             reason=reason,
-            answer=self._sent.get_tail(),
+            answer=tail,
             proof=self._proof,
         )
 
