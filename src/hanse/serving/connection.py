@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -67,14 +68,8 @@ class _GatheringTransport:
     """
 
     __slots__ = (
-        "_loop",
-        "_parts",
-        "_size",
-        "_transport",
-        "abort",
-        "is_closing",
-        "pause_reading",
-        "resume_reading",
+        *("_loop", "_parts", "_size", "_transport"),
+        *("abort", "is_closing", "pause_reading", "resume_reading"),
     )
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -161,7 +156,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._read_bytes = len(data)
         self._has_advanced = False
-        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade:
+            pass  # nothing here speaks another protocol; the request was served as it is
         if self._refused or self.transport.is_closing():
             return
         self._idle_bytes = 0 if self._has_advanced else self._idle_bytes + len(data)
@@ -216,9 +219,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is here to its end."""
-        if self.cycle is not None and self.cycle.scope is self.scope:
-            self.scope["state"][COMPLETE] = self.cycle.body
-        super().on_message_complete()
+        cycle = self.cycle
+        if cycle.scope is self.scope:
+            self.scope["state"][COMPLETE] = cycle.body
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that idles, also if its other end does not read."""
@@ -236,7 +242,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self.transport.is_closing():
             self.loop.call_soon(on_left)
-        else:
+        elif self.flow.read_paused:
             self.flow.resume_reading()
 
     def _is_unattended(self) -> bool:
