@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from coincurve import PrivateKey
 
-from hanse.auditor.openings import OPENING_PATH, fetch_opening
+from hanse.auditor.openings import fetch_opening
+from hanse.protocol.commitments.tree import OPENINGS_PATH
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import Offer, SignedOffer, SignedVoucher, Voucher
 from hanse.protocol.signatures import to_hex
@@ -44,7 +45,7 @@ async def test_an_opening_comes_from_the_first_endpoint_that_answers() -> None:
     transport = AsgiTransport({"http://broker.example": make_broker(200, b"opening", asked)})
     voucher = make_voucher(offer, USER)
     assert await fetch_opening(transport, DOMAIN, voucher, USER) == b"opening"
-    assert asked == [OPENING_PATH + voucher.signed.request.request_id]
+    assert asked == [OPENINGS_PATH + voucher.signed.request.request_id]
 
 
 async def test_a_broker_without_the_opening_says_so_and_a_wrong_key_is_named() -> None:

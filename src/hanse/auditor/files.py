@@ -9,6 +9,7 @@ from hanse.market.reputation.observation import is_observation
 from hanse.protocol.commitments.promises import Breach
 from hanse.protocol.errors import RequestError, VerificationError
 from hanse.sdk.receipt_file import verify_receipt_document
+from hanse.store.files import read_file
 from hanse.verification.audits.bounds import get_chance, get_chance_at_any_look, get_rate_bound
 from hanse.verification.audits.calibration import (
     DOCUMENT_BYTES_MAX,
@@ -34,18 +35,18 @@ CONFIDENCE = 0.95
 
 def read_calibration(path: Path) -> Calibration:
     """A calibration from a file, its arithmetic checked."""
-    return decode_calibration(read_bytes(path, DOCUMENT_BYTES_MAX))
+    return decode_calibration(read_file(path, DOCUMENT_BYTES_MAX))
 
 
 def read_evidence(path: Path) -> tuple[Evidence, str]:
     """Evidence from a file, all but its rerun checked, and its hash."""
-    data = read_bytes(path, FILE_BYTES_MAX)
+    data = read_file(path, FILE_BYTES_MAX)
     return verify_evidence(data, verify_receipt_document), get_evidence_hash(data)
 
 
 def read_breach(path: Path) -> tuple[VerifiedBreach, str] | None:
     """A broken promise from a file, checked, and its hash; None if the file is an audit's."""
-    data = read_bytes(path, FILE_BYTES_MAX)
+    data = read_file(path, FILE_BYTES_MAX)
     if not is_breach(data):
         return None
     return verify_breach(data, verify_receipt_document), get_evidence_hash(data)
@@ -96,7 +97,7 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
     seen: set[tuple[str, str]] = set()
     for path in _list_files(paths):
         try:
-            raw = read_bytes(path, FILE_BYTES_MAX)
+            raw = read_file(path, FILE_BYTES_MAX)
             if is_observation(raw):
                 continue  # of a failure or a time: no audit
             if is_breach(raw):
@@ -175,12 +176,3 @@ def _list_files(paths: Iterable[Path]) -> Iterator[Path]:
             if found > FILES_MAX:
                 raise RequestError("usage", f"more than {FILES_MAX} files: sum up fewer at once")
             yield one
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """A file's bytes, one more than `most` at most; raises RequestError `not_found`."""
-    try:
-        with path.open("rb") as file:
-            return file.read(most + 1)
-    except OSError as error:
-        raise RequestError("not_found", f"cannot read {path}: {error.strerror}") from None

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hanse.auditor.files import read_bytes
 from hanse.engines.gguf_files import describe_file
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.models.copies.canaries import draw_canaries
@@ -20,6 +19,7 @@ from hanse.protocol.commitments.copies import (
 from hanse.protocol.commitments.fingerprints import SCALE
 from hanse.protocol.errors import RequestError
 from hanse.protocol.manifests import get_manifest_root
+from hanse.store.files import read_file
 from hanse.verification.audits.answers import Auditor
 from hanse.verification.evidence.statement import Model
 
@@ -108,7 +108,7 @@ def read_keyed(keyed: Keyed) -> tuple[CopyDescription, bytes]:
     Raises:
         RequestError: the description cannot be used; `usage` if the key is not the copy's.
     """
-    copy = decode_copy_description(read_bytes(keyed.description, DESCRIPTION_BYTES_MAX))
+    copy = decode_copy_description(read_file(keyed.description, DESCRIPTION_BYTES_MAX))
     key = derive_copy_key(keyed.master, copy.base_root, copy.provider, copy.epoch)
     if commit_to_key(key) != copy.key_commitment:
         raise RequestError(

@@ -7,7 +7,7 @@ cannot be made count in a provider's record.
 
 import time
 
-from hanse.protocol.commitments.tree import OPENING_BYTES_MAX
+from hanse.protocol.commitments.tree import OPENING_BYTES_MAX, OPENINGS_PATH
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError, TransientError, VerificationError
 from hanse.protocol.limits import QUERY_VALID_S_MAX
@@ -18,8 +18,6 @@ from hanse.sdk.purchase.refusals import read_refusal
 from hanse.sdk.transport import Transport, read_body
 from hanse.sdk.transport.http import HttpTransport
 from hanse.settlement.books.voucher_records import StoredVoucher
-
-OPENING_PATH = "/hanse/v1/openings/"
 
 SILENCE_S = 10.0
 """A broker answers from its books at once."""
@@ -88,7 +86,7 @@ async def _fetch(
     query = Query(names.user, names.provider, names.signer, 0, deadline)
     signature = signer.sign_digest(domain.digest(query.struct_hash()))
     headers = {"authorization": encode_query_header(query, signature)}
-    url = f"{endpoint}{OPENING_PATH}{request_id}"
+    url = f"{endpoint}{OPENINGS_PATH}{request_id}"
     response = await transport.send("GET", url, headers, b"", silence_s=SILENCE_S)
     try:
         body = await read_body(response, OPENING_BYTES_MAX)

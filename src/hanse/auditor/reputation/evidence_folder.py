@@ -19,6 +19,7 @@ from hanse.protocol.commitments.tree import OPENING_RETAINED_S
 from hanse.protocol.eip712 import Domain
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.signatures import Address, Hash32, to_hex
+from hanse.store.files import read_file
 
 if TYPE_CHECKING:
     from hanse.verification.evidence.breaches import VerifiedBreach
@@ -115,13 +116,12 @@ class EvidenceFolder:
         return sorted(found, reverse=True)
 
     def _check(self, path: Path) -> Told | None:
-        from hanse.auditor.files import read_bytes
         from hanse.sdk.receipt_file import verify_receipt_document
         from hanse.verification.evidence.breaches import is_breach, verify_breach
         from hanse.verification.evidence.files import FILE_BYTES_MAX, verify_evidence
 
         try:
-            raw = read_bytes(path, FILE_BYTES_MAX)
+            raw = read_file(path, FILE_BYTES_MAX)
             if is_observation(raw):
                 return Told(verify_observation(raw, self.domain), None)
             if is_breach(raw):

@@ -15,7 +15,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hanse.auditor.files import read_bytes
 from hanse.auditor.panels.accusing import bring, find_receipt, get_receipt_hash
 from hanse.auditor.panels.court import Case, Court, find_next_step
 from hanse.auditor.panels.steps import build_next
@@ -28,6 +27,7 @@ from hanse.protocol.ledger.panels.sealing import name_challenge
 from hanse.protocol.ledger.panels.state import Stage
 from hanse.protocol.signatures import Address, Hash32
 from hanse.sdk.receipt_file import VerifiedReceipt, verify_receipt_document
+from hanse.store.files import read_file
 from hanse.verification.audits.judging import Verdict
 from hanse.verification.evidence.breaches import is_breach, verify_breach
 from hanse.verification.evidence.files import FILE_BYTES_MAX, get_evidence_hash, verify_evidence
@@ -239,7 +239,7 @@ def read_cheat(path: Path, domain: Domain, own: Collection[Address]) -> Cheat | 
     hold others' files. A broken promise takes nobody's word.
     """
     try:
-        content = read_bytes(path, FILE_BYTES_MAX)
+        content = read_file(path, FILE_BYTES_MAX)
         if is_breach(content):
             broken = verify_breach(content, verify_receipt_document)
             is_here = broken.receipt.domain == domain

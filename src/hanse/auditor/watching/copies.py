@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanse.auditor.files import read_bytes, read_calibration
+from hanse.auditor.files import read_calibration
 from hanse.auditor.opened_model import Keyed, OpenedModel, open_model, read_keyed
 from hanse.protocol.commitments.copies import (
     COPY_SUFFIX,
@@ -25,6 +25,7 @@ from hanse.protocol.commitments.copies import (
 )
 from hanse.protocol.errors import HanseError, RequestError
 from hanse.protocol.messages import Offer
+from hanse.store.files import read_file
 from hanse.verification.audits.calibration import Calibration
 
 COPIES_MAX = 1_000
@@ -161,7 +162,7 @@ class CopiesAtHand:
             told.append(self._model.with_name(self._model.name + COPY_SUFFIX))
         for path in told[-COPIES_MAX:]:
             try:
-                copy = decode_copy_description(read_bytes(path, DESCRIPTION_BYTES_MAX))
+                copy = decode_copy_description(read_file(path, DESCRIPTION_BYTES_MAX))
             except HanseError:
                 continue  # not a description, or gone meanwhile
             file = path.with_name(path.name.removesuffix(COPY_SUFFIX))

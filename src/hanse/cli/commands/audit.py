@@ -69,13 +69,14 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
     A bill without its commitment (`uncommitted`; the book is enough) or above it (`overbilled`) is
     shown by its signatures: that takes neither --model nor --calibration.
     """
-    from hanse.auditor.files import judgement_to_document, read_bytes, read_calibration
+    from hanse.auditor.files import judgement_to_document, read_calibration
     from hanse.auditor.opened_model import open_model
     from hanse.auditor.purchases import audit_purchase, find_overbilled
     from hanse.cli.auditing.purchases import load_purchase, look_for_uncommitted, raise_broken
     from hanse.cli.auditing.showing import judgement_to_rows
     from hanse.cli.tracing.reading import check_new, write_new
     from hanse.protocol.commitments.tree import OPENING_BYTES_MAX
+    from hanse.store.files import read_file
     from hanse.verification.audits.judging import Verdict
     from hanse.verification.evidence.files import get_evidence_hash
 
@@ -91,7 +92,7 @@ async def run(session: Session, /, name: str, **options: Any) -> None:
         name,
         options["key"],
         signer=signer,
-        opening=read_bytes(opening, OPENING_BYTES_MAX) if opening else None,
+        opening=read_file(opening, OPENING_BYTES_MAX) if opening else None,
         use_keyring=keyring,
     )
     broken = find_overbilled(purchase, signer)
