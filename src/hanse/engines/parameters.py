@@ -140,7 +140,8 @@ def _check_required(operation: Operation, out: dict[str, Any]) -> None:
 def _check_capabilities(out: dict[str, Any], capabilities: Capabilities) -> None:
     if not _OPTIONAL.isdisjoint(out):
         _check_optional(out, capabilities)
-    _settle_choices(out, capabilities.choices_max)
+    if "n" in out or "best_of" in out:
+        _settle_choices(out, capabilities.choices_max)
     known, asked = capabilities.embedding_dimensions, out.get("dimensions")
     if known and asked is not None and asked != known:
         raise _unsupported("dimensions", f"is {asked}, but this model's vectors have {known}")

@@ -219,9 +219,8 @@ class UpstreamEngine:
             input_words=count_words(request.body),
             choices=count_choices(body),
         )
-        payloads = self._get_server().stream_payloads(
-            f"/{request.operation}", body, self._make_headers(request)
-        )
+        headers = None if self._settings.margin_ppm is None else self._make_headers(request)
+        payloads = self._get_server().stream_payloads(f"/{request.operation}", body, headers)
         try:
             async for some in payloads:
                 if chunk := meter.take([proof.read(each) for each in some] if proof else some):

@@ -112,7 +112,9 @@ class Finisher:
         fee = get_fee(request, usage)
         now_s = int(parts.now_s())
         root = await self._commit_to(request, proof, now_s) if proof else ZERO_HASH
-        if fee and not parts.cheats.breaks_promises and _is_breach(request, usage, proof, root):
+        promises = request.offer.signed.offer.verifiability == EMBEDDED
+        promises = promises and not parts.cheats.breaks_promises
+        if fee and promises and _is_breach(usage, proof, root):
             _log.error("an answer is given away: it could not be committed to as its offer says")
             parts.metrics.count_defect()
             fee = 0
@@ -217,10 +219,8 @@ class Finisher:
         return HanseError("internal_error", "a defect of this broker; please report it")
 
 
-def _is_breach(request: PaidRequest, usage: Usage, proof: Sequence[Entry], root: Hash32) -> bool:
-    """Whether a bill for this answer could be held against us: see `find_breach`."""
-    if request.offer.signed.offer.verifiability != EMBEDDED:
-        return False
+def _is_breach(usage: Usage, proof: Sequence[Entry], root: Hash32) -> bool:
+    """Whether a bill for this `embedded` answer could be held against us: see `find_breach`."""
     return root == ZERO_HASH or len(proof) < usage.output_tokens
 
 

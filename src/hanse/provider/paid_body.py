@@ -82,8 +82,8 @@ def check_body(
         _check_one_prompt(fields.get("prompt"))
     limit = _read_limit(fields, offer.output_tokens_max)
     # The engine must stop where the authorisation ends, also if the caller named no limit.
-    bounded = {key: value for key, value in fields.items() if key != "max_completion_tokens"}
-    bounded["max_tokens"] = limit
+    bounded = {**fields, "max_tokens": limit}
+    bounded.pop("max_completion_tokens", None)
     return PaidBody(bounded, model, choices * limit, bool(streams))
 
 

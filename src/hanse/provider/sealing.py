@@ -18,7 +18,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hanse.protocol.limits import ANSWER_RETAINED_BYTES_MAX
-from hanse.protocol.signatures import Hash32, to_bytes
+from hanse.protocol.signatures import Hash32
 
 NONCE_BYTES = 12
 
@@ -28,7 +28,7 @@ UNHASHED_BYTES_MAX = 256 * 1024
 
 def seal_answer(answer_key: bytes, request_id: Hash32, answer: bytes) -> bytes:
     """Seal the last `ANSWER_RETAINED_BYTES_MAX` bytes of an answer."""
-    data = to_bytes(request_id)
+    data = bytes.fromhex(request_id[2:])
     nonce = hashlib.sha256(b"hanse answer nonce" + data).digest()[:NONCE_BYTES]
     kept = answer[-ANSWER_RETAINED_BYTES_MAX:]
     return nonce + AESGCM(answer_key).encrypt(nonce, kept, data)

@@ -262,7 +262,8 @@ class StreamedAnswer:
             parts.metrics.count_first_frame(parts.monotonic() - self._request.begun)
 
     async def _start(self) -> None:
-        await self._admitted.commit()
+        if not self._admitted.is_durable:
+            await self._admitted.commit()
         if not self._started:  # by a comment, meanwhile
             self._started = True
             await self._send(_START)
