@@ -5,7 +5,6 @@ What is read of each body stands in `hanse.gateway.bodies`, and for the other di
 Source: OpenAI's and Anthropic's API references.
 """
 
-
 import msgspec
 
 from hanse.gateway.bodies import (

@@ -179,19 +179,17 @@ class HealthBook:
         # else the next heartbeat is soon enough
         is_news = known.failures > 0 or not known.latency_s
         mean = known.latency_s + LATENCY_WEIGHT * (latency_s - known.latency_s)
-        self._put(
-            provider,
-            ProviderHealth(
-                latency_s=mean if known.latency_s else latency_s,
-                failure_share=self._mix(known, 0.0),
-                audit_share=known.audit_share,
-                failed_at=now,
-                retry_at=0.0 if known.is_probed else known.retry_at,
-                barred_until=known.barred_until,
-                barred_reason=known.barred_reason,
-            ),
-            is_news=is_news,
+        self._providers[provider] = ProviderHealth(
+            latency_s=mean if known.latency_s else latency_s,
+            failure_share=self._mix(known, 0.0),
+            audit_share=known.audit_share,
+            failed_at=now,
+            retry_at=0.0 if known.is_probed else known.retry_at,
+            barred_until=known.barred_until,
+            barred_reason=known.barred_reason,
         )
+        if is_news:
+            self._on_change(provider)
 
     def report_audit(self, provider: Address, *, is_passed: bool) -> None:
         """An audit of one of its answers came to an end."""
@@ -286,10 +284,9 @@ class HealthBook:
             share += (known.failure_share - RISK_USUAL) * faded
         return share + FAILURE_WEIGHT * (sample - share)
 
-    def _put(self, provider: Address, state: ProviderHealth, *, is_news: bool = True) -> None:
+    def _put(self, provider: Address, state: ProviderHealth) -> None:
         self._providers[provider] = state
-        if is_news:
-            self._on_change(provider)
+        self._on_change(provider)
 
 
 def _ignore(provider: Address) -> None:

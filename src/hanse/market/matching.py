@@ -134,7 +134,7 @@ class Match:
         return tuple(one.candidate for one in self.ranked)
 
 
-class Judge(msgspec.Struct, frozen=True):
+class Judge(msgspec.Struct):
     """One request before the offers of one model: does this one fit, and how good is it?"""
 
     board: Board
@@ -143,6 +143,7 @@ class Judge(msgspec.Struct, frozen=True):
     now: float
     available: Available
     probes: bool = False  # whether one that is left alone for its failures may fit all the same
+    priced: tuple[Row, Candidate] | None = None  # the one that was looked at last
 
     def fits(self, row: Row) -> bool:
         """Whether no limit stands against it."""
@@ -172,8 +173,8 @@ class Judge(msgspec.Struct, frozen=True):
             return "region"
         if needs.quantisation and offer.quantisation != needs.quantisation:
             return "quantisation"
-        output_tokens = _get_output_tokens(offer, self.shape)
-        maximum_fee = get_maximum_fee(offer, self.shape.body_bytes, output_tokens)
+        candidate = price_offer(row.listed, self.shape)
+        self.priced, maximum_fee = (row, candidate), candidate.maximum_fee
         if needs.max_prices is not None and _find_dear(offer.prices, needs.max_prices):
             return "price"
         if needs.max_fee is not None and maximum_fee > needs.max_fee:
@@ -182,7 +183,8 @@ class Judge(msgspec.Struct, frozen=True):
 
     def to_candidate(self, row: Row) -> Candidate:
         """An offer that fits, with its fees."""
-        return price_offer(row.listed, self.shape)
+        priced = self.priced
+        return priced[1] if priced and priced[0] is row else price_offer(row.listed, self.shape)
 
     def explain(self, row: Row, kind: str) -> Exclusion:
         """The exclusion in words."""

@@ -204,7 +204,7 @@ def apply_issue(book: UserBook, *, maximum_fee: int, funded: int) -> UserBook:
     Raises:
         RequestError: `insufficient_balance`, with what is needed and what is there.
     """
-    committed = book.committed + maximum_fee
+    committed = book.acknowledged_fee + book.in_flight_fee + maximum_fee
     if committed > funded or committed > AMOUNT_MAX:
         raise RequestError(
             "insufficient_balance",

@@ -48,5 +48,6 @@ class Funding:
         if funds is None:
             return None
         book = self._books.get(provider)
-        committed = funds.claimed if book is None else book.committed
-        return max(0, funds.funded - committed)
+        if book is None:
+            return max(0, funds.funded - funds.claimed)
+        return max(0, funds.funded - book.acknowledged_fee - book.in_flight_fee)
