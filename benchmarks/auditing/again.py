@@ -28,7 +28,7 @@ from benchmarks.auditing.lane import (
 )
 from benchmarks.auditing.llama_side import GgufMany
 from benchmarks.auditing.plan import AGAIN_LANE
-from benchmarks.auditing.reading import PATH, calibrate_records
+from benchmarks.auditing.reading import PATH, calibrate_records, read_pairs
 from benchmarks.auditing.records import Record, append, read_done, read_records
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.engines.proving.reader_gguf import GgufReader
@@ -54,7 +54,9 @@ def audit_again(folder: Path, is_stopped: threading.Event) -> None:
     for records in _group(get_path(folder, SOURCE)):
         if is_stopped.is_set():
             return
-        if (records[0].job, records[0].question) not in done:
+        key = records[0].job, records[0].question
+        if key not in done:
+            done.add(key)  # a source that was stopped may have a question twice
             scale = copy.description.fingerprint_scale
             append(path, _audit(records, model, reader, scale))
 
@@ -87,7 +89,8 @@ def _group(path: Path) -> Iterator[list[Record]]:
 
 def ship(folder: Path, manifest_root: str, target: Path) -> None:
     """Write a calibration from all honest answers of this pair, held-out ones too."""
-    made = calibrate_records(list(read_records([get_path(folder, AGAIN_LANE)])), SHIPPED_QUANTILE)
+    (part,) = read_pairs([get_path(folder, AGAIN_LANE)]).values()
+    made = calibrate_records([*part.calibration, *part.held_out], SHIPPED_QUANTILE)
     named = msgspec.structs.replace(made.conditions, manifest_root=manifest_root)
     target.write_bytes(encode_calibration(msgspec.structs.replace(made, conditions=named)))
 

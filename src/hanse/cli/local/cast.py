@@ -29,8 +29,8 @@ BOND_MAX = "30"
 """What the watcher may have bonded at once, in whole units: one challenge."""
 
 CALIBRATION = Path(__file__).with_name("smollm2-calibration.json")
-"""Thresholds for copies of the packaged model between engine llama and cyllama, as
-`hanse audit calibrate` wrote them; docs/measurements.md says on what."""
+"""Thresholds for copies of the packaged model between engine llama and cyllama, from honest answers
+of `make bench-audit QUICK=0`; docs/measurements.md, "The round with a cheat", says which."""
 
 
 def get_copy_path(network: LocalNetwork) -> Path:
