@@ -45,8 +45,9 @@ Judged = tuple[Record, Judgement]
 
 def make_report(folder: Path) -> Iterator[dict[str, Any]]:
     """All lines, the summary last."""
-    pairs = read_pairs(folder / f"{lane}.jsonl" for lane in LANES)
     again = read_pairs([folder / f"{AGAIN_LANE}.jsonl"])
+    pairs = read_pairs(folder / f"{lane}.jsonl" for lane in LANES)
+    pairs = {pair: part for pair, part in pairs.items() if pair not in again}
     calibrations: dict[Pair, Calibration] = {}
     for pair, part in (*sorted(pairs.items()), *again.items()):
         try:
