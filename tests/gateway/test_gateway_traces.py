@@ -164,5 +164,5 @@ async def test_a_store_that_hangs_delays_no_answer_and_fails_none(tmp_path):
 async def test_without_traces_the_user_sends_no_key(tmp_path):
     async with open_market(tmp_path) as market:
         ask = read_ask("/v1/chat/completions", b'{"model":"m"}')
-        headers = market.hanse._buyer._get_headers("x", ask)
+        headers = market.hanse._buyer._get_headers("x", ask, None)
         assert headers.keys() == {"authorization", "content-type"}
