@@ -122,7 +122,7 @@ class Group:
         name = (features[5], features[6], features[2:4] == _UNKNOWN)
         tree = self.trees.get(name)
         if tree is None:
-            tree = self.trees[name] = RankTree()
+            tree = self.trees[name] = RankTree(name[0], is_one_speed=name[2])
         return tree
 
     def get_masks(self, region: str, quantisation: str) -> tuple[int, int] | None:

@@ -98,15 +98,8 @@ class Coefficients(msgspec.Struct, frozen=True):
     def get_score(self, features: Features) -> float:
         """The score; `hanse.market.tree` adds up in the same order, so that both round alike."""
         f0, f1, f2, f3, f4, f5, f6 = features
-        return (
-            self.input_price * f0
-            + self.output_price * f1
-            + self.first_token * f2
-            + self.token * f3
-            + self.risk * f4
-            + self.check * f5
-            + self.far * f6
-        )
+        own = self.input_price * f0 + self.output_price * f1 + self.risk * f4
+        return own + ((self.first_token * f2 + self.token * f3) + (self.check * f5 + self.far * f6))
 
     def get_parts(self, features: Features) -> tuple[float, ...]:
         """The score's five parts, in the order of `hanse.market.policy.WEIGHTS`."""

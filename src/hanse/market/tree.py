@@ -78,13 +78,18 @@ Found = list[tuple[float, str, Any]]
 
 
 class RankTree:
-    """Rows in a k-d tree."""
+    """Rows in a k-d tree; what is one for all of them is added up once.
 
-    def __init__(self, rows: Iterable[Any] = ()) -> None:
+    Attributes:
+        strength: steps below the strongest check; like their place, one for all rows.
+        is_one_speed: whether their times are one too, those of rows that were never measured.
+    """
+
+    def __init__(self, strength: int, *, is_one_speed: bool = False) -> None:
+        self.strength, self.is_one_speed = strength, is_one_speed
         self._root = _Node()
         self._size = 0
         self._changes = 0
-        self.rebuild(rows)
 
     def __len__(self) -> int:
         return self._size
@@ -172,19 +177,26 @@ def search(
     )
     first_mask, second_mask = masks or (-1, -1)
     push, pop = heappush, heappop
-    is_limited = masks is not None or strength_max < STRENGTH_MAX
-    heap: list[tuple[float, str, int, Any, bool]] = []
-    top = _Node()
-    top.children = [tree._root for tree in trees]
-    heap.append((0.0, "", 0, top, False))
+    is_limited = masks is not None
+    heap: list[tuple[float, str, int, Any, tuple[float, bool] | None]] = []
     number = 0
+    for tree in trees:
+        root = tree._root
+        if tree.strength <= strength_max and root.mask:
+            f0, f1, f2, f3, f4, f5, f6 = root.features
+            shared = c5 * f5 + c6 * f6
+            score = c0 * f0 + c1 * f1 + c4 * f4 + (c2 * f2 + c3 * f3 + shared)
+            if tree.is_one_speed:
+                shared = c2 * f2 + c3 * f3 + shared
+            number += 1
+            push(heap, (score, root.key, number, root, (shared, tree.is_one_speed)))
     found: Found = []
     limit = _INFINITE
     while heap:
-        bound, key, _, at, is_row = pop(heap)
+        bound, key, _, at, terms = pop(heap)
         if bound > limit:
             break
-        if is_row:
+        if terms is None:  # a row
             if fits(at):
                 found.append((bound, key, at))
                 if len(found) == most:
@@ -192,18 +204,20 @@ def search(
                 if len(found) == 1:
                     limit = bound * (1 + tolerance)
             continue
+        shared, is_one_speed = terms
         rows = at.rows
-        holds_rows = bool(rows)
+        below = None if rows else terms
         for child in rows or at.children:
             if is_limited and not (child.mask & first_mask and child.mask & second_mask):
                 continue  # before anything is added up: of a limit's rows most go here
-            f0, f1, f2, f3, f4, f5, f6 = child.features
-            if f5 > strength_max:
-                continue
-            score = c0 * f0 + c1 * f1 + c2 * f2 + c3 * f3 + c4 * f4 + c5 * f5 + c6 * f6
+            f0, f1, f2, f3, f4, _, _ = child.features
+            if is_one_speed:
+                score = c0 * f0 + c1 * f1 + c4 * f4 + shared
+            else:
+                score = c0 * f0 + c1 * f1 + c4 * f4 + (c2 * f2 + c3 * f3 + shared)
             if score <= limit:  # of an empty node: infinite or no number
                 number += 1
-                push(heap, (score, child.key, number, child, holds_rows))
+                push(heap, (score, child.key, number, child, below))
     return found
 
 
