@@ -91,6 +91,13 @@ def test_no_copy_and_no_thresholds_of_another_quantisation_are_taken(
         copies.get_means(OFFER)
     put(tmp_path, "fine", described)
     assert [one.path.name for one in copies.get_means(OFFER)] == ["fine.gguf"]
+    odd = msgspec.structs.replace(OFFER, quantisation="the best")
+    assert {
+        one.path.name
+        for one in open_copies(
+            tmp_path, write(tmp_path / "u.json", quantisation="unknown")
+        ).get_means(odd)
+    } == {"coarse.gguf", "fine.gguf"}  # a provider's words are no way out
     coarse = msgspec.structs.replace(OFFER, quantisation="Q4_0")
     with pytest.raises(RequestError, match="no calibration for Q4_0"):
         copies.get_means(coarse)
@@ -116,7 +123,8 @@ def test_of_several_calibrations_the_offered_engines_is_taken(
     [
         ("all F32", "F32"), ("Q8_0", "Q8_0"), ("Q4_K - Medium", "Q4_K_M"),
         ("Q3_K - Large", "Q3_K_L"), ("Q2_K - Medium", "Q2_K"), ("IQ4_NL - 4.5 bpw", "IQ4_NL"),
-        ("(guessed) Q8_0", "Q8_0"), ("bf16", "BF16"),
+        ("(guessed) Q8_0", "Q8_0"), ("bf16", "BF16"), ("bfloat16", "BF16"), ("fp16", "F16"),
+        ("8-bit, the best", "unknown"), ("", "unknown"), ("none", "unknown"),
     ],
 )  # fmt: skip
 def test_a_servers_words_for_a_type_are_known(told: str, is_of: str) -> None:
