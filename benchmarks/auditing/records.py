@@ -88,7 +88,8 @@ def read_done(path: Path) -> set[tuple[str, int]]:
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
-        path.write_bytes(whole)
+        with path.open("r+b") as file:  # not written anew: a kill then would lose hours
+            file.truncate(len(whole))
     return {(record.job, record.question) for record in read_records([path])}
 
 
