@@ -178,6 +178,14 @@ def test_a_call_that_is_whole_keeps_nobody_from_going_on():
     assert not find_obstacle({**CHAT, "n": 2}, delivered)
 
 
+def test_a_long_prompt_is_not_read_once_for_each_choice():
+    """Whoever breaks off on purpose could make others earn it many times over."""
+    long = {**CHAT, "messages": [{"role": "user", "content": "x" * 50_000}]}
+    assert "bytes of prompts" in find_obstacle({**long, "n": 4}, deliver(*BROKEN))
+    assert not find_obstacle({**long, "n": 3}, deliver(*BROKEN))  # two of them go on
+    assert not find_obstacle({**long, "n": 2}, deliver(*BROKEN))
+
+
 def test_a_request_for_one_choice_has_its_seed_and_nothing_of_the_others():
     delivered = deliver(*BROKEN)
     rest = json.loads(make_rest({**PLAIN, "n": 3, "best_of": 3, "seed": 5}, delivered, 2))

@@ -30,6 +30,10 @@ from hanse.protocol.hashing import DONE_FRAME
 TOKEN_BYTES_MAX = 32
 """Of text for each token that was asked for; tokens of ordinary text have about four."""
 
+PROMPTS_BYTES_MAX = 131_072
+"""Of bodies that ask for several choices one by one: some 32,000 tokens. Each reads the prompt
+anew, so whoever breaks off on purpose could have others earn it sixteen times over."""
+
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _BOUND = ("grammar", "json_schema", "guided_json", "guided_regex", "guided_grammar", "suffix")
 
@@ -54,6 +58,10 @@ def find_obstacle(request: dict[str, Any], delivered: Delivered) -> str:
         return "it had come to its end"
     if max(delivered.choices, default=0) >= choices:
         return f"it has more choices than {choices}"
+    if len(going) > 1:
+        read_bytes = len(going) * len(msgspec.json.encode(request))
+        if read_bytes > PROMPTS_BYTES_MAX:
+            return f"its {len(going)} choices would read {read_bytes} bytes of prompts"
     for index in going:
         if found := _find_obstacle_of_choice(request, delivered.get(index)):
             return found
