@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -275,6 +276,57 @@ async def test_the_url_is_known_before_it_serves_and_after_it_stopped():
     await http.start(answer_ok)
     await http.stop()
     assert http.url == url != "http://127.0.0.1:0"
+
+
+class StoppedLoop:
+    """A clock that stands still, and what was to be called when."""
+
+    def __init__(self):
+        self.now, self.due = 1_000.0, []
+
+    def time(self):
+        return self.now
+
+    def call_later(self, for_s, call):
+        entry = (self.now + for_s, call)
+        self.due.append(entry)
+        return SimpleNamespace(cancel=lambda: self.due.remove(entry))
+
+    def go_on_to_the_next(self):
+        self.now, call = self.due.pop(0)
+        call()
+
+
+def test_a_connection_is_closed_so_long_after_its_last_answer_by_one_timer():
+    loop, closed = StoppedLoop(), []
+    config = create_config(answer_ok, keep_alive_s=75)
+    config.load()
+    protocol = config.http_protocol_class(config, ServerState(), {}, loop)
+    protocol.connection_made(
+        SimpleNamespace(
+            get_extra_info=lambda name, default=None: default,
+            is_closing=lambda: bool(closed),
+            close=lambda: closed.append(loop.now),
+            abort=lambda: None,
+            pause_reading=lambda: None,
+            resume_reading=lambda: None,
+        )
+    )
+    protocol._stop_timer()  # its head came
+    protocol.on_response_complete()
+    loop.now += 50
+    protocol.data_received(b"GET / HTTP/1.1\r\n")  # the second request
+    protocol._stop_timer()
+    protocol.on_response_complete()
+    assert [at for at, _ in loop.due] == [1_075.0]  # the first answer's
+    loop.go_on_to_the_next()
+    assert (closed, [at for at, _ in loop.due]) == ([], [1_125.0])
+    protocol._idle_since = None  # a request is at work
+    loop.go_on_to_the_next()
+    assert (closed, loop.due) == ([], [])
+    protocol.on_response_complete()
+    loop.go_on_to_the_next()
+    assert closed == [1_200.0]
 
 
 async def test_an_idle_server_wakes_nobody_and_stops_at_once():

@@ -6,14 +6,15 @@
     await server.start(app)     server.url     await server.stop()
 
     listener     socket, descriptors, uvicorn's settings       server    start and stop
-    connection   one connection: bounds of its head, and one packet for what belongs together
+    connection   one connection: bounds of its head, its idle time
+    gathering    one packet for what belongs together
     departure    learning that the other end has hung up
     looks        one timer for all requests that want a look every so often
     process      the loops beside a server, and its end by a signal
 
 Applications are raw ASGI. In `scope["state"][ABORT]` each request finds a function that drops its
-connection, and in `scope["state"][COMPLETE]` that all of its body has come. Whose process this is,
-what it answers and how it drains are no business of this folder.
+connection, and in `scope["state"][COMPLETE]` its body once all of that has come. Whose process this
+is, what it answers and how it drains are no business of this folder.
 
 Source: docs/decisions/0011-serving.md.
 """

@@ -14,7 +14,7 @@ Source: uvicorn 0.54, `uvicorn/protocols/http/httptools_impl.py`.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import httptools
 import msgspec
@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.serving.departure import LEFT
+from hanse.serving.gathering import GatheringTransport
 
 ABORT = "hanse.abort"
 """Where a request's scope holds, in its state, a function that drops the connection."""
@@ -55,59 +56,6 @@ LINGER_S = 1.0
 LINGER_BYTES_MAX = 8 * 1024 * 1024
 """Of those bytes, so many: a whole body may be on its way already; more is no honest caller's."""
 
-GATHERED_BYTES_MAX = 64 * 1024
-"""Written at once however early it is: the buffer's high-water mark must see it."""
-
-
-class _GatheringTransport:
-    """A transport that hands what is written in one turn of the loop to the system in one call.
-
-    A head and its first frame, or the frames of one arrival, are one packet instead of several:
-    the system call is most of what a small frame costs. Nothing waits for it: the call is made
-    before the loop looks at the network again.
-    """
-
-    __slots__ = (
-        *("_loop", "_parts", "_size", "_transport"),
-        *("abort", "is_closing", "pause_reading", "resume_reading"),
-    )
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        # asked several times a request: bound here, they cost no call of `__getattr__`
-        self.abort = transport.abort
-        self.is_closing = transport.is_closing
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-        self._loop = loop
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self.flush)
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size >= GATHERED_BYTES_MAX:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._parts and not self._transport.is_closing():
-            self._transport.write(b"".join(self._parts))
-        self._parts.clear()
-        self._size = 0
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def write_eof(self) -> None:
-        self.flush()
-        self._transport.write_eof()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. `create_config` makes a class of it that has its limits."""
@@ -122,12 +70,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _read_bytes = 0
     _idle_bytes = 0
     _has_advanced = False
+    _idle_since: float | None = None  # loop time of the last answer's end
     _head_timer: asyncio.TimerHandle | None = None
     _on_left: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse what is one too many; else give it `head_read_s` for its first head."""
-        super().connection_made(_GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self.connections_max:
             most = self.connections_max
             self._refuse(TransientError("overloaded", f"{most} connections are open already"))
@@ -137,6 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the timer go with the connection, and tell who watches."""
         self._stop_timer()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
         if self._on_left is not None:
             self._on_left()
@@ -156,9 +106,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._read_bytes = len(data)
         self._has_advanced = False
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._idle_since = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -226,10 +174,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.more_body = False
             cycle.message_event.set()
 
+    def on_response_complete(self) -> None:
+        """An answer has ended; the idle timer runs on, and looks how long ago that was."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_idle(self.timeout_keep_alive)
+
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that idles, also if its other end does not read."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:  # at work; the answer's end begins anew
+            return
+        rest_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if rest_s > 0.001:  # the clock's step
+            self._wait_idle(rest_s)
+            return
         self.transport.close()
         self.loop.call_later(CLOSE_S, self.transport.abort)
+
+    def _wait_idle(self, for_s: float) -> None:
+        task = self.loop.call_later(for_s, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = task
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
@@ -248,10 +220,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _is_unattended(self) -> bool:
         """Whether bytes came while nothing is served and no timer runs.
 
-        uvicorn stops its idle timer at any byte, and starts it after an answer only.
+        A connection idles after an answer only, and until the next byte.
         """
         idle = self.cycle is None or (self.cycle.response_complete and not self.pipeline)
-        return idle and self.timeout_keep_alive_task is None
+        return idle and self._idle_since is None
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(self.head_read_s, self._time_out)
