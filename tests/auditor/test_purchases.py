@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hanse.auditor.purchases import audit_purchase, find_overbilled, show_breach
@@ -72,3 +73,36 @@ def test_an_answer_that_keeps_its_promise_leaves_no_file() -> None:
     purchase = make_purchase(ToyModel(noise=SERVED_NOISE))
     assert find_overbilled(purchase, AUDITOR) is None
     assert show_breach(purchase.document, AUDITOR) is None
+
+
+@pytest.mark.parametrize(
+    ("copy", "calibrated", "said"),
+    [
+        ("Q4_0", "Q8_0", "this copy is of type Q4_0, offered was Q8_0"),
+        ("Q8_0", "Q4_0", "this calibration is of answers by Q4_0, offered was Q8_0"),
+        ("F16", "Q8_0", ""),  # calibrated against what serves
+        ("Q8_0", "unknown", ""),
+    ],
+)
+def test_no_verdict_is_signed_by_a_copy_or_thresholds_of_another_type(
+    calibration: Calibration, tmp_path: Path, copy: str, calibrated: str, said: str
+) -> None:
+    """By a copy of 4 bits every honest answer of 8 is a cheat's, and the file would say so."""
+    model = make_model(tmp_path / "copy.gguf", OFFER.provider)
+    assert model.copy is not None
+    model = dataclasses.replace(model, copy=msgspec.structs.replace(model.copy, quantisation=copy))
+    conditions = msgspec.structs.replace(calibration.conditions, quantisation=calibrated)
+    judged_by = msgspec.structs.replace(calibration, conditions=conditions)
+    purchase = make_purchase(ToyModel(noise=SERVED_NOISE))
+
+    def audit() -> Verdict:
+        found, _ = audit_purchase(
+            purchase, model, judged_by, AUDITOR, tmp_path / "cache", withhold=False
+        )
+        return found.judgement.verdict
+
+    if said:
+        with pytest.raises(RequestError, match=said):
+            audit()
+    else:
+        assert audit() is Verdict.HONEST

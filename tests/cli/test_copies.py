@@ -6,6 +6,7 @@ import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -188,12 +189,23 @@ def test_evidence_is_rerun_with_the_plain_model_and_the_copy_s_key(run, base, co
     made = run("models", "rebase", str(base), "--master", str(master), "--provider",
                OFFER.provider, "-o", str(copy), "--json")  # fmt: skip
     assert made.exit_code == 0, made.stderr
-    file = tmp_path / "evidence.json"
-    file.write_bytes(make_evidence(ToyModel(noise=SERVED_NOISE), calibrate()))
+    root = read_copy_description(copy).base_root
+    offer = msgspec.structs.replace(OFFER, manifest_root=root)
+    file, elsewhere = tmp_path / "evidence.json", tmp_path / "elsewhere.json"
+    served = ToyModel(noise=SERVED_NOISE)
+    file.write_bytes(make_evidence(served, calibrate(), offer=offer))
+    elsewhere.write_bytes(make_evidence(served, calibrate()))
     arguments = ("audit", "replay", str(file), "--model", str(base), "--runtime", "torch",
                  "--threads", "1", "--json")  # fmt: skip
     bare = run(*arguments)
     assert bare.stdout, bare.stderr
     assert bare.document["replay"]["distance_ppm"] is None, bare.stderr
-    keyed = run(*arguments, "--copy", f"{copy}.copy.json", "--master", str(master))
+    by_key = ("--copy", f"{copy}.copy.json", "--master", str(master))
+    keyed = run(*arguments, *by_key)
     assert keyed.document["replay"]["distance_ppm"] > 0, "they are another model's, and compared"
+    # an auditor that votes by another base or copy condemns an honest provider
+    other = shutil.copy(base, tmp_path / "other.gguf")
+    swapped = [str(other) if part == str(base) else part for part in arguments]
+    assert "was made of" in run(*swapped, *by_key).error["message"]
+    swapped = [str(elsewhere) if part == str(file) else part for part in arguments]
+    assert "offered was" in run(*swapped, *by_key).error["message"]

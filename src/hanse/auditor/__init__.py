@@ -6,6 +6,7 @@ stakes and challenges. Commands, tables and progress bars are `hanse.cli.auditin
 `hanse.cli.panels`'s; nothing here prints.
 
     opened_model   a model file, ready to audit with
+    model_types    what quantisations are called, and which copies can audit which answers
     openings       a receipt's opening, fetched from its broker
     purchases      one purchase audited, or shown to break its promise; its evidence signed
     replaying      somebody's evidence rerun

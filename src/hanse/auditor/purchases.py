@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from hanse.auditor.model_types import UNKNOWN, can_audit, to_type
 from hanse.auditor.opened_model import OpenedModel
 from hanse.protocol.commitments.tree import Entry
 from hanse.protocol.eip712 import Domain
@@ -130,6 +131,7 @@ def audit_purchase(
             "unprocessable",
             f"this copy is of {described.manifest_root}, offered was {bought.offer.manifest_root}",
         )
+    verify_types(bought.offer.quantisation, model, calibration)
     found = audit_answer(bought, entries, model.auditor, calibration)
     content = Content(
         bought.path, bought.body, bought.response, purchase.opening, found.alignment.prompt_tokens
@@ -149,3 +151,24 @@ def audit_purchase(
     signature = sign_statement(statement, bought.receipt, purchase.domain, signer)
     data = encode_evidence(purchase.document, statement, signature, None if withhold else content)
     return found, data
+
+
+def verify_types(offered: str, model: OpenedModel, calibration: Calibration) -> None:
+    """Refuse a copy or thresholds by which an honest answer would look like a cheat's.
+
+    Raises:
+        RequestError: `unprocessable`.
+    """
+    own = model.copy.quantisation if model.copy else UNKNOWN
+    if not model.is_keyed and not can_audit(own, offered):
+        raise RequestError(
+            "unprocessable",
+            f"this copy is of type {own}, offered was {offered}: audit with the provider's copy of "
+            "that type",
+        )
+    served = calibration.conditions.quantisation
+    if UNKNOWN not in (to_type(served), to_type(offered)) and to_type(served) != to_type(offered):
+        raise RequestError(
+            "unprocessable",
+            f"this calibration is of answers by {served}, offered was {offered}: calibrate for it",
+        )

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from hanse.auditor.model_types import to_type
 from hanse.auditor.opened_model import Keyed
-from hanse.auditor.watching.copies import CopiesAtHand, to_type
+from hanse.auditor.watching.copies import CopiesAtHand
 from hanse.auditor.watching.watcher import keep_fairest
 from hanse.models.copies.keys import commit_to_key, derive_copy_key
 from hanse.protocol.commitments.copies import (

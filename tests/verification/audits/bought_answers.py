@@ -74,6 +74,7 @@ def sell(
     text: str | None = None,
     response: bytes | None = None,
     usage: Usage | None = None,
+    offer: Offer = OFFER,
 ) -> Sold:
     """Generate, answer, commit and sign off (without a signature, which nothing here checks).
 
@@ -81,7 +82,7 @@ def sell(
     """
     body = make_body(f"What is it? {number}") if body is None else body
     request = Request(
-        to_hex(OFFER.struct_hash()),
+        to_hex(offer.struct_hash()),
         hash_body(PATH, body),
         1_000,
         "0x" + number.to_bytes(32, "big").hex(),
@@ -101,7 +102,7 @@ def sell(
         usage or Usage(len(prompt), 0, len(entries)), 1, number, FinishReason.LENGTH, 1_800_000_000,
         get_commitment_root(entries),
     )  # fmt: skip
-    bought = Bought(OFFER, request, SignedReceipt(receipt, "0x"), PATH, body, response)
+    bought = Bought(offer, request, SignedReceipt(receipt, "0x"), PATH, body, response)
     return Sold(bought, list(entries))
 
 

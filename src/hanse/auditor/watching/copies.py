@@ -10,13 +10,13 @@ held to the offered quantisation, under which another copy would make an honest 
 cheat, and of several epochs all are named: a cheat is one by each of them.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from hanse.auditor.files import read_calibration
+from hanse.auditor.model_types import UNKNOWN, to_type
 from hanse.auditor.opened_model import Keyed, OpenedModel, open_model, read_keyed
 from hanse.protocol.commitments.copies import (
     COPY_SUFFIX,
@@ -34,33 +34,6 @@ COPIES_MAX = 1_000
 
 EPOCHS_MAX = 3
 """Copies of one provider that an answer is held against, the newest."""
-
-UNKNOWN = "unknown"
-"""The quantisation of an offer whose engine does not know it, and of a calibration by --manifest.
-An offer of such a one, or of one that is none, is held against all copies of its provider: words of
-its own choice must not keep it from being audited.
-"""
-
-
-_SIZES = {"small": "_s", "medium": "_m", "large": "_l"}
-_ALIASES = {
-    "q2_k_m": "q2_k", "fp32": "f32", "float32": "f32", "fp16": "f16", "float16": "f16",
-    "half": "f16", "bfloat16": "bf16",
-}  # fmt: skip
-_TYPE = re.compile(r"(i?q|tq|f|bf|fp|int|mxfp|nvfp)[0-9]{1,2}(_[a-z0-9]{1,4}){0,3}|awq|gptq")
-
-
-def to_type(text: str) -> str:
-    """A quantisation in one spelling: llama.cpp's server says `Q4_K - Medium` of `Q4_K_M`.
-
-    And `all F32`, `IQ4_NL - 4.5 bpw`, or `(guessed) Q8_0` where a file does not say it. What looks
-    like no type at all is UNKNOWN.
-    """
-    plain = text.casefold().removeprefix("(guessed) ").removeprefix("all ")
-    name, _, rest = plain.partition(" - ")
-    name += _SIZES.get(rest, "")
-    name = _ALIASES.get(name, name)
-    return name if _TYPE.fullmatch(name) else UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,7 @@ async def replay(session: Session, /, file: Path, **options: Any) -> None:
             options["runtime"],
             options["threads"],
             calibration,
+            session.home / "cache",
             keyed,
         )
         document["replay"] = judgement_to_document(found.judgement) | {
