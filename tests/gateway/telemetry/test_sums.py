@@ -47,6 +47,14 @@ def test_a_mistake_makes_no_thousand_series() -> None:
     assert len(times.list_stages()) == STAGES_MAX
 
 
+def test_an_application_that_left_is_no_failure_of_its_provider() -> None:
+    tally = Tally()
+    tally.add(make_record(status=499, is_broken=True), 3)
+    document = tally.to_document()
+    assert (document["requests"], document["failed"], document["fee"]) == (1, 0, "3")
+    assert document["providers"][0]["failed"] == 0
+
+
 def test_sums_by_provider_and_model() -> None:
     tally = Tally()
     tally.add(make_record(first_ms=10.0, at=1.0), 5)

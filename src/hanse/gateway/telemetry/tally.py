@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
+from hanse.gateway.exchange import STATUS_GONE
 from hanse.gateway.telemetry.record import RequestRecord, is_served
 
 PROVIDERS_MAX = 256
@@ -58,7 +59,7 @@ class Tally:
 
     Attributes:
         requests: paid requests that have ended.
-        failed: of them, those that were not served.
+        failed: of them, those that were not served, though the application waited for them.
         fee: base units paid.
         recent: the newest, the newest last.
     """
@@ -71,7 +72,8 @@ class Tally:
 
     def add(self, record: RequestRecord, fee: int) -> None:
         """One paid request has ended."""
-        failed = int(not is_served(record))
+        has_left = record.status == STATUS_GONE  # which is no failure of anybody's
+        failed = int(not is_served(record) and not has_left)
         self.requests += 1
         self.failed += failed
         self.fee += fee
