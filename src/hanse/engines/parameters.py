@@ -68,9 +68,9 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 """Fields that are accepted with a value that changes nothing, and refused with any other."""
 
-_OPTIONAL = frozenset({"logprobs", "grammar", "tools", "tool_choice", "response_format"})
-"""Fields that an engine need not offer."""
-
+_OPTIONAL = frozenset(  # what an engine need not offer, or not with any value
+    ["n", "best_of", "dimensions", "logprobs", "grammar", "tools", "tool_choice", "response_format"]
+)
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 Check = Callable[[str, Any], Any]
@@ -100,7 +100,8 @@ def check_request(request: EngineRequest, capabilities: Capabilities) -> dict[st
         elif not (value is None or name in IGNORED or name in _HANDLED):
             _refuse_unless_neutral(name, value, capabilities)
     _check_required(request.operation, out)
-    _check_capabilities(out, capabilities)
+    if not _OPTIONAL.isdisjoint(out):
+        _check_capabilities(out, capabilities)
     if request.operation is not Operation.EMBEDDINGS:
         _settle_output_limit(out, capabilities.output_tokens_max)
     return out
@@ -138,16 +139,6 @@ def _check_required(operation: Operation, out: dict[str, Any]) -> None:
 
 
 def _check_capabilities(out: dict[str, Any], capabilities: Capabilities) -> None:
-    if not _OPTIONAL.isdisjoint(out):
-        _check_optional(out, capabilities)
-    if "n" in out or "best_of" in out:
-        _settle_choices(out, capabilities.choices_max)
-    known, asked = capabilities.embedding_dimensions, out.get("dimensions")
-    if known and asked is not None and asked != known:
-        raise _unsupported("dimensions", f"is {asked}, but this model's vectors have {known}")
-
-
-def _check_optional(out: dict[str, Any], capabilities: Capabilities) -> None:
     offered = {
         "logprobs": capabilities.logprobs,
         "grammar": capabilities.grammar,
@@ -162,6 +153,10 @@ def _check_optional(out: dict[str, Any], capabilities: Capabilities) -> None:
             raise _unsupported(name, "is not offered by this model's engine")
     if not capabilities.tools:
         out.pop("tool_choice", None)
+    _settle_choices(out, capabilities.choices_max)
+    known, asked = capabilities.embedding_dimensions, out.get("dimensions")
+    if known and asked is not None and asked != known:
+        raise _unsupported("dimensions", f"is {asked}, but this model's vectors have {known}")
 
 
 def _settle_choices(out: dict[str, Any], limit: int) -> None:

@@ -203,10 +203,8 @@ class SqliteDatabase:
     def _hold(
         self, transaction: SharedTransaction, write: Write, loop: asyncio.AbstractEventLoop
     ) -> None:
-        """Leave it open behind one write that was begun and came alone.
-
-        Under load commits are shared anyway, and files that are always held would starve others.
-        """
+        """Leave it open behind one write that was begun and came alone."""
+        # Under load commits are shared anyway, and files that are always held would starve others.
         write.transaction = transaction
         transaction.owner = self
         self._held, self._held_loop = transaction, loop
@@ -256,8 +254,7 @@ class SqliteDatabase:
     def _take(self) -> list[Write]:
         if len(self._queue) > WRITES_PER_COMMIT_MAX:
             return [self._queue.popleft() for _ in range(WRITES_PER_COMMIT_MAX)]
-        batch = list(self._queue)
-        self._queue.clear()
+        batch, self._queue = list(self._queue), deque()
         return batch
 
     def _run_in_thread(self, batch: list[Write]) -> None:
