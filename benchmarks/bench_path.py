@@ -11,9 +11,9 @@ engine's own, asked directly in the same run; the added first-token times are ov
 the same machine, with the load generator beside it. LiteLLM runs in an environment of its own, with
 one worker, no database and no logging, which is its cheapest form.
 
-All stand at once and take turns, a fifth of the load at a time: a machine whose speed changes
-within a minute (others on the same host) changes it for each. `ratio_to_litellm` is of the sums,
-`ratio_of_rounds` the lowest and the highest of a round.
+All stand at once and, after `WARM_UP` requests each, take turns, a fifth of the load at a time: a
+machine whose speed changes within a minute (others on the same host) changes it for each.
+`ratio_to_litellm` is of the sums, `ratio_of_rounds` the lowest and the highest of a round.
 """
 
 import argparse
@@ -41,6 +41,11 @@ CONCURRENCIES = (1, 16, 64)
 ROUNDS = 5
 """Turns of each side."""
 
+WARM_UP = 600
+"""Answered one at a time by each side before it is measured: more than
+COMMITS_PER_CHECKPOINT, up to which a started server's log grows and each commit writes its inode
+too."""
+
 RATIO_BAR = 0.1
 """At most this part of LiteLLM's processor time a request; the benchmark fails above it."""
 
@@ -56,6 +61,8 @@ async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[d
         if with_peers:
             litellm = await stack.enter_async_context(run_litellm(mock_url))
             sides.append(Side(litellm, peer_requests // ROUNDS))
+        for side in sides:
+            await side.warm_up()
         for _ in range(ROUNDS):
             for side in sides:
                 await side.run_round()
@@ -71,8 +78,12 @@ class Side:
         self._requests = requests
         self.rounds: dict[int, list[LoadResult]] = {c: [] for c in CONCURRENCIES}
 
+    async def warm_up(self) -> None:
+        """Answer until nothing is there for the first time."""
+        await run_load(self._target, requests=WARM_UP, concurrency=1)
+
     async def run_round(self) -> None:
-        """Warm up, then one load for each concurrency."""
+        """One load for each concurrency, after a few to get there."""
         for concurrency, results in self.rounds.items():
             await run_load(self._target, requests=max(20, concurrency), concurrency=concurrency)
             result = await run_load(self._target, requests=self._requests, concurrency=concurrency)
