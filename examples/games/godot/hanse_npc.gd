@@ -224,9 +224,7 @@ class HanseCall:
 				_ask_or_end(on_words)
 			HTTPClient.STATUS_BODY:
 				_read_head()
-				_bytes.append_array(_http.read_response_body_chunk())
-				if on_words.is_valid() and _http.get_response_code() == 200:
-					_read_frames(on_words)
+				_read_body(on_words)
 			_:
 				fail("unreachable", "the connection to the gateway failed")
 		return _ended
@@ -244,6 +242,19 @@ class HanseCall:
 		else:
 			text = _bytes.get_string_from_utf8()
 			_ended = true
+
+	## All that is there: a stream may bring more chunks than the game has frames.
+	func _read_body(on_words: Callable) -> void:
+		var more := true
+		while more and _http.get_status() == HTTPClient.STATUS_BODY:
+			var chunk := _http.read_response_body_chunk()
+			more = not chunk.is_empty()
+			_bytes.append_array(chunk)
+		if on_words.is_valid() and _http.get_response_code() == 200:
+			_read_frames(on_words)
+		# the next poll may only find that the server has closed the connection
+		if not _ended and _http.get_status() == HTTPClient.STATUS_CONNECTED:
+			_ask_or_end(on_words)
 
 	func _read_head() -> void:
 		if _told.is_empty():
