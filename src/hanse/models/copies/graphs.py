@@ -5,7 +5,7 @@ compute the same function, for a stream that is as wide as all heads together:
 
 | graph | has besides Llama's | takes |
 | --- | --- | --- |
-| `qwen2` | biases of queries, keys and values: zero | plain rotary positions |
+| `qwen2` | biases of queries, keys and values, if a model has them | plain rotary positions |
 | `phimoe` | more biases: zero; one expert, always chosen with weight 1 | rotary factors |
 
 Both turn the two halves of a head (`split_pairs`). Where all heads are narrower than the stream
@@ -111,7 +111,7 @@ def plan_layer(shape: Shape, graph: Graph) -> dict[str, tuple[int, ...]]:
         "ffn_up.weight": (hidden, width),
         "ffn_down.weight": (width, hidden),
     }
-    if shape.has_biases or graph.is_lifted:
+    if shape.has_biases or graph.name == "phimoe":  # qwen2's loader takes them or leaves them
         planned |= {"attn_q.bias": (inner,), "attn_k.bias": (keys,), "attn_v.bias": (keys,)}
     if graph.name == "phimoe":
         for name, expert in EXPERTS.items():
