@@ -205,6 +205,17 @@ async def test_bad_requests_are_refused_before_anything_is_signed(
         assert await hanse.get_exposures() == []
 
 
+async def test_a_stream_that_broke_off_does_not_end_when_asked_again(world: World) -> None:
+    world.only(world.cheap)
+    async with world.open() as hanse:
+        world.cheap.lie = "cut-before-receipt"
+        stream = await hanse.request("/v1/chat/completions", STREAM)
+        for _ in range(2):
+            with pytest.raises(TransientError, match="broke off"):
+                while await stream.read_batch():
+                    pass
+
+
 async def test_a_voucher_that_is_too_low_is_signed_again_once(world: World) -> None:
     world.only(world.cheap)
     async with world.open() as hanse:

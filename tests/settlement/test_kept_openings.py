@@ -3,9 +3,13 @@
 The figures of real answers are in docs/measurements.md; here a normal distribution stands for them.
 """
 
+import asyncio
 import random
 import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -133,6 +137,34 @@ async def test_rows_from_before_are_given_as_they_are() -> None:
     )
     book = await open_opening_book(database)
     assert await book.find(BUYER, SIGNER, REQUEST, NOW) == opening
+    await database.close()
+
+
+class CountingExecutor(ThreadPoolExecutor):
+    """Counts what it was given and has not done."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.given: set[Future[Any]] = set()
+        self.most = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        self.given = {one for one in self.given if not one.done()} | {future}
+        self.most = max(self.most, len(self.given))
+        return future
+
+
+async def test_a_buyer_who_asks_many_times_at_once_keeps_one_thread_busy() -> None:
+    executor = CountingExecutor()
+    asyncio.get_running_loop().set_default_executor(executor)
+    database = await open_database(":memory:")
+    book = await open_opening_book(database)
+    answer = make_answer(2_000)
+    await book.keep(BUYER, SIGNER, REQUEST, answer, NOW)
+    found = await asyncio.gather(*[book.find(BUYER, SIGNER, REQUEST, NOW) for _ in range(8)])
+    assert found == [encode_opening(answer)] * 8
+    assert executor.most == 1
     await database.close()
 
 

@@ -158,6 +158,8 @@ class Answer:
                     raise self._odd
                 is_last = self._read_chunk(await self._response.read(), batch)
         except BaseException as error:
+            if isinstance(error, HanseError):
+                self._odd = error  # who asks again must not take it for an end
             self._abandon(error)
             raise
         if self._is_open and is_last:

@@ -19,6 +19,7 @@ In the broker's database, in a table and a commit of its own. Source:
 
 import asyncio
 from collections.abc import Sequence
+from weakref import WeakValueDictionary
 
 from hanse.protocol.commitments.tree import (
     OPENING_RETAINED_S,
@@ -51,6 +52,9 @@ STEPS = (
 SWEPT_MAX = 1_000
 """Openings that one write lets go of, at most, so that no commit waits for a day's worth."""
 
+ENCODED_AT_ONCE_MAX = 2048
+"""Positions encoded on the loop: 8 ms, as long as other streams may wait."""
+
 _KEEP = (
     "INSERT INTO receipt_openings (request_id, signer, user_address, expires_at, kept) "
     "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -71,6 +75,9 @@ class OpeningBook:
     def __init__(self, database: Database, retained_s: int = OPENING_RETAINED_S) -> None:
         self._database = database
         self._retained_s = retained_s
+        self._turns: WeakValueDictionary[tuple[Address, Address], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
 
     async def keep(
         self,
@@ -85,13 +92,21 @@ class OpeningBook:
         Raises:
             TransientError: `store_unavailable`; nothing is kept then.
         """
-        row = (request_id, signer, user, now_s + self._retained_s, encode_kept(entries))
+        kept = (
+            encode_kept(entries)
+            if len(entries) <= ENCODED_AT_ONCE_MAX
+            else await asyncio.to_thread(encode_kept, entries)
+        )
+        row = (request_id, signer, user, now_s + self._retained_s, kept)
         await self._database.write(lambda tx: tx.execute(_KEEP, row))
 
     async def find(
         self, user: Address, signer: Address, request_id: Hash32, now_s: int
     ) -> bytes | None:
         """The opening of one request of this sub-account as it is sent, or None.
+
+        A sub-account's are read one after another: the longest takes seconds of the processor, and
+        whoever asked for it a hundred times at once would keep everybody else's waiting.
 
         Raises:
             InvariantError: `invariant_broken` if what is kept was damaged.
@@ -101,10 +116,11 @@ class OpeningBook:
             found = tx.find_one(_FIND, (request_id, signer, user, now_s))
             return bytes(found[0]) if found else None
 
-        kept = await self._database.read(find)
-        if kept is None or kept.startswith(OPENING_TAG):  # a row from before the kept form
-            return kept
-        return encode_opening(await asyncio.to_thread(decode_kept, kept))  # seconds of the longest
+        async with self._turns.setdefault((user, signer), asyncio.Lock()):
+            kept = await self._database.read(find)
+            if kept is None or kept.startswith(OPENING_TAG):  # a row from before the kept form
+                return kept
+            return encode_opening(await asyncio.to_thread(decode_kept, kept))
 
     async def sweep(self, now_s: int) -> int:
         """Let go of openings past the audit window, at most SWEPT_MAX; returns how many."""
