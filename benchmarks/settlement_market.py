@@ -1,7 +1,7 @@
 """The market of `sim_settlement`: contracts on an EVM, one provider, one recorder, n users.
 
 `SimulatedChain` keeps the contracts' storage outside of any EVM and runs every transaction on a
-fresh one on top of it, so that storage is as cold as on a real chain (`state_server.py`). Opening
+fresh one on top of it, so that storage is as cold as on a real chain (`StateServer`). Opening
 sub-accounts is not what is measured: it runs on one warm EVM, user by user, and what it stored is
 then read out of it.
 
@@ -16,7 +16,6 @@ from typing import Any
 import pyrevm
 from coincurve import PrivateKey
 
-from benchmarks.state_server import StateServer
 from hanse.contracts.artifacts import load_artifact
 from hanse.contracts.claims import Claim, decode_results, encode_settle, get_sub_account_key
 from hanse.contracts.deployment import Terms
@@ -40,10 +39,10 @@ from tests.contracts.cold_gas import (
     FLOOR_GAS_PER_TOKEN,
     INTRINSIC_GAS,
     SPEC,
-    State,
     read_state,
 )
 from tests.contracts.local_evm import CHAIN_ID, Key, deploy_hanse, key_of
+from tests.contracts.state_server import State, StateServer
 
 START_S = 1_800_000_000
 LOCK_TIME_S = 6 * 3_600

@@ -29,7 +29,6 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("HANSE_VLLM"), reason="HANSE_VLLM is not set"),
     pytest.mark.skipif(find_python() is None, reason="no vLLM: make test-vllm installs it"),
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(600),
 ]
 
 ORDER = CopyOrder(bytes(range(32)), "0x" + "11" * 32, "0x" + "aa" * 20)
