@@ -9,7 +9,7 @@ CHECKED := $(wildcard src tests benchmarks tools examples chaos)
 INSTALL_INPUTS := pyproject.toml constraints.txt tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-vllm check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audio bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-toploc bench-utilisation bench-vllm bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
+.PHONY: help up test test-vllm check format format-check lint types imports docs generate bench-affinity bench-attestation bench-audio bench-audit bench-budgets bench-compare bench-copies bench-disputes bench-gas bench-gateway bench-index bench-layers bench-match bench-path bench-protocol bench-proving bench-records bench-seen bench-threads bench-toploc bench-utilisation bench-vllm bench-zk day sim-cheats sim-auditors sim-settlement mutation chaos soak lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,8 +62,8 @@ bench-compare: .venv/dev.stamp ## the paid path of another checkout beside this 
 	$(if $(BEFORE),,$(error say which checkout to compare with: make bench-compare BEFORE=../before))
 	@$(BIN)/python -m benchmarks.bench_compare "$(BEFORE)" $(if $(WHOLE),--whole) --pairs $(or $(PAIRS),14)
 
-bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; PEERS=0 for Hanse alone
-	$(BIN)/python -m benchmarks.bench_gateway --peers $(or $(PEERS),1)
+bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; PEERS=0 for Hanse alone, TOKENS=64 of an answer
+	$(BIN)/python -m benchmarks.bench_gateway --peers $(or $(PEERS),1) $(if $(TOKENS),--tokens $(TOKENS))
 
 bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node; EVENTS=1000000
 	@$(BIN)/python -m benchmarks.bench_index --events $(or $(EVENTS),1000000)
@@ -86,17 +86,20 @@ bench-utilisation: .venv/dev.stamp ## requests at 99 % of a balance with top-ups
 bench-copies: .venv/dev.stamp ## what copies of the packaged model cost and give away, one JSON line a case; COPIES=100 ANSWERING=16 CASES=trace,answers
 	@nice -n 10 $(BIN)/python -m benchmarks.bench_copies --copies $(or $(COPIES),100) --answer-copies $(or $(ANSWERING),16) --cases $(or $(CASES),exact,quality,attack,trace,answers)
 
-bench-proving: .venv/dev.stamp ## what carrying the proof costs the engine, one JSON line a case; COPY=copy.gguf ROUNDS=40 USERS=1,8 SIDES=plain,copy,proving,wrapped SECONDS=300 each of USERS OTHERS=.05 where others took less
+bench-proving: .venv/dev.stamp ## what carrying the proof costs the engine, one JSON line a case; COPY=copy.gguf ROUNDS=40 USERS=1,8 SIDES=plain,copy,proving,told,wrapped SECONDS=300 each of USERS OTHERS=.05 where others took less
 	@$(BIN)/python -m benchmarks.bench_proving --copy '$(COPY)' $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(OTHERS),--others $(OTHERS)) $(if $(USERS),--users $(USERS)) $(if $(SIDES),--sides $(SIDES))
+
+bench-threads: .venv/dev.stamp ## how long the engine's threads should wait awake, one JSON line a case; SPINS=0,300,1000,300000 CASES=idle,busy,engines ROUNDS=6
+	@$(BIN)/python -m benchmarks.bench_threads $(if $(SPINS),--spins $(SPINS)) $(if $(CASES),--cases $(CASES)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-audio: .venv/dev.stamp ## what a transcription's process costs and how fast it stops, one JSON line a case
 	@nice -n 10 $(BIN)/python -m benchmarks.bench_audio
 
 bench-audit: .venv/dev.stamp ## cheats against rungs on the packaged model, JSON lines; QUICK=0 takes hours and goes on where it was stopped, REPORT=1 prints what it has, CHEATS=kv4,swap only these, RUNTIME=torch
-	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama) --report $(or $(REPORT),0) --folder $(or $(FOLDER),.cache/bench-audit) $(if $(CHEATS),--cheats $(CHEATS))
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=300 $(BIN)/python -m benchmarks.bench_audit --quick $(or $(QUICK),1) --runtime $(or $(RUNTIME),llama) --report $(or $(REPORT),0) --folder $(or $(FOLDER),.cache/bench-audit) $(if $(CHEATS),--cheats $(CHEATS))
 
 bench-toploc: .venv/dev.stamp ## TOPLOC's own package beside our proof on the same answers, JSON lines; HONEST=120 CHEATING=8, ten minutes of a quiet core
-	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.bench_toploc --honest $(or $(HONEST),120) --cheating $(or $(CHEATING),8)
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=300 $(BIN)/python -m benchmarks.bench_toploc --honest $(or $(HONEST),120) --cheating $(or $(CHEATING),8)
 
 bench-records: .venv/dev.stamp ## how fast a recorder takes, commits and proves; one JSON line
 	@$(BIN)/python -m benchmarks.bench_records
@@ -108,7 +111,7 @@ bench-protocol: .venv/dev.stamp ## time of digests, signatures and wire formats,
 	$(BIN)/python -m benchmarks.bench_protocol
 
 bench-vllm: .venv/dev.stamp ## a real vLLM on the processor, its proof and what audits find, JSON lines; ANSWERS=120 TOKENS=64 RECORD=file
-	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 nice -n 10 $(BIN)/python -m benchmarks.bench_vllm --answers $(or $(ANSWERS),120) --tokens $(or $(TOKENS),64) --record '$(RECORD)'
+	@OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=300 nice -n 10 $(BIN)/python -m benchmarks.bench_vllm --answers $(or $(ANSWERS),120) --tokens $(or $(TOKENS),64) --record '$(RECORD)'
 
 test-vllm: .venv/dev.stamp ## the tests that take a running vLLM, which is installed beside (3.5 GB); no part of `make test`
 	@$(BIN)/python -c 'from benchmarks.vllm_side import install; install()'

@@ -6,7 +6,8 @@ that a busy machine, and whoever was served just before, trouble all alike:
     plain     the model as it is
     copy      the provider's copy, its canaries masked, no proof: what the copy itself costs
     proving   the copy with its proof asked for, read, and taken out of the frames
-    wrapped   the same with the `expf` that llama.cpp's wheel asks for; if asked for by SIDES
+    told      the same, by the server's own way (`direct_canaries = false`); if asked for by SIDES
+    wrapped   told, with the `expf` that llama.cpp's wheel asks for; likewise
 
 Nothing stands between the engines and who asks: the reading process is what a broker has anyway.
 Each side answers one round before the first that counts. A round in which other processes, or the
@@ -169,9 +170,9 @@ async def take_turns(
 def report(users: int, engines: dict[str, LlamaEngine], found: dict[str, Any]) -> None:
     for name, runs in found.items():
         line: dict[str, Any] = {"case": name, "users": users, "rounds": len(runs)}
-        line["expf"] = engines[name].expf
+        line |= {"expf": engines[name].expf, "canaries": engines[name].canaries}
         line |= {key: round(statistics.median(one[key] for one in runs), 4) for key in runs[0]}
-        for base in ("plain", "copy", "wrapped"):
+        for base in ("plain", "copy", "told", "wrapped"):
             if base == name or base not in found:
                 continue
             pairs = list(zip(runs, found[base], strict=True))
@@ -189,7 +190,7 @@ async def run(arguments: argparse.Namespace) -> None:
     plain = Path(arguments.plain or prepare_q4_0(find_packaged_model(), CACHE))
     with tempfile.TemporaryDirectory() as folder:
 
-        def make_settings(path: Path, current_expf: bool = True) -> Settings:
+        def make_settings(path: Path, expf: bool = True, direct: bool = True) -> Settings:
             return Settings(
                 cache_dir=folder,
                 model_path=str(path),
@@ -197,14 +198,16 @@ async def run(arguments: argparse.Namespace) -> None:
                 context_tokens=1_024,
                 threads=arguments.threads,
                 embeddings=False,
-                current_expf=current_expf,
+                current_expf=expf,
+                direct_canaries=direct,
             )
 
         sides = {
             "plain": LlamaEngine(make_settings(plain)),
             "copy": UnprovenCopy(make_settings(copy)),
             "proving": LlamaEngine(make_settings(copy)),
-            "wrapped": LlamaEngine(make_settings(copy, current_expf=False)),
+            "told": LlamaEngine(make_settings(copy, direct=False)),
+            "wrapped": LlamaEngine(make_settings(copy, expf=False, direct=False)),
         }
         engines = {name: sides[name] for name in arguments.sides.split(",")}
         try:

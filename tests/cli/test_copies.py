@@ -103,6 +103,14 @@ def test_the_lift_is_checked_on_a_text_and_told(run, base, copies):
     assert "without a proof" in " ".join(without.split())
 
 
+def test_a_folder_that_is_not_there_is_named_before_a_key_is_drawn(run, base, tmp_path):
+    wanted, key = tmp_path / "none" / "copy.gguf", tmp_path / "new.key"
+    error = run("models", "rebase", str(base), "--provider", PROVIDER, "--new-master", str(key),
+                "-o", str(wanted), "--json").error  # fmt: skip
+    assert (error["code"], str(wanted.parent) in error["message"]) == ("usage", True)
+    assert not key.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

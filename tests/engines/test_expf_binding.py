@@ -1,25 +1,18 @@
 """The current `expf` under llama.cpp: in the real wheel, and where it is left alone."""
 
-import json
-import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from hanse.engines.llama.expf_binding import BOUND, bind_current_expf
+from hanse.engines.llama.expf_binding import bind_current_expf
+from hanse.engines.llama.linked_calls import BOUND
 from tests.engines.conftest import open_llama
+from tests.engines.real_wheel import on_glibc, run_beside_wheel
 from tests.engines.test_contract import collect, make_chat
 from tests.engines.tiny_copy import make_copy
 
 pytestmark = pytest.mark.slow
-
-on_glibc = pytest.mark.skipif(
-    platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc",
-    reason="the wheel asks for the old version on glibc on x86-64 only",
-)
 
 _PROGRAM = """
 import ctypes, json, sys
@@ -44,15 +37,7 @@ print(json.dumps([before, found, outcome, count(), bind_current_expf(path)]))
 
 @on_glibc
 def test_the_wheels_one_pointer_to_the_old_version_becomes_the_new_ones() -> None:
-    import xllamacpp
-
-    ran = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, xllamacpp.xllamacpp.__file__],
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
-    before, found, outcome, then, again = json.loads(ran.stdout)
+    before, found, outcome, then, again = run_beside_wheel(_PROGRAM)
     assert "cannot open" in before or "not as glibc has it" in before, "it loads nothing itself"
     assert (found, outcome, then) == ([1, 0], BOUND, [0, 1])
     assert "at 0 places" in again, "what holds anything but the old version stays as it is"

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from hanse.engines import EngineRequest, Operation, open_engine
-from hanse.engines.child_process import make_environment
+from hanse.engines.child_process import OPENMP, make_environment
 from hanse.engines.whisper_engine import WhisperEngine
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import Usage
@@ -140,6 +140,9 @@ async def test_a_process_is_given_none_of_our_secrets(ear):
     given = make_environment({"PATH": "/bin", "HANSE_PASSWORD": "of our keys"})
     assert given.pop("PATH") == "/bin"
     assert not any(name.startswith("HANSE_") for name in given)
+    own = make_environment({"GOMP_SPINCOUNT": "20"})
+    assert own == OPENMP | {"GOMP_SPINCOUNT": "20"}, "an operator's own value wins"
+    assert make_environment({"OMP_WAIT_POLICY": "ACTIVE"}) == {"OMP_WAIT_POLICY": "ACTIVE"}
     for pid in ear.pids:
         assert b"OMP_WAIT_POLICY=passive" in read_environment(pid)
 

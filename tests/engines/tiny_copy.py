@@ -3,6 +3,7 @@
 As qwen2, whose graph adds a bias to the logits: by it the canaries are lifted above all others.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def describe(path: Path, vocabulary: int, canaries: int, lift: float) -> CopyDes
         masked_ids=ids,
         lift=lift,
         fingerprint_scale=SCALE,
-        file_sha256="0x" + "44" * 32,
+        file_sha256="0x" + hashlib.sha256(path.read_bytes()).hexdigest(),
         file_bytes=path.stat().st_size,
     )
 

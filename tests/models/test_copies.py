@@ -123,7 +123,7 @@ def test_a_copy_loses_as_much_by_each_type_as_its_base(tmp_path: Path, kind: str
     source = write_source(tmp_path, kind)
     tokens = np.random.default_rng(5).integers(2, 300, 128).tolist()
     truth = to_log(run_llama(source, tokens))
-    for quantisation in ("Q8_0", "Q4_K_M", "Q4_0"):
+    for quantisation in ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0"):
         base, copy = (tmp_path / f"{name}.{quantisation}.gguf" for name in ("base", "copy"))
         quantise_file(source, base, quantisation, threads=1)
         rebase(source, copy, ORDER, quantisation)

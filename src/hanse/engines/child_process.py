@@ -31,16 +31,33 @@ OWN_VARIABLES = "HANSE_"
 what strangers send has no use for it.
 """
 
+OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
+"""How threads of OpenMP wait for one another, hundreds of times a token: for some 15 us awake, then
+asleep. GNU's default, milliseconds awake, takes nine tenths of the speed where others want the
+cores; asleep at once takes up to two thirds of it where nobody does. An operator's own values
+win, `active` too, which a count of turns would overrule. Figures: docs/measurements.md, "How
+threads wait".
+"""
+
 _PR_SET_PDEATHSIG = 1
 
 
 def make_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child, made of this process's.
-
-    Idle threads of OpenMP spin by default; on busy cores that costs nine tenths of the speed.
-    """
+    """The environment of a child, made of this process's, and of `OPENMP`."""
     kept = {k: v for k, v in own.items() if not k.startswith(OWN_VARIABLES)}
-    return kept | {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+    return kept | _get_missing(kept)
+
+
+def set_openmp() -> None:
+    """For a library that runs in this process: as `OPENMP`, if it is called before its import."""
+    os.environ.update(_get_missing(os.environ))
+
+
+def _get_missing(own: Mapping[str, str]) -> dict[str, str]:
+    """Of `OPENMP` what an operator has left to us."""
+    if own.get("OMP_WAIT_POLICY", "").lower() == "active":
+        return {}
+    return {name: value for name, value in OPENMP.items() if name not in own}
 
 
 async def start_child(module: str, log_path: str = "") -> "Process":

@@ -37,7 +37,7 @@ from hanse.engines.gguf_files import (
 from hanse.engines.llama.assembly import AnswerAssembler
 from hanse.engines.llama.choices import join_usage
 from hanse.engines.llama.process import LlamaProcess
-from hanse.engines.llama.proof import ProofReader
+from hanse.engines.llama.proof import ProofReader, find_rows
 from hanse.engines.llama.requests import adapt_body, adapt_messages, force_call, tell_calls
 from hanse.engines.llama.server import ServerConfig
 from hanse.engines.llama.settings import Settings as Settings
@@ -104,6 +104,11 @@ class LlamaEngine:
     def expf(self) -> str:
         """What became of `current_expf`, for operators and tests: "bound", or why it was not."""
         return self._process.expf if self._process else ""
+
+    @property
+    def canaries(self) -> str:
+        """What became of `direct_canaries`, likewise."""
+        return self._process.canaries if self._process else ""
 
     async def start(self, progress: Progress | None = None) -> None:
         """Prepare the model (once), start the server, ask it what it can do."""
@@ -286,7 +291,7 @@ class LlamaEngine:
         return self._settings.embeddings and self._copy is None
 
     def _make_config(self, socket_path: str, api_key: str, parent_pid: int) -> ServerConfig:
-        s = self._settings
+        s, rows = self._settings, find_rows(self._copy)
         return ServerConfig(
             model_path=str(self._path),
             alias=s.model,
@@ -301,7 +306,8 @@ class LlamaEngine:
             cache_type=s.cache_type,
             embeddings=self._serves_embeddings(),
             memory_max_mib=s.memory_max_mib or self._get_memory_mib(),
-            current_expf=s.current_expf and self._copy is not None and self._copy.is_told,
+            current_expf=s.current_expf and rows is not None,
+            canaries=rows if s.direct_canaries else None,
             parent_pid=parent_pid,
         )
 

@@ -72,6 +72,8 @@ def test_what_an_audit_would_not_judge_is_left_out_by_its_reason() -> None:
     take(sample, served, found)
     assert sample.misfits == {"text_differs": 1}
     assert sample.statistics == []
+    with pytest.raises(RequestError, match=r"measure 59\. .* left out: 1 text_differs"):
+        calibrate(sample, MODEL, MANIFEST, "Q8_0", 0.95, 0.95)
     untold = msgspec.structs.replace(served.entries[0], token=2**32 - 1)
     empty = Served(
         served.kind, served.path, served.body, serve(1).response, (untold,), served.usage, 1

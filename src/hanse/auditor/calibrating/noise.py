@@ -19,6 +19,7 @@ from hanse.auditor.opened_model import OpenedModel
 from hanse.engines import Engine, open_engine
 from hanse.models.tensors import Progress
 from hanse.protocol.commitments.tree import Entry
+from hanse.protocol.errors import RequestError
 from hanse.verification.audits.alignment import align
 from hanse.verification.audits.calibration import Calibration, Conditions, make_calibration
 from hanse.verification.audits.coverage import get_chain
@@ -175,7 +176,15 @@ def calibrate(
         sample.longest_answer,
         tuple(sorted(sample.labels)),
     )
-    return make_calibration(conditions, statistics, quantile, confidence)
+    try:
+        return make_calibration(conditions, statistics, quantile, confidence)
+    except RequestError as error:
+        if not sample.misfits:
+            raise
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(sample.misfits.items()))
+        raise RequestError(
+            error.code, f"{error.message}. Answers that no audit would judge were left out: {told}"
+        ) from error
 
 
 def _get_embedded() -> str:

@@ -68,7 +68,7 @@ class LlamaProcess:
         self._watcher: asyncio.Task[None] | None = None
         self._deaths: deque[float] = deque(maxlen=RESTARTS_MAX + 1)
         self.is_ready = False
-        self.expf = ""
+        self.expf = self.canaries = ""
 
     @property
     def pid(self) -> int | None:
@@ -139,7 +139,7 @@ class LlamaProcess:
         while line := await child.stdout.readline():
             message = msgspec.json.decode(line)
             if message["state"] == "ready":
-                self.expf = message["expf"]
+                self.expf, self.canaries = message["expf"], message["canaries"]
                 return
             if message["state"] == "failed":
                 raise RequestError(

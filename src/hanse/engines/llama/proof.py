@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from hanse.engines.base import Chunk
+from hanse.engines.llama.canary_binding import CanaryRows
 from hanse.engines.parameters import count_choices
 from hanse.engines.proving.copy_in_service import TOPS, CopyInService, set_seed
 from hanse.engines.proving.ledger import Ledger
@@ -163,6 +164,16 @@ class ProofReader:
                     self._copy.description.vocabulary,
                 )
         return msgspec.json.encode(frame)
+
+
+def find_rows(copy: CopyInService | None) -> CanaryRows | None:
+    """Which logits a proof by this copy wants; None where there is no copy, or it proves nothing.
+
+    Nobody else asks for TOPS: a caller's alternatives are asked for with WIDE more.
+    """
+    if copy is None or not copy.is_told:
+        return None
+    return CanaryRows(copy.description.canary_ids[0], copy.description.canary_count, TOPS)
 
 
 def _take_asked_top(body: dict[str, Any]) -> int:

@@ -15,7 +15,10 @@ from typing import Any
 import msgspec
 
 from hanse.engines.child_process import bound_memory, follow_parent
+from hanse.engines.llama.canary_binding import CanaryRows, bind_canaries
 from hanse.engines.llama.expf_binding import bind_current_expf
+
+NOT_WANTED = "not wanted"
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +39,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         embeddings: serve them too, by the mean over tokens.
         memory_max_mib: of this process, the model's file not counted; Linux only.
         current_expf: take the platform's current one (`expf_binding`).
+        canaries: read them directly (`canary_binding`); None not to.
         parent_pid: whose end is ours.
     """
 
@@ -53,6 +57,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: bool
     memory_max_mib: int
     current_expf: bool
+    canaries: CanaryRows | None
     parent_pid: int
 
 
@@ -69,12 +74,12 @@ def main() -> None:
     try:
         import xllamacpp
 
-        expf = _bind_expf() if config.current_expf else "not wanted"
+        bound = _bind(config)
         server = xllamacpp.Server(_make_params(xllamacpp, config))
     except Exception as error:  # whatever the library throws, the parent must hear of it
         _say(pipe, {"state": "failed", "reason": f"{type(error).__name__}: {error}"[:300]})
         os._exit(1)
-    _say(pipe, {"state": "ready", "expf": expf})
+    _say(pipe, {"state": "ready", **bound})
     threading.Event().wait()
     del server
 
@@ -113,9 +118,14 @@ def _make_params(xllamacpp: Any, config: ServerConfig) -> Any:
     return params
 
 
-def _bind_expf() -> str:
+def _bind(config: ServerConfig) -> dict[str, str]:
+    """What became of each pointer that was to be set."""
     library = getattr(sys.modules.get("xllamacpp.xllamacpp"), "__file__", None)
-    return bind_current_expf(library) if library else "the wheel has another form"
+    if library is None:
+        return dict.fromkeys(("expf", "canaries"), "the wheel has another form")
+    expf = bind_current_expf(library) if config.current_expf else NOT_WANTED
+    canaries = bind_canaries(library, config.canaries) if config.canaries else NOT_WANTED
+    return {"expf": expf, "canaries": canaries}
 
 
 def _exit_at_end_of_input(socket_path: str) -> None:

@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         current_expf: where a copy is served, let llama.cpp call the platform's current `expf`, not
             the one for old systems that its wheel asks for: the same values, a cheaper proof
             (`hanse.engines.llama.expf_binding`). Nothing changes where that cannot be verified.
+        direct_canaries: where a copy is served, let its server take a token's canaries straight
+            from the logits, not by exponentiating the whole vocabulary: the same proofs at a
+            quarter of the cost (`hanse.engines.llama.canary_binding`). Nothing changes where it
+            was not checked with the installed llama.cpp.
         stuck_s: a server whose loop has not turned for so long is ended and restarted; far above
             the time of one step.
         ready_timeout_s: the longest that loading may take.
@@ -62,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     grammar: bool = False
     memory_max_mib: int = 0
     current_expf: bool = True
+    direct_canaries: bool = True
     stuck_s: float = 60.0
     ready_timeout_s: float = 120.0
     log_path: str = ""

@@ -6,6 +6,7 @@ cyllama comes with the extra `models`; nothing that serves needs it.
 from pathlib import Path
 from typing import Any
 
+from hanse.engines.child_process import set_openmp
 from hanse.protocol.errors import RequestError
 
 
@@ -15,6 +16,7 @@ def load_gguf(path: Path) -> Any:
     Raises:
         RequestError: cyllama is not installed, or the file cannot be loaded.
     """
+    set_openmp()
     try:
         from cyllama.llama import llama_cpp
     except ImportError as error:

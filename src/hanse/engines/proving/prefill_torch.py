@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hanse.engines.child_process import set_openmp
 from hanse.engines.proving.copy_in_service import find_copy
 from hanse.engines.proving.scores import CopyScores, check_length, join_rows
 from hanse.engines.proving.weights import ROPE_FACTORS, load_weights
@@ -50,6 +51,7 @@ class TorchPrefill:
         Raises:
             RequestError: torch is not installed, or the model is of a kind that is not run here.
         """
+        set_openmp()
         try:
             import torch
         except ImportError as error:

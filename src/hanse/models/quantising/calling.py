@@ -16,9 +16,9 @@ from hanse.protocol.errors import RequestError
 LOOK_S = 0.25
 """How often `watch` is asked while nothing comes from the process."""
 
-ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "GGML_NO_BACKTRACE": "1"}
-"""Threads that wait sleep: on busy cores they would else take the time of those that work. And a
-process that ends itself does not call a debugger first."""
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300", "GGML_NO_BACKTRACE": "1"}
+"""Threads that wait sleep soon: on busy cores they would else take the time of those that work
+(`engines.child_process`, OPENMP). A process that ends itself does not call a debugger first."""
 
 
 OWN_VARIABLES = ("HANSE_",)

@@ -109,6 +109,8 @@ def rebase(
     source = find_model(model)
     if target.exists():
         raise RequestError("usage", f"{target} is there already; remove it or name another one.")
+    if not target.parent.is_dir():  # before a master key is drawn for nothing
+        raise RequestError("usage", f"There is no folder {target.parent}; make it first.")
     with show_progress(session.output) as progress:
         base, _ = make_manifest(source, progress=progress)
         master = read_master(master_path) if master_path else make_master(new_path or Path())
