@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.auditing.llama_side import GgufMany
-from benchmarks.auditing.plan import CHEATS, SAMPLERS_PER_QUESTION, Job, make_plan
+from benchmarks.auditing.plan import CHEATS, Job, make_plan
 from benchmarks.auditing.questions import make_questions
 from benchmarks.auditing.records import Record, append, read_done
 from benchmarks.auditing.serving import Numbered, Tools, make_server
@@ -130,7 +130,7 @@ class Lane:
             await server.close()
 
     def _audit(self, job: Job, numbers: Sequence[int], served: Sequence[Served]) -> None:
-        for number, of_one in zip(numbers, _group(served), strict=True):
+        for number, of_one in zip(numbers, _group(served, job.samplers), strict=True):
             append(self._path, self._audit_question(job, number, of_one))
             self._done.add((job.name, number))
 
@@ -138,7 +138,7 @@ class Lane:
         model, tools = self._auditors[job.audited_by], self._tools
         fitting: dict[int, Task] = {}
         found: list[Record] = []
-        for sampler, one in enumerate(served):
+        for place, (sampler, one) in enumerate(zip(job.list_samplers(number), served, strict=True)):
             aligned = align(tools.reader, one.path, one.body, one.response, one.entries, one.usage)
             record = Record(
                 job.name, job.part, number, sampler, one.kind, one.body.decode(), job.served_by,
@@ -150,10 +150,10 @@ class Lane:
                 entries = one.entries[: min(aligned.count, POSITIONS_AUDITED_MAX)]
                 tokens = tuple(entry.token for entry in entries)
                 chain = get_chain(_decode(one.body))
-                fitting[sampler] = Task(aligned.prompt_tokens, tokens, chain, one.seed, tools.scale)
-        for sampler, measured in measure_together(model, fitting):
-            entries = served[sampler].entries[: len(measured.misses)]
-            found[sampler] = fill(found[sampler], entries, measured)
+                fitting[place] = Task(aligned.prompt_tokens, tokens, chain, one.seed, tools.scale)
+        for place, measured in measure_together(model, fitting):
+            entries = served[place].entries[: len(measured.misses)]
+            found[place] = fill(found[place], entries, measured)
         return found
 
 
@@ -192,14 +192,14 @@ def get_path(folder: Path, lane: str) -> Path:
 
 
 def _make_batch(job: Job, numbers: Sequence[int]) -> list[Numbered]:
-    """All samplers of these questions, each with a number of its own for its seed."""
+    """These questions under the job's samplers, each with a number of its own for its seed."""
     batch = []
     for number in numbers:
         asked = make_questions(
             number, job.tokens, is_held_out=job.part != "calibration", is_cheat=job.is_cheat
         )
-        for sampler, question in enumerate(asked):
-            batch.append((hash_number(job.name, number, sampler), question))
+        for sampler in job.list_samplers(number):
+            batch.append((hash_number(job.name, number, sampler), asked[sampler]))
     return batch
 
 
@@ -215,16 +215,16 @@ def get_seed(job: str, number: int, sampler: int) -> int:
 
 
 def _split(numbers: Sequence[int], job: Job) -> Iterator[Sequence[int]]:
-    size = max(BATCH_QUESTIONS_MIN, BATCH_TOKENS // (SAMPLERS_PER_QUESTION * job.tokens))
+    size = max(BATCH_QUESTIONS_MIN, BATCH_TOKENS // (job.samplers * job.tokens))
     if job.served_by == "llama":
         size = min(size, job.load.concurrent if job.is_cheat else 2 * job.load.concurrent)
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
 
 
-def _group(served: Sequence[Served]) -> Iterator[Sequence[Served]]:
-    for start in range(0, len(served), SAMPLERS_PER_QUESTION):
-        yield served[start : start + SAMPLERS_PER_QUESTION]
+def _group(served: Sequence[Served], size: int) -> Iterator[Sequence[Served]]:
+    for start in range(0, len(served), size):
+        yield served[start : start + size]
 
 
 def _decode(body: bytes) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Which answers are served and audited: by which runtimes, how long, under which loads.
 
 Most answers are short: over few tokens the mean error of an honest answer is noisiest, so a penalty
-is likeliest there. Four answers (one question, each sampler) are served for each question.
+is likeliest there. Four answers (one question, each sampler) are served for most questions. Answers
+to one question may be alike, so two slices of the cheats have one for each of many questions,
+the samplers in turn: by questions alone they bound the power that the others bound by answers.
 
 Three lanes run side by side, a process each, and each goes through its jobs in the order below:
 
@@ -46,6 +48,7 @@ class Job:
         load: threads and answers at once of whoever serves.
         tokens: of an answer at most.
         first, questions: which questions, by number.
+        samplers: answers to each question.
     """
 
     part: str
@@ -55,6 +58,7 @@ class Job:
     tokens: int
     first: int
     questions: int
+    samplers: int = SAMPLERS_PER_QUESTION
 
     @property
     def name(self) -> str:
@@ -64,7 +68,13 @@ class Job:
     @property
     def answers(self) -> int:
         """How many it has."""
-        return SAMPLERS_PER_QUESTION * self.questions
+        return self.samplers * self.questions
+
+    def list_samplers(self, number: int) -> list[int]:
+        """Which samplers answer this question."""
+        if self.samplers == SAMPLERS_PER_QUESTION:
+            return list(range(SAMPLERS_PER_QUESTION))
+        return [(number + place) % SAMPLERS_PER_QUESTION for place in range(self.samplers)]
 
     @property
     def is_cheat(self) -> bool:
@@ -93,34 +103,43 @@ LONG = {
 
 @dataclass(frozen=True)
 class Slice:
-    """Questions of every cheat: tokens of an answer at most, the first, how many, the load."""
+    """Questions of cheats: tokens of an answer at most, the first, how many, the load, answers to
+    each, and of which cheats; of all if none is named."""
 
     tokens: int
     first: int
     questions: int
     load: Load
+    samplers: int = SAMPLERS_PER_QUESTION
+    cheats: tuple[str, ...] = CHEATS
 
 
 CHEAT_SLICES = (
     Slice(16, 0, 38, Load(1, 8)),
     Slice(16, 38, 38, Load(2, 8)),
     Slice(16, 76, 6, Load(1, 4)),
+    Slice(16, 166, 245, Load(1, 8), 1, ("quantise", "other-copy", "skip-layer", "swap", "kv4")),
+    Slice(64, 166, 280, Load(1, 8), 1, ("drop-system", "cheap-text-prefill")),
     Slice(64, 82, 40, Load(1, 8)),
     Slice(64, 122, 40, Load(1, 4)),
     Slice(300, 162, 3, Load(1, 4)),
     Slice(1_000, 165, 1, Load(1, 4)),
 )
 """No miss among 299 groups of a size bounds the power at 99 % (confidence 95 %): of 16 tokens the
-first three slices have so many, of 64 the next two, also where answers end early."""
+first three slices have so many, of 64 the sixth and seventh, also where answers end early. By the
+fourth and fifth so many questions have an answer of the size within which each cheat is found."""
 
 
 def make_plan(lane: str, cheats: Sequence[str] = CHEATS) -> list[Job]:
     """All jobs of a lane, in order; of the lane of cheats only those of the cheats named."""
     if lane == CHEATS_LANE:
         return [
-            Job(name, "llama", "torch", one.load, one.tokens, one.first, one.questions)
+            Job(
+                name, "llama", "torch", one.load, one.tokens, one.first, one.questions, one.samplers
+            )
             for one in CHEAT_SLICES
             for name in cheats
+            if name in one.cheats
         ]
     is_llama = lane == "llama"
     auditor = "torch" if is_llama else "llama"

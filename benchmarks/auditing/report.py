@@ -5,6 +5,7 @@
                 fingerprint statistic over its threshold (2 is a penalty)
     kept        what a broker stores of them, by length
     cheat       as `benchmarks.bench_audit` has it; `penalised` is the share with a verdict
+    by_question the same with a question as the unit, whose answers may be alike
 
 Thresholds are fixed from the calibration part before any held-out answer is looked at.
 """
@@ -67,6 +68,7 @@ def make_report(folder: Path) -> Iterator[dict[str, Any]]:
         for name in CHEATS if pair in pairs else ():
             if records := pairs[pair].cheats.get(name):
                 yield from show_cheat(pair, name, records, calibration, honest, pairs[pair])
+                yield from show_by_question(name, records, calibration)
     yield from show_signed([record.entries for record, _ in honest if record.tokens])
     yield summarise([*honest, *twice], calibrations)
 
@@ -204,6 +206,32 @@ def show_cheat(
                 "penalties": penalties,
                 "rate_at_most": bound(penalties, answers),
                 "pair": " -> ".join(pair),
+            }
+
+
+def show_by_question(
+    name: str, records: Sequence[Record], calibration: Calibration
+) -> Iterator[dict[str, Any]]:
+    """The same with a question as the unit: found if each of its answers of that length is."""
+    for tokens in POINTS[2:4]:
+        by_question: dict[int, list[Judgement]] = {}
+        for one in records:
+            if not one.misfits and len(one.tokens) >= tokens:
+                judged = judge_record(one, calibration, tokens)
+                by_question.setdefault(one.question, []).append(judged)
+        count = len(by_question)
+        for rung, checks in RUNGS.items() if count else ():
+            hits = sum(
+                all(any(check in one.detected for check in checks) for one in answers)
+                for answers in by_question.values()
+            )
+            yield {
+                "by_question": name,
+                "rung": rung,
+                "tokens": tokens,
+                "found": hits,
+                "questions": count,
+                "power_at_least": round(1 - (bound(count - hits, count) or 0.0), 4),
             }
 
 

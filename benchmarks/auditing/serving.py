@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.audit_cheats import BY_FILE, Q4_0, claim, forge, without_system
 from benchmarks.auditing.llama_side import GgufMany
-from benchmarks.auditing.plan import SAMPLERS_PER_QUESTION, Job
+from benchmarks.auditing.plan import Job
 from benchmarks.auditing.questions import Question
 from benchmarks.auditing.torch_side import Order, TorchMany
 from hanse.auditor.calibrating.noise import get_engine_settings
@@ -75,8 +75,8 @@ class LlamaServer:
                     for number, (kind, body) in some
                 ]
 
-        is_few = len(questions) < SAMPLERS_PER_QUESTION * self._job.load.concurrent
-        size = 1 if is_few else SAMPLERS_PER_QUESTION
+        is_few = len(questions) < self._job.samplers * self._job.load.concurrent
+        size = 1 if is_few else self._job.samplers
         parts = [questions[at : at + size] for at in range(0, len(questions), size)]
         found = await asyncio.gather(*(answer(part) for part in parts))
         served = [one for part in found for one in part]

@@ -1,5 +1,6 @@
 """Purchases and copies of the toy model, as the auditor takes them."""
 
+import hashlib
 from pathlib import Path
 
 from hanse.auditor.opened_model import OpenedModel
@@ -18,8 +19,9 @@ def make_purchase(model: ToyModel) -> Purchase:
 
 def make_model(path: Path, provider: str, root: str = MANIFEST) -> OpenedModel:
     path.write_bytes(b"weights")
+    file_hash = "0x" + hashlib.sha256(b"weights").hexdigest()
     copy = CopyDescription(
         1, root, provider, 3, "0x" + "88" * 32, "llama", "llama", "output_bias", "Q8_0", "test", 32,
-        64, tuple(range(64, 80)), tuple(range(64, 80)), 30.0, 4 / 127, "0x" + "77" * 32, 7,
+        64, tuple(range(64, 80)), tuple(range(64, 80)), 30.0, 4 / 127, file_hash, 7,
     )  # fmt: skip
     return OpenedModel(make_auditor(), path, copy)

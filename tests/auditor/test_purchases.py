@@ -69,6 +69,14 @@ def test_evidence_by_plain_weights_and_key_takes_the_very_base(tmp_path: Path) -
     assert keyed.describe(root, cache).manifest_root == root
 
 
+def test_a_copy_s_file_is_held_to_its_description(tmp_path: Path) -> None:
+    """Copies of one base by two keys have one size: if they are swapped only a hash tells."""
+    model = make_model(tmp_path / "copy.gguf", OFFER.provider)
+    (tmp_path / "copy.gguf").write_bytes(b"WEIGHTS")
+    with pytest.raises(RequestError, match="its description is of"):
+        model.describe(MANIFEST, tmp_path / "cache")
+
+
 def test_an_answer_that_keeps_its_promise_leaves_no_file() -> None:
     purchase = make_purchase(ToyModel(noise=SERVED_NOISE))
     assert find_overbilled(purchase, AUDITOR) is None

@@ -50,8 +50,9 @@ class OpenedModel:
         """For evidence. A plain file is of the manifest that the caller names.
 
         Raises:
-            RequestError: `unprocessable`, the plain model is not the one that the copy was made of:
-                an honest provider would look like a cheat.
+            RequestError: `unprocessable`, the plain model is not the one that the copy was made of,
+                or the copy's file not the one of its description: an honest provider would look
+                like a cheat.
         """
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         file_hash = "0x" + describe_file(self.path, cache_dir).sha256.removeprefix("0x")
@@ -60,6 +61,12 @@ class OpenedModel:
             return Model(manifest_root, file_hash, "", 0, "", SCALE)
         if self.is_keyed:
             verify_base(self.path, copy, cache_dir)
+        elif file_hash != copy.file_sha256:
+            raise RequestError(
+                "unprocessable",
+                f"{self.path.name} has the hash {file_hash}, its description is of "
+                f"{copy.file_sha256}: put the two that belong together side by side",
+            )
         return Model(
             copy.base_root,
             file_hash,

@@ -13,9 +13,11 @@ from hanse.auditor.watching.rounds import count_records, run_rounds
 from hanse.auditor.watching.watcher import DEATHS_MAX, PAUSE_S, Watcher, WatcherParts
 from hanse.market.reputation import Word
 from hanse.market.reputation import testimony as words
+from hanse.protocol.commitments.lottery import is_drawn
 from hanse.protocol.errors import RequestError, TransientError, VerificationError
 from hanse.settlement.books.voucher_records import StoredReceipt, Verification
 from hanse.settlement.keeping.kept_answers import KeptAnswers
+from hanse.settlement.records.sources import get_receipt_digest
 from hanse.settlement.traces.document import Side, Trace
 from hanse.verification.audits.schedule import Draw
 from tests.auditor.test_openings import make_voucher
@@ -232,6 +234,50 @@ async def test_a_recorder_whose_proof_does_not_hold_keeps_nothing_from_its_draw(
     receipt = StoredReceipt("", signed, Verification.VERIFIED, "", True, 0)
     decisions = [await draws.decide(voucher, receipt, Record(), waited_s) for waited_s in (4, 6)]
     assert [(one.draw, one.by) for one in decisions] == [(Draw.WAITING, ""), (Draw.DUE, OWN)]
+
+
+@pytest.mark.parametrize(
+    ("block", "secret", "decided"),
+    [
+        pytest.param("passes", "passes", (Draw.PASSED, "block"), id="neither"),
+        pytest.param("draws", "passes", (Draw.DUE, "block"), id="the chain"),
+        pytest.param("passes", "draws", (Draw.DUE, "own"), id="a block chosen to pass it over"),
+        pytest.param("draws", "draws", (Draw.DUE, "block"), id="both"),
+    ],
+)
+async def test_a_recorder_that_chooses_among_roots_keeps_nothing_from_the_buyers_draw(
+    block: str, secret: str, decided: tuple[Draw, str]
+):
+    signed = sell(ToyModel(), 8).bought.receipt
+    digest = get_receipt_digest(signed, DOMAIN)
+    seeds = [f"0x{number:064x}" for number in range(1, 200)]
+    chosen = {
+        name: next(seed for seed in seeds if is_drawn(seed, digest, 300_000) is wanted)
+        for name, wanted in (("passes", False), ("draws", True))
+    }
+
+    class Recorded(Draws):
+        async def _get_rate_ppm(self, *_: Any) -> int:
+            return 300_000
+
+        async def _find_commit(self, *_: Any) -> int:
+            return 7
+
+    class Node:
+        async def fetch_headers_at(self, numbers: Any) -> Any:
+            return [SimpleNamespace(hash=chosen[block]) for _ in numbers]
+
+        async def fetch_block(self) -> int:
+            return 1_000
+
+    addresses = dict.fromkeys(("escrow", "registry", "records"), PROVIDER)
+    deployment: Any = SimpleNamespace(chain_id=DOMAIN.chain_id, confirmations=1, **addresses)
+    node: Any = Node()
+    draws = Recorded(node, deployment, DrawRules(), chosen[secret], None)
+    draws._records = node
+    receipt = StoredReceipt("", signed, Verification.VERIFIED, "", True, 0)
+    found = await draws.decide(make_voucher(OFFER, USER), receipt, Record(), 0.0)
+    assert (found.draw, found.by.split()[0]) == decided
 
 
 async def test_a_full_disk_is_said_once_and_waited_for(tmp_path):

@@ -4,9 +4,14 @@ Two draws, the same arithmetic (`hanse.protocol.commitments.lottery`):
 
 - **by the chain**, where both sides' receipt is in a recorder's root: a later block's hash decides.
   Everybody draws alike, so a draw that was passed over can be shown to others.
-- **by the buyer's own secret**, where no record has come: a keyed hash of the receipt. The provider
-  cannot foresee it, the proposer of no block can bend it, and a restart draws the same again. But
-  nobody else can check it, and evidence does not need that: it stands by itself.
+- **by the buyer's own secret**, where no record has come, or the chain's draw has passed over it: a
+  keyed hash of the receipt. The provider cannot foresee it, the proposer of no block can bend it,
+  and a restart draws the same again. But nobody else can check it, and evidence does not need
+  that: it stands by itself.
+
+Either is enough. A recorder in league with a provider may put one receipt under several roots and
+show the one whose block passes it over, so the chain's draw can only add audits, never keep one
+from happening. It costs up to twice the audits where receipts are recorded.
 """
 
 import os
@@ -40,7 +45,7 @@ from hanse.settlement.records.sources import get_receipt_digest
 from hanse.verification.audits.schedule import Draw
 
 OWN = "own secret"
-"""What decided, where no record was there in time."""
+"""What decided, where no record was there in time or its block passed over the answer."""
 
 SECRET_BYTES = 32
 
@@ -143,7 +148,9 @@ class Draws:
         if number > await self._records.fetch_block():
             return Decision(Draw.WAITING, rate_ppm)
         (header,) = await self._rpc.fetch_headers_at([number])
-        return _draw(header.hash, digest, rate_ppm, f"block {number}")
+        by_chain = _draw(header.hash, digest, rate_ppm, f"block {number}")
+        own = _draw(self._secret, digest, rate_ppm, OWN)
+        return own if by_chain.draw is Draw.PASSED and own.draw is Draw.DUE else by_chain
 
     async def _find_commit(self, voucher: StoredVoucher, receipt: StoredReceipt) -> int | None:
         """The block that holds the commit of this receipt's record, from the chain.
