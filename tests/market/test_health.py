@@ -1,6 +1,14 @@
 """When a provider is left alone, and how it comes back."""
 
-from hanse.market.health import BUSY_S, FORGET_S, OPEN_S, PROBE_S, HealthBook
+from hanse.market.health import (
+    BACKOFF_S_MIN,
+    BUSY_S,
+    DECLINED_MAX,
+    FORGET_S,
+    OPEN_S,
+    PROBE_S,
+    HealthBook,
+)
 from hanse.market.scoring import RISK_USUAL
 
 PROVIDER = "0x" + "11" * 20
@@ -159,6 +167,32 @@ def test_a_probe_that_is_refused_for_its_own_fault_has_found_it_back():
     assert not is_down(book, clock)
     assert book.get(PROVIDER).failures == 0
     assert book.get_risk(PROVIDER) > RISK_USUAL  # it failed all the same
+
+
+def test_one_that_leaves_everything_to_others_is_failing():
+    book, clock = make_book()
+
+    def decline(times: int) -> None:
+        for _ in range(times):
+            clock.now += BACKOFF_S_MIN
+            book.report_declined(PROVIDER, "logit_bias is not offered here")
+
+    decline(DECLINED_MAX)
+    assert not is_down(book, clock), "an engine need not offer everything"
+    book.report_success(PROVIDER, 0.1)
+    decline(DECLINED_MAX)
+    assert not is_down(book, clock), "an answer between them starts the count anew"
+    decline(1)
+    assert is_down(book, clock)
+    assert book.get_risk(PROVIDER) > RISK_USUAL
+
+
+def test_what_is_declined_together_counts_once():
+    book, clock = make_book()
+    for _ in range(3 * DECLINED_MAX):  # of one moment in which a top-up was not confirmed yet
+        book.report_declined(PROVIDER, "insufficient_balance")
+    assert not is_down(book, clock)
+    assert book.get_risk(PROVIDER) == RISK_USUAL
 
 
 def test_one_that_an_audit_caught_stays_barred_whatever_it_answers():

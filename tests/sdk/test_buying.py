@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from hanse.market.health import BACKOFF_S_MIN
+from hanse.market.health import BACKOFF_S_MIN, DECLINED_MAX
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.hashing import DONE_FRAME, ResponseHasher
 from hanse.protocol.messages import Prices
@@ -135,6 +135,20 @@ async def test_what_one_engine_does_not_offer_is_asked_of_the_next_and_nobody_is
         await answer.read()
         assert answer.provider == world.cheap.provider  # for what it does offer it is the first
         assert {b.book.in_flight for b in await hanse.get_exposures()} == {0}
+
+
+async def test_a_cheap_provider_that_declines_everything_is_asked_less_and_less(
+    world: World,
+) -> None:
+    async with world.open() as hanse:
+        world.cheap.refuse = (400, "unsupported_parameter")
+        for times in range(DECLINED_MAX + 4):
+            await (await hanse.request("/v1/chat/completions", BODY)).read()
+            world.clock.now += BACKOFF_S_MIN if times < DECLINED_MAX else 0
+        cheap = next(o for o in hanse.get_offers() if o.listed.provider == world.cheap.provider)
+        assert cheap.health.failures == 1
+        assert world.cheap.paid_requests == DECLINED_MAX + 1
+        assert world.dear.paid_requests == DECLINED_MAX + 4
 
 
 async def test_an_engine_that_fails_costs_nothing_and_the_next_serves(world: World) -> None:

@@ -449,3 +449,16 @@ def test_nobody_is_the_zero_address():
     (wallet, *_) = get_user_places(world.get_facts())
     assert [o.amount for o in wallet.origins] == [5]
     assert to_bytes(wallet.transaction_hash)
+
+
+def test_what_disputes_holds_for_a_wallet_is_among_its_places():
+    nothing = UserFacts(USER.address, 1_000, HOUR_S, START_BLOCK, 0, 0)
+    assert {place.place for place in get_user_places(nothing)} == {"wallet", "account"}
+    facts = UserFacts(
+        USER.address, 1_000, HOUR_S, START_BLOCK, 5, 7, auditing=100_000_000, credit=30
+    )
+    places = {place.place: place for place in get_user_places(facts)}
+    assert sum(place.amount for place in places.values()) == 100_000_042
+    assert (places["credit"].amount, places["auditing"].amount) == (30, 100_000_000)
+    assert places["credit"].command == "hanse disputes withdraw"
+    assert places["auditing"].command == "hanse disputes leave"

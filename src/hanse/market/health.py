@@ -65,6 +65,9 @@ BARRED_S = 14 * 86_400.0
 """How long a provider is not asked after an audit of our own caught it: as long as others take to
 halve what it says of it (`hanse.market.reputation`). A card that was replaced is forgiven."""
 
+DECLINED_MAX = 5
+"""Times in a row, a second apart, that it may leave requests to others; then it is failing."""
+
 BREACHES_OUT = 3
 """Bills without the commitment that their offer promised, after which a provider is barred: its own
 signatures show each, and no noise can make one; a broker in the midst of a change may make one or
@@ -115,10 +118,7 @@ class ProviderHealth(Struct, frozen=True):
         return self.is_down(now) and is_lasting
 
     def is_worth_a_probe(self, now: float) -> bool:
-        """Whether one that is left alone may be asked where nobody else can be.
-
-        Not one that lied, that another request is finding out about, or that has only just failed.
-        """
+        """Whether it may be asked where nobody else can be; no liar, none just fallen or probed."""
         return (
             self.failures > 0
             and not (self.is_probed or self.is_dishonest)
@@ -134,9 +134,10 @@ class HealthBook:
         self._clock = clock
         self._providers: dict[Address, ProviderHealth] = {}
         self._breaches: dict[Address, int] = {}
+        self._declined: dict[Address, tuple[int, float]] = {}  # since its last answer
         self._doubts: dict[Address, float] = {}  # what others say, beyond the usual risk
         self._barred: set[Address] = set()
-        self._on_change: Callable[[Address], None] = _ignore
+        self._on_change: Callable[[Address], None] = lambda provider: None
 
     def watch(self, on_change: Callable[[Address], None]) -> None:
         """Call this after each change of a provider."""
@@ -174,6 +175,7 @@ class HealthBook:
     def report_success(self, provider: Address, latency_s: float) -> None:
         """It answered, `latency_s` after it was asked."""
         now, known = self._clock(), self._providers.get(provider, _UNKNOWN)
+        self._declined.pop(provider, None)
         if known.failures and known.is_down(now) and not known.is_probed:
             return  # an older request ended well; what came since counts more
         # else the next heartbeat is soon enough
@@ -238,16 +240,12 @@ class HealthBook:
         self._fail(provider, known, failures, now + wait_s, reason)
 
     def report_busy(self, provider: Address, reason: str) -> None:
-        """All its places were taken: no failure, and a place may be free again at any moment.
-
-        Its own wish for a pause is not followed here: it is made for callers who only know it.
-        """
+        """All its places were taken: no failure; its own wish for a pause is made for others."""
         self.report_there(provider)
         known = self.get(provider)
         retry_at = max(known.retry_at, self._clock() + BUSY_S)
-        down_since = known.down_since if known.failures else self._clock()
-        state = replace(known, retry_at=retry_at, down_since=down_since, reason=reason)
-        self._put(provider, state)
+        since = known.down_since if known.failures else self._clock()
+        self._put(provider, replace(known, retry_at=retry_at, down_since=since, reason=reason))
 
     def report_there(self, provider: Address) -> None:
         """It refused a request for a reason of the request's own: whoever was to find out knows."""
@@ -255,6 +253,14 @@ class HealthBook:
         if known.is_probed:
             back = replace(known, failures=0, retry_at=0.0, is_probed=False, is_dishonest=False)
             self._put(provider, back)
+
+    def report_declined(self, provider: Address, reason: str) -> None:
+        """It refused what another then served: no failure, unless it does nothing else."""
+        now, (times, again_at) = self._clock(), self._declined.get(provider, (0, 0.0))
+        if now >= again_at:  # requests that were under way together are refused together
+            self._declined[provider] = times + 1, now + BACKOFF_S_MIN
+            if times >= DECLINED_MAX:
+                self.report_failure(provider, reason)
 
     def report_dishonest(self, provider: Address, reason: str) -> None:
         """What it sent did not verify."""
@@ -287,10 +293,6 @@ class HealthBook:
     def _put(self, provider: Address, state: ProviderHealth) -> None:
         self._providers[provider] = state
         self._on_change(provider)
-
-
-def _ignore(provider: Address) -> None:
-    """Nobody watches."""
 
 
 _UNKNOWN = ProviderHealth()

@@ -27,6 +27,7 @@ from hanse.chain import (
     PermitSignature,
     Rpc,
     open_contracts,
+    open_disputes,
 )
 from hanse.protocol.errors import RequestError, Shortfall
 from hanse.protocol.intents import Fund
@@ -61,6 +62,7 @@ class Account:
         self.user = user
         self.signer = signer
         self.escrow, self.registry, self.asset = open_contracts(rpc, deployment)
+        self.disputes = open_disputes(rpc, deployment)
 
     @property
     def outbox(self) -> Outbox | None:

@@ -102,6 +102,7 @@ async def read_money(
                 f"{of.claimed} claimed, the chain says {on_chain.balance} and {on_chain.claimed}"
             )
     of_provider = await account.registry.read_provider(user, block=block)
+    of_auditor = await account.disputes.read_auditor(user, block=block)
     deadlines: dict[tuple[Address, Address], int] = {}
     for voucher in await book.list_open_vouchers():
         name = (voucher.sub_account.provider, voucher.sub_account.signer)
@@ -126,6 +127,8 @@ async def read_money(
         tuple(chain.list_transfers(block)),
         chain.get_account(),
         of_provider.is_condemned,
+        of_auditor.stake,
+        await account.disputes.read_credit(user, block=block),
     )
     differences += find_differences(facts)
     return Money(

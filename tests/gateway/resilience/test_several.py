@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from hanse.gateway.resilience.continuing import find_obstacle, make_rest
+from hanse.gateway.resilience.continuing.several import Several
 from hanse.protocol.errors import TransientError
 from hanse.protocol.hashing import DONE_FRAME
 from tests.gateway.gateway_parts import MemoryAnswer, MemoryMarket, MemoryReceipt, to_frame
@@ -310,3 +311,45 @@ async def test_a_receipt_says_what_a_part_cost_and_how_many_tokens_it_had():
         assert usage["prompt_tokens"] == 5 + 20 + 30  # the receipt's, not an estimate
         told = b"_fees_base_units_total %.1f" % (400 + 2 * 1234)
         assert told in front.app.metrics.to_text()
+
+
+class SlowRest:
+    """What a choice goes on with, hung up on slowly."""
+
+    def __init__(self, closed: list[str], provider: str) -> None:
+        self.provider, self.earlier, self.receipt = provider, [], None
+        self._closed, self.may_close = closed, asyncio.Event()
+
+    async def read_batch(self) -> list[bytes]:
+        await asyncio.Event().wait()
+        return []
+
+    async def close(self) -> None:
+        await self.may_close.wait()
+        self._closed.append(self.provider)
+
+
+async def test_whoever_hangs_up_may_be_cancelled_twice_and_all_choices_are_hung_up_on():
+    closed, rests, all_asked = [], [], asyncio.Event()
+
+    async def ask(body, parts):
+        rests.append(SlowRest(closed, f"provider {len(rests)}"))
+        if len(rests) == 2:
+            all_asked.set()
+        return rests[-1]
+
+    request = {**CHAT, "n": 2, "stream": True}
+    several = Several(request, deliver(to_chunk(0, "a"), to_chunk(1, "b")), [None], ask, "broken")
+    await all_asked.wait()
+    leaving = [asyncio.create_task(several.close()) for _ in "12"]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    assert closed == []
+    for rest in rests:
+        rest.may_close.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sorted(closed) == ["provider 0", "provider 1"]

@@ -27,8 +27,11 @@ Row = tuple[str, str, int]
 
 OTHERS = "others"
 
-_OUTSIDE = ("wallet", "stake")
+_IN_DISPUTES = ("auditing", "credit")
+_OUTSIDE = ("wallet", "stake", *_IN_DISPUTES)
 """Places of the user's that are not in Escrow."""
+
+_WORDS = {"credit": "credit in Disputes: what the cheat took", "auditing": "stake in Disputes"}
 
 
 async def account_for(network: LocalNetwork, money: Money) -> tuple[list[Row], int]:
@@ -43,10 +46,8 @@ async def account_for(network: LocalNetwork, money: Money) -> tuple[list[Row], i
         asset = Asset(rpc, deployment.asset)
         of_providers, in_registry = await _list_providers(network, rpc, block)
         of_judges, in_disputes = await _list_judges(network, rpc, block)
-        owed = await open_disputes(rpc, deployment).read_credit(money.user, block=block)
-        rows.append(("user", "credit in Disputes: what the cheat took", owed))
         rows += [*of_providers, *of_judges]
-        in_disputes += owed
+        in_disputes += sum(place.amount for place in money.places if place.place in _IN_DISPUTES)
         in_registry += sum(place.amount for place in money.places if place.place == "stake")
         (minted,) = await asset.contract.read("totalSupply", block=block)
         inside = await asset.read_balance(deployment.escrow, block=block)
@@ -146,7 +147,7 @@ async def _list_receivers(rpc: Rpc, asset: Asset, block: BlockNumber) -> set[Add
 
 def _describe(network: LocalNetwork, place: Place) -> str:
     if not place.provider:
-        return place.place
+        return _WORDS.get(place.place, place.place)
     names = {network.get_key("gateway").address: "", network.get_key("user").address: " by user"}
     whose = names.get(place.signer, f" by {place.signer}")
     return f"sub-account with {get_provider_name(network, place.provider)}{whose}, {place.place}"

@@ -175,7 +175,8 @@ class Budgets:
             if sale.exchange.status or refusal.measure != "money" or left <= 0:
                 raise
             try:
-                await self._sell_for(min(left, needs.max_fee or left), sale, sell, error)
+                most = left if needs.max_fee is None else min(left, needs.max_fee)
+                await self._sell_for(most, sale, sell, error)
             finally:
                 sale.needs = needs
 

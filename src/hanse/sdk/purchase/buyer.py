@@ -71,8 +71,7 @@ _BUSY = ("rate_limited", "overloaded")
 """Refusals of a provider that is well, but has no place free now."""
 
 _NO_FAULT = ("insufficient_balance", "sub_account_unknown", "unsupported_parameter")
-"""Refusals that pass by themselves, once both sides have seen the same block; and of an engine that
-does not offer what another may."""
+"""Refusals that pass once both sides have seen the same block, or that are the engine's own."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,7 @@ class Buyer:
         """
         failures: list[HanseError] = []
         stages = STAGES.get()
+        declined: list[tuple[Address, str]] = []
         for _ in range(PROVIDERS_TRIED_MAX):
             began_s = stages.now() if stages is not None else 0.0
             choice = self._choose(ask, needs, failures)
@@ -161,10 +161,14 @@ class Buyer:
                 answer = await self._send(ask, candidate, stages)
                 if isinstance(answer, Refusal):
                     answer = await self._answer_refusal(ask, candidate, answer)
+                for provider, reason in declined:
+                    self._parts.health.report_declined(provider, reason)
                 answer.choice = choice
                 return answer
             except _NextProviderError as following:
                 failures.append(following.error)
+                if following.error.code in _NO_FAULT:
+                    declined.append((candidate.listed.provider, following.error.message))
                 needs = replace(needs, excluded=needs.excluded | {candidate.listed.provider})
         raise _get_final(failures)
 

@@ -11,7 +11,7 @@
 | --- | --- |
 | `voucher_too_low` | count the receipts that it brings, sign once more for the same provider |
 | 429, 503, `insufficient_balance`, `offer_changed`, 401 ... (`_ELSEWHERE`) | next provider |
-| `unsupported_parameter` | next provider, whose engine may offer it; nobody is blamed |
+| `unsupported_parameter` | next provider, whose engine may offer it; no failure, if not for ever |
 | other 4xx | the caller's: raised |
 
 Source: `docs/protocol.md`, section "Errors"; `docs/decisions/0009-user-side.md`.

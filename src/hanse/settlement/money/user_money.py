@@ -9,6 +9,8 @@
 | accrued | of a sub-account: receipted, not claimed by the provider yet |
 | refund | of a sub-account: asked back, free at `unlock_time_s` |
 | stake | in Registry, if the wallet is a provider too |
+| auditing | in Disputes, the stake of its lots, if it is an auditor too |
+| credit | in Disputes: what a challenge awarded, such as the part of a cheat's victim |
 
 A sub-account's parts are its balance on the chain exactly. Accrued comes first, since the provider
 can claim it already; then what is in flight, then the refund, then what is left. Where the balance
@@ -58,6 +60,7 @@ class UserFacts:
         transfers: of the wallet, oldest first.
         by_events: the account as the journal adds up.
         condemned: whether a proof against the user as a provider was accepted.
+        auditing, credit: as Disputes says.
     """
 
     user: Address
@@ -75,6 +78,8 @@ class UserFacts:
     transfers: tuple[JournalEntry, ...] = ()
     by_events: int = 0
     condemned: bool = False
+    auditing: int = 0
+    credit: int = 0
 
 
 def get_user_places(facts: UserFacts) -> tuple[Place, ...]:
@@ -84,6 +89,16 @@ def get_user_places(facts: UserFacts) -> tuple[Place, ...]:
         places += _split_sub_account(facts, name)
     if facts.stake:
         places.append(_get_stake(facts))
+    if facts.auditing:
+        why, until = "stands for an auditor's votes", "its lots are given back and no seat is open"
+        places.append(
+            Place("auditing", facts.auditing, why=why, until=until, command="hanse disputes leave")
+        )
+    if facts.credit:
+        why, until = "awarded by Disputes: to a cheat's victim, or for a vote", "you take it"
+        places.append(
+            Place("credit", facts.credit, why=why, until=until, command="hanse disputes withdraw")
+        )
     return tuple(places)
 
 

@@ -137,13 +137,18 @@ class Several:
         self._is_over, self._open = True, 0
         for task in self._tasks:
             task.cancel()
+        await asyncio.shield(self._hang_up())  # all of them, also if whoever hangs up is cancelled
+
+    async def _hang_up(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for index in list(self._rests):
             await self._leave(index)
 
     async def _leave(self, index: int) -> None:
         """Take the receipts of a choice that came to an end, whichever."""
-        rest = self._rests.pop(index)
+        rest = self._rests.pop(index, None)
+        if rest is None:  # somebody else hangs up on it at this moment
+            return
         await rest.close()
         self.receipts += rest.earlier
         if rest.receipt is not None:
