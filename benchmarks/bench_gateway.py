@@ -7,7 +7,8 @@ Same machine, same run, the same instant mock engine (a fake) behind all. `hanse
 unpaid: API key, checks of the body, queue, failover, relay. `hanse-paid` is the whole market:
 gateway and broker processes with voucher, receipt and both durable books. All gateways run at once
 and are loaded one after the other in short rounds, so that what else disturbs the machine disturbs
-all alike; processor time is the median of the rounds. `added_ms` is over the bare engine: to the
+all alike; processor time is the median of the rounds. Answers have ANSWER_TOKENS tokens, those of
+a short answer in a chat; TOKENS=16 for shorter ones. `added_ms` is over the bare engine: to the
 first data frame of a stream, to the end of a whole answer. The load generator runs beside them.
 """
 
@@ -28,7 +29,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bench_path import ROOT, run_hanse, run_mock
+from benchmarks.bench_path import ANSWER_TOKENS, ROOT, WARM_UP, run_hanse, run_mock
 from benchmarks.load import LoadResult, get_rss_mb, run_load
 from benchmarks.peers import Target, run_litellm, run_portkey, run_vllm_router, wait_http
 from hanse.cli.local_network import find_free_port
@@ -83,7 +84,9 @@ class Case:
         }
 
 
-async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[dict[str, Any]]:
+async def measure(
+    requests: int, peer_requests: int, with_peers: bool, tokens: int
+) -> list[dict[str, Any]]:
     """Run every case; rows as they are printed."""
     opens: dict[str, Open] = {"hanse-plain": run_plain, "hanse-paid": run_hanse}
     if with_peers:
@@ -93,18 +96,18 @@ async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[d
         targets = {"bare": Target(mock_url, {}, [mock_pid])}
         for name, open_gateway in opens.items():
             targets[name] = await stack.enter_async_context(open_gateway(mock_url))
-            await run_load(targets[name], requests=100, concurrency=16)
+            await run_load(targets[name], requests=WARM_UP, concurrency=1)
         rows = []
         for mode in MODES:
             for concurrency in CONCURRENCIES:
                 counts = dict.fromkeys(targets, requests) | {"litellm": peer_requests}
-                cases = await run_cases(targets, counts, mode, concurrency)
+                cases = await run_cases(targets, counts, mode, concurrency, tokens)
                 rows += [case.to_row(cases["bare"]) for case in cases.values()]
     return [row for row in rows if row["gateway"] != "bare"]
 
 
 async def run_cases(
-    targets: dict[str, Target], counts: dict[str, int], mode: str, concurrency: int
+    targets: dict[str, Target], counts: dict[str, int], mode: str, concurrency: int, tokens: int
 ) -> dict[str, Case]:
     """One load on every gateway, in rounds."""
     cases = {name: Case(name, mode, concurrency) for name in targets}
@@ -112,7 +115,11 @@ async def run_cases(
         for name, target in targets.items():
             requests = max(concurrency, counts[name] // ROUNDS)
             result = await run_load(
-                target, requests=requests, concurrency=concurrency, whole=mode == "whole"
+                target,
+                requests=requests,
+                concurrency=concurrency,
+                whole=mode == "whole",
+                tokens=tokens,
             )
             cases[name].results.append(result)
             cases[name].rss_mb = get_rss_mb(target.pids)
@@ -185,8 +192,10 @@ def main() -> int:
     parser.add_argument("--peers", type=int, default=1, help="0 leaves the peers out")
     parser.add_argument("--requests", type=int, default=600, help="for each case, in all rounds")
     parser.add_argument("--peer-requests", type=int, default=200, help="for each of LiteLLM's")
+    parser.add_argument("--tokens", type=int, default=ANSWER_TOKENS["paid"], help="of an answer")
     options = parser.parse_args()
-    rows = asyncio.run(measure(options.requests, options.peer_requests, bool(options.peers)))
+    with_peers = bool(options.peers)
+    rows = asyncio.run(measure(options.requests, options.peer_requests, with_peers, options.tokens))
     show(rows)
     missed = find_missed(rows)
     for line in missed:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.mock_engine import MODEL
+from benchmarks.mock_engine import ANSWER_TOKENS, MODEL
 from benchmarks.peers import Target
 
 
@@ -78,9 +78,21 @@ def get_rss_mb(pids: list[int]) -> float:
 
 
 async def run_load(
-    target: Target, *, requests: int, concurrency: int, whole: bool = False
+    target: Target,
+    *,
+    requests: int,
+    concurrency: int,
+    whole: bool = False,
+    tokens: int = ANSWER_TOKENS,
 ) -> LoadResult:
     """Send `requests` chat requests, `concurrency` at a time, and count what they cost.
+
+    Args:
+        target: what is asked.
+        requests: in all.
+        concurrency: of them at a time.
+        whole: in one piece instead of streams.
+        tokens: of each answer.
 
     Raises:
         RuntimeError: an answer was not complete; a benchmark of failures says nothing.
@@ -88,8 +100,8 @@ async def run_load(
     body = {
         "model": MODEL,
         "stream": not whole,
-        "max_tokens": 64,
-        "messages": [{"role": "user", "content": "Say sixteen words, please, for the benchmark."}],
+        "max_tokens": tokens,
+        "messages": [{"role": "user", "content": "Say some words, please, for the benchmark."}],
     }
     ask = _fetch_whole if whole else _fetch_stream
     waiting = iter(range(requests))
@@ -107,7 +119,7 @@ async def run_load(
                     if response.status != 200:
                         said = (await response.read())[:300]
                         raise RuntimeError(f"{target.url} answered {response.status}: {said!r}")
-                    times_ms.append((await ask(response) - started) * 1e3)
+                    times_ms.append((await ask(response, tokens) - started) * 1e3)
 
         cpu_before_s, begun = get_cpu_s(target.pids), time.perf_counter()
         async with asyncio.TaskGroup() as group:
@@ -118,22 +130,31 @@ async def run_load(
     return LoadResult(len(times_ms), cpu_s / len(times_ms) * 1e6, sorted(times_ms), wall_s)
 
 
-async def _fetch_stream(response: aiohttp.ClientResponse) -> float:
-    first, tail = 0.0, b""
+async def _fetch_stream(response: aiohttp.ClientResponse, tokens: int) -> float:
+    first, parts = 0.0, list[bytes]()
     async for chunk in response.content.iter_any():
         if not first and b"data:" in chunk:
             first = time.perf_counter()
-        tail = (tail + chunk)[-64:]
-    if b"data: [DONE]" not in tail:
-        raise RuntimeError(f"{response.url} sent a stream without its end: {tail!r}")
+        parts.append(chunk)
+    body = b"".join(parts)
+    if b"data: [DONE]" not in body[-64:]:
+        raise RuntimeError(f"{response.url} sent a stream without its end: {body[-64:]!r}")
+    _verify_length(response, body, tokens)
     return first
 
 
-async def _fetch_whole(response: aiohttp.ClientResponse) -> float:
+async def _fetch_whole(response: aiohttp.ClientResponse, tokens: int) -> float:
     body = await response.read()
-    if b'"w0 w1 ' not in body:
+    if b'"w0 ' not in body:
         raise RuntimeError(f"{response.url} sent another answer: {body[:300]!r}")
+    _verify_length(response, body, tokens)
     return time.perf_counter()
+
+
+def _verify_length(response: aiohttp.ClientResponse, body: bytes, tokens: int) -> None:
+    """A gateway that drops `max_tokens` would be measured with other answers."""
+    if b"w%d " % (tokens - 1) not in body or b"w%d " % tokens in body:
+        raise RuntimeError(f"{response.url} sent an answer of another length than {tokens}")
 
 
 def _with_children(pids: list[int]) -> list[int]:

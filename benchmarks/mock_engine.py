@@ -1,14 +1,15 @@
 """An instant OpenAI-compatible engine for benchmarks: a fake, it answers every prompt with the same
-words.
+words, as many as `max_tokens` says.
 
 It does as little as a server can: one raw ASGI app that writes prepared frames. What a gateway
 costs in front of it is therefore the gateway's own cost.
 
-    python benchmarks/mock_engine.py --port 9000 --tokens 16
+    python benchmarks/mock_engine.py --port 9000
 """
 
 import argparse
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,8 +18,11 @@ import uvicorn
 
 MODEL = "mock"
 PROMPT_TOKENS = 12
+ANSWER_TOKENS = 16
+"""Where a request does not say."""
 
 
+@functools.cache
 def get_frames(tokens: int) -> list[bytes]:
     """One SSE frame a token, then the finish, the usage and [DONE], as OpenAI sends them."""
     head = {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
@@ -44,6 +48,7 @@ def get_usage(tokens: int) -> dict[str, int]:
     }
 
 
+@functools.cache
 def get_body(tokens: int) -> bytes:
     """The same answer in one piece."""
     message = {"role": "assistant", "content": "".join(f"w{i} " for i in range(tokens))}
@@ -59,9 +64,8 @@ def get_body(tokens: int) -> bytes:
     ).encode()
 
 
-def build_app(tokens: int) -> Callable[..., Awaitable[None]]:
-    """The ASGI app."""
-    frames, body = get_frames(tokens), get_body(tokens)
+def build_app(answer_tokens: int = ANSWER_TOKENS) -> Callable[..., Awaitable[None]]:
+    """The ASGI app; answers have so many tokens where a request does not say."""
     models = json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}).encode()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -73,20 +77,21 @@ def build_app(tokens: int) -> Callable[..., Awaitable[None]]:
             request += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        stream = scope["method"] == "POST" and json.loads(request).get("stream")
+        asked = json.loads(request) if scope["method"] == "POST" else {}
+        stream, tokens = asked.get("stream"), asked.get("max_tokens", answer_tokens)
         kind = b"text/event-stream" if stream else b"application/json"
         await send(
             {"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]}
         )
         if stream:
-            for frame in frames:
+            for frame in get_frames(tokens):
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         else:
             await send(
                 {
                     "type": "http.response.body",
-                    "body": body if scope["method"] == "POST" else models,
+                    "body": get_body(tokens) if asked else models,
                 }
             )
 
@@ -96,9 +101,6 @@ def build_app(tokens: int) -> Callable[..., Awaitable[None]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--tokens", type=int, default=16)
     options = parser.parse_args()
-    config = uvicorn.Config(
-        build_app(options.tokens), port=options.port, log_level="warning", access_log=False
-    )
+    config = uvicorn.Config(build_app(), port=options.port, log_level="warning", access_log=False)
     asyncio.run(uvicorn.Server(config).serve())
