@@ -55,15 +55,15 @@ bench-disputes: .venv/dev.stamp ## what a look for cheats costs the user's side,
 bench-budgets: .venv/dev.stamp ## what limits cost a request in processor time, one JSON line a case
 	@$(BIN)/python -m benchmarks.bench_budgets
 
-bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone
-	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1)
+bench-path: .venv/dev.stamp ## processor time of the paid path, one JSON line a case; PEERS=0 for Hanse alone, PACE=10 for ms a token
+	$(BIN)/python -m benchmarks.bench_path --peers $(or $(PEERS),1) --pace-ms $(or $(PACE),0)
 
 bench-compare: .venv/dev.stamp ## the paid path of another checkout beside this one's; BEFORE=../before WHOLE=1
 	$(if $(BEFORE),,$(error say which checkout to compare with: make bench-compare BEFORE=../before))
 	@$(BIN)/python -m benchmarks.bench_compare "$(BEFORE)" $(if $(WHOLE),--whole) --pairs $(or $(PAIRS),14)
 
-bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; PEERS=0 for Hanse alone, TOKENS=64 of an answer
-	$(BIN)/python -m benchmarks.bench_gateway --peers $(or $(PEERS),1) $(if $(TOKENS),--tokens $(TOKENS))
+bench-gateway: .venv/dev.stamp ## gateways side by side, one JSON line a case; PEERS=0 for Hanse alone, TOKENS=64 of an answer, PACE=10 for ms a token
+	$(BIN)/python -m benchmarks.bench_gateway --peers $(or $(PEERS),1) $(if $(TOKENS),--tokens $(TOKENS)) --pace-ms $(or $(PACE),0)
 
 bench-index: .venv/dev.stamp ## how an event index catches up, from a fake node; EVENTS=1000000
 	@$(BIN)/python -m benchmarks.bench_index --events $(or $(EVENTS),1000000)

@@ -8,7 +8,8 @@ unpaid: API key, checks of the body, queue, failover, relay. `hanse-paid` is the
 gateway and broker processes with voucher, receipt and both durable books. All gateways run at once
 and are loaded one after the other in short rounds, so that what else disturbs the machine disturbs
 all alike; processor time is the median of the rounds. Answers have ANSWER_TOKENS tokens, those of
-a short answer in a chat; TOKENS=16 for shorter ones. `added_ms` is over the bare engine: to the
+a short answer in a chat; TOKENS=16 for shorter ones, PACE=10 for an engine that takes 10 ms a
+token instead of an instant one. `added_ms` is over the bare engine: to the
 first data frame of a stream, to the end of a whole answer. The load generator runs beside them.
 """
 
@@ -29,7 +30,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bench_path import ANSWER_TOKENS, ROOT, WARM_UP, run_hanse, run_mock
+from benchmarks.bench_path import (
+    ANSWER_TOKENS,
+    PACED_PER_STREAM,
+    ROOT,
+    WARM_UP,
+    run_hanse,
+    run_mock,
+)
 from benchmarks.load import LoadResult, get_rss_mb, run_load
 from benchmarks.peers import Target, run_litellm, run_portkey, run_vllm_router, wait_http
 from hanse.cli.local_network import find_free_port
@@ -85,22 +93,25 @@ class Case:
 
 
 async def measure(
-    requests: int, peer_requests: int, with_peers: bool, tokens: int
+    requests: int, peer_requests: int, with_peers: bool, tokens: int, pace_ms: float
 ) -> list[dict[str, Any]]:
     """Run every case; rows as they are printed."""
     opens: dict[str, Open] = {"hanse-plain": run_plain, "hanse-paid": run_hanse}
     if with_peers:
         opens |= {"litellm": run_litellm, "portkey": run_portkey, "vllm-router": run_vllm_router}
     async with contextlib.AsyncExitStack() as stack:
-        mock_url, mock_pid = stack.enter_context(run_mock())
+        mock_url, mock_pid = stack.enter_context(run_mock(pace_ms))
         targets = {"bare": Target(mock_url, {}, [mock_pid])}
         for name, open_gateway in opens.items():
             targets[name] = await stack.enter_async_context(open_gateway(mock_url))
-            await run_load(targets[name], requests=WARM_UP, concurrency=1)
+            await run_load(targets[name], requests=WARM_UP, concurrency=16 if pace_ms else 1)
         rows = []
         for mode in MODES:
             for concurrency in CONCURRENCIES:
                 counts = dict.fromkeys(targets, requests) | {"litellm": peer_requests}
+                if pace_ms:
+                    most = ROUNDS * PACED_PER_STREAM * concurrency
+                    counts = {name: min(count, most) for name, count in counts.items()}
                 cases = await run_cases(targets, counts, mode, concurrency, tokens)
                 rows += [case.to_row(cases["bare"]) for case in cases.values()]
     return [row for row in rows if row["gateway"] != "bare"]
@@ -193,10 +204,13 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=600, help="for each case, in all rounds")
     parser.add_argument("--peer-requests", type=int, default=200, help="for each of LiteLLM's")
     parser.add_argument("--tokens", type=int, default=ANSWER_TOKENS["paid"], help="of an answer")
+    parser.add_argument("--pace-ms", type=float, default=0.0, help="of the engine, a token")
     options = parser.parse_args()
-    with_peers = bool(options.peers)
-    rows = asyncio.run(measure(options.requests, options.peer_requests, with_peers, options.tokens))
+    counts = (options.requests, options.peer_requests, bool(options.peers))
+    rows = asyncio.run(measure(*counts, options.tokens, options.pace_ms))
     show(rows)
+    if options.pace_ms:
+        return 0  # the bars are of an instant engine
     missed = find_missed(rows)
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)

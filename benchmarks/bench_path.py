@@ -1,8 +1,9 @@
 """What paying and checking cost: processor time and first-token time of gateway + broker, beside
 LiteLLM's proxy.
 
-    make bench-path            make bench-path PEERS=0        one JSON object a line on standard
-    output
+    make bench-path            one JSON object a line on standard output
+    make bench-path PEERS=0    without LiteLLM
+    make bench-path PACE=10    with an engine that takes 10 ms a token
 
 The same instant mock engine (a fake) stands behind both. `cpu_us_per_request` is user and system
 time of Hanse's gateway and broker processes together: API key, matching, voucher, admission,
@@ -55,21 +56,28 @@ WARM_UP = 600
 COMMITS_PER_CHECKPOINT, up to which a started server's log grows and each commit writes its inode
 too."""
 
-RATIO_BAR = 0.1
+PACED_PER_STREAM = 6
+"""Requests of a round for each stream, where an engine has a pace."""
+
+BAR_CASE, RATIO_BAR = "paid", 0.1
 """At most this part of LiteLLM's processor time a request; the benchmark fails above it."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[dict[str, Any]]:
+async def measure(
+    requests: int, peer_requests: int, with_peers: bool, pace_ms: float
+) -> list[dict[str, Any]]:
     """Run every case; rows as they are printed."""
     async with contextlib.AsyncExitStack() as stack:
-        mock_url, mock_pid = stack.enter_context(run_mock())
-        sides = [Side(Target(mock_url, {}, [mock_pid]), requests // ROUNDS)]
-        sides.append(Side(await stack.enter_async_context(run_hanse(mock_url)), requests // ROUNDS))
+        mock_url, mock_pid = stack.enter_context(run_mock(pace_ms))
+        most = PACED_PER_STREAM if pace_ms else requests
+        sides = [Side(Target(mock_url, {}, [mock_pid]), requests // ROUNDS, most)]
+        hanse = await stack.enter_async_context(run_hanse(mock_url))
+        sides.append(Side(hanse, requests // ROUNDS, most))
         if with_peers:
             litellm = await stack.enter_async_context(run_litellm(mock_url))
-            sides.append(Side(litellm, peer_requests // ROUNDS))
+            sides.append(Side(litellm, peer_requests // ROUNDS, most))
         for side in sides:
             await side.warm_up()
         for _ in range(ROUNDS):
@@ -77,7 +85,9 @@ async def measure(requests: int, peer_requests: int, with_peers: bool) -> list[d
                 await side.run_round()
     bare, paid, *peers = (side.rounds for side in sides)
     return [
-        get_row(load, bare[load], paid[load], peers[0][load] if peers else None) for load in LOADS
+        {"pace_ms": pace_ms}
+        | get_row(load, bare[load], paid[load], peers[0][load] if peers else None)
+        for load in LOADS
     ]
 
 
@@ -87,14 +97,16 @@ LOADS = [(case, concurrency) for case in ANSWER_TOKENS for concurrency in CONCUR
 class Side:
     """One of those that take turns, with what each of its rounds cost by concurrency."""
 
-    def __init__(self, target: Target, requests: int) -> None:
+    def __init__(self, target: Target, requests: int, requests_per_stream: int) -> None:
         self._target = target
         self._requests = requests
+        self._requests_per_stream = requests_per_stream
         self.rounds: dict[tuple[str, int], list[LoadResult]] = {load: [] for load in LOADS}
 
     async def warm_up(self) -> None:
         """Answer until nothing is there for the first time."""
-        await run_load(self._target, requests=WARM_UP, concurrency=1)
+        paced = self._requests_per_stream == PACED_PER_STREAM
+        await run_load(self._target, requests=WARM_UP, concurrency=16 if paced else 1)
 
     async def run_round(self) -> None:
         """Each load once, after a few requests to get there."""
@@ -102,8 +114,9 @@ class Side:
             ask = functools.partial(
                 run_load, self._target, concurrency=concurrency, tokens=ANSWER_TOKENS[case]
             )
-            await ask(requests=max(20, concurrency))
-            result = await ask(requests=self._requests)
+            most = self._requests_per_stream * concurrency
+            await ask(requests=min(most, max(20, concurrency)))
+            result = await ask(requests=min(most, max(self._requests, concurrency)))
             results.append(result)
             cost = f"{result.cpu_us_per_request:.0f} us"
             print(f"  {self._target.url} {case} at {concurrency}: {cost}", file=sys.stderr)
@@ -146,10 +159,11 @@ def get_row(
 
 
 @contextlib.contextmanager
-def run_mock() -> Iterator[tuple[str, int]]:
-    """The instant engine in a process of its own."""
+def run_mock(pace_ms: float = 0.0) -> Iterator[tuple[str, int]]:
+    """The instant engine in a process of its own, or one with a pace."""
     port = find_free_port()
     command = [sys.executable, "-m", "benchmarks.mock_engine", "--port", str(port)]
+    command += ["--pace-ms", str(pace_ms)]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         _wait_port(port)
@@ -235,17 +249,22 @@ def main() -> int:
     parser.add_argument("--peers", type=int, default=1, help="0 leaves LiteLLM out")
     parser.add_argument("--requests", type=int, default=1_000, help="for each case of ours")
     parser.add_argument("--peer-requests", type=int, default=300, help="for each case of LiteLLM's")
+    parser.add_argument("--pace-ms", type=float, default=0.0, help="of the engine, a token")
     options = parser.parse_args()
-    rows = asyncio.run(measure(options.requests, options.peer_requests, bool(options.peers)))
+    peers = bool(options.peers)
+    rows = asyncio.run(measure(options.requests, options.peer_requests, peers, options.pace_ms))
     show(rows)
-    missed = [r for r in rows if r["ratio_to_litellm"] and r["ratio_to_litellm"] > RATIO_BAR]
-    for row in missed:
+    if options.pace_ms:
+        return 0  # the bar is of an instant engine
+    above = [r for r in rows if r["ratio_to_litellm"] and r["ratio_to_litellm"] > RATIO_BAR]
+    for row in above:
+        said = "missed" if row["case"] == BAR_CASE else "above, and not held to the bar"
         where = f"{row['answer_tokens']} tokens, {row['concurrency']} at a time"
         print(
-            f"missed: {row['ratio_to_litellm']} of LiteLLM's ({where}), bar {RATIO_BAR}",
+            f"{said}: {row['ratio_to_litellm']} of LiteLLM's ({where}), bar {RATIO_BAR}",
             file=sys.stderr,
         )
-    return 1 if missed else 0
+    return 1 if any(row["case"] == BAR_CASE for row in above) else 0
 
 
 if __name__ == "__main__":

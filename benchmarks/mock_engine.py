@@ -1,10 +1,10 @@
 """An instant OpenAI-compatible engine for benchmarks: a fake, it answers every prompt with the same
-words, as many as `max_tokens` says.
+words, as many as `max_tokens` says. With a pace it is as slow as a real one.
 
 It does as little as a server can: one raw ASGI app that writes prepared frames. What a gateway
 costs in front of it is therefore the gateway's own cost.
 
-    python benchmarks/mock_engine.py --port 9000
+    python benchmarks/mock_engine.py --port 9000 [--pace-ms 10]
 """
 
 import argparse
@@ -64,8 +64,13 @@ def get_body(tokens: int) -> bytes:
     ).encode()
 
 
-def build_app(answer_tokens: int = ANSWER_TOKENS) -> Callable[..., Awaitable[None]]:
-    """The ASGI app; answers have so many tokens where a request does not say."""
+def build_app(
+    answer_tokens: int = ANSWER_TOKENS, pace_s: float = 0.0
+) -> Callable[..., Awaitable[None]]:
+    """The ASGI app; answers have so many tokens where a request does not say.
+
+    `pace_s` is from one token to the next.
+    """
     models = json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}).encode()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -84,10 +89,14 @@ def build_app(answer_tokens: int = ANSWER_TOKENS) -> Callable[..., Awaitable[Non
             {"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]}
         )
         if stream:
-            for frame in get_frames(tokens):
+            for number, frame in enumerate(get_frames(tokens)):
+                if pace_s and 0 < number <= tokens:
+                    await asyncio.sleep(pace_s)
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         else:
+            if pace_s and asked:
+                await asyncio.sleep(pace_s * tokens)
             await send(
                 {
                     "type": "http.response.body",
@@ -101,6 +110,8 @@ def build_app(answer_tokens: int = ANSWER_TOKENS) -> Callable[..., Awaitable[Non
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--pace-ms", type=float, default=0.0)
     options = parser.parse_args()
-    config = uvicorn.Config(build_app(), port=options.port, log_level="warning", access_log=False)
+    app = build_app(pace_s=options.pace_ms / 1_000)
+    config = uvicorn.Config(app, port=options.port, log_level="warning", access_log=False)
     asyncio.run(uvicorn.Server(config).serve())

@@ -94,6 +94,29 @@ async def test_events_are_seen_k_blocks_deep_and_not_before(rpc: Rpc, minter: Mi
     assert event.timestamp_s == header.timestamp_s
 
 
+async def test_while_the_head_stays_a_look_is_one_question(
+    rpc: Rpc, minter: Minter, faulty: FaultyTransport
+) -> None:
+    asked: list[str] = []
+    faulty.after = lambda method, params, answer: asked.append(method) or answer
+    storage = MemoryIndexStorage()
+    index = make_index(Rpc(faulty, retry_pause_s=0), minter, storage)
+    await minter.mint(5)
+    await mine(rpc, K)
+    checkpoint = await index.catch_up()
+    asked.clear()
+    assert await index.catch_up() == checkpoint
+    assert asked == ["eth_getBlockByNumber"]
+    await minter.mint(6)
+    await mine(rpc, K)
+    await index.catch_up()
+    assert amounts(storage) == [5, 6]
+    await index.rewind()
+    asked.clear()
+    await index.catch_up()
+    assert len(asked) > 1
+
+
 async def test_a_restart_goes_on_where_it_was(rpc: Rpc, minter: Minter) -> None:
     storage = MemoryIndexStorage()
     for amount in (1, 2):
@@ -277,6 +300,7 @@ async def test_a_node_that_lags_on_a_lost_branch_stops_nobody(
     index = make_index(Rpc(faulty, retry_pause_s=0), minter, storage)
     checkpoint = await index.catch_up()
     assert checkpoint is not None
+    await mine(rpc, 1)
 
     def after(method: str, params: list[Any], answer: Any) -> Any:
         if method != "eth_getBlockByNumber" or params[0] == "latest" or answer is None:

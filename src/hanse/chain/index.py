@@ -28,7 +28,7 @@ from hanse.chain.contract import Contract
 from hanse.chain.rpc import BATCH_MAX, Rpc
 from hanse.chain.storage import Checkpoint, EventBatch, IndexStorage
 from hanse.protocol.errors import InvariantError, TransientError
-from hanse.protocol.signatures import keccak, to_bytes
+from hanse.protocol.signatures import Hash32, keccak, to_bytes
 
 BLOCKS_PER_ROUND_MAX = 2_000
 """Blocks of one round when catching up; common nodes refuse ranges above 2,000 to 10,000."""
@@ -74,6 +74,9 @@ class EventIndex:
         self._range_blocks = BLOCKS_PER_ROUND_MAX
         self._refused_blocks = 2 * BLOCKS_PER_ROUND_MAX  # a range that the node would not answer
         self._turn = asyncio.Lock()  # two rounds at once would apply the same blocks twice
+        # The head at which nothing was left to apply, and what was applied by then: the same head
+        # has the same blocks below it.
+        self._done: tuple[Hash32, Checkpoint | None] | None = None
 
     async def read_checkpoint(self) -> Checkpoint | None:
         """The block up to which everything is applied; None before the first round."""
@@ -94,13 +97,17 @@ class EventIndex:
             return await self._advance()
 
     async def _advance(self) -> EventBatch | None:
-        checkpoint = await self.read_checkpoint()
         head = await self._rpc.fetch_head()
+        if self._done is not None and self._done[0] == head.hash:
+            return None
+        self._done = None
+        checkpoint = await self.read_checkpoint()
         first = self._start_block if checkpoint is None else checkpoint.number + 1
         confirmed = head.number - self._confirmations
         if checkpoint is not None:
             await self._verify_checkpoint(checkpoint, head)
         if confirmed < first:
+            self._done = (head.hash, checkpoint)
             return None
         batch = await self._fetch_batch(
             first, min(confirmed, first + self._range_blocks - 1), checkpoint
@@ -132,12 +139,13 @@ class EventIndex:
         """Advance until nothing is confirmed that is not applied; returns the checkpoint."""
         while await self.advance() is not None:
             pass
-        return await self.read_checkpoint()
+        return self._done[1] if self._done is not None else await self.read_checkpoint()
 
     async def rewind(self) -> Checkpoint | None:
         """Undo all above the newest checkpoint that is still on the chain; None if that is all."""
         ancestor = None
         async with self._turn:
+            self._done = None
             for checkpoint in await self._storage.read_checkpoints():
                 header = await self._rpc.fetch_header(checkpoint.number)
                 if header is not None and header.hash == checkpoint.hash:

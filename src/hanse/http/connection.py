@@ -17,6 +17,7 @@ from typing import cast
 import httptools
 
 from hanse.http.errors import HttpBrokenError, HttpConnectError, HttpTimeoutError
+from hanse.http.gathering import Gathering
 from hanse.http.response import HttpResponse, RawHeaders
 
 HEAD_BYTES_MAX = 32 * 1024
@@ -68,6 +69,7 @@ class HttpConnection(asyncio.Protocol):
         self._idle_bytes = 0
         self._is_complete = False
         self._is_paused = False
+        self._gathering: Gathering | None = None
         self._keeps_alive = False
         self._error: HttpBrokenError | None = None
 
@@ -116,7 +118,8 @@ class HttpConnection(asyncio.Protocol):
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._heard_at = self._loop.time()
-            self._transport.resume_reading()
+            if self._gathering is None or not self._gathering.is_holding:
+                self._transport.resume_reading()
         return data
 
     async def read_burst(self) -> bytes:
@@ -138,11 +141,17 @@ class HttpConnection(asyncio.Protocol):
         if self._timer is None or due < self._timer_at:
             self._arm(due)
 
+    def gather(self, gather_s: float) -> None:
+        """See `HttpResponse.gather`."""
+        if gather_s > 0 and self._transport is not None and not self._is_complete:
+            self._gathering = Gathering(self._transport, self._loop, gather_s)
+
     def end(self) -> None:
         """This exchange is over: keep the connection if its answer is complete, else hang up."""
         if not self._is_busy:
             return
         self._is_busy = self._is_lingering = False
+        self._stop_gathering()
         is_reusable = self._is_complete and self._keeps_alive and self.is_open and self._idle_s > 0
         if is_reusable:
             self._heard_at = self._loop.time()
@@ -159,6 +168,7 @@ class HttpConnection(asyncio.Protocol):
             self.end()
             return
         self._is_lingering = True
+        self._stop_gathering()
         self._parts.clear()
         self.set_silence(LINGER_S)
 
@@ -174,6 +184,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._transport = None
+        self._stop_gathering()
         if self._timer is not None:
             self._timer.cancel()
         if not self._is_complete:
@@ -208,6 +219,8 @@ class HttpConnection(asyncio.Protocol):
         elif self._size > BUFFER_BYTES_MAX and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
+        elif self._gathering is not None and self._parts and not self._is_complete:
+            self._gathering.note()
         self._wake()
         if self._is_lingering and (self._is_complete or self._parts):
             self.end()
@@ -234,6 +247,11 @@ class HttpConnection(asyncio.Protocol):
             return
         self._is_complete = True
         self._keeps_alive = self._parser.should_keep_alive()
+
+    def _stop_gathering(self) -> None:
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None:
+            gathering.stop()
 
     def _wait(self) -> "asyncio.Future[None]":
         """What is done at the next arrival, or at the end."""

@@ -55,6 +55,14 @@ class HttpResponse:
         if self._connection is not None:
             self._connection.set_silence(silence_s)
 
+    def gather(self, gather_s: float) -> None:
+        """Take what comes of a fast stream together from now on, so many seconds of it; 0: never.
+
+        See `hanse.http.gathering`.
+        """
+        if self._connection is not None:
+            self._connection.gather(gather_s)
+
     def close(self) -> None:
         """Give the connection back if the body has ended, else hang up. May be called twice."""
         connection, self._connection = self._connection, None

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from hanse.engines.wire.sse import DONE, FrameSplitter
-from hanse.http import HttpBrokenError, HttpClient, HttpResponse, HttpTimeoutError
+from hanse.http import GATHER_S, HttpBrokenError, HttpClient, HttpResponse, HttpTimeoutError
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import RESPONSE_BYTES_MAX
 from hanse.protocol.wire.server_errors import (
@@ -34,12 +34,15 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
             the engine's queue and the prompt.
         between_s: between two pieces of an answer.
         total_s: for everything.
+        gather_s: what a fast engine makes in so long goes on as one piece, except for the stream's
+            first; 0: every piece goes on as it comes.
     """
 
     connect_s: float = 5.0
     first_token_s: float = 120.0
     between_s: float = 60.0
     total_s: float = 1_800.0
+    gather_s: float = GATHER_S
 
 
 class OpenAIServer:
@@ -87,6 +90,7 @@ class OpenAIServer:
             # what an engine has at once is passed on, and becomes durable, at once
             data = await response.read_burst()
             response.set_silence(self._timeouts.between_s)
+            response.gather(self._timeouts.gather_s)
             while data:
                 if payloads := splitter.feed(data):
                     if payloads[-1] == DONE:

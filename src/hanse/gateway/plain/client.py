@@ -18,7 +18,7 @@ import msgspec
 from hanse.gateway.plain.answer import PlainAnswer
 from hanse.gateway.plain.refusals import read_refusal
 from hanse.gateway.plain.upstreams import MODELS_MAX, Upstream
-from hanse.http import HttpBrokenError, HttpClient, HttpConnectError, HttpResponse
+from hanse.http import GATHER_S, HttpBrokenError, HttpClient, HttpConnectError, HttpResponse
 from hanse.market import Needs
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.wire.forms import get_body_type
@@ -184,6 +184,8 @@ class PlainClient:
                 self._note(place, ok=False)
             raise
         response.set_silence(limits.silence_s)
+        if ask.is_stream:
+            response.gather(GATHER_S)
 
         def end(error: HanseError | None) -> None:
             place.at_work -= 1

@@ -1,0 +1,189 @@
+"""Fast streams are taken together, everything else as it comes: by a clock and by a real peer."""
+
+import asyncio
+
+import pytest
+
+from hanse.http.gathering import Gathering
+from tests.http.test_client import CHUNKED, calling
+
+GATHER_S = 0.03
+
+
+class Clock:
+    """In place of a loop: a time that is set, and one timer."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.due: float | None = None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay_s, callback):
+        self.due, self._callback = self.now + delay_s, callback
+        return self
+
+    def cancel(self) -> None:
+        self.due = None
+
+    def go_to(self, now: float) -> None:
+        if self.due is not None and self.due <= now:
+            self.now, self.due = self.due, None
+            self._callback()
+        self.now = now
+
+
+class Line:
+    """In place of a transport: what came while it was left unread."""
+
+    def __init__(self) -> None:
+        self.is_read = True
+        self.is_closed = False
+
+    def pause_reading(self) -> None:
+        assert self.is_read
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        assert not self.is_read
+        self.is_read = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+
+def count_pieces(arrivals_s: list[float]) -> tuple[int, float]:
+    """Pieces that a reader gets, and the longest that one of them waited."""
+    clock, line = Clock(), Line()
+    gathering = Gathering(line, clock, GATHER_S)  # type: ignore[arg-type]
+    pieces, waiting, longest = 0, [], 0.0
+    for at in [*arrivals_s, arrivals_s[-1] + 1]:
+        if clock.due is not None and clock.due <= 100 + at:
+            clock.go_to(clock.due)
+            if waiting:
+                longest = max(longest, clock.now - 100 - waiting[0])
+                pieces, waiting = pieces + 1, []
+                gathering.note()
+        clock.go_to(100 + at)
+        if at > arrivals_s[-1]:
+            break
+        if line.is_read:
+            pieces += 1
+            gathering.note()
+        else:
+            waiting.append(at)
+    assert not waiting
+    return pieces, longest
+
+
+@pytest.mark.parametrize(
+    ("gap_s", "tokens", "pieces"),
+    [
+        pytest.param(0.0, 64, 64, id="a burst is over before it could be gathered"),
+        pytest.param(0.0001, 64, 64, id="so is one of 6 ms"),
+        pytest.param(0.005, 64, 7 + 10, id="200 tokens a second"),
+        pytest.param(0.010, 64, 4 + 20, id="100 tokens a second"),
+        pytest.param(0.020, 64, 64, id="what comes further apart goes on at once"),
+        pytest.param(0.050, 64, 64, id="a slow model"),
+    ],
+)
+def test_pieces(gap_s: float, tokens: int, pieces: int) -> None:
+    found, waited_s = count_pieces([place * gap_s for place in range(tokens)])
+    assert abs(found - pieces) <= 1
+    assert waited_s <= GATHER_S + 1e-6
+    assert (waited_s == 0) == (found == tokens)
+
+
+def test_a_stream_that_becomes_slow_waits_no_more() -> None:
+    fast = [place * 0.005 for place in range(40)]
+    slow = [fast[-1] + 0.08 * (place + 1) for place in range(10)]
+    only_fast, _ = count_pieces(fast)
+    both, _ = count_pieces(fast + slow)
+    assert both == only_fast + len(slow)
+
+
+def test_stop_reads_on_and_a_closed_line_is_left_alone() -> None:
+    clock, line = Clock(), Line()
+    gathering = Gathering(line, clock, GATHER_S)  # type: ignore[arg-type]
+    for place in range(9):
+        clock.now = 100 + place * 0.005
+        if line.is_read:
+            gathering.note()
+    assert gathering.is_holding
+    assert not line.is_read
+    gathering.stop()
+    assert line.is_read
+    assert clock.due is None
+    gathering.stop()
+    clock.now += 0.001
+    gathering.note()
+    line.is_closed = True
+    gathering.stop()
+    assert not line.is_read
+
+
+async def send_slowly(reader, writer) -> None:
+    writer.write(CHUNKED)
+    for number in range(80):
+        text = b"%02d " % number
+        writer.write(b"%x\r\n%s\r\n" % (len(text), text))
+        await writer.drain()
+        await asyncio.sleep(0.004)
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+
+
+async def take(peer, client, gather_s: float) -> list[bytes]:
+    response = await client.send("GET", peer.url, {}, b"", silence_s=2.0)
+    response.gather(gather_s)
+    pieces = []
+    while data := await response.read():
+        pieces.append(data)
+    response.close()
+    return pieces
+
+
+async def test_a_real_stream_comes_whole_in_fewer_pieces_and_its_connection_is_kept() -> None:
+    async with calling(send_slowly) as (peer, client):
+        gathered = [await take(peer, client, 0.05) for _ in range(2)]
+        assert peer.connections == 1
+        apart = await take(peer, client, 0.0)
+    whole = b"".join(b"%02d " % number for number in range(80))
+    assert {b"".join(pieces) for pieces in (*gathered, apart)} == {whole}
+    assert max(map(len, gathered)) < len(apart)
+    assert gathered[0][0].startswith(b"00 ")
+    assert len(gathered[0][0]) <= len(whole) // 4
+
+
+async def test_hanging_up_while_gathering_reaches_the_peer() -> None:
+    async with calling(send_slowly) as (peer, client):
+        response = await client.send("GET", peer.url, {}, b"", silence_s=2.0)
+        response.gather(10.0)
+        for _ in range(3):
+            await response.read()
+        response.close()
+        async with asyncio.timeout(5):
+            await peer.left.wait()
+
+
+async def test_finishing_while_gathering_keeps_the_connection() -> None:
+    async def end_late(reader, writer) -> None:
+        writer.write(CHUNKED)
+        for _ in range(30):
+            writer.write(b"1\r\nx\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.004)
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    async with calling(end_late) as (peer, client):
+        for _ in range(2):
+            response = await client.send("GET", peer.url, {}, b"", silence_s=2.0)
+            response.gather(0.02)
+            got = b""
+            while len(got) < 30:
+                got += await response.read()
+            response.finish()
+            await asyncio.sleep(0.1)
+        assert peer.connections == 1
