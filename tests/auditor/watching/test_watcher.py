@@ -30,6 +30,7 @@ from tests.protocol.made_messages import (
     make_receipt,
 )
 from tests.settlement.trace_parts import BODY, PATH, RESPONSE, make_request
+from tests.store.dying_writer import write_and_fail
 from tests.verification.audits.bought_answers import OFFER, sell
 from tests.verification.audits.toy_model import ToyModel
 from tests.verification.evidence.made_evidence import USER
@@ -196,6 +197,15 @@ def test_the_buyers_secret_is_its_own_and_stays(tmp_path):
     path.write_text("")
     with pytest.raises(RequestError, match="remove it"):
         open_secret(path)
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_half_a_secret_is_never_kept(tmp_path, dies):
+    path = tmp_path / "audits" / "draw.key"
+    imports = "from hanse.auditor.watching.draws import open_secret"
+    write_and_fail(path, imports, "open_secret(path)", dies=dies)
+    assert not path.exists()
+    assert len(open_secret(path)) == 66
 
 
 async def test_a_round_ends_between_two_answers_when_something_else_is_due(tmp_path):

@@ -14,7 +14,7 @@ show the one whose block passes it over, so the chain's draw can only add audits
 from happening. It costs up to twice the audits where receipts are recorded.
 """
 
-import os
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -42,6 +42,7 @@ from hanse.sdk.record_file import verify_record_document
 from hanse.settlement.books.voucher_records import StoredReceipt, StoredVoucher
 from hanse.settlement.records.chain_check import ChainRecords
 from hanse.settlement.records.sources import get_receipt_digest
+from hanse.store.files import write_new_file
 from hanse.verification.audits.schedule import Draw
 
 OWN = "own secret"
@@ -190,15 +191,14 @@ def _draw(seed: Hash32, digest: Hash32, rate_ppm: int, by: str) -> Decision:
 
 
 def open_secret(path: Path) -> Hash32:
-    """The secret of the buyer's own draw, made on first use (mode 0600)."""
+    """The secret of the buyer's own draw, made on first use (mode 0600).
+
+    Raises:
+        RequestError: `configuration_invalid` if the file holds something else.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(SECRET_BYTES))
+    with contextlib.suppress(FileExistsError):
+        write_new_file(path, secrets.token_hex(SECRET_BYTES).encode())
     text = path.read_text().strip()
     if len(text) != 2 * SECRET_BYTES:
         raise RequestError(

@@ -31,6 +31,7 @@ from hanse.settlement.traces.document import (
     encrypt_trace,
 )
 from hanse.settlement.traces.sealing import DATA_KEY_BYTES
+from hanse.store.files import write_new_file
 
 KEPT_S = OPENING_RETAINED_S
 """How long an answer may wait for its draw: as long as its provider has to open the commitment."""
@@ -171,14 +172,6 @@ class KeptAnswers:
         if not self._key:
             path = self.folder / _KEY
             with contextlib.suppress(FileExistsError):
-                # linked into place, so that nobody ever reads half of it
-                part = self.folder / f"{_PART}key-{secrets.token_hex(4)}"
-                descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(secrets.token_bytes(DATA_KEY_BYTES))
-                try:
-                    os.link(part, path)
-                finally:
-                    part.unlink()
+                write_new_file(path, secrets.token_bytes(DATA_KEY_BYTES))
             self._key = path.read_bytes()
         return self._key
