@@ -28,7 +28,9 @@ class ToldChain:
     async def read_head(self, recorder: str, block: int) -> ChainHead:
         return self.head
 
-    async def fetch_committed(self, transaction_hash: str, recorder: str) -> Commit | None:
+    async def fetch_committed(
+        self, transaction_hash: str, recorder: str, number: int
+    ) -> Commit | None:
         return self.committed
 
 

@@ -38,8 +38,8 @@ class NotedChain(ToldChain):
         self.asked.append((recorder, block))
         return await super().read_head(recorder, block)
 
-    async def fetch_committed(self, transaction_hash, recorder):
-        self.asked.append((transaction_hash, recorder))
+    async def fetch_committed(self, transaction_hash, recorder, number):
+        self.asked.append((transaction_hash, recorder, number))
         return self.committed
 
 
@@ -216,7 +216,7 @@ async def test_a_transaction_that_committed_another_is_told(parts):
     known = await watch.meet(URL)
     chain.committed = proof.commit
     assert await watch.verify_proof(known, Side.USER, ENTRY, proof) is True
-    assert chain.asked[-1] == (proof.transaction_hash, ADDRESS)
+    assert chain.asked[-1] == (proof.transaction_hash, ADDRESS, 1)
     chain.committed = None
     error = await fail(watch.verify_proof(known, Side.USER, ENTRY, proof))
     assert error.message == f"recorder {URL}: {proof.transaction_hash} committed nothing of it"

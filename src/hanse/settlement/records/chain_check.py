@@ -29,15 +29,20 @@ class ChainRecords:
         found = await self._records.read_head(recorder, block=block)
         return ChainHead(block, found.number, to_hex(found.head))
 
-    async def fetch_committed(self, transaction_hash: Hash32, recorder: Address) -> Commit | None:
+    async def fetch_committed(
+        self, transaction_hash: Hash32, recorder: Address, number: int
+    ) -> Commit | None:
         """See `RecordsView`."""
-        found = await self.find_commit(transaction_hash, recorder)
+        found = await self.find_commit(transaction_hash, recorder, number)
         return found[0] if found else None
 
     async def find_commit(
-        self, transaction_hash: Hash32, recorder: Address
+        self, transaction_hash: Hash32, recorder: Address, number: int
     ) -> tuple[Commit, int] | None:
-        """What a confirmed transaction committed for a recorder, and in which block."""
+        """What a confirmed transaction committed for a recorder, and in which block.
+
+        Of several commits it is the one of this number; without one, the first.
+        """
         receipt = await self._rpc.fetch_receipt(transaction_hash)
         if receipt is None or receipt.block_number > await self.fetch_block():
             return None
@@ -48,22 +53,26 @@ class ChainRecords:
                 f"block {receipt.block_number} of transaction {transaction_hash} is not on the "
                 "node's chain; try again",
             )
+        first: Commit | None = None
         for log in receipt.logs:
             event = self._records.contract.find_event(log, header.timestamp_s)
             if event is None or event.name != "Committed":
                 continue
             found = parse_committed(event)
-            if found.recorder == recorder:
-                commit = Commit(
-                    found.number,
-                    to_hex(found.root),
-                    found.count,
-                    found.fee_total,
-                    ZERO_HASH,
-                    to_hex(found.head),
-                )
+            if found.recorder != recorder:
+                continue
+            commit = Commit(
+                found.number,
+                to_hex(found.root),
+                found.count,
+                found.fee_total,
+                ZERO_HASH,
+                to_hex(found.head),
+            )
+            if commit.number == number:
                 return commit, receipt.block_number
-        return None
+            first = first or commit
+        return (first, receipt.block_number) if first else None
 
 
 async def verify_on_chain(view: ChainRecords, proof: RecordProof) -> None:
@@ -77,8 +86,8 @@ async def verify_on_chain(view: ChainRecords, proof: RecordProof) -> None:
         VerificationError: `proof_invalid`, naming what the chain has instead.
         TransientError: `chain_unavailable`.
     """
-    on_chain = await view.find_commit(proof.transaction_hash, proof.recorder)
     commit = proof.commit
+    on_chain = await view.find_commit(proof.transaction_hash, proof.recorder, commit.number)
     if on_chain is None:
         raise VerificationError(
             "proof_invalid",

@@ -71,10 +71,13 @@ class RecordsView(Protocol):
         """Number and head of a recorder after a block."""
         ...
 
-    async def fetch_committed(self, transaction_hash: Hash32, recorder: Address) -> Commit | None:
+    async def fetch_committed(
+        self, transaction_hash: Hash32, recorder: Address, number: int
+    ) -> Commit | None:
         """What a confirmed transaction committed for a recorder, None if nothing.
 
-        The event does not hold the `previous_head`, which is left zero.
+        Of several commits it is the one of this number; without one, the first. The event does not
+        hold the `previous_head`, which is left zero.
         """
         ...
 
@@ -179,10 +182,12 @@ class Watch:
     async def _verify_by_transaction(
         self, known: KnownRecorder, entry: RecordEntry, proof: RecordProof
     ) -> bool:
-        found = await self._view.fetch_committed(proof.transaction_hash, known.address)
+        commit = proof.commit
+        found = await self._view.fetch_committed(
+            proof.transaction_hash, known.address, commit.number
+        )
         if found is None:
             raise _lie(known, entry, proof, f"{proof.transaction_hash} committed nothing of it")
-        commit = proof.commit
         if (found.number, found.root, found.head) != (commit.number, commit.root, commit.head):
             raise _lie(
                 known,
