@@ -86,14 +86,15 @@ def judgement_to_document(judgement: Judgement) -> dict[str, Any]:
 
 
 def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
-    """What evidence files say of each provider; files that do not hold are named.
+    """What evidence files say of each provider; what does not hold or cannot be read is named.
 
     Raises:
-        RequestError: `not_found` without any file.
+        RequestError: `not_found` without any file, or if those that can be read say nothing.
     """
     providers: dict[str, Counter[str]] = {}
     rates: dict[str, float] = {}
     broken: list[dict[str, str]] = []
+    unread: list[RequestError] = []
     seen: set[tuple[str, str]] = set()
     for path in _list_files(paths):
         try:
@@ -108,8 +109,10 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
                     providers.setdefault(served.provider, Counter())[found.breach.value] += 1
                 continue
             evidence = verify_evidence(raw, verify_receipt_document)
-        except VerificationError as error:
+        except (VerificationError, RequestError) as error:
             broken.append({"file": str(path), "reason": error.message})
+            if isinstance(error, RequestError):
+                unread.append(error)
             continue
         receipt = evidence.receipt.receipt.receipt
         name = (receipt.request_hash, evidence.statement.auditor)
@@ -121,8 +124,9 @@ def sum_up(paths: Iterable[Path]) -> dict[str, Any]:
         rate = 1 - evidence.statement.calibration.quantile_ppm / 1e6
         rates[receipt.provider] = max(rate, rates.get(receipt.provider, 0.0))
         counts.update(f"detected {rung}" for rung in evidence.statement.judgement.detected)
-    if not seen and not broken:
-        raise RequestError("not_found", "no evidence files there; hanse audit run writes them")
+    if not seen and len(broken) == len(unread):
+        nothing = RequestError("not_found", "no evidence files there; hanse audit run writes them")
+        raise unread[0] if unread else nothing
     return {
         "providers": [
             {"provider": provider, **_describe(counts, rates.get(provider))}

@@ -73,6 +73,22 @@ def test_a_report_counts_by_provider_and_names_what_does_not_count(run, folder):
     assert run("audit", "report", str(empty)).exit_code == 5
 
 
+def test_a_file_that_cannot_be_read_ends_no_report(run, folder):
+    (folder / "folder.json").mkdir()
+    (folder / "gone.json").symlink_to(folder / "nowhere")  # as one that went after it was listed
+    ran = run("audit", "report", str(folder), "--json")
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.document["providers"][0]["audits"] == 7
+    refused = {Path(one["file"]).name: one["reason"] for one in ran.document["refused"]}
+    assert set(refused) == {"broken.json", "folder.json", "gone.json"}
+    assert "cannot read" in refused["gone.json"]
+    named = run("audit", "report", str(folder / "7.json"), str(folder / "none.json"), "--json")
+    assert [one["file"] for one in named.document["refused"]] == [str(folder / "none.json")]
+    nothing = run("audit", "report", str(folder / "none.json"), "--json")
+    assert (nothing.exit_code, nothing.error["code"]) == (5, "not_found")
+    assert "none.json" in nothing.error["message"]
+
+
 def test_a_calibration_that_would_carry_nothing_is_refused_before_it_is_measured(run, tmp_path):
     target = tmp_path / "calibration.json"
     arguments = ("audit", "calibrate", "--model", "none.gguf", "-o", str(target))
