@@ -207,6 +207,41 @@ def test_a_shortfall_is_told_in_whole_units(tmp_path):
     assert "Needed are 5 tUSD, there are 0.000001 tUSD." in result.stderr
 
 
+def test_amounts_have_one_unit_and_programs_keep_base_units(tmp_path):
+    save_network(tmp_path, NETWORK)
+    text = "the sub-account is funded with 100 base units in all, needed are 105 base units"
+    error = RequestError("insufficient_balance", text, details={"needed": "105", "available": "1"})
+    arguments = ["fail", "--home", str(tmp_path)]
+    shown = CliRunner().invoke(get_group_raising(error), arguments).stderr
+    assert "funded with 0.0001 tUSD in all, needed are 0.000105 tUSD [" in shown
+    assert "base units" not in shown
+    as_json = CliRunner().invoke(get_group_raising(error), [*arguments, "--json"]).stderr
+    assert json.loads(as_json)["error"]["message"] == text
+    elsewhere = CliRunner().invoke(get_group_raising(error), ["fail", "--home", "/nowhere"]).stderr
+    assert text in elsewhere, "without a network nobody knows how amounts are written"
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "code", ["insufficient_balance", "sub_account_unknown", "voucher_too_low", "transaction_failed"]
+)
+def test_advice_names_the_key_in_use(code, flags):
+    root = HanseGroup("hanse", examples=(("x", "hanse"),))
+
+    @root.command_of("pay", examples=(("x", "hanse pay"),))
+    @click.option("--key", default="user")
+    def pay(key: str) -> None:
+        raise RequestError(code, "too little")
+
+    other = CliRunner().invoke(root, ["pay", "--key", "pauper", *flags]).stderr
+    assert "hanse money --key pauper" in other or "PROVIDER AMOUNT --key pauper" in other
+    if code == "insufficient_balance":
+        assert "hanse account show --key pauper." in other
+    usual = CliRunner().invoke(root, ["pay", *flags]).stderr
+    assert "--key" not in usual
+    assert "{key}" not in usual
+
+
 @pytest.mark.parametrize("words", [(), ("keys",), ("gateway", "keys")])
 def test_without_a_command_the_help_is_shown_as_it_is(run, words):
     ran = run(*words)

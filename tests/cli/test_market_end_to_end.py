@@ -176,11 +176,21 @@ def test_an_exported_receipt_is_verified_without_this_home(provider, user, run, 
     assert refused.stdout == ""
 
 
-def test_too_little_money_is_said_with_what_to_do(provider, user, run):
+def test_too_little_money_is_said_with_what_to_do(market, provider, user, run):
     ran = run("account", "withdraw", "1000000", "--json")
     assert ran.exit_code == 4
     assert ran.error["code"] == "insufficient_balance"
     assert int(ran.error["hanse"]["needed"]) == 1_000_000 * UNIT
+
+    market.add_key("pauper")
+    asked = ("chat", "--key", "pauper", "--max-tokens", "20", "one two three")
+    shown = run(*asked)
+    assert shown.exit_code == 4, shown.stderr
+    assert "hanse account show --key pauper." in shown.stderr
+    assert "hanse account fund PROVIDER AMOUNT --key pauper" in shown.stderr
+    assert "tHSD to be free" in shown.stderr
+    assert "base units" not in shown.stderr
+    assert "base units to be free" in run(*asked, "--json").error["message"]
 
 
 def test_a_match_says_who_would_be_asked_and_why(provider, user, run):

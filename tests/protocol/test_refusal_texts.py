@@ -233,7 +233,8 @@ def test_a_402_for_missing_funds_lists_every_amount() -> None:
     with pytest.raises(HanseError) as caught:
         apply_admission(SPENT, cumulative_max=200, sequence_max=7, maximum_fee=15, funded=100)
     assert caught.value.message == (
-        "the sub-account is funded with 100 base units in all, needed are 105: fund it with 5 more"
+        "the sub-account is funded with 100 base units in all, needed are 105 base units: fund it "
+        "with 5 base units more"
     )
     assert caught.value.details == {
         "needed": "105",
@@ -250,7 +251,8 @@ def test_the_users_own_402_lists_every_amount() -> None:
     with pytest.raises(HanseError) as caught:
         apply_issue(book, maximum_fee=15, funded=100)
     assert caught.value.message == (
-        "the sub-account is funded with 100 base units in all, needed are 105: fund it with 5 more"
+        "the sub-account is funded with 100 base units in all, needed are 105 base units: fund it "
+        "with 5 base units more"
     )
     assert caught.value.details == {
         "needed": "105",

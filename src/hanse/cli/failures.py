@@ -8,26 +8,31 @@ the same goes to standard error in OpenAI's error shape.
 """
 
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hanse.cli.output import clean, encode_document
+from hanse.cli.session import KEY_DEFAULT
 from hanse.protocol.errors import ERROR_TABLE, HanseError
+
+if TYPE_CHECKING:
+    from hanse.cli.amounts import AssetUnits
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report a Ctrl-C."""
 
 NEXT_STEPS = {
     "insufficient_balance": (
-        "See what is where, and who signs for it, with: hanse account show. "
-        "Set more aside with: hanse account fund PROVIDER AMOUNT"
+        "See what is where, and who signs for it, with: hanse account show{key}. "
+        "Set more aside with: hanse account fund PROVIDER AMOUNT{key}"
     ),
-    "sub_account_unknown": "Fund the provider first: hanse account fund PROVIDER AMOUNT",
-    "voucher_too_low": "Put more there with: hanse account fund PROVIDER AMOUNT",
+    "sub_account_unknown": "Fund the provider first: hanse account fund PROVIDER AMOUNT{key}",
+    "voucher_too_low": "Put more there with: hanse account fund PROVIDER AMOUNT{key}",
     "model_not_found": "See what is offered with: hanse offers",
     "no_provider": "See who is healthy with: hanse offers",
     "provider_unreachable": "Try again, or see who is healthy with: hanse offers",
@@ -42,7 +47,7 @@ NEXT_STEPS = {
     "rate_limited": "Wait, then try again.",
     "overloaded": "Wait, then try again.",
     "store_unavailable": "Check the disk, and that no other process holds this home folder.",
-    "transaction_failed": "Nothing was moved by it. See where the money is with: hanse money",
+    "transaction_failed": "Nothing was moved by it. See where the money is with: hanse money{key}",
     "receipt_invalid": (
         "If a provider sent it, pay that provider nothing more and keep it: it is evidence. "
         "If it is a file, see that it is the whole one."
@@ -50,8 +55,9 @@ NEXT_STEPS = {
     "invariant_broken": "Stop, keep the home folder as it is, and report it.",
     "internal_error": "Please report it; HANSE_DEBUG=1 shows the traceback.",
 }
-"""What a person at the command line can do next, where the message alone does not say it. A command
-that knows better says it by `error.add_note`.
+"""What a person at the command line can do next, where the message alone does not say it; `{key}`
+stands for the option that names the key in use. A command that knows better says it by
+`error.add_note`.
 """
 
 REVERT_MEANINGS = {
@@ -69,14 +75,20 @@ REVERT_MEANINGS = {
 }
 """The contracts' revert reasons that a command can meet, as sentences."""
 
+_BASE_UNITS = re.compile(r"\b(\d{1,29}) base units\b")
+"""An amount as messages tell it; none has more digits."""
 
-def report_failure(error: BaseException, *, as_json: bool, home: Path | None = None) -> int:
+
+def report_failure(
+    error: BaseException, *, as_json: bool, home: Path | None = None, key: str = KEY_DEFAULT
+) -> int:
     """Write the error to standard error and return the exit code.
 
     Args:
         error: what ended the command.
         as_json: whether to write JSON.
         home: the home folder, to tell amounts in the asset's own units.
+        key: name of the key that the command acted for.
     """
     if os.environ.get("HANSE_DEBUG") == "1" and not isinstance(error, click.ClickException):
         traceback.print_exception(error, file=sys.stderr)
@@ -89,12 +101,17 @@ def report_failure(error: BaseException, *, as_json: bool, home: Path | None = N
             return ERROR_TABLE["usage"].exit_code
         error = click.UsageError("A command is missing.", error.ctx)
     body, exit_code, next_step = _describe(error)
+    next_step = next_step.replace("{key}", "" if key == KEY_DEFAULT else f" --key {key}")
+    message = body["error"]["message"]
     if isinstance(error, HanseError) and not as_json:
-        next_step = " ".join(filter(None, (_explain(error, home), next_step)))
+        units = _find_units(error, home)
+        next_step = " ".join(filter(None, (_explain(error, units), next_step)))
+        if units is not None:
+            message = _tell_in_units(message, units)
     facts = body["error"]
     _write(
         facts["code"],
-        facts["message"],
+        message,
         exit_code,
         as_json=as_json,
         next_step=next_step,
@@ -132,19 +149,30 @@ def _describe(error: BaseException) -> tuple[dict[str, Any], int, str]:
     return defect.to_openai(), defect.row.exit_code, NEXT_STEPS["internal_error"]
 
 
-def _explain(error: HanseError, home: Path | None) -> str:
+def _find_units(error: HanseError, home: Path | None) -> "AssetUnits | None":
+    """How this home's market writes amounts, if the error tells any."""
+    if home is None or ("needed" not in error.details and not _BASE_UNITS.search(error.message)):
+        return None
+    from hanse.cli.network import load_network
+
+    try:
+        return load_network(home).units
+    except HanseError:
+        return None
+
+
+def _tell_in_units(message: str, units: "AssetUnits") -> str:
+    """A message with its amounts as the rest of the text has them: one unit for all."""
+    return _BASE_UNITS.sub(lambda found: units.format(int(found[1])), message)
+
+
+def _explain(error: HanseError, units: "AssetUnits | None") -> str:
     """What the details say beyond the message: why a contract refused, amounts in whole units."""
     reason = error.details.get("reason")
     if error.code == "transaction_failed" and reason in REVERT_MEANINGS:
         return REVERT_MEANINGS[reason] + "."
     needed, available = error.details.get("needed"), error.details.get("available")
-    if home is None or not isinstance(needed, str) or not isinstance(available, str):
-        return ""
-    from hanse.cli.network import load_network
-
-    try:
-        units = load_network(home).units
-    except HanseError:
+    if units is None or not isinstance(needed, str) or not isinstance(available, str):
         return ""
     return f"Needed are {units.format(int(needed))}, there are {units.format(int(available))}."
 

@@ -22,7 +22,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec
 import click
 
 from hanse.cli.failures import is_json_asked, report_failure
-from hanse.cli.session import Session
+from hanse.cli.session import KEY_DEFAULT, Session
 from hanse.cli.settings import config_option
 
 Example = tuple[str, str]
@@ -72,6 +72,11 @@ class _Documented(click.Command):
 class HanseCommand(_Documented):
     """A command of Hanse."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; the session notes the key that it acts for, which advice has to name."""
+        ctx.ensure_object(Session).key = ctx.params.get("key") or KEY_DEFAULT
+        return super().invoke(ctx)
+
 
 class HanseGroup(_Documented, click.Group):
     """A group of commands; as the root it also reports failures and sets the exit code."""
@@ -109,7 +114,8 @@ class HanseGroup(_Documented, click.Group):
             code = super().main(arguments, *rest, **extra)
         except (Exception, KeyboardInterrupt) as error:
             as_json = is_json_asked(arguments)
-            sys.exit(report_failure(error, as_json=as_json, home=session.home))
+            home, key = session.home, session.key
+            sys.exit(report_failure(error, as_json=as_json, home=home, key=key))
         sys.exit(code if isinstance(code, int) else 0)
 
 

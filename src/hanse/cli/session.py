@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 HOME_VARIABLE = "HANSE_HOME"
 HOME_DEFAULT = ".hanse"
 
+KEY_DEFAULT = "user"
+"""Whom commands act for unless told otherwise, so that advice need not name it."""
+
 DATABASE_VARIABLE = "HANSE_DATABASE"
 """Where a URL with a password belongs: everyone on a machine sees the arguments of processes."""
 
@@ -49,11 +52,13 @@ class Session:
         output: where the result goes.
         database: URL of the store for all books of this home, each in a schema of its own; empty
             for files in the home folder. It may hold a password.
+        key: name of the key that the command acts for, where it has such an option.
     """
 
     home: Path = field(default_factory=_get_default_home)
     output: Output = field(default_factory=Output)
     database: str = field(default_factory=_get_database, repr=False)
+    key: str = KEY_DEFAULT
 
     @property
     def keys_folder(self) -> Path:

@@ -223,7 +223,7 @@ class Judge(msgspec.Struct):
             "price": lambda: self._explain_price(offer),
             "fee": lambda: (
                 f"{provider} may charge up to {self._get_maximum_fee(offer)} base units, your "
-                f"limit is {needs.max_fee}: lower max_tokens or raise the limit"
+                f"limit is {needs.max_fee} base units: lower max_tokens or raise the limit"
             ),
             "down": lambda: self._explain_down(provider),
             "full": lambda: f"{provider} is full: no slot is free, and its queue neither",
@@ -263,7 +263,7 @@ class Judge(msgspec.Struct):
         asked, accepted, name = _find_dear(offer.prices, self.needs.max_prices)[0]
         return (
             f"{offer.provider} asks {asked} base units per million {name} tokens, "
-            f"your limit is {accepted}"
+            f"your limit is {accepted} base units"
         )
 
     def _explain_down(self, provider: Address) -> str:
@@ -282,7 +282,7 @@ class Judge(msgspec.Struct):
         maximum_fee = self._get_maximum_fee(row.listed.offer)
         free = self.available(row.listed.provider)
         reason = f"{row.listed.provider} needs {maximum_fee} base units to be free, " + (
-            f"free are {free}" if free is not None else "nothing is set aside for it"
+            f"free are {free} base units" if free is not None else "nothing is set aside for it"
         )
         shortfall = Shortfall(maximum_fee, free or 0, {"maximum_fee": maximum_fee})
         return Exclusion(row.listed, "balance", reason, shortfall)

@@ -111,8 +111,8 @@ def apply_admission(
     if owed > funded:
         raise RequestError(
             "insufficient_balance",
-            f"the sub-account is funded with {funded} base units in all, needed are {owed}: "
-            f"fund it with {owed - funded} more",
+            f"the sub-account is funded with {funded} base units in all, needed are {owed} base "
+            f"units: fund it with {owed - funded} base units more",
             details=Shortfall(
                 owed,
                 funded,
@@ -208,8 +208,8 @@ def apply_issue(book: UserBook, *, maximum_fee: int, funded: int) -> UserBook:
     if committed > funded or committed > AMOUNT_MAX:
         raise RequestError(
             "insufficient_balance",
-            f"the sub-account is funded with {funded} base units in all, needed are {committed}: "
-            f"fund it with {committed - funded} more",
+            f"the sub-account is funded with {funded} base units in all, needed are {committed} "
+            f"base units: fund it with {committed - funded} base units more",
             details=Shortfall(
                 committed,
                 funded,

@@ -165,7 +165,7 @@ class Account:
         if held < amount:
             raise RequestError(
                 "insufficient_balance",
-                f"the wallet {self.user} holds {held} base units, needed are {amount}",
+                f"the wallet {self.user} holds {held} base units, needed are {amount} base units",
                 details=Shortfall(amount, held).to_details(),
             )
         escrow = self.escrow.address
