@@ -168,9 +168,9 @@ async def verify(session: Session, /, file: Path, chain: bool, rpc_url: str | No
         else record_file.read_document(file)
     )
     if not record_file.is_record_document(content):
+        found = verify_receipt_document(content)
         if chain or rpc_url:
             raise RequestError("usage", "a receipt file has no root: make one with receipts prove")
-        found = verify_receipt_document(content)
         session.output.show(
             to_document(found), lambda: session.output.fields(describe_receipt(session, found))
         )
