@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from hanse.engines.child_process import make_environment as make_environment_of_engine
 from hanse.engines.gguf_files import find_packaged_model
 from hanse.models.comparing import compare
 from hanse.models.converting import convert_folder
 from hanse.models.gguf_header import read_gguf_header
 from hanse.models.opening import open_model
-from hanse.models.quantising.calling import ENVIRONMENT, make_environment, run_job
+from hanse.models.quantising.calling import NO_BACKTRACE, OPENMP, make_environment, run_job
 from hanse.models.quantising.costs import OWN_TEXT, measure_files, read_text
 from hanse.models.quantising.files import OFFERED, find_type, name_target, quantise_file
 from hanse.models.quantising.scoring import CONTEXT_TOKENS, PIECE_TOKENS, LlamaRun
@@ -186,7 +187,14 @@ def test_a_process_that_dies_is_an_error_and_not_the_end(tiny, tmp_path):
 
 def test_no_process_of_llama_cpp_gets_a_password():
     given = make_environment({"HANSE_PASSWORD": "secret", "PATH": "/bin"})
-    assert given == {"PATH": "/bin", **ENVIRONMENT}
+    assert given == {"PATH": "/bin", **OPENMP, **NO_BACKTRACE}
+
+
+def test_an_operator_says_how_llama_cpps_threads_wait():
+    """The rule of the engines' processes, which this is the twin of."""
+    for own in ({}, {"GOMP_SPINCOUNT": "20"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        assert make_environment(own) == NO_BACKTRACE | make_environment_of_engine(own)
+    assert make_environment({"GGML_NO_BACKTRACE": "0"})["GGML_NO_BACKTRACE"] == "0"
 
 
 def test_texts_from_files_are_bounded(tmp_path):

@@ -16,15 +16,17 @@ from hanse.protocol.errors import RequestError
 LOOK_S = 0.25
 """How often `watch` is asked while nothing comes from the process."""
 
-ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300", "GGML_NO_BACKTRACE": "1"}
-"""Threads that wait sleep soon: on busy cores they would else take the time of those that work
-(`engines.child_process`, OPENMP). A process that ends itself does not call a debugger first."""
+OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
+"""Threads that wait sleep soon: on busy cores they would else take the time of those that work. An
+operator's own values win, `active` too, which a count of turns would overrule."""
 
+NO_BACKTRACE = {"GGML_NO_BACKTRACE": "1"}
+"""A process that ends itself does not call a debugger first."""
 
 OWN_VARIABLES = ("HANSE_",)
 """Passwords among them: a process that reads a stranger's file gets none. `engines.child_process`
-has the same rule: models and engines do not import one another, and no folder below both is about
-processes."""
+has the same rules, of OpenMP too: models and engines do not import one another, and no folder below
+both is about processes."""
 
 
 class _Line(msgspec.Struct):
@@ -69,7 +71,9 @@ def run_job(
 
 def make_environment(own: Mapping[str, str]) -> dict[str, str]:
     """The environment of the process, made of this one's."""
-    return {k: v for k, v in own.items() if not k.startswith(OWN_VARIABLES)} | ENVIRONMENT
+    kept = {k: v for k, v in own.items() if not k.startswith(OWN_VARIABLES)}
+    is_active = kept.get("OMP_WAIT_POLICY", "").lower() == "active"
+    return NO_BACKTRACE | ({} if is_active else OPENMP) | kept
 
 
 def _follow(
