@@ -9,6 +9,7 @@ import pytest
 
 from hanse.chain import Asset, Key, Registry, Rpc, open_disputes
 from hanse.chain.keys import unlock_keystore
+from hanse.cli.amounts import AssetUnits
 from hanse.cli.local_network import PANELS
 from hanse.contracts.deployment import Terms
 from hanse.protocol.eip712 import Domain
@@ -151,7 +152,12 @@ def test_a_cheat_is_challenged_judged_and_slashed(market, run, tmp_path):
     assert provider.pool == STAKE // 2 - PANELS.bond - fees - 1
     assert credit == 2 * PANELS.bond + fees + 1
     paid = run("disputes", "withdraw", "--json").document
-    assert paid["credit"] == "0"
+    assert (paid["withdrawn"], paid["credit"]) == (str(credit), "0")
+    assert {"auditor", "lots", "stake", "transaction_hash"} <= set(paid)
+    fee = run("disputes", "withdraw", "--key", "auditor-1")
+    assert f"withdrawn {AssetUnits('tHSD', 6).format(PANELS.seat_fee)}" in " ".join(
+        fee.stdout.split()
+    ), fee.stderr
 
     listed = run("disputes", "challenges", "--json").document["challenges"]
     assert [row["challenge"] for row in listed] == [name]

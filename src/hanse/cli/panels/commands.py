@@ -276,8 +276,10 @@ def _add_auditing(disputes: HanseGroup) -> None:
     @_acts_as
     @pass_session
     async def withdraw(session: Session, /, key: str, keyring: bool) -> None:
-        """Pay all that the key is credited with to its wallet."""
-        await _send(session, None, key, keyring, lambda court, _: court.disputes.withdraw())
+        """Pay all that the key is credited with to its wallet, and say how much that was."""
+        from hanse.cli.panels.judging import withdraw as take
+
+        await take(session, key, keyring)
 
 
 async def _send(

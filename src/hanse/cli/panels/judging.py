@@ -44,6 +44,14 @@ async def join(session: Session, lots: int, key: str, keyring: bool) -> None:
         await send_and_show(session, court, None, court.disputes.join(lots), pays)
 
 
+async def withdraw(session: Session, key: str, keyring: bool) -> None:
+    """Take the key's credit; the contract's event says how much was paid."""
+    async with open_court(session, key, can_send=True, use_keyring=keyring) as court:
+        entry = await _send(session, court, court.disputes.withdraw())
+        paid = await _read_withdrawn(court, entry)
+        await show_after(session, court, entry, "", {"withdrawn": str(paid)})
+
+
 async def send_and_show(
     session: Session,
     court: Court,
@@ -52,13 +60,26 @@ async def send_and_show(
     pays: int = 0,
 ) -> None:
     """Send, and show what stands afterwards: the challenge, or the key's own seat in the court."""
-    with session.output.wait(f"{call.label}, until the transaction is confirmed ..."):
-        entry = await court.send(call, pays=pays)
+    entry = await _send(session, court, call, pays)
     await show_after(session, court, entry, case.name if case is not None else "")
 
 
-async def show_after(session: Session, court: Court, entry: OutboxEntry, name: Hash32) -> None:
-    """Show what stands after a transaction: this challenge, or without one the key's own seat."""
+async def show_after(
+    session: Session,
+    court: Court,
+    entry: OutboxEntry,
+    name: Hash32,
+    facts: dict[str, str] | None = None,
+) -> None:
+    """Show what stands after a transaction: this challenge, or without one the key's own seat.
+
+    Args:
+        session: whose output.
+        court: that the transaction was sent to.
+        entry: the transaction.
+        name: of the challenge; empty for none.
+        facts: of the transaction itself, shown before the seat.
+    """
     head = await court.rpc.fetch_head()
     later = dataclasses.replace(court, block=head.number, now_s=head.timestamp_s)
     if name:
@@ -66,9 +87,10 @@ async def show_after(session: Session, court: Court, entry: OutboxEntry, name: H
         document = case_to_document(later, after) | {"transaction_hash": entry.transaction_hash}
         session.output.show(document, lambda: render_case(session, later, after))
         return
-    document = await _read_seat(later) | {"transaction_hash": entry.transaction_hash}
+    document = (facts or {}) | await _read_seat(later)
+    document["transaction_hash"] = entry.transaction_hash
     units = load_network(session.home).units
-    amounts = ("stake", "credit")
+    amounts = ("withdrawn", "stake", "credit")
     session.output.show(
         document,
         lambda: session.output.fields(
@@ -76,6 +98,19 @@ async def show_after(session: Session, court: Court, entry: OutboxEntry, name: H
             for name, value in document.items()
         ),
     )
+
+
+async def _send(session: Session, court: Court, call: Call, pays: int = 0) -> OutboxEntry:
+    with session.output.wait(f"{call.label}, until the transaction is confirmed ..."):
+        return await court.send(call, pays=pays)
+
+
+async def _read_withdrawn(court: Court, entry: OutboxEntry) -> int:
+    assert entry.transaction_hash is not None  # it is confirmed
+    receipt = await court.rpc.fetch_receipt(entry.transaction_hash)
+    contract = court.disputes.contract
+    events = [contract.find_event(log, 0) for log in (receipt.logs if receipt else ())]
+    return sum(event.fields["amount"] for event in events if event and event.name == "Withdrawn")
 
 
 async def _read_seat(court: Court) -> dict[str, Any]:
