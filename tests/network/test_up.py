@@ -149,7 +149,7 @@ async def test_the_cheat_is_caught_barred_and_slashed(home, staying):
     assert burned == int(cheat["burned"]) == stake // 2
     assert places["visby", "stake"] == 0
     pool, fee = places["visby", "what was its stake, for its victims"], PANELS.seat_fee
-    owed = places["user", "credit in Disputes: what the cheat took"]
+    owed = places["user", "credit in Disputes"]
     bonds = 2 * PANELS.bond + PANELS.seats * fee
     assert places["challenger", "credit in Disputes"] == bonds
     assert pool == stake // 2 - PANELS.bond - PANELS.seats * fee - owed

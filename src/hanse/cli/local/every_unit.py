@@ -27,11 +27,12 @@ Row = tuple[str, str, int]
 
 OTHERS = "others"
 
-_IN_DISPUTES = ("auditing", "credit")
+_IN_DISPUTES = {"auditing": "stake in Disputes", "credit": "credit in Disputes"}
+"""Places there, by the same words for whoever has them. Why a credit was awarded `hanse money`
+says; what a cheat is owed for its answers stays accrued, and is its to claim."""
+
 _OUTSIDE = ("wallet", "stake", *_IN_DISPUTES)
 """Places of the user's that are not in Escrow."""
-
-_WORDS = {"credit": "credit in Disputes: what the cheat took", "auditing": "stake in Disputes"}
 
 
 async def account_for(network: LocalNetwork, money: Money) -> tuple[list[Row], int]:
@@ -106,8 +107,8 @@ async def _list_judges(
         held = await asset.read_balance(keys[name], block=block)
         stake = (await disputes.read_auditor(keys[name], block=block)).stake
         credit = await disputes.read_credit(keys[name], block=block)
-        rows += [(name, "wallet", held), (name, "stake in Disputes", stake)]
-        rows.append((name, "credit in Disputes", credit))
+        rows += [(name, "wallet", held), (name, _IN_DISPUTES["auditing"], stake)]
+        rows.append((name, _IN_DISPUTES["credit"], credit))
         inside += stake + credit
     (burned,) = await disputes.contract.read("burned", block=block)
     rows.append(("nobody", "burned of bonds and fines", int(burned)))
@@ -147,7 +148,7 @@ async def _list_receivers(rpc: Rpc, asset: Asset, block: BlockNumber) -> set[Add
 
 def _describe(network: LocalNetwork, place: Place) -> str:
     if not place.provider:
-        return _WORDS.get(place.place, place.place)
+        return _IN_DISPUTES.get(place.place, place.place)
     names = {network.get_key("gateway").address: "", network.get_key("user").address: " by user"}
     whose = names.get(place.signer, f" by {place.signer}")
     return f"sub-account with {get_provider_name(network, place.provider)}{whose}, {place.place}"
