@@ -21,6 +21,7 @@ from hanse.cli.buying.wallet import get_database_path
 from hanse.cli.control import hold_folder
 from hanse.cli.network import Network, load_network
 from hanse.cli.panels.opening import open_court
+from hanse.cli.recording.patience import Patience
 from hanse.cli.recording.proofs import prove
 from hanse.cli.session import Session
 from hanse.protocol.commitments.lottery import PPM
@@ -72,7 +73,7 @@ async def serve(session: Session, options: dict[str, Any]) -> None:
                 network.deployment,
                 rules,
                 secret,
-                _get_prover(session, network, options["key"], domain),
+                get_prover(session, network, options["key"], domain, Patience()),
             ),
             copies,
             signer,
@@ -120,13 +121,19 @@ def _open_copies(session: Session, options: dict[str, Any]) -> CopiesAtHand:
     )
 
 
-def _get_prover(session: Session, network: Network, key: str, domain: Domain) -> Prove | None:
-    """What finds a receipt's record for the draw; None where no recorder is named."""
+def get_prover(
+    session: Session, network: Network, key: str, domain: Domain, patience: Patience
+) -> Prove | None:
+    """What finds a receipt's record for the draw; None where no recorder is named.
+
+    One slow recorder must not hold up the draws of all other answers: those that wait for it stay
+    undecided, until it is asked again or the buyer's own secret decides.
+    """
     if not network.recorders:
         return None
 
     async def find(signed: SignedReceipt, document: dict[str, Any]) -> dict[str, Any]:
-        return await prove(session, key, signed, document, domain, wait_s=0)
+        return await prove(session, key, signed, document, domain, 0, patience)
 
     return find
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hanse.chain import Rpc
 from hanse.chain.records import Records
 from hanse.cli.network import load_network
 from hanse.cli.recording.looks import open_submissions
+from hanse.cli.recording.patience import Patience
 from hanse.cli.session import Session
 from hanse.protocol.errors import RequestError, TransientError, VerificationError
 from hanse.protocol.messages import SignedReceipt
@@ -35,8 +37,18 @@ async def prove(
     document: dict[str, Any],
     domain: "Domain",
     wait_s: float,
+    patience: Patience | None = None,
 ) -> dict[str, Any]:
     """The record file of one receipt: the proof from our own books, else from a recorder.
+
+    Args:
+        session: its home's network names the recorders.
+        key: whose books.
+        signed: the receipt.
+        document: the receipt's file, which the record's is made around.
+        domain: of all signatures.
+        wait_s: how long it may take until the receipt is recorded.
+        patience: of whoever asks for many; without it every recorder is asked.
 
     Raises:
         RequestError: `not_found` if it is not recorded, and why.
@@ -45,7 +57,9 @@ async def prove(
     ends = time.monotonic() + wait_s
     while True:
         found = await _find_stored(session, key, signed)
-        proof, why = found if found[0] else await _fetch(session, signed, domain, found[1])
+        proof, why = (
+            found if found[0] else await _fetch(session, signed, domain, found[1], patience)
+        )
         if proof is not None:
             verify_record(proof, get_receipt_digest(signed, domain))
             return export_record(document, proof, load_network(session.home).deployment.records)
@@ -119,14 +133,22 @@ async def _find_stored(
 
 
 async def _fetch(
-    session: Session, signed: SignedReceipt, domain: "Domain", why: str
+    session: Session,
+    signed: SignedReceipt,
+    domain: "Domain",
+    why: str,
+    patience: Patience | None,
 ) -> tuple[RecordProof | None, str]:
     entry = to_record_entry(signed, domain, ZERO_HASH)
-    client = HttpRecorderClient()
+    client = HttpRecorderClient(patience.answer_s) if patience else HttpRecorderClient()
     try:
         for url in load_network(session.home).recorders:
+            if patience and not patience.may_ask(url):
+                why = f"{why}; recorder {url}: left alone for now, it was slow"
+                continue
             try:
-                (proof,) = await client.fetch_proofs(url, [entry])
+                with patience.asking(url) if patience else nullcontext():
+                    (proof,) = await client.fetch_proofs(url, [entry])
             except (TransientError, RequestError) as error:
                 why = f"{why}; {error.message}"
                 continue
