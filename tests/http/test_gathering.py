@@ -39,7 +39,6 @@ class Line:
 
     def __init__(self) -> None:
         self.is_read = True
-        self.is_closed = False
 
     def pause_reading(self) -> None:
         assert self.is_read
@@ -49,14 +48,15 @@ class Line:
         assert not self.is_read
         self.is_read = True
 
-    def is_closing(self) -> bool:
-        return self.is_closed
+
+def make_gathering(clock: Clock, line: Line) -> Gathering:
+    return Gathering(clock, GATHER_S, line.pause_reading, line.resume_reading)  # type: ignore[arg-type]
 
 
 def count_pieces(arrivals_s: list[float]) -> tuple[int, float]:
     """Pieces that a reader gets, and the longest that one of them waited."""
     clock, line = Clock(), Line()
-    gathering = Gathering(line, clock, GATHER_S)  # type: ignore[arg-type]
+    gathering = make_gathering(clock, line)
     pieces, waiting, longest = 0, [], 0.0
     for at in [*arrivals_s, arrivals_s[-1] + 1]:
         if clock.due is not None and clock.due <= 100 + at:
@@ -103,9 +103,9 @@ def test_a_stream_that_becomes_slow_waits_no_more() -> None:
     assert both == only_fast + len(slow)
 
 
-def test_stop_reads_on_and_a_closed_line_is_left_alone() -> None:
+def test_stop_reads_on_at_once() -> None:
     clock, line = Clock(), Line()
-    gathering = Gathering(line, clock, GATHER_S)  # type: ignore[arg-type]
+    gathering = make_gathering(clock, line)
     for place in range(9):
         clock.now = 100 + place * 0.005
         if line.is_read:
@@ -115,12 +115,22 @@ def test_stop_reads_on_and_a_closed_line_is_left_alone() -> None:
     gathering.stop()
     assert line.is_read
     assert clock.due is None
-    gathering.stop()
+    gathering.stop()  # nothing is held any more
+
+
+def test_what_comes_nevertheless_while_reading_is_paused_changes_nothing() -> None:
+    """TLS may have read it already."""
+    clock, line = Clock(), Line()
+    gathering = make_gathering(clock, line)
+    for place in range(9):
+        clock.now = 100 + place * 0.005
+        gathering.note()
+    due = clock.due
     clock.now += 0.001
     gathering.note()
-    line.is_closed = True
-    gathering.stop()
-    assert not line.is_read
+    assert clock.due == due
+    clock.go_to(clock.now + GATHER_S)
+    assert line.is_read
 
 
 async def send_slowly(reader, writer) -> None:

@@ -234,6 +234,7 @@ class LlamaEngine:
             ),
             headers={"Authorization": f"Bearer {self._process.api_key}"},
             timeouts=s.timeouts,
+            gather_s=s.gather_s,
         )
         await self._learn_capabilities(self._server)
         self._guard = asyncio.create_task(self._end_when_stuck(self._process, self._server))

@@ -35,7 +35,7 @@ from hanse.engines.wire.http import OpenAIServer, Timeouts
 from hanse.engines.wire.key_files import read_key
 from hanse.engines.wire.metering import StreamMeter, count_words
 from hanse.engines.wire.renaming import Renamer
-from hanse.http import HttpClient
+from hanse.http import GATHER_S, HttpClient
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason
 from hanse.protocol.pricing import TEMPLATE_TOKENS
@@ -69,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             (`hanse-max-prices`). None asks nothing.
         copy_description: `.copy.json` of the copy that a vLLM of one's own serves; see
             `hanse.engines.proving.openai_proof`. Empty: no copy, no proof.
+        gather_s: what is made in so long of a fast stream goes on as one piece, seconds; 0: every
+            piece goes on as it comes (`hanse.http.gathering`).
         timeouts: how long each stage may take.
     """
 
@@ -93,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     continuous_usage: bool = False
     margin_ppm: Annotated[int, msgspec.Meta(ge=0)] | None = None
     copy_description: str = ""
+    gather_s: float = GATHER_S
     timeouts: Timeouts = Timeouts()
 
 
@@ -147,6 +150,7 @@ class UpstreamEngine:
             HttpClient(connect_s=s.timeouts.connect_s, idle_s=4.0, connections_max=s.parallel + 4),
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeouts=s.timeouts,
+            gather_s=s.gather_s,
         )
         try:
             await self._server.fetch("GET", "/models", head_s=s.timeouts.connect_s)

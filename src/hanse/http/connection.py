@@ -118,8 +118,7 @@ class HttpConnection(asyncio.Protocol):
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._heard_at = self._loop.time()
-            if self._gathering is None or not self._gathering.is_holding:
-                self._transport.resume_reading()
+            self._read_on()
         return data
 
     async def read_burst(self) -> bytes:
@@ -144,7 +143,8 @@ class HttpConnection(asyncio.Protocol):
     def gather(self, gather_s: float) -> None:
         """See `HttpResponse.gather`."""
         if gather_s > 0 and self._transport is not None and not self._is_complete:
-            self._gathering = Gathering(self._transport, self._loop, gather_s)
+            pause = self._transport.pause_reading
+            self._gathering = Gathering(self._loop, gather_s, pause, self._read_on)
 
     def end(self) -> None:
         """This exchange is over: keep the connection if its answer is complete, else hang up."""
@@ -188,7 +188,8 @@ class HttpConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if not self._is_complete:
-            if exc is None and self._error is None and _ends_by_closing(self._response):
+            is_whole = self._response is not None and self._response.ends_by_closing
+            if exc is None and self._error is None and is_whole:
                 self._is_complete = True
                 self._wake()
             else:
@@ -248,6 +249,11 @@ class HttpConnection(asyncio.Protocol):
         self._is_complete = True
         self._keeps_alive = self._parser.should_keep_alive()
 
+    def _read_on(self) -> None:
+        is_held = self._gathering is not None and self._gathering.is_holding
+        if self._transport is not None and not (self._is_paused or is_held):
+            self._transport.resume_reading()
+
     def _stop_gathering(self) -> None:
         gathering, self._gathering = self._gathering, None
         if gathering is not None:
@@ -290,10 +296,3 @@ class HttpConnection(asyncio.Protocol):
             self._fail(HttpTimeoutError("the other side took longer than its time limit"))
         else:
             self.abort()
-
-
-def _ends_by_closing(response: HttpResponse | None) -> bool:
-    """Whether nothing in the head says where the body ends."""
-    return response is not None and not (
-        "content-length" in response.headers or "transfer-encoding" in response.headers
-    )

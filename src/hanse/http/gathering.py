@@ -9,12 +9,13 @@ What a person or a program waits for is not held up: the first token never is, n
 stream's first `GATHER_S`; a stream whose pieces come further apart than they would be gathered is
 read as it comes; and the end of a fast one comes that much later at most.
 
-    gathering = Gathering(transport, loop, GATHER_S)
+    gathering = Gathering(loop, GATHER_S, pause, resume)
     gathering.note()        # at each arrival; may pause reading, and resumes it by itself
     gathering.stop()        # reads on, whatever comes
 """
 
 import asyncio
+from collections.abc import Callable
 
 GATHER_S = 0.03
 """How long; a picture of 33 changes a second."""
@@ -31,16 +32,21 @@ class Gathering:
     """
 
     __slots__ = (
-        *("_gather_s", "_loop", "_quiet_since", "_timer", "_transport", "_young_until"),
+        *("_gather_s", "_loop", "_pause", "_quiet_since", "_resume", "_timer", "_young_until"),
         "is_holding",
     )
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, gather_s: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        gather_s: float,
+        pause: Callable[[], object],
+        resume: Callable[[], object],
     ) -> None:
-        self._transport = transport
         self._loop = loop
         self._gather_s = gather_s
+        self._pause = pause
+        self._resume = resume
         self._young_until = 0.0
         self._quiet_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -48,13 +54,15 @@ class Gathering:
 
     def note(self) -> None:
         """Content has come: leave the next unread for a while if this stream is a fast one."""
+        if self.is_holding:  # what had been read already
+            return
         now = self._loop.time()
         gap_s, self._quiet_since = now - self._quiet_since, now
         if not self._young_until:
             self._young_until = now + self._gather_s
         elif now >= self._young_until and gap_s < SLOW * self._gather_s:
             self.is_holding = True
-            self._transport.pause_reading()
+            self._pause()
             self._timer = self._loop.call_later(self._gather_s, self._release)
 
     def stop(self) -> None:
@@ -66,5 +74,4 @@ class Gathering:
     def _release(self) -> None:
         self.is_holding = False
         self._quiet_since = self._loop.time()
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._resume()

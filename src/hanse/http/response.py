@@ -34,6 +34,11 @@ class HttpResponse:
                 self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
         return self._headers
 
+    @property
+    def ends_by_closing(self) -> bool:
+        """Whether nothing in the head says where the body ends."""
+        return not ("content-length" in self.headers or "transfer-encoding" in self.headers)
+
     async def read(self) -> bytes:
         """All that has come of the body, waiting for something; empty at its end.
 

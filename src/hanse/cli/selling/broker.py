@@ -73,9 +73,8 @@ class Beside:
         self._receipt_key, self._stack = receipt_key, stack
 
     def start(self, process: BrokerProcess) -> None:
-        """Show that the broker serves, and begin."""
+        """Begin, and show that the broker serves."""
         set_started_aside()
-        self._show(process)
         for work in (self._control(process), self._watch(process)):
             task = asyncio.create_task(work)
             self._stack.callback(task.cancel)
@@ -114,7 +113,12 @@ class Beside:
                 "usage", "a broker can be asked for its status, money and plan, and to settle"
             )
 
-        async with serve_control(self._folder, answer):
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(serve_control(self._folder, answer))
+            except OSError as error:
+                self._session.output.note(f"takes no questions of other commands: {error}")
+            self._show(process)  # whoever waited for this may ask at once
             await asyncio.Event().wait()
 
     async def _watch(self, process: BrokerProcess) -> None:

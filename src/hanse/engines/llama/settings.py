@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from hanse.engines.wire.http import Timeouts
+from hanse.http import GATHER_S
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             the time of one step.
         ready_timeout_s: the longest that loading may take.
         log_path: file for llama.cpp's own log (errors only); none if empty.
+        gather_s: what is made in so long of a fast stream goes on as one piece, seconds; 0: every
+            piece goes on as it comes (`hanse.http.gathering`).
         timeouts: how long each stage of a request may take.
     """
 
@@ -70,4 +73,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stuck_s: float = 60.0
     ready_timeout_s: float = 120.0
     log_path: str = ""
+    gather_s: float = GATHER_S
     timeouts: Timeouts = Timeouts(connect_s=2.0, first_token_s=300.0, between_s=60.0)

@@ -34,15 +34,12 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
             the engine's queue and the prompt.
         between_s: between two pieces of an answer.
         total_s: for everything.
-        gather_s: what a fast engine makes in so long goes on as one piece, except for the stream's
-            first; 0: every piece goes on as it comes.
     """
 
     connect_s: float = 5.0
     first_token_s: float = 120.0
     between_s: float = 60.0
     total_s: float = 1_800.0
-    gather_s: float = GATHER_S
 
 
 class OpenAIServer:
@@ -55,9 +52,11 @@ class OpenAIServer:
         *,
         headers: dict[str, str],
         timeouts: Timeouts,
+        gather_s: float = GATHER_S,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeouts = timeouts
+        self._gather_s = gather_s
         self._secrets = [value.removeprefix("Bearer ") for value in headers.values() if value]
         self._client = client
         self._headers = {
@@ -90,7 +89,7 @@ class OpenAIServer:
             # what an engine has at once is passed on, and becomes durable, at once
             data = await response.read_burst()
             response.set_silence(self._timeouts.between_s)
-            response.gather(self._timeouts.gather_s)
+            response.gather(self._gather_s)
             while data:
                 if payloads := splitter.feed(data):
                     if payloads[-1] == DONE:
