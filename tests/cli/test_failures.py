@@ -240,6 +240,21 @@ def test_advice_names_the_key_in_use(code, flags):
     usual = CliRunner().invoke(root, ["pay", *flags]).stderr
     assert "--key" not in usual
     assert "{key}" not in usual
+    assert "{signer}" not in usual
+
+
+def test_advice_to_fund_names_the_signer_in_use():
+    root = HanseGroup("hanse", examples=(("x", "hanse"),))
+
+    @root.command_of("pay", examples=(("x", "hanse pay"),))
+    @click.option("--key", default="user")
+    @click.option("--signer")
+    def pay(key: str, signer: str | None) -> None:
+        raise RequestError("insufficient_balance", "too little")
+
+    said = CliRunner().invoke(root, ["pay", "--signer", "gateway"]).stderr
+    assert said.rstrip().endswith("hanse account fund PROVIDER AMOUNT --signer gateway")
+    assert "hanse account show." in said, "which has no such option"
 
 
 @pytest.mark.parametrize("words", [(), ("keys",), ("gateway", "keys")])

@@ -2,10 +2,13 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
-from hanse.http.gathering import Gathering
-from tests.http.test_client import CHUNKED, calling
+from hanse.engines.upstream_engine import Settings
+from hanse.http.connection import BUFFER_BYTES_MAX, HttpConnection
+from hanse.http.gathering import GATHER_S_MAX, Gathering
+from tests.http.test_client import CHUNKED, OK, calling
 
 GATHER_S = 0.03
 
@@ -53,28 +56,28 @@ def make_gathering(clock: Clock, line: Line) -> Gathering:
     return Gathering(clock, GATHER_S, line.pause_reading, line.resume_reading)  # type: ignore[arg-type]
 
 
-def count_pieces(arrivals_s: list[float]) -> tuple[int, float]:
-    """Pieces that a reader gets, and the longest that one of them waited."""
+def wait_for_pieces(arrivals_s: list[float]) -> tuple[int, list[float]]:
+    """Pieces that a reader gets, and how long each arrival waited for being read."""
     clock, line = Clock(), Line()
     gathering = make_gathering(clock, line)
-    pieces, waiting, longest = 0, [], 0.0
-    for at in [*arrivals_s, arrivals_s[-1] + 1]:
-        if clock.due is not None and clock.due <= 100 + at:
+    found, unread, waited = 0, [], []
+    for at in [*(100 + each for each in arrivals_s), 1e6]:
+        while clock.due is not None and clock.due <= at:
             clock.go_to(clock.due)
-            if waiting:
-                longest = max(longest, clock.now - 100 - waiting[0])
-                pieces, waiting = pieces + 1, []
-                gathering.note()
-        clock.go_to(100 + at)
-        if at > arrivals_s[-1]:
-            break
-        if line.is_read:
-            pieces += 1
-            gathering.note()
-        else:
-            waiting.append(at)
-    assert not waiting
-    return pieces, longest
+            if unread:
+                found += 1
+                waited += [clock.now - each for each in unread]
+                pieces, unread = len(unread), []
+                gathering.note(pieces)
+        clock.go_to(at)
+        if at < 1e6 and line.is_read:
+            found += 1
+            waited.append(0.0)
+            gathering.note(1)
+        elif at < 1e6:
+            unread.append(at)
+    assert len(waited) == len(arrivals_s)
+    return found, waited
 
 
 @pytest.mark.parametrize(
@@ -89,18 +92,33 @@ def count_pieces(arrivals_s: list[float]) -> tuple[int, float]:
     ],
 )
 def test_pieces(gap_s: float, tokens: int, pieces: int) -> None:
-    found, waited_s = count_pieces([place * gap_s for place in range(tokens)])
+    found, waited = wait_for_pieces([place * gap_s for place in range(tokens)])
     assert abs(found - pieces) <= 1
-    assert waited_s <= GATHER_S + 1e-6
-    assert (waited_s == 0) == (found == tokens)
+    assert max(waited) <= GATHER_S + 1e-6
+    assert (max(waited) == 0) == (found == tokens)
 
 
 def test_a_stream_that_becomes_slow_waits_no_more() -> None:
     fast = [place * 0.005 for place in range(40)]
     slow = [fast[-1] + 0.08 * (place + 1) for place in range(10)]
-    only_fast, _ = count_pieces(fast)
-    both, _ = count_pieces(fast + slow)
-    assert both == only_fast + len(slow)
+    _, waited = wait_for_pieces(fast + slow)
+    assert waited[len(fast) :] == [0.0] * len(slow)
+
+
+@pytest.mark.parametrize("pace_s", [0.02, 0.025, 0.06])
+def test_a_slow_stream_with_hiccups_is_read_as_it_comes(pace_s: float) -> None:
+    arrivals = [place * pace_s for place in range(200)]
+    for place in range(20, 200, 25):  # two tokens at once, now and then
+        arrivals[place] = arrivals[place - 1] + 0.001
+    _, waited = wait_for_pieces(arrivals)
+    assert max(waited) == 0
+
+
+def test_the_end_of_a_slow_stream_is_read_as_it_comes() -> None:
+    tokens = [place * 0.06 for place in range(20)]
+    end = [tokens[-1] + 0.001 * (place + 1) for place in range(3)]  # finish, usage, [DONE]
+    _, waited = wait_for_pieces(tokens + end)
+    assert max(waited) == 0
 
 
 def test_stop_reads_on_at_once() -> None:
@@ -109,7 +127,7 @@ def test_stop_reads_on_at_once() -> None:
     for place in range(9):
         clock.now = 100 + place * 0.005
         if line.is_read:
-            gathering.note()
+            gathering.note(1)
     assert gathering.is_holding
     assert not line.is_read
     gathering.stop()
@@ -124,10 +142,10 @@ def test_what_comes_nevertheless_while_reading_is_paused_changes_nothing() -> No
     gathering = make_gathering(clock, line)
     for place in range(9):
         clock.now = 100 + place * 0.005
-        gathering.note()
+        gathering.note(1)
     due = clock.due
     clock.now += 0.001
-    gathering.note()
+    gathering.note(1)
     assert clock.due == due
     clock.go_to(clock.now + GATHER_S)
     assert line.is_read
@@ -197,3 +215,50 @@ async def test_finishing_while_gathering_keeps_the_connection() -> None:
             response.finish()
             await asyncio.sleep(0.1)
         assert peer.connections == 1
+
+
+async def test_a_connection_whose_answer_was_left_unread_serves_the_next() -> None:
+    """More came, with the end of the answer, than is held for a reader."""
+
+    async def send_much(reader, writer) -> None:
+        text = b"x" * (BUFFER_BYTES_MAX + 1_000)
+        writer.write(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text))
+        await writer.drain()
+
+    async with calling(send_much, OK) as (peer, client):
+        response = await client.send("GET", peer.url, {}, b"", silence_s=2.0)
+        connection = response._connection
+        for _ in range(200):
+            if connection._is_complete:
+                break
+            await asyncio.sleep(0.01)
+        assert connection._is_paused
+        response.close()
+        following = await client.send("GET", peer.url, {}, b"", silence_s=2.0)
+        assert await following.read() == b"ok"
+        following.close()
+        assert peer.connections == 1
+
+
+async def test_over_tls_nothing_is_gathered() -> None:
+    """There, what was not taken when the other side closes without saying so is lost."""
+
+    class Secured:
+        def get_extra_info(self, name):
+            return object() if name == "ssl_object" else None
+
+        def abort(self):
+            pass
+
+    loop = asyncio.get_running_loop()
+    connection = HttpConnection(loop, 1.0, lambda *_: None, lambda *_: None)
+    connection.connection_made(Secured())
+    connection.gather(GATHER_S)
+    assert connection._gathering is None
+
+
+@pytest.mark.parametrize("gather_s", [-0.1, GATHER_S_MAX + 0.1, 30])
+def test_an_engine_takes_no_other_time(gather_s: float) -> None:
+    settings = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "gather_s": gather_s}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(settings, Settings)

@@ -29,10 +29,12 @@ EXIT_INTERRUPTED = 130
 NEXT_STEPS = {
     "insufficient_balance": (
         "See what is where, and who signs for it, with: hanse account show{key}. "
-        "Set more aside with: hanse account fund PROVIDER AMOUNT{key}"
+        "Set more aside with: hanse account fund PROVIDER AMOUNT{key}{signer}"
     ),
-    "sub_account_unknown": "Fund the provider first: hanse account fund PROVIDER AMOUNT{key}",
-    "voucher_too_low": "Put more there with: hanse account fund PROVIDER AMOUNT{key}",
+    "sub_account_unknown": (
+        "Fund the provider first: hanse account fund PROVIDER AMOUNT{key}{signer}"
+    ),
+    "voucher_too_low": "Put more there with: hanse account fund PROVIDER AMOUNT{key}{signer}",
     "model_not_found": "See what is offered with: hanse offers",
     "no_provider": "See who is healthy with: hanse offers",
     "provider_unreachable": "Try again, or see who is healthy with: hanse offers",
@@ -56,8 +58,8 @@ NEXT_STEPS = {
     "internal_error": "Please report it; HANSE_DEBUG=1 shows the traceback.",
 }
 """What a person at the command line can do next, where the message alone does not say it; `{key}`
-stands for the option that names the key in use. A command that knows better says it by
-`error.add_note`.
+and `{signer}` stand for the options that name the key and the signer in use. A command that knows
+better says it by `error.add_note`.
 """
 
 REVERT_MEANINGS = {
@@ -80,7 +82,12 @@ _BASE_UNITS = re.compile(r"\b(\d{1,29}) base units\b")
 
 
 def report_failure(
-    error: BaseException, *, as_json: bool, home: Path | None = None, key: str = KEY_DEFAULT
+    error: BaseException,
+    *,
+    as_json: bool,
+    home: Path | None = None,
+    key: str = KEY_DEFAULT,
+    signer: str | None = None,
 ) -> int:
     """Write the error to standard error and return the exit code.
 
@@ -89,6 +96,7 @@ def report_failure(
         as_json: whether to write JSON.
         home: the home folder, to tell amounts in the asset's own units.
         key: name of the key that the command acted for.
+        signer: who signs its vouchers, if it was said.
     """
     if os.environ.get("HANSE_DEBUG") == "1" and not isinstance(error, click.ClickException):
         traceback.print_exception(error, file=sys.stderr)
@@ -102,6 +110,7 @@ def report_failure(
         error = click.UsageError("A command is missing.", error.ctx)
     body, exit_code, next_step = _describe(error)
     next_step = next_step.replace("{key}", "" if key == KEY_DEFAULT else f" --key {key}")
+    next_step = next_step.replace("{signer}", f" --signer {signer}" if signer else "")
     message = body["error"]["message"]
     if isinstance(error, HanseError) and not as_json:
         units = _find_units(error, home)

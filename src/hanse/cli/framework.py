@@ -73,8 +73,11 @@ class HanseCommand(_Documented):
     """A command of Hanse."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it; the session notes the key that it acts for, which advice has to name."""
-        ctx.ensure_object(Session).key = ctx.params.get("key") or KEY_DEFAULT
+        """Run it; the session notes whom it acts for, which advice has to name."""
+        session = ctx.ensure_object(Session)
+        session.key = ctx.params.get("key") or KEY_DEFAULT
+        signer = ctx.params.get("signer")
+        session.signer = signer if isinstance(signer, str) else None
         return super().invoke(ctx)
 
 
@@ -113,9 +116,15 @@ class HanseGroup(_Documented, click.Group):
         try:
             code = super().main(arguments, *rest, **extra)
         except (Exception, KeyboardInterrupt) as error:
-            as_json = is_json_asked(arguments)
-            home, key = session.home, session.key
-            sys.exit(report_failure(error, as_json=as_json, home=home, key=key))
+            sys.exit(
+                report_failure(
+                    error,
+                    as_json=is_json_asked(arguments),
+                    home=session.home,
+                    key=session.key,
+                    signer=session.signer,
+                )
+            )
         sys.exit(code if isinstance(code, int) else 0)
 
 

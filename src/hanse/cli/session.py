@@ -53,12 +53,14 @@ class Session:
         database: URL of the store for all books of this home, each in a schema of its own; empty
             for files in the home folder. It may hold a password.
         key: name of the key that the command acts for, where it has such an option.
+        signer: who signs its vouchers, if that was said.
     """
 
     home: Path = field(default_factory=_get_default_home)
     output: Output = field(default_factory=Output)
     database: str = field(default_factory=_get_database, repr=False)
     key: str = KEY_DEFAULT
+    signer: str | None = None
 
     @property
     def keys_folder(self) -> Path:

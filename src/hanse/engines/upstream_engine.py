@@ -35,7 +35,7 @@ from hanse.engines.wire.http import OpenAIServer, Timeouts
 from hanse.engines.wire.key_files import read_key
 from hanse.engines.wire.metering import StreamMeter, count_words
 from hanse.engines.wire.renaming import Renamer
-from hanse.http import GATHER_S, HttpClient
+from hanse.http import GATHER_S, GATHER_S_MAX, HttpClient
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.messages import FinishReason
 from hanse.protocol.pricing import TEMPLATE_TOKENS
@@ -95,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     continuous_usage: bool = False
     margin_ppm: Annotated[int, msgspec.Meta(ge=0)] | None = None
     copy_description: str = ""
-    gather_s: float = GATHER_S
+    gather_s: Annotated[float, msgspec.Meta(ge=0, le=GATHER_S_MAX)] = GATHER_S
     timeouts: Timeouts = Timeouts()
 
 

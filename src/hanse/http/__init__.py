@@ -17,11 +17,12 @@ docs/decisions/0022-http-client.md.
 
 from hanse.http.client import AddressInfo, HttpClient, fetch_status
 from hanse.http.errors import HttpBrokenError, HttpConnectError, HttpTimeoutError
-from hanse.http.gathering import GATHER_S
+from hanse.http.gathering import GATHER_S, GATHER_S_MAX
 from hanse.http.response import HttpResponse
 
 __all__ = [
     "GATHER_S",
+    "GATHER_S_MAX",
     "AddressInfo",
     "HttpBrokenError",
     "HttpClient",

@@ -26,7 +26,6 @@ HEAD_BYTES_MAX = 32 * 1024
 BUFFER_BYTES_MAX = 256 * 1024
 """Of a body that waits for its reader; one read of the network may come on top of it."""
 
-
 BURST_TURNS_MAX = 16
 """Turns of the loop in which `read_burst` goes on taking what arrives; about half a millisecond."""
 
@@ -90,9 +89,7 @@ class HttpConnection(asyncio.Protocol):
         self._heard_at = now = self._loop.time()
         self._ends_at = now + total_s
         self._silence_s = silence_s
-        due = now + min(silence_s, total_s)
-        if self._timer is None or due < self._timer_at:
-            self._arm(due)
+        self._arm(now + min(silence_s, total_s))
         try:
             if self._transport is None:
                 raise HttpConnectError("the connection was closed")
@@ -136,13 +133,13 @@ class HttpConnection(asyncio.Protocol):
     def set_silence(self, silence_s: float) -> None:
         """See `HttpResponse.set_silence`."""
         self._silence_s = silence_s
-        due = self._get_due()
-        if self._timer is None or due < self._timer_at:
-            self._arm(due)
+        self._arm(self._get_due())
 
     def gather(self, gather_s: float) -> None:
         """See `HttpResponse.gather`."""
-        if gather_s > 0 and self._transport is not None and not self._is_complete:
+        if gather_s <= 0 or self._transport is None or self._is_complete:
+            return
+        if self._transport.get_extra_info("ssl_object") is None:  # why: decision 41
             pause = self._transport.pause_reading
             self._gathering = Gathering(self._loop, gather_s, pause, self._read_on)
 
@@ -154,10 +151,10 @@ class HttpConnection(asyncio.Protocol):
         self._stop_gathering()
         is_reusable = self._is_complete and self._keeps_alive and self.is_open and self._idle_s > 0
         if is_reusable:
+            self._is_paused = False  # by an answer that was more than its reader took
+            self._read_on()
             self._heard_at = self._loop.time()
-            due = self._heard_at + self._idle_s
-            if self._timer is None or due < self._timer_at:
-                self._arm(due)
+            self._arm(self._heard_at + self._idle_s)
         else:
             self.abort()
         self._on_end(self, is_reusable)
@@ -206,13 +203,14 @@ class HttpConnection(asyncio.Protocol):
             return
         self._heard_at = self._loop.time()
         self._idle_bytes += len(data)
-        parts_before = len(self._parts)
+        before = len(self._parts)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
             self._fail(HttpBrokenError(f"not a well-formed answer ({type(error).__name__})"))
             return
-        if len(self._parts) > parts_before:
+        pieces = len(self._parts) - before
+        if pieces:
             self._idle_bytes = 0
             self._size += len(data)  # with what frames the parts, which is little
         if self._idle_bytes > HEAD_BYTES_MAX and not self._is_complete:
@@ -220,8 +218,8 @@ class HttpConnection(asyncio.Protocol):
         elif self._size > BUFFER_BYTES_MAX and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
-        elif self._gathering is not None and self._parts and not self._is_complete:
-            self._gathering.note()
+        elif self._gathering is not None and pieces and not self._is_complete:
+            self._gathering.note(pieces)
         self._wake()
         if self._is_lingering and (self._is_complete or self._parts):
             self.end()
@@ -278,11 +276,15 @@ class HttpConnection(asyncio.Protocol):
         if not self._is_busy:
             return self._heard_at + self._idle_s
         # Time in which the reader did not want more is no silence of the other side.
-        heard_at = self._loop.time() if self._is_paused else self._heard_at
+        is_held = self._gathering is not None and self._gathering.is_holding
+        heard_at = self._loop.time() if self._is_paused or is_held else self._heard_at
         return min(heard_at + self._silence_s, self._ends_at)
 
     def _arm(self, due: float) -> None:
+        """Look then; a timer that looks earlier finds what is due by itself."""
         if self._timer is not None:
+            if self._timer_at <= due:
+                return
             self._timer.cancel()
         self._timer_at = due
         self._timer = self._loop.call_at(due, self._check_time)

@@ -6,11 +6,11 @@ is left unread for `GATHER_S` after each arrival, and what has come by then is o
 sees no difference between thirty pieces a second and a hundred.
 
 What a person or a program waits for is not held up: the first token never is, nor anything of the
-stream's first `GATHER_S`; a stream whose pieces come further apart than they would be gathered is
-read as it comes; and the end of a fast one comes that much later at most.
+stream's first `GATHER_S`. A stream whose pieces come further apart, on average, than `SLOW` of that
+is read as they come, its end too; the end of a fast one comes `GATHER_S` later at most.
 
     gathering = Gathering(loop, GATHER_S, pause, resume)
-    gathering.note()        # at each arrival; may pause reading, and resumes it by itself
+    gathering.note(2)       # at each arrival, of two pieces; may pause reading, and resumes it
     gathering.stop()        # reads on, whatever comes
 """
 
@@ -19,6 +19,9 @@ from collections.abc import Callable
 
 GATHER_S = 0.03
 """How long; a picture of 33 changes a second."""
+
+GATHER_S_MAX = 1.0
+"""No operator sets more: it is a time in seconds, and nobody's stream is to stand still."""
 
 SLOW = 0.6
 """Of it: what comes further apart gains too little."""
@@ -32,8 +35,8 @@ class Gathering:
     """
 
     __slots__ = (
-        *("_gather_s", "_loop", "_pause", "_quiet_since", "_resume", "_timer", "_young_until"),
-        "is_holding",
+        *("_came_at", "_first_at", "_gather_s", "_is_released", "_loop", "_pause", "_pieces"),
+        *("_resume", "_timer", "is_holding"),
     )
 
     def __init__(
@@ -47,20 +50,28 @@ class Gathering:
         self._gather_s = gather_s
         self._pause = pause
         self._resume = resume
-        self._young_until = 0.0
-        self._quiet_since = 0.0
+        self._first_at = self._came_at = 0.0
+        self._pieces = 0
+        self._is_released = False
         self._timer: asyncio.TimerHandle | None = None
         self.is_holding = False
 
-    def note(self) -> None:
-        """Content has come: leave the next unread for a while if this stream is a fast one."""
-        if self.is_holding:  # what had been read already
-            return
+    def note(self, pieces: int) -> None:
+        """Content has come: leave the next unread for a while if this stream is a fast one.
+
+        Args:
+            pieces: that this arrival brought, of what its sender sent apart.
+        """
         now = self._loop.time()
-        gap_s, self._quiet_since = now - self._quiet_since, now
-        if not self._young_until:
-            self._young_until = now + self._gather_s
-        elif now >= self._young_until and gap_s < SLOW * self._gather_s:
+        gap_s, self._came_at = now - self._came_at, now
+        was_released, self._is_released = self._is_released, False
+        self._pieces += pieces
+        if not self._first_at:
+            self._first_at = now
+            return
+        # what came while nobody read says how fast it is by how much it is
+        is_close = pieces > 1 if was_released else gap_s < SLOW * self._gather_s
+        if is_close and self._is_fast(now - self._first_at) and not self.is_holding:
             self.is_holding = True
             self._pause()
             self._timer = self._loop.call_later(self._gather_s, self._release)
@@ -71,7 +82,11 @@ class Gathering:
             self._timer.cancel()
             self._release()
 
+    def _is_fast(self, age_s: float) -> bool:
+        is_young = age_s < self._gather_s
+        return not is_young and age_s < self._pieces * SLOW * self._gather_s
+
     def _release(self) -> None:
         self.is_holding = False
-        self._quiet_since = self._loop.time()
+        self._is_released = True
         self._resume()

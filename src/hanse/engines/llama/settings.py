@@ -1,11 +1,11 @@
 """Settings of engine `llama`; its operator's, never a caller's."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from hanse.engines.wire.http import Timeouts
-from hanse.http import GATHER_S
+from hanse.http import GATHER_S, GATHER_S_MAX
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,5 +73,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stuck_s: float = 60.0
     ready_timeout_s: float = 120.0
     log_path: str = ""
-    gather_s: float = GATHER_S
+    gather_s: Annotated[float, msgspec.Meta(ge=0, le=GATHER_S_MAX)] = GATHER_S
     timeouts: Timeouts = Timeouts(connect_s=2.0, first_token_s=300.0, between_s=60.0)

@@ -9,7 +9,8 @@ its checkpoint are one write; a reorganisation puts back what was replaced, newe
 
 Several processes may keep the same index in one database, as a gateway and the command line of one
 user do: a batch that another process has applied meanwhile is not applied again, and what it has
-changed is taken over the next time the checkpoints are read.
+changed is taken over the next time the checkpoints are read, which is after the chain's head has
+changed (`EventIndex` asks nothing else while it has not).
 
 Source: the contract of `hanse.chain.storage.IndexStorage`.
 """
