@@ -6,7 +6,7 @@ from hanse.auditor.panels.sealed import find_sealed, get_path, make_sealed, save
 from hanse.protocol.errors import RequestError
 from hanse.protocol.ledger.panels.sealing import Verdict
 from hanse.store.folder_lock import hold_folder
-from tests.store.dying_writer import write_and_fail
+from tests.chain.dying_writer import write_and_fail
 
 
 def test_what_was_sealed_is_not_sealed_anew(tmp_path):

@@ -21,6 +21,7 @@ from hanse.settlement.records.sources import get_receipt_digest
 from hanse.settlement.traces.document import Side, Trace
 from hanse.verification.audits.schedule import Draw
 from tests.auditor.test_openings import make_voucher
+from tests.chain.dying_writer import write_and_fail
 from tests.protocol.made_messages import (
     DOMAIN,
     PROVIDER,
@@ -30,7 +31,6 @@ from tests.protocol.made_messages import (
     make_receipt,
 )
 from tests.settlement.trace_parts import BODY, PATH, RESPONSE, make_request
-from tests.store.dying_writer import write_and_fail
 from tests.verification.audits.bought_answers import OFFER, sell
 from tests.verification.audits.toy_model import ToyModel
 from tests.verification.evidence.made_evidence import USER

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from hanse.chain.keys import write_new_file
 from hanse.protocol.errors import RequestError
 from hanse.protocol.ledger.panels.sealing import Verdict
 from hanse.protocol.signatures import Address, Hash32
-from hanse.store.files import write_new_file
 from hanse.store.folder_lock import hold_folder
 
 FILE_BYTES_MAX = 1_024
@@ -49,7 +49,7 @@ def save_sealed(path: Path, sealed: Sealed) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_empty(path)
     try:
-        write_new_file(path, msgspec.json.encode(sealed))
+        write_new_file(path, lambda: msgspec.json.encode(sealed))
     except FileExistsError:
         raise RequestError(
             "usage", f"{path.name} is there already: what it holds may be on the chain"

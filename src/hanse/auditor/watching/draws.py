@@ -25,6 +25,7 @@ import msgspec
 
 from hanse.auditor.drawing import DETECTION_PPM, find_block
 from hanse.chain import Deployment, Registry, Rpc
+from hanse.chain.keys import write_new_file
 from hanse.chain.records import Records
 from hanse.protocol.commitments.lottery import (
     PPM,
@@ -42,7 +43,6 @@ from hanse.sdk.record_file import verify_record_document
 from hanse.settlement.books.voucher_records import StoredReceipt, StoredVoucher
 from hanse.settlement.records.chain_check import ChainRecords
 from hanse.settlement.records.sources import get_receipt_digest
-from hanse.store.files import write_new_file
 from hanse.verification.audits.schedule import Draw
 
 OWN = "own secret"
@@ -198,7 +198,7 @@ def open_secret(path: Path) -> Hash32:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
-        write_new_file(path, secrets.token_hex(SECRET_BYTES).encode())
+        write_new_file(path, lambda: secrets.token_hex(SECRET_BYTES).encode())
     text = path.read_text().strip()
     if len(text) != 2 * SECRET_BYTES:
         raise RequestError(

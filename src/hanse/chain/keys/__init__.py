@@ -18,6 +18,7 @@ from hanse.chain.keys.key_files import (
     write_private_file,
 )
 from hanse.chain.keys.keystore import Scrypt, decrypt_secret, encrypt_secret
+from hanse.chain.keys.modes import write_new_file
 from hanse.chain.keys.passwords import get_password, store_in_keyring, verify_keyring
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "read_keystore_address",
     "read_private_json",
     "write_private_file",
+    "write_new_file",
     "Scrypt",
     "encrypt_secret",
     "decrypt_secret",

@@ -1,15 +1,13 @@
 """Key files: written once, whole or not at all, and opened only where others cannot read them."""
 
 import json
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hanse.chain.keys.key import Key, create_key
 from hanse.chain.keys.keystore import Scrypt, decrypt_secret
-from hanse.chain.keys.modes import make_private, sync_folder, verify_mode
+from hanse.chain.keys.modes import make_private, verify_mode, write_new_file
 from hanse.protocol.errors import RequestError
 from hanse.protocol.signatures import Address
 
@@ -46,19 +44,10 @@ def write_private_file(path: Path, make_text: Callable[[], str]) -> None:
     """
     make_private(path.parent)
     verify_mode(path.parent, 0o700)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(make_text())
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)  # unlike a rename, refuses to replace a key that is already there
+        write_new_file(path, lambda: make_text().encode())
     except FileExistsError:
         raise RequestError("usage", f"{path} exists; a key file is never replaced") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def unlock_keystore(path: Path, password: str) -> Key:

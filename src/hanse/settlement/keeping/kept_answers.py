@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hanse.chain.keys import write_new_file
 from hanse.protocol.commitments.tree import OPENING_RETAINED_S
 from hanse.protocol.errors import RequestError, TransientError
 from hanse.protocol.signatures import Hash32, parse_hash32
@@ -31,7 +32,6 @@ from hanse.settlement.traces.document import (
     encrypt_trace,
 )
 from hanse.settlement.traces.sealing import DATA_KEY_BYTES
-from hanse.store.files import write_new_file
 
 KEPT_S = OPENING_RETAINED_S
 """How long an answer may wait for its draw: as long as its provider has to open the commitment."""
@@ -172,6 +172,6 @@ class KeptAnswers:
         if not self._key:
             path = self.folder / _KEY
             with contextlib.suppress(FileExistsError):
-                write_new_file(path, secrets.token_bytes(DATA_KEY_BYTES))
+                write_new_file(path, lambda: secrets.token_bytes(DATA_KEY_BYTES))
             self._key = path.read_bytes()
         return self._key

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from hanse.store.files import write_new_file
-from tests.store.dying_writer import write_and_fail
+from hanse.chain.keys import write_new_file
+from tests.chain.dying_writer import write_and_fail
 
 
 def test_a_new_file_is_private_and_never_replaces_another(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    write_new_file(path, b"first")
+    write_new_file(path, lambda: b"first")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(FileExistsError, match=str(path)):
-        write_new_file(path, b"second")
+        write_new_file(path, lambda: b"second")
     assert path.read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["secret"], "no draft stays"
 
@@ -27,7 +27,7 @@ def test_of_many_that_write_at_once_one_wins_and_the_others_know(tmp_path: Path)
     def write(data: bytes) -> None:
         together.wait()
         try:
-            write_new_file(path, data)
+            write_new_file(path, lambda: data)
         except FileExistsError:
             return
         written.append(data)
@@ -44,8 +44,8 @@ def test_of_many_that_write_at_once_one_wins_and_the_others_know(tmp_path: Path)
 @pytest.mark.parametrize("dies", [True, False])
 def test_what_dies_or_fails_while_writing_leaves_no_file(tmp_path: Path, dies: bool) -> None:
     path = tmp_path / "secret"
-    imports = "from hanse.store.files import write_new_file"
-    write_and_fail(path, imports, "write_new_file(path, b'ten bytes.')", dies=dies)
+    imports = "from hanse.chain.keys import write_new_file"
+    write_and_fail(path, imports, "write_new_file(path, lambda: b'ten bytes.')", dies=dies)
     assert not path.exists()
-    write_new_file(path, b"whole")
+    write_new_file(path, lambda: b"whole")
     assert path.read_bytes() == b"whole"
