@@ -32,11 +32,11 @@ from rich.table import Table
 
 from benchmarks.bench_path import (
     ANSWER_TOKENS,
-    PACED_PER_STREAM,
     ROOT,
-    WARM_UP,
+    bound_by_pace,
     run_hanse,
     run_mock,
+    warm_up,
 )
 from benchmarks.load import LoadResult, get_rss_mb, run_load
 from benchmarks.peers import Target, run_litellm, run_portkey, run_vllm_router, wait_http
@@ -104,30 +104,32 @@ async def measure(
         targets = {"bare": Target(mock_url, {}, [mock_pid])}
         for name, open_gateway in opens.items():
             targets[name] = await stack.enter_async_context(open_gateway(mock_url))
-            await run_load(targets[name], requests=WARM_UP, concurrency=16 if pace_ms else 1)
+            await warm_up(targets[name], pace_ms)
         rows = []
         for mode in MODES:
             for concurrency in CONCURRENCIES:
                 counts = dict.fromkeys(targets, requests) | {"litellm": peer_requests}
-                if pace_ms:
-                    most = ROUNDS * PACED_PER_STREAM * concurrency
-                    counts = {name: min(count, most) for name, count in counts.items()}
-                cases = await run_cases(targets, counts, mode, concurrency, tokens)
+                cases = await run_cases(targets, counts, mode, concurrency, tokens, pace_ms)
                 rows += [case.to_row(cases["bare"]) for case in cases.values()]
     return [row for row in rows if row["gateway"] != "bare"]
 
 
 async def run_cases(
-    targets: dict[str, Target], counts: dict[str, int], mode: str, concurrency: int, tokens: int
+    targets: dict[str, Target],
+    counts: dict[str, int],
+    mode: str,
+    concurrency: int,
+    tokens: int,
+    pace_ms: float,
 ) -> dict[str, Case]:
     """One load on every gateway, in rounds."""
     cases = {name: Case(name, mode, concurrency) for name in targets}
     for _ in range(ROUNDS):
         for name, target in targets.items():
-            requests = max(concurrency, counts[name] // ROUNDS)
+            most = max(concurrency, counts[name] // ROUNDS)
             result = await run_load(
                 target,
-                requests=requests,
+                requests=bound_by_pace(most, concurrency, pace_ms),
                 concurrency=concurrency,
                 whole=mode == "whole",
                 tokens=tokens,

@@ -71,15 +71,14 @@ async def measure(
     """Run every case; rows as they are printed."""
     async with contextlib.AsyncExitStack() as stack:
         mock_url, mock_pid = stack.enter_context(run_mock(pace_ms))
-        most = PACED_PER_STREAM if pace_ms else requests
-        sides = [Side(Target(mock_url, {}, [mock_pid]), requests // ROUNDS, most)]
+        sides = [Side(Target(mock_url, {}, [mock_pid]), requests // ROUNDS, pace_ms)]
         hanse = await stack.enter_async_context(run_hanse(mock_url))
-        sides.append(Side(hanse, requests // ROUNDS, most))
+        sides.append(Side(hanse, requests // ROUNDS, pace_ms))
         if with_peers:
             litellm = await stack.enter_async_context(run_litellm(mock_url))
-            sides.append(Side(litellm, peer_requests // ROUNDS, most))
+            sides.append(Side(litellm, peer_requests // ROUNDS, pace_ms))
         for side in sides:
-            await side.warm_up()
+            await warm_up(side.target, pace_ms)
         for _ in range(ROUNDS):
             for side in sides:
                 await side.run_round()
@@ -97,29 +96,35 @@ LOADS = [(case, concurrency) for case in ANSWER_TOKENS for concurrency in CONCUR
 class Side:
     """One of those that take turns, with what each of its rounds cost by concurrency."""
 
-    def __init__(self, target: Target, requests: int, requests_per_stream: int) -> None:
-        self._target = target
+    def __init__(self, target: Target, requests: int, pace_ms: float) -> None:
+        self.target = target
         self._requests = requests
-        self._requests_per_stream = requests_per_stream
+        self._pace_ms = pace_ms
         self.rounds: dict[tuple[str, int], list[LoadResult]] = {load: [] for load in LOADS}
-
-    async def warm_up(self) -> None:
-        """Answer until nothing is there for the first time."""
-        paced = self._requests_per_stream == PACED_PER_STREAM
-        await run_load(self._target, requests=WARM_UP, concurrency=16 if paced else 1)
 
     async def run_round(self) -> None:
         """Each load once, after a few requests to get there."""
         for (case, concurrency), results in self.rounds.items():
             ask = functools.partial(
-                run_load, self._target, concurrency=concurrency, tokens=ANSWER_TOKENS[case]
+                run_load, self.target, concurrency=concurrency, tokens=ANSWER_TOKENS[case]
             )
-            most = self._requests_per_stream * concurrency
-            await ask(requests=min(most, max(20, concurrency)))
-            result = await ask(requests=min(most, max(self._requests, concurrency)))
+            most = max(self._requests, concurrency)
+            requests = bound_by_pace(most, concurrency, self._pace_ms)
+            await ask(requests=min(requests, max(20, concurrency)))
+            result = await ask(requests=requests)
             results.append(result)
             cost = f"{result.cpu_us_per_request:.0f} us"
-            print(f"  {self._target.url} {case} at {concurrency}: {cost}", file=sys.stderr)
+            print(f"  {self.target.url} {case} at {concurrency}: {cost}", file=sys.stderr)
+
+
+async def warm_up(target: Target, pace_ms: float) -> None:
+    """Let a side answer until nothing is there for the first time; several at once with a pace."""
+    await run_load(target, requests=WARM_UP, concurrency=16 if pace_ms else 1)
+
+
+def bound_by_pace(requests: int, concurrency: int, pace_ms: float) -> int:
+    """Requests of one round: where an engine has a pace, no more than a round has time for."""
+    return min(requests, PACED_PER_STREAM * concurrency) if pace_ms else requests
 
 
 def get_row(

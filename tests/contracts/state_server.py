@@ -26,7 +26,7 @@ State = dict[str, tuple[int, str, dict[int, int]]]
 """Address -> (nonce, code as hex, slot -> value)."""
 
 SLOTS_PER_UPDATE = 5_000
-START_S = 60
+ANSWER_S = 60
 
 
 class StateServer:
@@ -65,7 +65,7 @@ class StateServer:
 
     def _post(self, method: str, params: list[Any]) -> None:
         body = json.dumps({"id": 0, "method": method, "params": params}).encode()
-        with urllib.request.urlopen(self.url, data=body, timeout=START_S) as answer:
+        with urllib.request.urlopen(self.url, data=body, timeout=ANSWER_S) as answer:
             answer.read()
 
 

@@ -12,6 +12,8 @@ import pytest
 from aiohttp import web
 
 from hanse.engines import Engine, open_engine
+from hanse.engines.upstream_engine import Settings
+from hanse.http import GATHER_S_MAX
 from hanse.protocol.errors import HanseError, RequestError, TransientError
 from hanse.protocol.limits import FRAME_BYTES_MAX
 from hanse.protocol.messages import FinishReason, Prices, Usage
@@ -290,3 +292,10 @@ async def test_key_comes_from_a_private_file_or_nowhere(tmp_path: Path) -> None:
 async def test_urls_with_secrets_or_other_schemes_are_refused(url: str) -> None:
     with pytest.raises(RequestError):
         open_engine("upstream", {"base_url": url, "model": "m"})
+
+
+@pytest.mark.parametrize("gather_s", [-0.1, GATHER_S_MAX + 0.1, 30])
+def test_what_is_gathered_has_bounds(gather_s: float) -> None:
+    settings = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "gather_s": gather_s}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(settings, Settings)

@@ -2,12 +2,10 @@
 
 import asyncio
 
-import msgspec
 import pytest
 
-from hanse.engines.upstream_engine import Settings
 from hanse.http.connection import BUFFER_BYTES_MAX, HttpConnection
-from hanse.http.gathering import GATHER_S_MAX, Gathering
+from hanse.http.gathering import Gathering
 from tests.http.test_client import CHUNKED, OK, calling
 
 GATHER_S = 0.03
@@ -255,10 +253,3 @@ async def test_over_tls_nothing_is_gathered() -> None:
     connection.connection_made(Secured())
     connection.gather(GATHER_S)
     assert connection._gathering is None
-
-
-@pytest.mark.parametrize("gather_s", [-0.1, GATHER_S_MAX + 0.1, 30])
-def test_an_engine_takes_no_other_time(gather_s: float) -> None:
-    settings = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "gather_s": gather_s}
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(settings, Settings)
